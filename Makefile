@@ -1,0 +1,45 @@
+# `make score` runs the main job on the embedded checkpoint, `make test` the tests; both make .venv first and reuse it.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: score serve package train test check clean
+
+score: .venv/run build/model/MLmodel
+	$(BIN)/python -m scoring.batch --model build/model --input samples/prompts.csv \
+		--output out/predictions.parquet --overlay out/overlay.png
+
+serve: .venv/run build/model/MLmodel
+	$(BIN)/mlflow models serve -m build/model --env-manager local --port 5000
+
+package: .venv/run
+	$(BIN)/python -m model.package
+
+train: .venv/run
+	$(BIN)/python -m training.train
+
+check: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: .venv/test check
+	$(BIN)/pytest
+
+clean:
+	rm -rf build out .pytest_cache .mypy_cache .ruff_cache
+
+build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-tiny/*) requirements.txt
+	$(BIN)/python -m model.package --output build/model --no-log
+
+# A stamp names what is installed, so that a changed pin installs again.
+.venv/run: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/test: requirements-test.txt .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@

@@ -1,0 +1,70 @@
+"""The cache of embeddings: least recently used first out, by bytes held."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from cachetools import LRUCache
+
+from model.segmenter import Embedding
+
+
+class Embeddings:
+    """Embeddings by key, at most `max_bytes` of them, with names for their keys. Safe to share between threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: LRUCache[str, Embedding] = LRUCache(max(1, max_bytes), getsizeof=lambda one: one.nbytes)
+        self._names: LRUCache[str, str] = LRUCache(100_000)
+        self._pending: dict[str, Future[Embedding]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return int(self._kept.currsize)
+
+    def find(self, name: str) -> Embedding | None:
+        """The kept embedding under a key, or under a name given to one."""
+        with self._lock:
+            return self._kept.get(self._names.get(name, name))
+
+    def key(self, name: str) -> str:
+        """The key that a name was given to, else the name itself."""
+        with self._lock:
+            return self._names.get(name, name)
+
+    def name(self, name: str, key: str) -> None:
+        """Lets `find(name)` answer what is kept under `key`; a name used before is given to the new key."""
+        with self._lock:
+            self._names[name] = key
+
+    def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
+        """The kept embedding under `key`, else what `embed` makes, which is then kept.
+
+        Threads that ask for one missing key at the same time share one call of `embed`, its error included.
+        """
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                return kept
+            pending = self._pending.get(key)
+            mine = pending is None
+            if pending is None:
+                pending = self._pending[key] = Future()
+        if not mine:
+            return pending.result()
+        try:
+            made = embed()
+        except BaseException as error:
+            with self._lock:
+                del self._pending[key]
+            pending.set_exception(error)
+            raise
+        with self._lock:
+            if made.nbytes <= self._kept.maxsize:
+                self._kept[key] = made
+            del self._pending[key]
+        pending.set_result(made)
+        return made

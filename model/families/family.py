@@ -1,0 +1,97 @@
+"""What the segmenter asks of a model family, and what the families share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from model.prompts import PromptBatch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Family(ABC):
+    """One kind of model. Below, (h, w) is an image's size, S the model's input size, p prompts, m masks a prompt.
+
+    Nothing is kept between calls, so one instance serves any number of threads.
+    """
+
+    name: ClassVar[str]
+    model_class: ClassVar[type[PreTrainedModel]]
+
+    def __init__(self, model: Any, processing: dict[str, Any]) -> None:
+        self.model = model
+        self.mean = tuple(processing.get("image_mean") or IMAGENET_MEAN)
+        self.std = tuple(processing.get("image_std") or IMAGENET_STD)
+        self.input_size = int(model.config.prompt_encoder_config.image_size)
+        side = 4 * self.input_size // int(model.config.prompt_encoder_config.patch_size)
+        self.low_res_size = (side, side)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @abstractmethod
+    def processing(self) -> dict[str, Any]:
+        """The `preprocessor_config.json` with which transformers' own processor does what `preprocess` does."""
+
+    @abstractmethod
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """An (h, w, 3) uint8 RGB image as the (3, S, S) float32 that `embed` takes, on the CPU."""
+
+    @abstractmethod
+    def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """(n, 3, S, S) images to their feature maps, each (n, channels, height, width)."""
+
+    @abstractmethod
+    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+        """(..., 2) x,y in pixels of an (h, w) image to pixels of the model's input."""
+
+    @abstractmethod
+    def predict(
+        self,
+        features: tuple[Tensor, ...],
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts in pixels of the model's input to (p, m, *low_res_size) logits and (p, m) predicted IoU.
+
+        features: each (p, channels, height, width); points (p, n, 2), labels (p, n), boxes (p, 4),
+        masks (p, 1, *low_res_size), each of them may be None. m is 3, or 1 without `multimask_output`.
+        """
+
+    @abstractmethod
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """(m, *low_res_size) logits to (m, h, w) logits of the image's own size."""
+
+    def decode(
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, size: tuple[int, int], multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts in pixels of one (h, w) image with features (1, channels, height, width); returns as `predict`."""
+        points, labels, boxes, masks = (
+            None if part is None else torch.from_numpy(part).to(self.device)
+            for part in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
+        )
+        return self.predict(
+            tuple(feature.expand(prompts.count, -1, -1, -1) for feature in features),
+            None if points is None else self.to_input(points, size),
+            labels,
+            None if boxes is None else self.to_input(boxes.view(-1, 2, 2), size).view(-1, 4),
+            None if masks is None else masks[:, None],
+            multimask_output,
+        )
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(3, height, width) uint8 to float32 with the mean and deviation of the checkpoint's training."""
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return (pixels.float() / 255 - mean) / std

@@ -1,0 +1,82 @@
+"""Segment Anything (2023): one feature map, the longest edge scaled to the input, the rest padded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import SamModel
+
+from model.families.family import Family
+
+
+class Sam(Family):
+    """`facebook/sam-vit-base`, `-large`, `-huge` and their like. The reference is transformers' SamImageProcessorPil."""
+
+    name = "sam"
+    model_class = SamModel
+
+    def processing(self) -> dict[str, Any]:
+        low_res = self.low_res_size[0]
+        return {
+            "image_processor_type": "SamImageProcessor",
+            "processor_class": "SamProcessor",
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "size": {"longest_edge": self.input_size},
+            "pad_size": {"height": self.input_size, "width": self.input_size},
+            "mask_size": {"longest_edge": low_res},
+            "mask_pad_size": {"height": low_res, "width": low_res},
+        }
+
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of an (h, w) image inside the padded input, at least one pixel each."""
+        scale = self.input_size / max(size)
+        height, width = (max(1, int(side * scale + 0.5)) for side in size)
+        return height, width
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        height, width = self.scaled_size(image.shape[:2])
+        scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = self.normalize(torch.from_numpy(np.array(scaled)).permute(2, 0, 1))
+        return F.pad(pixels, (0, self.input_size - width, 0, self.input_size - height))
+
+    def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return (self.model.vision_encoder(pixels).last_hidden_state,)
+
+    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = self.scaled_size(size)
+        return points * points.new_tensor([width / size[1], height / size[0]])
+
+    def predict(
+        self,
+        features: tuple[Tensor, ...],
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        sparse, dense = self.model.prompt_encoder(
+            input_points=None if points is None else points[:, None],
+            input_labels=None if labels is None else labels[:, None],
+            input_boxes=None if boxes is None else boxes[:, None],
+            input_masks=masks,
+        )
+        logits, scores = self.model.mask_decoder(
+            image_embeddings=features[0],
+            image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+        )
+        return logits[:, 0], scores[:, 0]
+
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = self.scaled_size(size)
+        full = F.interpolate(logits[None], (self.input_size, self.input_size), mode="bilinear", align_corners=False)
+        return F.interpolate(full[..., :height, :width], size, mode="bilinear", align_corners=False)[0]

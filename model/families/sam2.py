@@ -1,0 +1,84 @@
+"""Segment Anything 2 (2024): three feature maps, the image stretched to the square input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Sam2Model
+
+from model.families.family import Family
+
+
+class Sam2(Family):
+    """`facebook/sam2-hiera-tiny`, `-small`, `-base-plus`, `-large`, `facebook/sam2.1-*`, as image models.
+
+    The reference is transformers' Sam2Processor, which needs torchvision; torch's own resize is the one it calls.
+    """
+
+    name = "sam2"
+    model_class = Sam2Model
+
+    def processing(self) -> dict[str, Any]:
+        low_res = self.low_res_size[0]
+        return {
+            "image_processor_type": "Sam2ImageProcessor",
+            "processor_class": "Sam2Processor",
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "size": {"height": self.input_size, "width": self.input_size},
+            "mask_size": {"height": low_res, "width": low_res},
+        }
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        square = (self.input_size, self.input_size)
+        return self.normalize(F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)[0])
+
+    def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        levels = self.model.get_image_features(pixels, return_dict=True).fpn_hidden_states
+        levels[-1] = levels[-1] + self.model.no_memory_embedding
+        sizes = self.model.backbone_feature_sizes
+        return tuple(
+            level.permute(1, 2, 0).reshape(len(pixels), -1, *size) for level, size in zip(levels, sizes, strict=True)
+        )
+
+    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+        return points * points.new_tensor([self.input_size / size[1], self.input_size / size[0]])
+
+    def predict(
+        self,
+        features: tuple[Tensor, ...],
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        *fine, image_embeddings = features
+        if points is None and boxes is None:
+            # A mask alone comes with an empty point, as in Meta's predictor.
+            points = image_embeddings.new_zeros(len(image_embeddings), 1, 2)
+            labels = torch.full(points.shape[:2], -1, device=points.device)
+        sparse, dense = self.model.prompt_encoder(
+            input_points=None if points is None else points[:, None],
+            input_labels=None if labels is None else labels[:, None],
+            input_boxes=None if boxes is None else boxes[:, None],
+            input_masks=masks,
+        )
+        positions = self.model.get_image_wide_positional_embeddings()
+        logits, scores, _, _ = self.model.mask_decoder(
+            image_embeddings=image_embeddings,
+            image_positional_embeddings=positions.expand_as(image_embeddings),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+            high_resolution_features=fine,
+        )
+        return logits[:, 0], scores[:, 0]
+
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,77 @@
+"""The MLflow model: loads the checkpoint beside it, hands frames to the scorer, turns refusals into HTTP errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+
+from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows
+from model.embeddings import Embeddings
+from model.errors import BadInput, BadParameter, UnknownImage
+from model.scorer import Scorer
+from model.segmenter import Segmenter
+from model.settings import Settings
+
+
+class Refusal(MlflowException):
+    """A request that cannot be scored, with a message for the one who sent it.
+
+    The message is written once: MLflow's server would prepend the request's data to it, image and all.
+    """
+
+    def __init__(self, error: BadInput | BadParameter) -> None:
+        code = RESOURCE_DOES_NOT_EXIST if isinstance(error, UnknownImage) else INVALID_PARAMETER_VALUE
+        super().__init__(str(error), error_code=code)
+
+    @property
+    def message(self) -> str:
+        return self._message
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._message = vars(self).get("_message", text)
+
+
+class SegmentAnything(mlflow.pyfunc.PythonModel):
+    """Frames of images and prompts in, frames of masks and scores out; the contract is `model.contract`'s."""
+
+    def load_context(self, context: Any) -> None:
+        checkpoint = Path(context.artifacts["checkpoint"])
+        config = dict(context.model_config or {})
+        logged = Model.load(str(checkpoint.parent.parent)).signature
+        self.signature_params = {spec.name: spec.default for spec in logged.params}
+        self.deployment_params = {name: config.pop(name) for name in PARAM_NAMES if name in config}
+        settings = Settings(**config)
+        Params.read(self.deployment_params)
+        segmenter = Segmenter.load(
+            str(checkpoint),
+            settings.device,
+            images_per_batch=settings.images_per_batch,
+            prompts_per_batch=settings.prompts_per_batch,
+        )
+        self.scorer = Scorer(segmenter, Embeddings(settings.cache_bytes), settings.limits)
+
+    def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+        """One answer a row, under the row's index. Raises Refusal (HTTP 400, or 404 for an unknown image_id)."""
+        try:
+            chosen = Params.read(self._with_defaults(params or {}))
+            if not any(name in model_input.columns for name in ("image", "image_id")):
+                raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
+            answers = self.scorer.score(read_rows(model_input), chosen)
+        except (BadInput, BadParameter) as error:
+            raise Refusal(error) from None
+        return answers_to_frame(answers, model_input.index, chosen)
+
+    def _with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:
+        """MLflow fills what a request leaves out from the signature; there the deployment's own default stands."""
+        filled = {name: value for name, value in params.items() if value != self.signature_params.get(name)}
+        return {**self.signature_params, **self.deployment_params, **filled}
+
+
+set_model(SegmentAnything())

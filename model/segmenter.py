@@ -1,0 +1,111 @@
+"""The two verbs: `embed` an image, `segment` an embedding by prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import families
+from model.families.family import Family
+from model.prompts import Prompt, batches
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """All the decoder needs of one image: a value that can be kept, passed on and moved between devices.
+
+    features: feature maps, each (1, channels, height, width); size: the image's (height, width);
+    model: the name of the checkpoint that made it.
+    """
+
+    features: tuple[Tensor, ...]
+    size: tuple[int, int]
+    model: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the features."""
+        return sum(feature.numel() * feature.element_size() for feature in self.features)
+
+    @property
+    def device(self) -> torch.device:
+        return self.features[0].device
+
+    def to(self, device: str | torch.device) -> Embedding:
+        """The same embedding on another device."""
+        return replace(self, features=tuple(feature.to(device) for feature in self.features))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What one prompt answers, m masks (3 or 1) in the model's order.
+
+    logits: (m, *low_res_size) float32 on the model's device; scores: (m,) float32 predicted IoU;
+    size: the image's (height, width).
+    """
+
+    logits: Tensor
+    scores: np.ndarray
+    size: tuple[int, int]
+
+
+class Segmenter:
+    """A checkpoint on a device. Keeps nothing between calls, so that threads may share one."""
+
+    def __init__(
+        self, family: Family, name: str, *, images_per_batch: int | None = None, prompts_per_batch: int | None = None
+    ) -> None:
+        on_gpu = family.device.type != "cpu"
+        self.family = family
+        self.name = name
+        self.images_per_batch = images_per_batch or (8 if on_gpu else 1)
+        self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
+
+    @classmethod
+    def load(cls, checkpoint: str, device: str | None = None, **batching: int | None) -> Segmenter:
+        """From a Hugging Face id or a folder; `device` is `cuda` when there is one, else `cpu`, unless named.
+
+        Raises ValueError for a checkpoint that cannot be loaded or a device that is not there.
+        """
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError):
+            raise ValueError(f"device '{chosen}' is not available on this machine") from None
+        return cls(families.load(checkpoint, chosen), checkpoint, **batching)
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        """RGB images, each (h, w, 3) uint8, to their embeddings, `images_per_batch` at a time."""
+        embeddings = []
+        for start in range(0, len(images), self.images_per_batch):
+            batch = images[start : start + self.images_per_batch]
+            pixels = torch.stack([self.family.preprocess(image) for image in batch])
+            features = self.family.embed(pixels.to(self.family.device))
+            for i, image in enumerate(batch):
+                # A copy where the batch has several, so that keeping one image does not keep them all.
+                own = tuple(part[i : i + 1].clone() if len(batch) > 1 else part for part in features)
+                embeddings.append(Embedding(own, image.shape[:2], self.name))
+        return embeddings
+
+    @torch.inference_mode()
+    def segment(
+        self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
+    ) -> list[Segmentation]:
+        """One segmentation a prompt, in order. A prompt's answer does not depend on the prompts beside it."""
+        embedding = embedding.to(self.family.device)
+        found: dict[int, Segmentation] = {}
+        for positions, batch in batches(prompts, self.prompts_per_batch):
+            logits, scores = self.family.decode(embedding.features, batch, embedding.size, multimask_output)
+            for i, position in enumerate(positions):
+                found[position] = Segmentation(logits[i], scores[i].float().cpu().numpy(), embedding.size)
+        return [found[position] for position in range(len(prompts))]
+
+    @torch.inference_mode()
+    def masks(self, segmentation: Segmentation) -> np.ndarray:
+        """(m, h, w) bool masks of the image's size: where the upscaled logits are above 0."""
+        return (self.family.upscale(segmentation.logits, segmentation.size) > 0).cpu().numpy()

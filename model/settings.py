@@ -1,0 +1,29 @@
+"""What a deployment may set in `model_config`, besides defaults for the params."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.images import ImageLimits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """device: `cpu`, `cuda`, `cuda:1`; None takes `cuda` when there is one.
+    cache_bytes: memory for kept embeddings (SAM: 4 MiB an image, SAM2: 16 MiB).
+    images_per_batch, prompts_per_batch: how many are encoded or decoded at once; None chooses by the device.
+    max_pixels, max_bytes, fetch_seconds, local_paths: as ImageLimits has them.
+    """
+
+    device: str | None = None
+    cache_bytes: int = 2**30
+    images_per_batch: int | None = None
+    prompts_per_batch: int | None = None
+    max_pixels: int = ImageLimits.max_pixels
+    max_bytes: int = ImageLimits.max_bytes
+    fetch_seconds: float = ImageLimits.fetch_seconds
+    local_paths: bool = ImageLimits.local_paths
+
+    @property
+    def limits(self) -> ImageLimits:
+        return ImageLimits(self.max_pixels, self.max_bytes, self.fetch_seconds, self.local_paths)

@@ -1,0 +1,1 @@
+"""Batch jobs: tables of images and prompts in, tables of masks out."""

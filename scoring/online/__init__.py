@@ -1,0 +1,1 @@
+"""The online endpoint: one file a client dialect."""

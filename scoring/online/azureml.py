@@ -1,0 +1,69 @@
+"""Azure ML's dialect: `{"input_data": ..., "params": {...}}` in, a bare list of rows out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from model.errors import kind
+
+INPUT_FORM = '{"input_data": {"columns": [...], "index": [...], "data": [[...], ...]}, "params": {...}}'
+
+
+class BadRequest(ValueError):
+    """A request body that is not of Azure ML's form (HTTP 400)."""
+
+
+def read(body: str | bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table and the params of a request body. `input_data` is split-oriented (`columns`, `data`, perhaps `index`),
+    a list of records, or `{"column": [values]}`. Raises BadRequest."""
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"expected a JSON body {INPUT_FORM}, got {kind(body)} that is not JSON") from None
+    if not isinstance(payload, dict) or "input_data" not in payload:
+        raise BadRequest(f"expected {INPUT_FORM}, got {kind(payload)} without input_data")
+    params = payload.get("params")
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise BadRequest(f"params: expected an object of names and values, got {kind(params)}")
+    return _read_table(payload["input_data"]), params
+
+
+def _read_table(data: Any) -> pd.DataFrame:
+    if isinstance(data, dict) and "data" in data and "columns" in data:
+        columns, rows, index = data["columns"], data["data"], data.get("index")
+        if not isinstance(columns, list) or not isinstance(rows, list):
+            raise BadRequest("input_data: expected columns and data to be lists")
+        for position, row in enumerate(rows):
+            if not isinstance(row, list) or len(row) != len(columns):
+                raise BadRequest(
+                    f"input_data: expected {len(columns)} values in data[{position}], one a column, got {kind(row)}"
+                )
+        if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
+            raise BadRequest(f"input_data: expected {len(rows)} labels in index, one a row, got {kind(index)}")
+        records: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
+    elif isinstance(data, dict):
+        for name, values in data.items():
+            if not isinstance(values, list):
+                raise BadRequest(f"input_data: expected a list of values under '{name}', got {kind(values)}")
+        if len({len(values) for values in data.values()}) > 1:
+            raise BadRequest("input_data: expected lists of one length under all columns")
+        records, index = data, None
+    elif isinstance(data, list) and all(isinstance(record, dict) for record in data):
+        names = list(dict.fromkeys(name for record in data for name in record))
+        records, index = {name: [record.get(name) for record in data] for name in names}, None
+    else:
+        raise BadRequest(
+            f"input_data: expected columns and data, a list of records or lists by column, got {kind(data)}"
+        )
+    # Object columns keep every value as it came: a null stays a null beside true and false.
+    return pd.DataFrame({name: pd.Series(values, dtype=object, index=index) for name, values in records.items()})
+
+
+def render(answers: pd.DataFrame) -> list[dict[str, Any]]:
+    """The answer's rows as Azure's clients read them."""
+    return answers.to_dict("records")

@@ -1,0 +1,110 @@
+"""What the tests share: small re-initialised checkpoints, the embedded one packaged once, pictures, servers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image
+
+from model import package
+from model.segmenter import Segmenter
+from tests import checkpoints, pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SAM with drawn weights."""
+    return checkpoints.save_sam(tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SAM2 with drawn weights."""
+    return checkpoints.save_sam2(tmp_path_factory.mktemp("sam2"))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Segmenter:
+    """The embedded default checkpoint."""
+    return Segmenter.load(str(package.EMBEDDED), "cpu")
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded default checkpoint as an MLflow model."""
+    return package.save(package.EMBEDDED, tmp_path_factory.mktemp("packaged") / "model")
+
+
+@pytest.fixture(scope="session")
+def pyfunc(packaged: Path) -> mlflow.pyfunc.PyFuncModel:
+    return mlflow.pyfunc.load_model(str(packaged))
+
+
+@pytest.fixture(scope="session")
+def disc() -> tuple[bytes, np.ndarray]:
+    """A picture with one plain disc, as PNG bytes, and the disc's true mask."""
+    return pictures.disc()
+
+
+@pytest.fixture(scope="session")
+def photograph() -> bytes:
+    """The sample photograph of a cup, large enough for the coordinates of Azure's own sample."""
+    image = Image.open(ROOT / "samples" / "coffee.jpg").resize((900, 600))
+    return pictures.to_bytes(image, "JPEG")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(command: list[str], port: int, path: str, log: Path, **environment: str) -> Iterator[str]:
+    """Runs a server as a process of its own until the block ends; gives its base URL once `path` answers."""
+    url = f"http://127.0.0.1:{port}"
+    # Scripts of this environment are found beside its python, whether or not it is activated.
+    path_variable = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PATH": path_variable, **environment},
+            cwd=log.parent,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(url + path, timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, f"the server stopped:\n{log.read_text()[-4000:]}"
+                assert time.monotonic() < deadline, f"the server did not answer:\n{log.read_text()[-4000:]}"
+                time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()

@@ -1,0 +1,187 @@
+"""Our masks and scores against transformers' own processor, model and post_process_masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import Sam2Model, SamModel, SamProcessor
+
+from model import families, images, package
+from model.images import ImageLimits
+from model.prompts import Prompt, read
+from model.segmenter import Segmenter
+from tests import pictures
+
+SIZES = [(16, 12), (10, 300), (300, 10), (64, 64), (163, 240), (1100, 1500), (1301, 700)]
+MODES = ["L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"]
+
+Reference = tuple[np.ndarray, np.ndarray]
+
+
+def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
+    """Every kind of prompt, scaled to an image."""
+    x, y = width / 100, height / 100
+    return {
+        "one point": {"input_points": [[[30 * x, 40 * y]]]},
+        "two prompts": {"input_points": [[[30 * x, 40 * y]], [[70 * x, 60 * y]]]},
+        "several points": {"input_points": [[[30 * x, 40 * y], [60 * x, 20 * y]]], "input_labels": [[1, 0]]},
+        "padding": {"input_points": [[[30 * x, 40 * y], [0, 0], [-10, -10]]], "input_labels": [[1, -1, -10]]},
+        "one box": {"input_boxes": [[10 * x, 20 * y, 60 * x, 80 * y]]},
+        "two boxes": {"input_boxes": [[10 * x, 20 * y, 60 * x, 80 * y], [40 * x, 10 * y, 95 * x, 50 * y]]},
+        "boxes and points": {
+            "input_boxes": [[10 * x, 20 * y, 60 * x, 80 * y], [40 * x, 10 * y, 95 * x, 50 * y]],
+            "input_points": [[[30 * x, 40 * y]], [[70 * x, 60 * y]]],
+            "input_labels": [[1], [0]],
+        },
+    }
+
+
+def sam_reference(folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any) -> Reference:
+    """(p, m, h, w) masks and (p, m) scores as a transformers user gets them."""
+    # From the family's own preprocessor_config.json, so that this file is held to the same standard.
+    processor = SamProcessor.from_pretrained(folder)
+    model = SamModel.from_pretrained(folder).eval()
+    nested = {name: [value] for name, value in prompt.items()}
+    inputs = processor(picture, **nested, return_tensors="pt")
+    sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
+    with torch.no_grad():
+        inputs = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
+        out = model(**inputs, multimask_output=multimask, **more)
+    return processor.post_process_masks(out.pred_masks, *sizes)[0].numpy(), out.iou_scores[0].numpy()
+
+
+def sam2_reference(folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any) -> Reference:
+    """The same for SAM2, whose processor cannot be imported without torchvision: its steps, written out."""
+    model = Sam2Model.from_pretrained(folder).eval()
+    side = model.config.prompt_encoder_config.image_size
+    image = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None]
+    height, width = image.shape[-2:]
+    pixels = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    scale = torch.tensor([side / width, side / height])
+    inputs: dict[str, Any] = {}
+    if "input_points" in prompt:
+        inputs["input_points"] = torch.tensor([prompt["input_points"]], dtype=torch.float32) * scale
+        if "input_labels" in prompt:
+            inputs["input_labels"] = torch.tensor([prompt["input_labels"]])
+    if "input_boxes" in prompt:
+        inputs["input_boxes"] = torch.tensor([prompt["input_boxes"]], dtype=torch.float32) * scale.repeat(2)
+    with torch.no_grad():
+        out = model((pixels.float() - mean * 255) / (std * 255), **inputs, multimask_output=multimask, **more)
+    masks = F.interpolate(out.pred_masks[0], (height, width), mode="bilinear", align_corners=False) > 0
+    return masks.numpy(), out.iou_scores[0].numpy()
+
+
+REFERENCES = {"sam": sam_reference, "sam2": sam2_reference}
+
+
+@pytest.fixture(scope="session", params=["sam", "sam2", "embedded"])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
+    """A segmenter, the folder that transformers loads the same checkpoint from, and the reference for it."""
+    source = package.EMBEDDED if request.param == "embedded" else request.getfixturevalue(f"{request.param}_folder")
+    segmenter = Segmenter.load(str(source), "cpu")
+    folder = tmp_path_factory.mktemp("resaved")
+    families.save(segmenter.family, folder)
+    return segmenter, folder, REFERENCES[segmenter.family.name]
+
+
+def answer(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], multimask: bool) -> Reference:
+    found = segmenter.segment(segmenter.embed([image])[0], prompts, multimask)
+    return np.stack([segmenter.masks(one) for one in found]), np.stack([one.scores for one in found])
+
+
+def assert_same(ours: Reference, theirs: Reference) -> None:
+    assert ours[0].shape == theirs[0].shape and ours[1].shape == theirs[1].shape
+    assert np.abs(ours[1] - theirs[1]).max() <= 1e-3
+    for our, their in zip(ours[0].reshape(-1, *ours[0].shape[2:]), theirs[0].reshape(-1, *theirs[0].shape[2:]), strict=True):
+        assert pictures.iou(our, their) >= 0.999
+
+
+def read_prompts(prompt: dict[str, Any]) -> list[Prompt]:
+    return read(prompt.get("input_points"), prompt.get("input_labels"), prompt.get("input_boxes"), None)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_size(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
+    segmenter, folder, reference = subject
+    image = pictures.clutter(*size, seed=size[0])
+    prompt = prompts_of(*size)["boxes and points"]
+    ours = answer(segmenter, image, read_prompts(prompt), True)
+    assert_same(ours, reference(folder, Image.fromarray(image), prompt, True))
+    assert ours[0].any() and not ours[0].all()  # masks that say something
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("kind", list(prompts_of(1, 1)))
+def test_every_prompt(subject: tuple[Segmenter, Path, Any], kind: str, multimask: bool) -> None:
+    segmenter, folder, reference = subject
+    image = pictures.clutter(170, 233, seed=5)
+    prompt = prompts_of(170, 233)[kind]
+    ours = answer(segmenter, image, read_prompts(prompt), multimask)
+    assert_same(ours, reference(folder, Image.fromarray(image), prompt, multimask))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode(subject: tuple[Segmenter, Path, Any], mode: str) -> None:
+    segmenter, folder, reference = subject
+    picture = Image.fromarray(pictures.clutter(90, 140, seed=3)).convert(mode)
+    image = images.decode(pictures.to_bytes(picture, "TIFF"), ImageLimits())
+    prompt = prompts_of(90, 140)["one box"]
+    assert_same(answer(segmenter, image, read_prompts(prompt), True), reference(folder, picture, prompt, True))
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("kind", ["one point", "one box", None], ids=str)
+def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, multimask: bool) -> None:
+    segmenter, folder, reference = subject
+    image = pictures.clutter(100, 150, seed=8)
+    low_res = np.random.default_rng(0).normal(0, 3, segmenter.family.low_res_size).astype(np.float32)
+    prompt = prompts_of(100, 150)[kind] if kind else {}
+    prompts = read(prompt.get("input_points"), None, prompt.get("input_boxes"), low_res)
+    theirs = reference(folder, Image.fromarray(image), prompt, multimask, input_masks=torch.from_numpy(low_res)[None, None])
+    assert_same(answer(segmenter, image, prompts, multimask), theirs)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
+def test_sizes_that_transformers_cannot_take(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
+    segmenter, _, _ = subject
+    masks, scores = answer(segmenter, pictures.clutter(*size), read([[0.5, 0.5]], None, None, None), True)
+    assert masks.shape == (1, 3, *size) and scores.shape == (1, 3) and np.isfinite(scores).all()
+
+
+def test_prompts_do_not_depend_on_their_neighbours(subject: tuple[Segmenter, Path, Any]) -> None:
+    segmenter, _, _ = subject
+    embedding = segmenter.embed([pictures.clutter(120, 200)])[0]
+    prompts = [
+        *read([[[20, 30]], [[50, 60], [70, 80]], [[90, 40]]], None, None, None),
+        *read(None, None, [[10, 10, 90, 90]], None),
+    ]
+    together = segmenter.segment(embedding, prompts)
+    for one, prompt in zip(together, prompts, strict=True):
+        alone = segmenter.segment(embedding, [prompt])[0]
+        assert torch.allclose(one.logits, alone.logits, atol=1e-4)
+        assert np.allclose(one.scores, alone.scores, atol=1e-5)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    grey = pictures.clutter(60, 80)[..., 0]
+    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 128)
+    decoded = images.decode(pictures.to_bytes(deep), ImageLimits())
+    assert np.array_equal(decoded, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_sam2_resize_is_pillows_to_one_level(sam2_folder: Path) -> None:
+    family = families.load(str(sam2_folder))
+    image = pictures.clutter(300, 517)
+    side = family.input_size
+    theirs = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)).astype(float)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (family.mean, family.std))
+    ours = ((family.preprocess(image) * std + mean) * 255).permute(1, 2, 0).numpy()
+    assert np.abs(ours - theirs).max() <= 1.001

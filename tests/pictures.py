@@ -1,0 +1,48 @@
+"""Pictures the tests draw."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+
+def to_bytes(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def to_text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def disc(width: int = 240, height: int = 160) -> tuple[bytes, np.ndarray]:
+    """A blue disc on a pale table, as PNG bytes, and its true mask."""
+    box = (70, 40, 150, 120)
+    picture = Image.new("RGB", (width, height), (214, 204, 190))
+    ImageDraw.Draw(picture).ellipse(box, fill=(52, 86, 158))
+    mask = Image.new("1", (width, height))
+    ImageDraw.Draw(mask).ellipse(box, fill=1)
+    return to_bytes(picture.filter(ImageFilter.GaussianBlur(0.7))), np.asarray(mask)
+
+
+def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A (height, width, 3) uint8 image with soft and hard detail at every scale."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = rng.integers(0, width), rng.integers(0, height)
+        r = int(rng.integers(1, max(2, max(width, height) // 6)))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
+    noisy = np.asarray(image).astype(np.int16) + rng.integers(-20, 21, (height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool masks; 1 when both are empty."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0

@@ -1,0 +1,62 @@
+"""Scenes drawn ahead of time into memory-mapped files, since drawing one takes longer than learning from it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from training.scenes import LONGEST_EDGE, Scene, scene
+
+FIELDS = {
+    "images": ((LONGEST_EDGE, LONGEST_EDGE, 3), np.uint8),
+    "labels": ((LONGEST_EDGE, LONGEST_EDGE), np.uint8),
+    "owners": ((256,), np.uint8),
+    "sizes": ((2,), np.uint16),
+}
+CHUNK = 16
+
+
+class SceneCache:
+    """The first `count` scenes of a seed, about 260 kB each, kept in `folder`."""
+
+    def __init__(self, folder: Path, seed: int, count: int) -> None:
+        self.folder, self.seed, self.count = folder, seed, count
+        folder.mkdir(parents=True, exist_ok=True)
+        self.arrays = {}
+        for name, (shape, dtype) in FIELDS.items():
+            path = folder / f"{name}-{seed}-{count}.npy"
+            mode = "r+" if path.exists() else "w+"
+            self.arrays[name] = np.lib.format.open_memmap(path, mode, dtype=dtype, shape=(count, *shape))
+
+    def draw(self, workers: int) -> None:
+        """Draw what is missing; a scene counts as drawn once its size is written."""
+        missing = np.flatnonzero(self.arrays["sizes"][:, 0] == 0)
+        chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+        if not chunks:
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            for _ in tqdm(pool.map(partial(_draw, self.folder, self.seed, self.count), chunks), total=len(chunks)):
+                pass
+
+    def __getitem__(self, index: int) -> Scene:
+        height, width = (int(edge) for edge in self.arrays["sizes"][index])
+        return Scene(
+            self.arrays["images"][index, :height, :width],
+            self.arrays["labels"][index, :height, :width],
+            self.arrays["owners"][index],
+        )
+
+
+def _draw(folder: Path, seed: int, count: int, indices: np.ndarray) -> None:
+    cache = SceneCache(folder, seed, count)
+    for index in indices:
+        drawn = scene(seed, int(index))
+        height, width = drawn.labels.shape
+        cache.arrays["images"][index, :height, :width] = drawn.image
+        cache.arrays["labels"][index, :height, :width] = drawn.labels
+        cache.arrays["owners"][index] = drawn.owners
+        cache.arrays["sizes"][index] = height, width

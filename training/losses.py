@@ -1,0 +1,45 @@
+"""What a decoded mask costs: focal and dice loss against the covered share of each cell, and the IoU head's error."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOCAL_WEIGHT = 20.0
+REST_WEIGHT = 0.1
+
+
+def iou(logits: Tensor, targets: Tensor) -> Tensor:
+    """IoU (...) of masks `logits > 0` with `targets > 0.5`, both (..., height, width)."""
+    found, true = logits > 0, targets > 0.5
+    both = (found & true).sum((-2, -1)).float()
+    return both / (found | true).sum((-2, -1)).clamp(min=1)
+
+
+def mask_costs(logits: Tensor, targets: Tensor) -> Tensor:
+    """Focal loss (Lin et al. 2017, gamma 2) times 20 plus dice loss (Milletari et al. 2016), as in SAM.
+
+    `logits` (prompts, masks, height, width), `targets` (prompts, 1, height, width) in 0 to 1, which for the focal
+    weight stand in for the label (Li et al. 2020, quality focal loss); the result is (prompts, masks).
+    """
+    share = logits.sigmoid()
+    targets = targets.expand_as(share)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    focal = (entropy * (share - targets).square()).mean((-2, -1))
+    both = (share * targets).sum((-2, -1))
+    dice = 1 - (2 * both + 1) / (share.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    return FOCAL_WEIGHT * focal + dice
+
+
+def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss (scalar) of four masks a prompt, and their true IoU (prompts, 4).
+
+    The single mask pays for itself; of the three alternatives the best pays, the others a tenth, so that none is
+    forgotten. `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width).
+    """
+    costs = mask_costs(logits, targets[:, None])
+    several = costs[:, 1:]
+    rest = (several.mean() - several.amin(1).mean() / 3) * REST_WEIGHT
+    true = iou(logits.detach(), targets[:, None])
+    return costs[:, 0].mean() + several.amin(1).mean() + rest + F.mse_loss(scores, true), true

@@ -1,0 +1,217 @@
+"""Train the embedded checkpoint: `python -m training.train --output checkpoints/sam-tiny`.
+
+Stop it whenever you like; the same command goes on from the last state, with the same result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import SamConfig
+
+from training import losses, network, prompts
+from training.batches import Batch, Batches
+from training.cache import SceneCache
+
+COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
+
+
+@dataclass
+class Plan:
+    """Everything the weights depend on."""
+
+    seed: int = 1
+    scenes: int = 12000
+    steps: int = 6000
+    windowed: int = 3800
+    images: int = 16
+    masks: int = 4
+    rate: float = 2e-3
+    warmup: int = 150
+    decay: float = 0.05
+    averaging: float = 0.998
+
+
+class Trainer:
+    """The model, its average, its optimizers and the step they have reached."""
+
+    def __init__(self, plan: Plan, config: SamConfig, device: str, compiled: bool) -> None:
+        self.plan, self.device, self.step = plan, device, 0
+        self.model = network.new_model(config, plan.seed).to(device).train()
+        self.average = network.new_model(config, plan.seed).to(device).eval().requires_grad_(False)
+        self.segmenter = network.Segmenter(self.model)
+        self.embed = torch.compile(self.segmenter.embed) if compiled else self.segmenter.embed
+        self.decode = torch.compile(self.segmenter.decode) if compiled else self.segmenter.decode
+        matrices, others = [], []
+        for name, weight in self.model.named_parameters():
+            inner = ".layers." in name and weight.ndim == 2 and "rel_pos" not in name
+            if weight.requires_grad:
+                (matrices if inner else others).append(weight)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, weight_decay=plan.decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=plan.decay, fused=True),
+        ]
+
+    def rate(self) -> float:
+        """The learning rate of this step: a linear start, then a cosine to a hundredth."""
+        plan = self.plan
+        rise = min(1.0, (self.step + 1) / plan.warmup)
+        return plan.rate * rise * (0.505 + 0.495 * math.cos(math.pi * self.step / plan.steps))
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """One step on one batch; the figures it gave."""
+        loss, figures = self.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        share = 1 - min(self.plan.averaging, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            mean, now = list(self.average.parameters()), list(self.model.parameters())
+            torch._foreach_lerp_(mean, now, share)
+        figures |= {"rate": self.rate(), "loss": loss.item(), "side": batch.images.shape[1]}
+        self.step += 1
+        return figures
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Half of the masks asked for by a click, half by a box; then corrected by one or two further clicks, with or
+        without the mask so far."""
+        generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
+        images, masks, boxes = (torch.as_tensor(field).to(self.device) for field in (batch[0], batch[2], batch[3]))
+        corner = (int(batch.corner[0]), int(batch.corner[1]))
+        side, per_image = images.shape[1], masks.shape[1]
+        targets = masks.flatten(0, 1).float() / 255
+        embeddings = self.embed(normalised(images, torch.as_tensor(batch.sizes).to(self.device)), corner)
+        positions = self.segmenter.positions(side // network.PATCH_SIZE, corner)
+        clicked = (torch.arange(len(targets), device=self.device) % per_image) < per_image // 2
+        shift = torch.tensor([corner[1], corner[0]], device=self.device) * float(network.PATCH_SIZE)
+
+        boxed = prompts.shaken(boxes.flatten(0, 1), generator) + shift.repeat(2)
+        cells, labels = prompts.first_clicks(targets, generator)
+        points, labels = (2 * cells + shift)[:, None], labels[:, None]
+        encoder = self.model.prompt_encoder
+        corners = encoder._embed_boxes(boxed[:, None])[:, 0]
+        logits = torch.zeros_like(targets)[:, None]
+        has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
+        rounds = 2 + self.step % 2
+        total = torch.zeros((), device=self.device)
+        figures: dict[str, float] = {}
+        for turn in range(rounds):
+            if turn:
+                cells, label = prompts.next_clicks(targets, logits[:, 0], generator)
+                points = torch.cat([points, (2 * cells + shift)[:, None]], dim=1)
+                labels = torch.cat([labels, label[:, None]], dim=1)
+                has_mask = (torch.rand(len(targets), generator=generator) < 0.7).to(self.device)
+            padded = encoder._embed_points(points[:, None].float(), labels[:, None], pad=True)[:, 0]
+            with_box = torch.cat([padded[:, 1:-1], corners], dim=1)
+            sparse = torch.where(clicked[:, None, None], padded, with_box)
+            masks_found, scores = self.decode(embeddings, positions, sparse, logits, has_mask)
+            loss, true = losses.decoding_loss(masks_found, scores, targets)
+            total = total + loss
+            best = scores[:, 1:].argmax(1, keepdim=True) + 1
+            use_best = clicked[:, None] & (turn == 0)
+            picked = torch.where(use_best, best, torch.zeros_like(best))
+            logits = masks_found.detach().gather(
+                1, picked[:, :, None, None].expand(-1, -1, *masks_found.shape[2:])
+            )
+            quality = true.gather(1, picked)[:, 0]
+            if turn == 0:
+                figures["box_iou"] = quality[~clicked].mean().item()
+                figures["click_iou"] = quality[clicked].mean().item()
+            figures["refined_iou"] = quality.mean().item()
+        figures["score_error"] = (scores.detach() - true).abs().mean().item()
+        return total / rounds, figures
+
+    def save(self, path: Path) -> None:
+        state = {
+            "plan": self.plan.__dict__,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device)
+        if state["plan"] != self.plan.__dict__:
+            raise SystemExit(f"{path} belongs to another plan: {state['plan']}")
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def normalised(images: Tensor, sizes: Tensor) -> Tensor:
+    """(images, side, side, 3) uint8 to (images, 3, side, side) float32, zero outside `sizes` (images, 2)."""
+    mean = torch.tensor(network.PIXEL_MEAN, device=images.device)
+    std = torch.tensor(network.PIXEL_STD, device=images.device)
+    pixels = (images / 255.0 - mean) / std
+    line = torch.arange(images.shape[1], device=images.device)
+    inside = (line[None, :, None] < sizes[:, 0, None, None]) & (line[None, None, :] < sizes[:, 1, None, None])
+    return (pixels * inside[..., None]).permute(0, 3, 1, 2).contiguous()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder of drawn scenes and of the state")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    parser.add_argument("--drawers", type=int, default=os.cpu_count(), help="processes that draw scenes beforehand")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between states")
+    for field in fields(Plan):
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    args = parser.parse_args()
+    plan = Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
+    torch.set_flush_denormal(True)
+
+    cache = SceneCache(args.cache / "scenes", plan.seed, plan.scenes)
+    cache.draw(args.drawers)
+    trainer = Trainer(plan, network.sam_config(), args.device, compiled=not args.eager)
+    state, log = args.cache / "state.pt", args.cache / "training-log.csv"
+    if state.exists():
+        trainer.load(state)
+    batches = Batches(cache, plan.seed, plan.images, plan.masks, network.IMAGE_SIZE, plan.windowed)
+    loader = DataLoader(batches, batch_size=None, sampler=range(trainer.step, plan.steps), num_workers=args.workers)
+    began = time.monotonic()
+    for batch in (bar := tqdm(loader, initial=trainer.step, total=plan.steps, mininterval=5)):
+        figures = trainer.learn(batch)
+        figures |= {"step": trainer.step, "seconds": time.monotonic() - began}
+        bar.set_postfix({name: f"{figures[name]:.3f}" for name in COLUMNS[4:]}, refresh=False)
+        if trainer.step % 10 == 0:
+            write_row(log, figures)
+        if trainer.step % args.save_every == 0 or trainer.step == plan.steps:
+            trainer.save(state)
+            network.export(trainer.average, args.output)
+
+
+def write_row(path: Path, figures: dict[str, float]) -> None:
+    """Append one step's figures to the log."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow([f"{figures[name]:.5g}" for name in COLUMNS])
+
+
+if __name__ == "__main__":
+    main()
