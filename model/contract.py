@@ -111,7 +111,9 @@ def read_row(index: object, cells: Mapping[str, Any]) -> Row:
         index=index,
         image=image,
         image_id=None if image_id is None else str(image_id),
-        prompts=prompts.read(*(cells.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))),
+        prompts=prompts.read(
+            *(cells.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
+        ),
         multimask_output=_read_flag("multimask_output", cells.get("multimask_output")),
     )
 

@@ -16,7 +16,7 @@ ENCODINGS = ("png", "rle", "polygon")
 
 def to_rle(mask: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths of a (h, w) bool mask: `{"size": [h, w], "counts": bytes}`."""
-    return coco.encode(np.asfortranarray(mask.view(np.uint8)))
+    return coco.encode(np.asfortranarray(mask.astype(np.uint8, copy=False)))
 
 
 def to_png(mask: np.ndarray) -> str:
@@ -39,14 +39,15 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     step_right = np.diff(padded.astype(np.int8), axis=1)[1:-1]  # (h, w + 1): between columns x - 1 and x
     stride = mask.shape[1] + 1
     starts, ends = [], []
-    for ys, xs, moves in (
-        (*np.nonzero(step_down == 1), (0, 0, 0, 1)),
-        (*np.nonzero(step_down == -1), (0, 1, 0, 0)),
-        (*np.nonzero(step_right == -1), (0, 0, 1, 0)),
-        (*np.nonzero(step_right == 1), (1, 0, 0, 0)),
+    for edges, (y_from, x_from), (y_to, x_to) in (
+        (step_down == 1, (0, 0), (0, 1)),
+        (step_down == -1, (0, 1), (0, 0)),
+        (step_right == -1, (0, 0), (1, 0)),
+        (step_right == 1, (1, 0), (0, 0)),
     ):
-        starts.append((ys + moves[0]) * stride + xs + moves[1])
-        ends.append((ys + moves[2]) * stride + xs + moves[3])
+        ys, xs = np.nonzero(edges)
+        starts.append((ys + y_from) * stride + xs + x_from)
+        ends.append((ys + y_to) * stride + xs + x_to)
     return _outer_loops(np.concatenate(starts), np.concatenate(ends), stride)
 
 

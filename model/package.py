@@ -1,6 +1,6 @@
 """A checkpoint in, an MLflow model out: save, log, register.
 
-    python -m model.package --checkpoint facebook/sam-vit-large --output build/sam-vit-large --register sam --alias champion
+python -m model.package --checkpoint facebook/sam-vit-large --output build/sam-vit-large --register sam --alias champion
 """
 
 from __future__ import annotations
@@ -77,19 +77,28 @@ def log(saved: Path, register: str | None = None, alias: str | None = None) -> s
 
     Returns the URI to load it by.
     """
+    described = mlflow.models.Model.load(str(saved))
+    flavor = described.flavors["python_function"]
     with mlflow.start_run(run_name=f"package {register or saved.name}"):
-        info = mlflow.models.Model.load(saved)
-        mlflow.set_tags({name: info.metadata[name] for name in ("task", "family", "base_model")})
-        mlflow.log_artifacts(str(saved), "model")
-        uri = mlflow.get_artifact_uri("model")
-        run_id = mlflow.active_run().info.run_id  # type: ignore[union-attr]
+        mlflow.set_tags({name: (described.metadata or {})[name] for name in ("task", "family", "base_model")})
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(saved / "pyfunc.py"),
+            code_paths=[str(saved / flavor["code"] / "model")],
+            artifacts={name: str(saved / entry["path"]) for name, entry in flavor["artifacts"].items()},
+            pip_requirements=str(saved / "requirements.txt"),
+            signature=described.signature,
+            input_example=input_example(),
+            model_config=flavor["config"],
+            metadata=described.metadata,
+            registered_model_name=register,
+        )
     if register is None:
-        return f"runs:/{run_id}/model" if uri else uri
-    version = mlflow.register_model(f"runs:/{run_id}/model", register).version
-    if alias is not None:
-        mlflow.MlflowClient().set_registered_model_alias(register, alias, version)
-        return f"models:/{register}@{alias}"
-    return f"models:/{register}/{version}"
+        return logged.model_uri
+    if alias is None:
+        return f"models:/{register}/{logged.registered_model_version}"
+    mlflow.MlflowClient().set_registered_model_alias(register, alias, logged.registered_model_version)
+    return f"models:/{register}@{alias}"
 
 
 def input_example() -> pd.DataFrame:
@@ -135,9 +144,13 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model.package", description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default=str(EMBEDDED), help="Hugging Face id or folder (default: embedded sam-tiny)")
+    parser.add_argument(
+        "--checkpoint", default=str(EMBEDDED), help="Hugging Face id or folder (default: embedded sam-tiny)"
+    )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to save in (default: %(default)s)")
-    parser.add_argument("--config", type=json.loads, default={}, help='model_config as JSON, e.g. \'{"mask_encoding": "rle"}\'')
+    parser.add_argument(
+        "--config", type=json.loads, default={}, help='model_config as JSON, e.g. \'{"mask_encoding": "rle"}\''
+    )
     parser.add_argument("--register", metavar="NAME", help="register the model under this name")
     parser.add_argument("--alias", help="alias of the registered version (needs --register)")
     parser.add_argument("--no-log", action="store_true", help="only save, log to no tracking server")

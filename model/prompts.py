@@ -113,10 +113,10 @@ def read(points: object, labels: object, boxes: object, mask_input: object) -> l
             f"as many boxes as prompts of points ({len(point_sets)})",
             f"{len(box_set)} boxes",
         )
-    sets: Sequence[np.ndarray] | None = point_sets if point_sets is not None else box_set
-    if masks is not None and sets is not None and len(masks) != len(sets):
-        raise BadInput("mask_input", f"one mask a prompt ({len(sets)})", f"{len(masks)} masks")
-    count = len(sets) if sets is not None else len(masks) if masks is not None else 0
+    counts = [len(part) for part in (point_sets, box_set, masks) if part is not None]
+    count = counts[0] if counts else 0
+    if masks is not None and len(masks) != count:
+        raise BadInput("mask_input", f"one mask a prompt ({count})", f"{len(masks)} masks")
     return [
         Prompt(
             points=None if point_sets is None else point_sets[i],
@@ -240,7 +240,9 @@ def _match_labels(points: list[np.ndarray], labels: list[np.ndarray] | None) -> 
     if labels is None:
         return [np.ones(len(prompt), dtype=np.int64) for prompt in points]
     if len(labels) != len(points):
-        raise BadInput("input_labels", f"labels for {len(points)} prompts, as many as input_points has", f"{len(labels)}")
+        raise BadInput(
+            "input_labels", f"labels for {len(points)} prompts, as many as input_points has", f"{len(labels)}"
+        )
     for i, (some_points, some_labels) in enumerate(zip(points, labels, strict=True)):
         if len(some_points) != len(some_labels):
             raise BadInput(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.pyfunc import PythonModel
 
 from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows
 from model.embeddings import Embeddings
@@ -38,7 +38,7 @@ class Refusal(MlflowException):
         self._message = vars(self).get("_message", text)
 
 
-class SegmentAnything(mlflow.pyfunc.PythonModel):
+class SegmentAnything(PythonModel):
     """Frames of images and prompts in, frames of masks and scores out; the contract is `model.contract`'s."""
 
     def load_context(self, context: Any) -> None:

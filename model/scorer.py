@@ -106,7 +106,9 @@ class Scorer:
         if isinstance(source, tuple):
             kept = self.embeddings.find(source[0])
             if kept is None:
-                raise UnknownImage("image_id", "the id of an image that is still kept (send the image again)", "an unknown id")
+                raise UnknownImage(
+                    "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
+                )
             return kept, self.embeddings.key(source[0])
         data = images.read(source, self.limits)
         key = hashlib.sha256(data).hexdigest()

@@ -28,9 +28,9 @@ def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
     """An (h, w, 3) uint8 image with each mask tinted and outlined in its own colour, its prompt and score."""
     tinted = image.astype(np.float32)
     for i, one in enumerate(shown):
-        colour = np.array(COLOURS[i % len(COLOURS)], np.float32)
-        tinted[one.mask] = 0.5 * tinted[one.mask] + 0.5 * colour
-        tinted[_outline(one.mask)] = colour
+        tint = np.array(COLOURS[i % len(COLOURS)], np.float32)
+        tinted[one.mask] = 0.5 * tinted[one.mask] + 0.5 * tint
+        tinted[_outline(one.mask)] = tint
     picture = Image.fromarray(tinted.astype(np.uint8))
     scale = min(1.0, LARGEST_SIDE / max(picture.size))
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
@@ -41,11 +41,21 @@ def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
             draw.rectangle([float(side) * scale for side in one.box], outline=colour, width=2)
         for point, label in zip(_or_empty(one.points), _or_empty(one.labels), strict=True):
             x, y = (float(number) * scale for number in point)
-            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(255, 255, 255) if label == 1 else (0, 0, 0), outline=colour, width=2)
+            draw.ellipse(
+                (x - 5, y - 5, x + 5, y + 5), fill=(255, 255, 255) if label == 1 else (0, 0, 0), outline=colour, width=2
+            )
         if one.mask.any():
             ys, xs = np.nonzero(one.mask)
             place = (float(xs.mean()) * scale, float(ys.mean()) * scale)
-            draw.text(place, f"{one.score:.2f}", fill=(255, 255, 255), anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0), font_size=16)
+            draw.text(
+                place,
+                f"{one.score:.2f}",
+                fill=(255, 255, 255),
+                anchor="mm",
+                stroke_width=2,
+                stroke_fill=(0, 0, 0),
+                font_size=16,
+            )
     return picture
 
 

@@ -24,15 +24,17 @@ def disc(width: int = 240, height: int = 160) -> tuple[bytes, np.ndarray]:
     box = (70, 40, 150, 120)
     picture = Image.new("RGB", (width, height), (214, 204, 190))
     ImageDraw.Draw(picture).ellipse(box, fill=(52, 86, 158))
-    mask = Image.new("1", (width, height))
+    mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).ellipse(box, fill=1)
-    return to_bytes(picture.filter(ImageFilter.GaussianBlur(0.7))), np.asarray(mask)
+    return to_bytes(picture.filter(ImageFilter.GaussianBlur(0.7))), np.asarray(mask) > 0
 
 
 def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A (height, width, 3) uint8 image with soft and hard detail at every scale."""
     rng = np.random.default_rng(seed)
-    image = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(12):
         x, y = rng.integers(0, width), rng.integers(0, height)

@@ -45,7 +45,8 @@ class Batches(Dataset[Batch]):
         samples = [self.sample(rng, side, whole) for _ in range(self.images)]
         free = 1 if whole else self.side // 8 - side // 8 + 1
         corner = rng.integers(0, free, 2)
-        return Batch(*(np.stack(field) for field in zip(*samples, strict=True)), corner)
+        images, sizes, masks, boxes = (np.stack(field) for field in zip(*samples, strict=True))
+        return Batch(images, sizes, masks, boxes, corner)
 
     def sample(self, rng: Rng, side: int, whole: bool) -> tuple[np.ndarray, ...]:
         """One image with its masks and boxes, as in `Batch`; scenes in which nothing large enough shows are passed."""
@@ -91,9 +92,7 @@ def cropped(rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float) -> tu
     return (image[:, ::-1], labels[:, ::-1]) if rng.random() < 0.5 else (image, labels)
 
 
-def chosen(
-    rng: Rng, labels: Bytes, owners: Bytes, count: int, smallest: float
-) -> NDArray[np.bool_] | None:
+def chosen(rng: Rng, labels: Bytes, owners: Bytes, count: int, smallest: float) -> NDArray[np.bool_] | None:
     """`count` masks (count, height, width) of things, now and then of parts, each once before any comes twice."""
     parts = np.bincount(labels.ravel(), minlength=256)
     things = np.bincount(owners, weights=parts, minlength=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,11 +16,14 @@ def iou(logits: Tensor, targets: Tensor) -> Tensor:
     return both / (found | true).sum((-2, -1)).clamp(min=1)
 
 
-def mask_costs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss (Lin et al. 2017, gamma 2) times 20 plus dice loss (Milletari et al. 2016), as in SAM.
+def mask_costs(logits: Tensor, targets: Tensor, balance: float) -> Tensor:
+    """Focal loss (Lin et al. 2017, gamma 2) times 20 plus dice loss (Milletari et al. 2016), as in SAM, plus `balance`
+    times the cross entropy in which object and background weigh the same whatever their areas.
 
-    `logits` (prompts, masks, height, width), `targets` (prompts, 1, height, width) in 0 to 1, which for the focal
-    weight stand in for the label (Li et al. 2020, quality focal loss); the result is (prompts, masks).
+    Without the last, a new model first learns to answer nothing at all, since most things are small, and is slow to
+    come back from there. `logits` (prompts, masks, height, width), `targets` (prompts, 1, height, width) in 0 to 1,
+    which for the focal weight stand in for the label (Li et al. 2020, quality focal loss); the result is
+    (prompts, masks).
     """
     share = logits.sigmoid()
     targets = targets.expand_as(share)
@@ -29,16 +31,22 @@ def mask_costs(logits: Tensor, targets: Tensor) -> Tensor:
     focal = (entropy * (share - targets).square()).mean((-2, -1))
     both = (share * targets).sum((-2, -1))
     dice = 1 - (2 * both + 1) / (share.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
-    return FOCAL_WEIGHT * focal + dice
+    costs = FOCAL_WEIGHT * focal + dice
+    if balance:
+        inside = (entropy * targets).sum((-2, -1)) / (targets.sum((-2, -1)) + 1)
+        outside = (entropy * (1 - targets)).sum((-2, -1)) / ((1 - targets).sum((-2, -1)) + 1)
+        costs = costs + balance * (inside + outside)
+    return costs
 
 
-def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor, balance: float) -> tuple[Tensor, Tensor]:
     """The loss (scalar) of four masks a prompt, and their true IoU (prompts, 4).
 
     The single mask pays for itself; of the three alternatives the best pays, the others a tenth, so that none is
-    forgotten. `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width).
+    forgotten. `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width);
+    `balance` as in `mask_costs`.
     """
-    costs = mask_costs(logits, targets[:, None])
+    costs = mask_costs(logits, targets[:, None], balance)
     several = costs[:, 1:]
     rest = (several.mean() - several.amin(1).mean() / 3) * REST_WEIGHT
     true = iou(logits.detach(), targets[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,6 @@ def sam_config(
     image_size: int = IMAGE_SIZE,
 ) -> SamConfig:
     """The architecture; `width` is the embedding's, prompt encoder's and decoder's channel count."""
-    grid = image_size // PATCH_SIZE
     vision = SamVisionConfig(
         hidden_size=hidden_size,
         num_hidden_layers=layers,
@@ -46,9 +46,7 @@ def sam_config(
         use_rel_pos=USE_REL_POS,
         initializer_range=0.02,
     )
-    prompt = SamPromptEncoderConfig(
-        hidden_size=width, image_size=image_size, patch_size=PATCH_SIZE, image_embedding_size=grid
-    )
+    prompt = SamPromptEncoderConfig(hidden_size=width, image_size=image_size, patch_size=PATCH_SIZE)
     decoder = SamMaskDecoderConfig(
         hidden_size=width, mlp_dim=4 * width, num_attention_heads=4, iou_head_hidden_dim=width
     )
@@ -59,7 +57,7 @@ def sam_config(
     )
 
 
-USE_REL_POS = True
+USE_REL_POS = False
 
 
 def new_model(config: SamConfig, seed: int) -> SamModel:
@@ -67,7 +65,7 @@ def new_model(config: SamConfig, seed: int) -> SamModel:
     torch.manual_seed(seed)
     config._attn_implementation = "sdpa"
     model = SamModel(config)
-    depth = config.vision_config.num_hidden_layers
+    depth = len(model.vision_encoder.layers)
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear):
@@ -86,12 +84,17 @@ def new_model(config: SamConfig, seed: int) -> SamModel:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight)
+                nn.init.normal_(module.weight, std=0.3)
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
+        for name, module in model.mask_decoder.named_modules():
+            if ("_token_to_image" in name and hasattr(module, "k_proj")) or name.endswith("image_to_token"):
+                # Queries and keys projected alike: from the first step a click attends to the place it stands on.
+                module.q_proj.weight.mul_(1.5)
+                module.k_proj.weight.copy_(module.q_proj.weight)
         model.shared_image_embedding.positional_embedding.normal_()
-        position = model.vision_encoder.pos_embed
+        position: Any = model.vision_encoder.pos_embed
         position.copy_(waves(position.shape[1], position.shape[3]) * 0.5)
     model.prompt_encoder.shared_embedding.positional_embedding = model.shared_image_embedding.positional_embedding
     model.shared_image_embedding.positional_embedding.requires_grad_(False)
@@ -112,8 +115,8 @@ def waves(grid: int, channels: int) -> Tensor:
 class Segmenter(nn.Module):
     """Embeds and decodes with gradients, on the whole input or on a square window of it.
 
-    Windowed training looks at a part of the embedding grid only (`corner`: its first row and column, in grid cells), with
-    the positions the part has in the whole; so a quarter of the input costs less than a quarter of the time and
+    Windowed training looks at a part of the embedding grid only (`corner`: its first row and column, in grid cells),
+    with the positions the part has in the whole; so a quarter of the input costs less than a quarter of the time and
     everything learnt stays valid for the whole.
     """
 
@@ -123,7 +126,7 @@ class Segmenter(nn.Module):
 
     def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
         """(batch, 3, side, side) normalised pixels to (batch, width, side / 8, side / 8) embeddings."""
-        encoder = self.model.vision_encoder
+        encoder: Any = self.model.vision_encoder
         grid, (row, column) = pixels.shape[-1] // PATCH_SIZE, corner
         hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1)
         hidden = hidden + encoder.pos_embed[:, row : row + grid, column : column + grid]
@@ -174,7 +177,8 @@ def export(model: SamModel, folder: Path) -> None:
     """Write the checkpoint as `from_pretrained` reads it; every file appears whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     model.save_pretrained(part)
-    size = model.config.vision_config.image_size
+    config: Any = model.config
+    size = config.vision_config.image_size
     SamImageProcessorPil(
         size={"longest_edge": size},
         pad_size={"height": size, "width": size},

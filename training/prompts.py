@@ -16,14 +16,15 @@ def spread(region: Tensor) -> Tensor:
     """
     depth = torch.zeros_like(region)
     for reach in REACHES:
-        depth = depth + F.avg_pool2d(region[:, None], reach, 1, reach // 2)[:, 0]
+        rows = F.avg_pool2d(region[:, None], (reach, 1), 1, (reach // 2, 0))
+        depth = depth + F.avg_pool2d(rows, (1, reach), 1, (0, reach // 2))[:, 0]
     return depth / len(REACHES)
 
 
 def clicks(region: Tensor, generator: torch.Generator, strict: float) -> Tensor:
     """One cell (prompts, 2) as x, y in each region (prompts, height, width): near its centre with probability
     `strict`, else anywhere in it."""
-    prompts, height, width = region.shape
+    prompts, _, width = region.shape
     noise = torch.rand(region.shape, generator=generator).to(region.device)
     centred = (torch.rand(prompts, 1, 1, generator=generator) < strict).to(region.device)
     score = region * torch.where(centred, spread(region) * (0.8 + 0.2 * noise), noise + 1e-3)

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from training import shapes, textures
 
-Array = NDArray[np.float32]
+Array = np.ndarray  # float32
 Rng = np.random.Generator
 
 LONGEST_EDGE = 256
@@ -107,7 +107,9 @@ class Canvas:
         edge = (raised[4:-4, 4:-4] - 0.8) * (0.5 if relief == "pillow" else 0.0)
         return (1 - depth * slope * 1.3 + depth * edge).astype(np.float32)
 
-    def paint(self, shape: shapes.Shape, size: float, finish: Finish, owner: int = 0, clipped: bool = False) -> int | None:
+    def paint(
+        self, shape: shapes.Shape, size: float, finish: Finish, owner: int = 0, clipped: bool = False
+    ) -> int | None:
         """Paint a placed shape of about `size` pixels radius; its label, or None if nothing of it shows.
 
         `owner` is the label of the thing it is part of, 0 if it is a thing of its own; a clipped part shows only
@@ -156,9 +158,9 @@ class Canvas:
         else:
             prints: shapes.Shape = []
             for _ in range(self.rng.integers(1, 6)):
-                where = self.rng.uniform(0.1, 0.9, 2) * [width, height]
+                x, y = self.rng.uniform(0.1, 0.9, 2) * [width, height]
                 radius = self.rng.uniform(0.08, 0.3) * max(height, width)
-                prints += shapes.placed(shapes.any_shape(self.rng), *where, radius, self.rng.uniform(0, 6.3))
+                prints += shapes.placed(shapes.any_shape(self.rng), x, y, radius, self.rng.uniform(0, 6.3))
             share = shapes.coverage(prints, 0, 0, height, width)
         return patch + (second - patch) * (share * self.rng.uniform(0.3, 1))[..., None]
 
@@ -177,10 +179,10 @@ class Canvas:
             inner, radius = [((p - [x, y]) * shrink + [x, y], solid) for p, solid in whole], size * shrink
         else:
             radius = size * self.rng.uniform(0.2, 0.45)
-            where = np.array([x, y]) + self.rng.uniform(-0.2, 0.2, 2) * size
-            inner = shapes.placed(shapes.any_shape(self.rng), *where, radius, self.rng.uniform(0, 6.3))
+            x, y = np.array([x, y]) + self.rng.uniform(-0.2, 0.2, 2) * size
+            inner = shapes.placed(shapes.any_shape(self.rng), x, y, radius, self.rng.uniform(0, 6.3))
         base = textures.distinct_colour(self.rng, finish.base, 0.12)
-        self.paint(inner, radius, any_finish(self.rng, base), owner=label, clipped=kind < 2)
+        self.paint(inner, radius, any_finish(self.rng, base), owner=label, clipped=bool(kind < 2))
 
 
 def any_finish(rng: Rng, base: Array) -> Finish:
@@ -196,7 +198,7 @@ def coin_finish(rng: Rng, base: Array) -> Finish:
 def table(rng: Rng, canvas: Canvas) -> None:
     """A few things lying apart on one surface."""
     canvas.shadow_depth = rng.uniform(0.1, 0.65)
-    for x, y, size in spots(rng, canvas, rng.integers(1, 8), 0.07, 0.3, 0.95):
+    for x, y, size in spots(rng, canvas, int(rng.integers(1, 8)), 0.07, 0.3, 0.95):
         base = textures.distinct_colour(rng, canvas.mean_colour(), 0.12)
         canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.85)
 
@@ -242,7 +244,7 @@ def portrait(rng: Rng, canvas: Canvas) -> None:
     x, y = np.array([canvas.width, canvas.height]) * rng.uniform(0.25, 0.75, 2)
     size = max(canvas.height, canvas.width) * rng.uniform(0.25, 0.55)
     canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.7)
-    for x, y, size in spots(rng, canvas, rng.integers(0, 6), 0.03, 0.12, 0.5):
+    for x, y, size in spots(rng, canvas, int(rng.integers(0, 6)), 0.03, 0.12, 0.5):
         base = textures.distinct_colour(rng, canvas.mean_colour(), 0.12)
         canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.7)
 
@@ -264,7 +266,7 @@ def spots(rng: Rng, canvas: Canvas, count: int, low: float, high: float, gap: fl
 def backdrop(rng: Rng, canvas: Canvas) -> None:
     """Give the ground what grounds have: a wall behind the table, light falling off, shadows of unseen things."""
     height, width = canvas.height, canvas.width
-    along, across = textures.coordinates(height, width, rng.normal(0, 0.15))
+    _, across = textures.coordinates(height, width, rng.normal(0, 0.15))
     if rng.random() < 0.3:
         edge = across - np.quantile(across, rng.uniform(0.1, 0.6))
         side = np.clip(edge * rng.choice([1.0, -1.0]) / rng.uniform(0.5, 6) + 0.5, 0, 1)

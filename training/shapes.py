@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Array = NDArray[np.float32]
+Array = np.ndarray  # float32
 Rng = np.random.Generator
 Layer = tuple[NDArray[np.float64], bool]
 Shape = list[Layer]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from transformers import SamConfig
 from training import losses, network, prompts
 from training.batches import Batch, Batches
 from training.cache import SceneCache
+from training.muon import Muon
 
 COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
 
@@ -32,12 +33,12 @@ class Plan:
 
     seed: int = 1
     scenes: int = 12000
-    steps: int = 6000
-    windowed: int = 3800
-    images: int = 16
+    steps: int = 2500
+    windowed: int = 2250
+    images: int = 8
     masks: int = 4
-    rate: float = 2e-3
-    warmup: int = 150
+    rate: float = 1.2e-3
+    warmup: int = 80
     decay: float = 0.05
     averaging: float = 0.998
 
@@ -47,26 +48,29 @@ class Trainer:
 
     def __init__(self, plan: Plan, config: SamConfig, device: str, compiled: bool) -> None:
         self.plan, self.device, self.step = plan, device, 0
-        self.model = network.new_model(config, plan.seed).to(device).train()
-        self.average = network.new_model(config, plan.seed).to(device).eval().requires_grad_(False)
+        self.model: Any = network.new_model(config, plan.seed).train()
+        self.average: Any = network.new_model(config, plan.seed).eval().requires_grad_(False)
+        self.model.to(device)
+        self.average.to(device)
         self.segmenter = network.Segmenter(self.model)
         self.embed = torch.compile(self.segmenter.embed) if compiled else self.segmenter.embed
         self.decode = torch.compile(self.segmenter.decode) if compiled else self.segmenter.decode
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
             inner = ".layers." in name and weight.ndim == 2 and "rel_pos" not in name
             if weight.requires_grad:
                 (matrices if inner else others).append(weight)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, weight_decay=plan.decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=plan.rate, decay=plan.decay),
             torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=plan.decay, fused=True),
         ]
 
     def rate(self) -> float:
-        """The learning rate of this step: a linear start, then a cosine to a hundredth."""
+        """The learning rate of this step: a linear start, then a straight line down to a hundredth."""
         plan = self.plan
         rise = min(1.0, (self.step + 1) / plan.warmup)
-        return plan.rate * rise * (0.505 + 0.495 * math.cos(math.pi * self.step / plan.steps))
+        return plan.rate * rise * max(0.01, 1 - self.step / plan.steps)
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step on one batch; the figures it gave."""
@@ -106,9 +110,10 @@ class Trainer:
         corners = encoder._embed_boxes(boxed[:, None])[:, 0]
         logits = torch.zeros_like(targets)[:, None]
         has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
-        rounds = 2 + self.step % 2
+        rounds = 3 if self.step % 3 == 2 else 2
         total = torch.zeros((), device=self.device)
         figures: dict[str, float] = {}
+        balance = 2 * max(0.0, 1 - self.step / (0.4 * self.plan.steps))
         for turn in range(rounds):
             if turn:
                 cells, label = prompts.next_clicks(targets, logits[:, 0], generator)
@@ -119,14 +124,12 @@ class Trainer:
             with_box = torch.cat([padded[:, 1:-1], corners], dim=1)
             sparse = torch.where(clicked[:, None, None], padded, with_box)
             masks_found, scores = self.decode(embeddings, positions, sparse, logits, has_mask)
-            loss, true = losses.decoding_loss(masks_found, scores, targets)
+            loss, true = losses.decoding_loss(masks_found, scores, targets, balance)
             total = total + loss
             best = scores[:, 1:].argmax(1, keepdim=True) + 1
             use_best = clicked[:, None] & (turn == 0)
             picked = torch.where(use_best, best, torch.zeros_like(best))
-            logits = masks_found.detach().gather(
-                1, picked[:, :, None, None].expand(-1, -1, *masks_found.shape[2:])
-            )
+            logits = masks_found.detach().gather(1, picked[:, :, None, None].expand(-1, -1, *masks_found.shape[2:]))
             quality = true.gather(1, picked)[:, 0]
             if turn == 0:
                 figures["box_iou"] = quality[~clicked].mean().item()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -43,7 +44,8 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
         processing = {}  # a bare model: the usual normalisation
     family = FAMILIES[config.model_type]
     with _quiet():
-        model, report = family.model_class.from_pretrained(checkpoint, output_loading_info=True, dtype=torch.float32)
+        loaded: Any = family.model_class.from_pretrained(checkpoint, output_loading_info=True, dtype=torch.float32)
+    model, report = loaded
     wrong = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
     if wrong:
         listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")

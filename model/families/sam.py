@@ -15,7 +15,10 @@ from model.families.family import Family
 
 
 class Sam(Family):
-    """`facebook/sam-vit-base`, `-large`, `-huge` and their like. The reference is transformers' SamImageProcessorPil."""
+    """`facebook/sam-vit-base`, `-large`, `-huge` and their like.
+
+    The reference is transformers' SamImageProcessorPil.
+    """
 
     name = "sam"
     model_class = SamModel

@@ -1,6 +1,6 @@
 """Scores a table of images and prompts with an MLflow model.
 
-    python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
+python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, load_model
 from tqdm import tqdm
 
 from model import images, masks, prompts
@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 32
 IMAGES_SHOWN = 6
 
 
-def score(model: mlflow.pyfunc.PyFuncModel, table: pd.DataFrame, params: dict[str, Any]) -> Iterator[pd.DataFrame]:
+def score(model: PyFuncModel, table: pd.DataFrame, params: dict[str, Any]) -> Iterator[pd.DataFrame]:
     """The answers to a table, some rows at a time, with a progress bar; a bad row answers with its error."""
     with tqdm(total=len(table), unit="row", desc="scoring", disable=None) as progress:
         for start in range(0, len(table), ROWS_AT_ONCE):
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parts: list[pa.Table] = []
     try:
         table = tables.read(chosen.input)
-        model = mlflow.pyfunc.load_model(chosen.model, model_config={"local_paths": True})
+        model = load_model(chosen.model, model_config={"local_paths": True})
         loaded = time.perf_counter()
 
         def answered() -> Iterator[pa.Table]:
@@ -97,10 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"rows         {len(table)} ({len(failed)} failed)")
     print(f"images       {len({name for name in predictions['image_id'].to_pylist() if name})}")
     print(f"predictions  {sum(counts)}, mean predicted IoU {np.mean(scores) if scores else float('nan'):.3f}")
-    print(f"time         {loaded - started:.1f} s to load, {scored - loaded:.1f} s to score, {len(table) / (scored - loaded):.1f} rows/s")
+    seconds = scored - loaded
+    print(f"time         {loaded - started:.1f} s to load, {seconds:.1f} s to score, {len(table) / seconds:.1f} rows/s")
     print(f"written      {chosen.output}")
-    for error, times in Counter(failed).most_common(5):
-        print(f"failed       {error}" + (f" ({times} rows)" if times > 1 else ""))
+    for reason, times in Counter(failed).most_common(5):
+        print(f"failed       {reason}" + (f" ({times} rows)" if times > 1 else ""))
     if chosen.overlay and scores:
         chosen.overlay.parent.mkdir(parents=True, exist_ok=True)
         picture(table, predictions, params["mask_encoding"]).save(chosen.overlay)

@@ -11,15 +11,15 @@ from typing import Any
 # Azure's server loads this file by its path, with nothing of the project importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mlflow.pyfunc  # noqa: E402
-from azureml_inference_server_http.api.aml_response import AMLResponse  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
+from azureml_inference_server_http.api.aml_response import AMLResponse
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, load_model
 
-from model.errors import BadParameter  # noqa: E402
-from scoring.online import azureml  # noqa: E402
+from model.errors import BadParameter
+from scoring.online import azureml
 
 logger = logging.getLogger("azmlinfsrv.segment_anything")
-endpoint: mlflow.pyfunc.PyFuncModel
+endpoint: PyFuncModel
 
 
 def init() -> None:
@@ -29,7 +29,7 @@ def init() -> None:
     found = sorted(folder.rglob("MLmodel"), key=lambda path: len(path.parts))
     if not found:
         raise FileNotFoundError(f"no MLmodel file in AZUREML_MODEL_DIR={folder} or below it")
-    endpoint = mlflow.pyfunc.load_model(str(found[0].parent))
+    endpoint = load_model(str(found[0].parent))
 
 
 def run(raw: str) -> Any:

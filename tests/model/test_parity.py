@@ -43,7 +43,9 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def sam_reference(folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any) -> Reference:
+def sam_reference(
+    folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+) -> Reference:
     """(p, m, h, w) masks and (p, m) scores as a transformers user gets them."""
     # From the family's own preprocessor_config.json, so that this file is held to the same standard.
     processor = SamProcessor.from_pretrained(folder)
@@ -57,7 +59,9 @@ def sam_reference(folder: Path, picture: Image.Image, prompt: dict[str, Any], mu
     return processor.post_process_masks(out.pred_masks, *sizes)[0].numpy(), out.iou_scores[0].numpy()
 
 
-def sam2_reference(folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any) -> Reference:
+def sam2_reference(
+    folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+) -> Reference:
     """The same for SAM2, whose processor cannot be imported without torchvision: its steps, written out."""
     model = Sam2Model.from_pretrained(folder).eval()
     side = model.config.prompt_encoder_config.image_size
@@ -100,7 +104,9 @@ def answer(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], m
 def assert_same(ours: Reference, theirs: Reference) -> None:
     assert ours[0].shape == theirs[0].shape and ours[1].shape == theirs[1].shape
     assert np.abs(ours[1] - theirs[1]).max() <= 1e-3
-    for our, their in zip(ours[0].reshape(-1, *ours[0].shape[2:]), theirs[0].reshape(-1, *theirs[0].shape[2:]), strict=True):
+    for our, their in zip(
+        ours[0].reshape(-1, *ours[0].shape[2:]), theirs[0].reshape(-1, *theirs[0].shape[2:]), strict=True
+    ):
         assert pictures.iou(our, their) >= 0.999
 
 
@@ -145,7 +151,9 @@ def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, mult
     low_res = np.random.default_rng(0).normal(0, 3, segmenter.family.low_res_size).astype(np.float32)
     prompt = prompts_of(100, 150)[kind] if kind else {}
     prompts = read(prompt.get("input_points"), None, prompt.get("input_boxes"), low_res)
-    theirs = reference(folder, Image.fromarray(image), prompt, multimask, input_masks=torch.from_numpy(low_res)[None, None])
+    theirs = reference(
+        folder, Image.fromarray(image), prompt, multimask, input_masks=torch.from_numpy(low_res)[None, None]
+    )
     assert_same(answer(segmenter, image, prompts, multimask), theirs)
 
 

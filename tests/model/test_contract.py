@@ -1,0 +1,217 @@
+"""The contract as a user of the loaded model meets it: columns, params, answers, errors."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+
+from model import masks
+from tests import pictures
+
+BOX = "[[68, 38, 153, 123]]"
+CLICK = "[[[110, 80]]]"
+MASK_KEYS = {"encoded_binary_mask", "iou_score", "size", "bbox", "area"}
+
+
+@pytest.fixture(scope="module")
+def picture(disc: tuple[bytes, np.ndarray]) -> str:
+    return pictures.to_text(disc[0])
+
+
+def frame(*rows: dict[str, Any], index: list[Any] | None = None) -> pd.DataFrame:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}).set_axis(
+        index or range(len(rows))
+    )
+
+
+def test_a_box_finds_the_disc(pyfunc: Any, disc: tuple[bytes, np.ndarray]) -> None:
+    data, truth = disc
+    answer = pyfunc.predict(frame({"image": data, "input_boxes": BOX, "multimask_output": False}))
+    assert list(answer.columns) == ["predictions", "image_id", "error"]
+    (prediction,) = answer["predictions"][0]
+    (mask,) = prediction["mask_per_prediction"]
+    assert set(mask) == MASK_KEYS and mask["size"] == [160, 240]
+    assert pictures.iou(masks.decode(mask["encoded_binary_mask"], "png", (160, 240)), truth) > 0.85
+    assert 0.7 < mask["iou_score"] < 1.1
+    assert answer["error"][0] is None and len(answer["image_id"][0]) == 64
+
+
+@pytest.mark.parametrize(
+    ("multimask", "count"), [(True, 3), (False, 1), (None, 3), ("false", 1), ("True", 3), (0, 1), (float("nan"), 3)]
+)
+def test_multimask_output(pyfunc: Any, picture: str, multimask: object, count: int) -> None:
+    answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX, "multimask_output": multimask}))
+    assert [len(one["mask_per_prediction"]) for one in answer["predictions"][0]] == [count]
+
+
+def test_multimask_output_left_out_means_three(pyfunc: Any, picture: str) -> None:
+    answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}))
+    assert len(answer["predictions"][0][0]["mask_per_prediction"]) == 3
+
+
+def test_rows_are_answered_in_order_under_their_index(pyfunc: Any, picture: str) -> None:
+    boxes = [[[68, 38, 153, 123]], [[0, 0, 50, 50], [5, 5, 90, 90]], [[60, 30, 160, 130]]]
+    rows = frame(*({"image": picture, "input_boxes": box} for box in boxes), index=["c", "a", "b"])
+    answer = pyfunc.predict(rows)
+    assert list(answer.index) == ["c", "a", "b"]
+    assert [len(row) for row in answer["predictions"]] == [1, 2, 1]
+    alone = pyfunc.predict(rows.loc[["b"]])
+    assert alone["predictions"].iloc[0] == answer["predictions"]["b"]
+
+
+@pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
+def test_encodings_hold_the_same_mask(pyfunc: Any, picture: str, encoding: str) -> None:
+    rows = frame({"image": picture, "input_boxes": BOX, "multimask_output": False})
+    decoded = {}
+    for name in ("png", encoding):
+        (mask,) = pyfunc.predict(rows, params={"mask_encoding": name})["predictions"][0][0]["mask_per_prediction"]
+        decoded[name] = masks.decode(mask["encoded_binary_mask"], name, tuple(mask["size"]))
+    assert pictures.iou(decoded["png"], decoded[encoding]) >= (0.98 if encoding == "polygon" else 1.0)
+
+
+def test_azureml_format(pyfunc: Any, picture: str) -> None:
+    answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}), params={"response_format": "azureml"})
+    assert list(answer.columns) == ["response"]
+    (prediction,) = answer["response"][0]["predictions"]
+    assert [set(mask) for mask in prediction["masks_per_prediction"]] == [{"encoded_binary_mask", "iou_score"}] * 3
+
+
+def test_logits_go_out_and_come_back(pyfunc: Any, picture: str) -> None:
+    first = pyfunc.predict(frame({"image": picture, "input_points": CLICK}), params={"return_logits": True})
+    best = max(first["predictions"][0][0]["mask_per_prediction"], key=lambda mask: mask["iou_score"])
+    again = frame(
+        {"image": picture, "input_points": CLICK, "mask_input": best["low_res_logits"], "multimask_output": False}
+    )
+    (refined,) = pyfunc.predict(again)["predictions"][0][0]["mask_per_prediction"]
+    was, now = (masks.decode(one["encoded_binary_mask"], "png", (160, 240)) for one in (best, refined))
+    assert pictures.iou(was, now) > 0.7
+
+
+def test_image_id_stands_for_the_image(pyfunc: Any, picture: str) -> None:
+    named = frame({"image": picture, "image_id": "cup", "input_boxes": BOX}, {"image_id": "cup", "input_boxes": BOX})
+    first = pyfunc.predict(named)
+    assert list(first["image_id"]) == ["cup", "cup"]
+    assert first["predictions"][0] == first["predictions"][1]
+    later = pyfunc.predict(frame({"image_id": "cup", "input_boxes": BOX}))
+    assert later["predictions"][0] == first["predictions"][0]
+    by_hash = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}))["image_id"][0]
+    assert pyfunc.predict(frame({"image_id": by_hash, "input_boxes": BOX}))["predictions"][0] == first["predictions"][0]
+
+
+def test_an_image_id_given_twice_names_the_later_image(pyfunc: Any, picture: str) -> None:
+    other = pictures.to_text(pictures.disc(200, 150)[0])
+    rows = frame(
+        {"image": picture, "image_id": "x", "input_boxes": BOX},
+        {"image_id": "x", "input_boxes": BOX},
+        {"image": other, "image_id": "x", "input_boxes": BOX},
+        {"image_id": "x", "input_boxes": BOX},
+    )
+    answer = pyfunc.predict(rows)
+    sizes = [row[0]["mask_per_prediction"][0]["size"] for row in answer["predictions"]]
+    assert sizes == [[160, 240], [160, 240], [150, 200], [150, 200]]
+    later = pyfunc.predict(frame({"image_id": "x", "input_boxes": BOX}))
+    assert later["predictions"][0][0]["mask_per_prediction"][0]["size"] == [150, 200]
+
+
+REFUSED = [
+    ({"image": "hello, world", "input_boxes": BOX}, "row 0, column 'image': expected base64 text"),
+    ({"image": base64.b64encode(b"no image").decode(), "input_boxes": BOX}, "8 bytes of no known image format"),
+    ({"image": 7, "input_boxes": BOX}, "the number 7"),
+    ({"image": None, "input_boxes": BOX}, "got nothing"),
+    ({"image": "file:///etc/passwd", "input_boxes": BOX}, "scheme 'file'"),
+    ({"input_boxes": "[[1, 2"}, "row 0, column 'input_boxes': expected (prompts, 4) numbers"),
+    ({"input_boxes": "[[5, 5, 2, 9]]"}, "x2 > x1 and y2 > y1, got a box 5,5,2,9"),
+    ({"input_boxes": "[[1, 2, NaN, 4]]"}, "NaN"),
+    ({"input_points": "[[[1, Infinity]]]"}, "finite coordinates"),
+    ({"input_points": CLICK, "input_labels": "[[3]]"}, "column 'input_labels': expected (prompts, points) labels"),
+    ({"input_labels": "[[1]]"}, "labels without points"),
+    ({"input_points": CLICK, "input_labels": "[[1, 0]]"}, "expected 1 labels for prompt 0, one a point, got 2 labels"),
+    (
+        {"input_points": CLICK, "input_boxes": "[[1,2,3,4],[1,2,3,4]]"},
+        "as many boxes as prompts of points (1), got 2 boxes",
+    ),
+    ({"input_boxes": BOX, "multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
+    ({"input_boxes": BOX, "mask_input": [[1.0, 2.0]]}, "column 'mask_input': expected logits of 128 x 128, got 1x2"),
+    ({}, "segmenting everything in the image is not available yet"),
+]
+
+
+@pytest.mark.parametrize(("cells", "said"), REFUSED, ids=lambda value: value[:40] if isinstance(value, str) else "")
+def test_bad_rows_are_refused_or_recorded(pyfunc: Any, picture: str, cells: dict[str, Any], said: str) -> None:
+    bad = {"image": picture, **cells}
+    with pytest.raises(MlflowException) as caught:
+        pyfunc.predict(frame(bad))
+    assert said in caught.value.message and caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "row 0" in caught.value.message and picture[:30] not in caught.value.message
+    good = {"image": picture, "input_boxes": BOX}
+    answer = pyfunc.predict(frame(good, bad, good), params={"on_error": "record"})
+    assert said in answer["error"][1] and "row 1" in answer["error"][1] and answer["predictions"][1] == []
+    assert [answer["error"][0], answer["error"][2]] == [None, None]
+    assert answer["predictions"][0] == answer["predictions"][2] != []
+
+
+def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
+    with pytest.raises(MlflowException, match="the id of an image that is still kept") as caught:
+        pyfunc.predict(frame({"image_id": "never seen", "input_boxes": BOX}))
+    assert caught.value.get_http_status_code() == 404
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got 'jpeg'"),
+        ({"response_format": "xml"}, "parameter 'response_format'"),
+        ({"on_error": "ignore"}, "parameter 'on_error'"),
+        ({"return_logits": "perhaps"}, "return_logits"),
+    ],
+)
+def test_unknown_parameter_values(pyfunc: Any, picture: str, params: dict[str, Any], said: str) -> None:
+    with pytest.raises(MlflowException) as caught:
+        pyfunc.predict(frame({"image": picture, "input_boxes": BOX}), params=params)
+    assert said in caught.value.message and caught.value.get_http_status_code() == 400
+
+
+def test_a_table_without_images(pyfunc: Any) -> None:
+    with pytest.raises(MlflowException, match="a table with the columns image, "):
+        pyfunc.predict(pd.DataFrame({"input_boxes": [BOX]}))
+
+
+def test_deployment_defaults_and_what_a_request_says_over_them(packaged: Path, picture: str) -> None:
+    config = {"mask_encoding": "rle", "on_error": "record", "device": "cpu", "max_pixels": 10_000}
+    model = mlflow.pyfunc.load_model(str(packaged), model_config=config)
+    answer = model.predict(frame({"image": picture, "input_boxes": BOX}))
+    assert "at most 10000 pixels" in answer["error"][0]
+    small = pictures.to_text(pictures.disc(90, 90)[0])
+    rows = frame({"image": small, "input_boxes": "[[10, 10, 80, 80]]"})
+    rle = model.predict(rows)["predictions"][0][0]["mask_per_prediction"][0]
+    assert masks.decode(rle["encoded_binary_mask"], "rle", (90, 90)).sum() == rle["area"]
+    polygon = model.predict(rows, params={"mask_encoding": "polygon"})["predictions"][0][0]["mask_per_prediction"][0]
+    assert polygon["encoded_binary_mask"].startswith("[")
+
+
+def test_signature_names_every_param_with_its_default(pyfunc: Any) -> None:
+    params = {spec.name: spec.default for spec in pyfunc.metadata.signature.params}
+    assert params == {
+        "mask_encoding": "png",
+        "response_format": "model_card",
+        "return_logits": False,
+        "on_error": "raise",
+        "points_per_side": 32,
+        "points_per_batch": 64,
+        "pred_iou_thresh": 0.88,
+        "stability_score_thresh": 0.95,
+        "stability_score_offset": 1.0,
+        "box_nms_thresh": 0.7,
+        "crop_n_layers": 0,
+        "min_mask_region_area": 0,
+    }
+    names = [column.name for column in pyfunc.metadata.signature.outputs]
+    assert names == ["predictions", "image_id", "error"]

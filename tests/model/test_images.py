@@ -1,0 +1,125 @@
+"""Where images may come from, what may be in them, and what is said of the wrong ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model import images
+from model.errors import BadInput
+from model.images import ImageLimits
+from tests import pictures
+
+LIMITS = ImageLimits(fetch_seconds=5)
+PIXELS = pictures.clutter(30, 44)
+PNG = pictures.to_bytes(Image.fromarray(PIXELS))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A real web server on loopback with one picture."""
+    (tmp_path / "picture.png").write_bytes(PNG)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PNG,
+        bytearray(PNG),
+        base64.b64encode(PNG).decode(),
+        base64.encodebytes(PNG).decode(),
+        "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        "  " + base64.b64encode(PNG).decode() + "\n",
+    ],
+    ids=["bytes", "bytearray", "base64", "base64 with line breaks", "data URL", "spaces around"],
+)
+def test_the_same_picture_in_every_form(source: object) -> None:
+    assert np.array_equal(images.decode(images.read(source, LIMITS), LIMITS), PIXELS)
+
+
+def test_urls(web: str) -> None:
+    assert images.read(f"{web}/picture.png", LIMITS) == PNG
+    with pytest.raises(BadInput, match="HTTP status 404"):
+        images.read(f"{web}/nothing.png", LIMITS)
+    with pytest.raises(BadInput, match="at most 10 bytes"):
+        images.read(f"{web}/picture.png", replace(LIMITS, max_bytes=10))
+    with pytest.raises(BadInput, match="no answer"):
+        images.read("http://127.0.0.1:1/picture.png", LIMITS)
+
+
+def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(PNG)
+    for name in (str(path), f"file://{path}"):
+        with pytest.raises(BadInput, match="column 'image'"):
+            images.read(name, LIMITS)
+        assert images.read(name, replace(LIMITS, local_paths=True)) == PNG
+    with pytest.raises(BadInput, match="not base64 and not a file"):
+        images.read(str(tmp_path / "none.png"), replace(LIMITS, local_paths=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (7, "the number 7"),
+        ("", "an empty image"),
+        (b"", "an empty image"),
+        ("hello, world", "text of 12 characters that is not base64"),
+        ("grüße", "not base64"),
+        ("ftp://host/picture.png", "scheme 'ftp'"),
+        ("file:///etc/passwd", "scheme 'file'"),
+        ("data:image/png,abc", "a data: URL that is not base64"),
+        ("http://[bad", "no answer"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_unread(source: object, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        images.read(source, LIMITS)
+    assert said in str(caught.value) and caught.value.column == "image"
+
+
+@pytest.mark.parametrize("data", [b"no image at all", PNG[:60], PNG[:-40], PNG[:200] + b"x" * 100], ids=len)
+def test_what_is_no_image(data: bytes) -> None:
+    with pytest.raises(BadInput, match="an image that Pillow can read"):
+        images.decode(data, LIMITS)
+
+
+def test_the_pixel_limit() -> None:
+    with pytest.raises(BadInput, match=r"at most 1000 pixels, got 44 x 30 = 1320 pixels"):
+        images.decode(PNG, replace(LIMITS, max_pixels=1000))
+    bomb = pictures.to_bytes(Image.new("1", (20_000, 20_000)))
+    with pytest.raises(BadInput, match="20000 x 20000"):
+        images.decode(bomb, LIMITS)
+
+
+def test_exif_orientation_is_not_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(PIXELS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    assert images.decode(buffer.getvalue(), LIMITS).shape == (30, 44, 3)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_deep_greys_keep_their_order(mode: str) -> None:
+    ramp = np.linspace(0, 60000, 50).reshape(1, 50)
+    deep = Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.float32), mode)
+    decoded = images.decode(pictures.to_bytes(deep, "TIFF"), LIMITS)[0, :, 0]
+    assert (np.diff(decoded.astype(int)) >= 0).all() and decoded[0] == 0 and 225 < decoded[-1] < 240

@@ -1,0 +1,108 @@
+"""Masks to text and back: the same pixels, and pycocotools' boxes and areas."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+from scipy.ndimage import binary_fill_holes
+
+from model import masks
+from tests.pictures import iou
+
+
+def drawn(seed: int) -> np.ndarray:
+    """A filled shape or two, over 1,000 pixels each."""
+    rng = np.random.default_rng(seed)
+    canvas = Image.new("L", (211, 157))
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(int(rng.integers(1, 3))):
+        middle = rng.uniform(50, 110, 2)
+        turns = np.sort(rng.uniform(0, 2 * np.pi, 9))
+        radii = rng.uniform(24, 48, 9)
+        draw.polygon(
+            [(middle[0] + r * np.cos(t), middle[1] + r * np.sin(t)) for r, t in zip(radii, turns, strict=True)], fill=1
+        )
+    mask = np.asarray(canvas) > 0
+    assert mask.sum() > 1000
+    return mask
+
+
+EDGE_CASES = {
+    "empty": np.zeros((5, 7), bool),
+    "full": np.ones((5, 7), bool),
+    "one pixel": np.ones((1, 1), bool),
+    "one line": np.ones((1, 300), bool),
+    "noise": np.random.default_rng(0).random((40, 31)) > 0.5,
+    "corners touch": np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool),
+}
+ALL = {**EDGE_CASES, **{f"drawn {seed}": drawn(seed) for seed in range(12)}}
+
+
+@pytest.mark.parametrize("encoding", ["png", "rle"])
+@pytest.mark.parametrize("name", list(ALL))
+def test_png_and_rle_give_the_same_mask_back(name: str, encoding: str) -> None:
+    mask = ALL[name]
+    answer = masks.encode(mask, encoding)
+    assert answer["size"] == list(mask.shape)
+    assert np.array_equal(masks.decode(answer["encoded_binary_mask"], encoding, mask.shape), mask)
+
+
+def test_png_is_eight_bit_grey_of_0_and_255() -> None:
+    picture = Image.open(io.BytesIO(base64.b64decode(masks.to_png(ALL["drawn 0"]))))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (211, 157))
+    assert set(np.unique(np.asarray(picture))) == {0, 255}
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_bbox_and_area_are_pycocotools(name: str) -> None:
+    mask = ALL[name]
+    answer = masks.encode(mask, "rle")
+    theirs = {"size": answer["size"], "counts": answer["encoded_binary_mask"]}
+    assert answer["bbox"] == coco.toBbox(theirs).tolist() and answer["area"] == coco.area(theirs) == mask.sum()
+    json.dumps(answer)  # plain numbers
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_polygons_of_filled_shapes(seed: int) -> None:
+    mask = ALL[f"drawn {seed}"]
+    polygons = json.loads(masks.encode(mask, "polygon")["encoded_binary_mask"])
+    back = coco.decode(coco.merge(coco.frPyObjects(polygons, *mask.shape))).astype(bool)
+    assert iou(_without_holes(mask), back) >= 0.98
+
+
+@pytest.mark.parametrize("name", ["full", "one line", "corners touch", "noise"])
+def test_polygons_of_odd_masks_cover_them(name: str) -> None:
+    mask = ALL[name]
+    back = masks.decode(masks.encode(mask, "polygon")["encoded_binary_mask"], "polygon", mask.shape)
+    assert iou(_without_holes(mask), back) >= 0.98
+
+
+def test_polygons_one_a_piece_and_none_of_nothing() -> None:
+    assert masks.to_polygons(EDGE_CASES["empty"]) == []
+    assert masks.to_polygons(EDGE_CASES["one pixel"]) == [[0, 0, 1, 0, 1, 1, 0, 1]]
+    assert len(masks.to_polygons(EDGE_CASES["corners touch"])) == 5
+
+
+def test_a_hole_is_filled() -> None:
+    ring = np.zeros((60, 60), bool)
+    ring[5:55, 5:55] = True
+    ring[20:40, 20:40] = False
+    (outline,) = masks.to_polygons(ring)
+    assert sorted(set(outline)) == [5, 55]
+
+
+def test_logits_keep_their_sign_and_stay_finite() -> None:
+    logits = np.array([[-1e9, -0.25], [0.25, 1e9]], np.float32)
+    back = np.load(io.BytesIO(base64.b64decode(masks.logits_to_text(logits))))
+    assert back.dtype == np.float16 and np.isfinite(back).all() and np.array_equal(back > 0, logits > 0)
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """The mask with its holes filled; background that touches the outside by a corner is outside too."""
+    return np.asarray(binary_fill_holes(mask, structure=np.ones((3, 3))))

@@ -1,0 +1,154 @@
+"""A checkpoint becomes an MLflow model that stands on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from model import package
+from tests.conftest import ROOT
+
+LOAD_AND_PREDICT = """
+import os, sys
+assert not any(os.path.exists(os.path.join(p, "model", "package.py")) for p in sys.path), sys.path
+import mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+answer = model.predict(model.input_example)
+(mask,) = answer["predictions"][0][0]["mask_per_prediction"]
+print("AREA", mask["area"], mask["size"])
+print("FROM", sys.modules["model.scorer"].__file__)
+"""
+
+
+def elsewhere(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Runs python in a folder of its own, which cannot see this repository, offline."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_it_loads_where_the_repository_cannot_be_seen(packaged: Path, tmp_path: Path) -> None:
+    script = tmp_path / "load.py"
+    script.write_text(LOAD_AND_PREDICT)
+    done = elsewhere(tmp_path, str(script), str(packaged))
+    assert done.returncode == 0, done.stderr[-3000:]
+    area = int(done.stdout.split("AREA ")[1].split()[0])
+    assert 700 < area < 1400  # the example's disc has 1,018 pixels
+    assert str(packaged) in done.stdout.split("FROM ")[1]
+
+
+def test_what_is_in_it(packaged: Path) -> None:
+    files = {str(path.relative_to(packaged)) for path in packaged.rglob("*") if path.is_file()}
+    assert {
+        "MLmodel",
+        "artifacts/checkpoint/model.safetensors",
+        "code/model/segmenter.py",
+        "input_example.json",
+    } <= files
+    assert not [name for name in files if name.endswith((".pkl", ".bin", ".pt", ".pth"))]
+    described = yaml.safe_load((packaged / "MLmodel").read_text())
+    metadata = described["metadata"]
+    assert (metadata["task"], metadata["family"], metadata["base_model"]) == ("mask-generation", "sam", "sam-tiny")
+    assert len(metadata["weights_sha256"]["model.safetensors"]) == 64
+    pins = [line for line in package.REQUIREMENTS.read_text().splitlines() if "==" in line]
+    assert [line for line in (packaged / "requirements.txt").read_text().splitlines() if "==" in line] == pins
+    assert "python_model" not in described["flavors"]["python_function"]  # no pickled object
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_any_folder_of_either_family(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    model = mlflow.pyfunc.load_model(str(package.save(folder, tmp_path / "model")))
+    assert model.metadata.metadata["family"] == family
+    answer = model.predict(model.input_example)
+    assert answer["predictions"][0][0]["mask_per_prediction"][0]["size"] == [64, 96]
+
+
+def test_a_published_sam2_names_itself_a_video_model(sam2_folder: Path, tmp_path: Path) -> None:
+    for file in sam2_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "sam2_video"}))
+    saved = package.save(tmp_path, tmp_path / "out" / "model")
+    assert yaml.safe_load((saved / "MLmodel").read_text())["metadata"]["family"] == "sam2"
+
+
+def test_log_register_and_alias(packaged: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "model.package",
+            "--output",
+            str(tmp_path / "m"),
+            "--register",
+            "cups",
+            "--alias",
+            "champion",
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs.db",
+            "MLFLOW_ARTIFACT_ROOT": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "models:/cups@champion" in done.stdout
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    try:
+        model = mlflow.pyfunc.load_model("models:/cups@champion")
+        assert len(model.predict(model.input_example)) == 1
+        version = mlflow.MlflowClient().get_model_version_by_alias("cups", "champion")
+        assert version.version in ("1", 1)
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_saving_again_replaces_the_model_and_nothing_else(sam_folder: Path, tmp_path: Path) -> None:
+    package.save(sam_folder, tmp_path / "model")
+    package.save(sam_folder, tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="is not empty and is not an MLflow model"):
+        package.save(sam_folder, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_cannot_be_packaged(sam_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no transformers model found there"):
+        package.save(tmp_path / "none", tmp_path / "a")
+    other = tmp_path / "bert"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="is a 'bert'; supported are sam, sam2"):
+        package.save(other, tmp_path / "b")
+    with pytest.raises(ValueError, match="unknown setting 'mask_encodings'"):
+        package.save(sam_folder, tmp_path / "c", {"mask_encodings": "rle"})
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(sam_folder / "model.safetensors")
+    weights.pop("mask_decoder.iou_token.weight")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    (broken / "config.json").write_bytes((sam_folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=r"tensors missing or of another shape: mask_decoder\.iou_token\.weight"):
+        package.save(broken, tmp_path / "d")
+    assert not any((tmp_path / name).exists() for name in "abcd")
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    assert package.main(["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "m"), "--no-log"]) == 2
+    with pytest.raises(SystemExit):
+        package.main(["--alias", "champion"])

@@ -1,0 +1,148 @@
+"""Every form a prompt may come in, and what is said of the wrong ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model import masks, prompts
+from model.errors import BadInput
+
+FORMS = {
+    "lists": lambda value: value,
+    "JSON text": json.dumps,
+    "tuples": lambda value: tuple(tuple(item) if isinstance(item, list) else item for item in value),
+    "arrays in arrays, as parquet gives them": lambda value: _nested_arrays(value),
+}
+
+
+def _nested_arrays(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    array = np.empty(len(value), dtype=object)
+    array[:] = [_nested_arrays(item) for item in value]
+    return array
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_points_of_two_prompts(form: str) -> None:
+    as_form = FORMS[form]
+    found = prompts.read(as_form([[[280, 320]], [[300, 350]]]), as_form([[1], [0]]), None, None)
+    assert [prompt.points.tolist() for prompt in found] == [[[280, 320]], [[300, 350]]]
+    assert [prompt.labels.tolist() for prompt in found] == [[1], [0]]
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_prompts_with_different_numbers_of_points(form: str) -> None:
+    found = prompts.read(FORMS[form]([[[1, 2]], [[3, 4], [5, 6]]]), None, None, None)
+    assert [prompt.points.shape for prompt in found] == [(1, 2), (2, 2)]
+    assert [prompt.labels.tolist() for prompt in found] == [[1], [1, 1]]
+
+
+def test_points_without_a_prompt_level_are_one_prompt() -> None:
+    (found,) = prompts.read("[[1, 2], [3, 4]]", "[1, 0]", None, None)
+    assert found.points.tolist() == [[1, 2], [3, 4]] and found.labels.tolist() == [1, 0]
+
+
+def test_one_box_and_several() -> None:
+    assert [one.box.tolist() for one in prompts.read(None, None, "[650, 900, 1000, 1250]", None)] == [
+        [650, 900, 1000, 1250]
+    ]
+    assert len(prompts.read(None, None, [[1, 2, 3, 4], [5, 6, 7, 8]], None)) == 2
+
+
+def test_boxes_and_points_are_paired_in_order() -> None:
+    found = prompts.read([[[1, 1]], [[2, 2]]], None, [[0, 0, 9, 9], [1, 1, 8, 8]], None)
+    assert [(one.points.tolist(), one.box.tolist()) for one in found] == [
+        ([[1, 1]], [0, 0, 9, 9]),
+        ([[2, 2]], [1, 1, 8, 8]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "nothing", [None, "", "  ", "None", "null", "NaN", float("nan"), np.nan, pd.NA, pd.NaT, [], "[]"]
+)
+def test_what_means_missing(nothing: object) -> None:
+    assert prompts.read(nothing, nothing, nothing, nothing) == []
+
+
+def test_mask_input_as_text_array_and_list() -> None:
+    logits = np.arange(16, dtype=np.float32).reshape(4, 4)
+    text = masks.logits_to_text(logits)
+    for value in (text, [text], json.dumps([text]), logits, logits.tolist(), logits[None], json.dumps(logits.tolist())):
+        (found,) = prompts.read(None, None, None, value)
+        assert np.array_equal(found.mask, logits)
+
+
+WRONG = [
+    ("input_points", "[[1, 2", "not JSON"),
+    ("input_points", "{}", "an object"),
+    ("input_points", [1, 2], "nested 1 deep"),
+    ("input_points", [[[[1, 2]]]], "nested 4 deep"),
+    ("input_points", [[1, 2, 3]], "a list of 3 where 2 numbers should stand"),
+    ("input_points", [[[1, 2]], [3, 4]], "where 2 numbers should stand"),
+    ("input_points", [[["1", 2]]], "text of 1 characters where a number"),
+    ("input_points", [[[True, 2]]], "true where a number"),
+    ("input_points", [[[float("nan"), 2]]], "NaN"),
+    ("input_points", "[[[Infinity, 2]]]", "inf"),
+    ("input_points", [[[1e300, 2]]], "1e+300"),
+    ("input_points", [[[10**400, 2]]], "a number too large"),
+    ("input_points", [[[1, 2]], []], "an empty list"),
+    ("input_points", "[" * 100_000, "not JSON"),
+    ("input_boxes", [[1, 2, 3]], "a list of 3 where 4 numbers should stand"),
+    ("input_boxes", [[[1, 2, 3, 4]]], "nested 3 deep"),
+    ("input_boxes", [[5, 5, 5, 9]], "a box 5,5,5,9"),
+    ("input_boxes", [[5, 9, 8, 9]], "x2 > x1 and y2 > y1"),
+    ("input_boxes", [[0, 0, float("inf"), 9]], "finite"),
+    ("input_labels", [[1, 1]], "one a point"),
+    ("input_labels", [[1], [1]], "labels for 1 prompts"),
+    ("input_labels", [[2]], "each one of 1, 0, -1, -10"),
+    ("input_labels", [["1"]], "text of 1 characters"),
+    ("input_labels", [[[1]]], "nested 3 deep"),
+    ("mask_input", "not base64!", "base64 of a .npy"),
+    ("mask_input", base64.b64encode(b"garbage").decode(), "base64 of a .npy"),
+    ("mask_input", [[[1.0, float("nan")]]], "NaN"),
+    ("mask_input", [1.0, 2.0], "numbers of shape (2,)"),
+    ("mask_input", [[["a"]]], "of other things"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "said"), WRONG, ids=str)
+def test_what_is_refused(column: str, value: Any, said: str) -> None:
+    cells: dict[str, Any] = {"input_points": None, "input_labels": None, "input_boxes": None, "mask_input": None}
+    if column == "input_labels":
+        cells["input_points"] = [[[1, 2]]]
+    cells[column] = value
+    with pytest.raises(BadInput) as caught:
+        prompts.read(*cells.values())
+    assert caught.value.column == column
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_labels_without_points() -> None:
+    with pytest.raises(BadInput, match="labels without points"):
+        prompts.read(None, [[1]], None, None)
+
+
+def test_point_and_box_counts_that_differ() -> None:
+    with pytest.raises(BadInput, match=r"as many boxes as prompts of points \(2\), got 1 boxes"):
+        prompts.read([[[1, 2]], [[3, 4]]], None, [[0, 0, 9, 9]], None)
+
+
+def test_mask_and_box_counts_that_differ() -> None:
+    with pytest.raises(BadInput, match=r"one mask a prompt \(1\), got 2 masks"):
+        prompts.read(None, None, [0, 0, 9, 9], np.zeros((2, 4, 4)))
+
+
+def test_a_pickled_mask_input_is_never_loaded() -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(BadInput, match="mask_input"):
+        prompts.read(None, None, None, base64.b64encode(buffer.getvalue()).decode())

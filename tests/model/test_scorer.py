@@ -1,0 +1,154 @@
+"""Nothing is encoded twice: calls of the encoder are counted."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model.contract import Params, read_rows
+from model.embeddings import Embeddings
+from model.errors import BadInput, UnknownImage
+from model.images import ImageLimits
+from model.scorer import Scorer
+from model.segmenter import Embedding, Segmenter
+from tests import pictures
+
+AZURE_SAMPLE = [
+    {"input_points": "[[[280,320]], [[300,350]]]"},
+    {"input_points": "[[[280,320], [300,350]]]"},
+    {"input_boxes": "[[125,240,375,425]]"},
+    {"input_boxes": "[[125,240,375,425]]", "input_points": "[[[280,320]]]"},
+    {"input_boxes": "[[125,240,375,425]]", "input_points": "[[[280,320]]]", "input_labels": "[[0]]"},
+]
+
+
+class Counted:
+    """A scorer over a segmenter whose encoder's calls are counted, images a call."""
+
+    def __init__(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, cache_bytes: int = 2**28) -> None:
+        self.encoded: list[int] = []
+        encode = segmenter.family.embed
+
+        def counting(pixels: Any) -> Any:
+            self.encoded.append(len(pixels))
+            return encode(pixels)
+
+        monkeypatch.setattr(segmenter.family, "embed", counting)
+        self.scorer = Scorer(segmenter, Embeddings(cache_bytes), ImageLimits())
+
+    def score(self, *rows: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+        return self.scorer.score(read_rows(pd.DataFrame(list(rows), dtype=object)), Params(**params))
+
+
+@pytest.fixture
+def counted(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(tiny, monkeypatch)
+
+
+def test_azures_five_rows_encode_their_image_once(counted: Counted, photograph: bytes) -> None:
+    import base64
+
+    image = base64.encodebytes(photograph).decode()
+    answers = counted.score(*({"image": image, **row} for row in AZURE_SAMPLE))
+    assert counted.encoded == [1]
+    assert [len(answer["predictions"]) for answer in answers] == [2, 1, 1, 1, 1]
+
+
+def test_one_image_in_scattered_rows_and_forms(counted: Counted, disc: tuple[bytes, np.ndarray]) -> None:
+    data, other = disc[0], pictures.disc(99, 99)[0]
+    box = [[10, 10, 60, 60]]
+    rows = [{"image": image, "input_boxes": box} for image in (data, other, pictures.to_text(data), data, other)]
+    answers = counted.score(*rows)
+    assert counted.encoded == [1, 1]
+    assert answers[0] == answers[2] == answers[3] and answers[1] == answers[4] != answers[0]
+    counted.score(*rows)
+    assert counted.encoded == [1, 1]
+
+
+def test_a_kept_image_is_not_even_decoded(
+    counted: Counted, disc: tuple[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"image": disc[0], "input_boxes": [[10, 10, 60, 60]]}
+    first = counted.score(row)
+    monkeypatch.setattr("model.images.decode", lambda *_: pytest.fail("decoded again"))
+    assert counted.score(row) == first
+
+
+def test_threads_asking_for_one_new_image_encode_it_once(counted: Counted, disc: tuple[bytes, np.ndarray]) -> None:
+    together = threading.Barrier(6)
+
+    def ask(_: int) -> list[dict[str, Any]]:
+        together.wait()
+        return counted.score({"image": disc[0], "input_boxes": [[68, 38, 153, 123]]})
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(6)))
+    assert counted.encoded == [1]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_threads_with_images_of_their_own_get_their_own_masks(tiny: Segmenter) -> None:
+    scorer = Scorer(tiny, Embeddings(2**26), ImageLimits())
+    pictures_of = [pictures.disc(160 + 10 * i, 150)[0] for i in range(6)]
+
+    def ask(data: bytes) -> Any:
+        rows = read_rows(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}]))
+        return scorer.score(rows, Params(mask_encoding="rle"))[0]["predictions"]
+
+    alone = [ask(data) for data in pictures_of]
+    scorer.embeddings = Embeddings(2**26)
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, pictures_of * 3)) == alone * 3
+
+
+def test_the_oldest_embedding_goes_first(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny.embed([pictures.clutter(50, 50)])[0].nbytes
+    counted = Counted(tiny, monkeypatch, cache_bytes=2 * one)
+    images = [pictures.disc(100 + i, 90)[0] for i in range(3)]
+    rows = [{"image": image, "image_id": f"{i}", "input_boxes": [[1, 1, 50, 50]]} for i, image in enumerate(images)]
+    for row in rows:
+        counted.score(row)
+    assert counted.scorer.embeddings.nbytes == 2 * one
+    counted.score({"image_id": "2", "input_boxes": [[1, 1, 50, 50]]})
+    with pytest.raises(UnknownImage):
+        counted.score({"image_id": "0", "input_boxes": [[1, 1, 50, 50]]})
+
+
+def test_a_failing_encoder_fails_all_who_wait_and_nobody_after(disc: tuple[bytes, np.ndarray]) -> None:
+    kept = Embeddings(2**20)
+    with pytest.raises(MemoryError):
+        kept.get("key", lambda: (_ for _ in ()).throw(MemoryError()))
+    import torch
+
+    embedding = Embedding((torch.zeros(1, 2, 3, 3),), (9, 9), "test")
+    assert kept.get("key", lambda: embedding) is embedding and kept.find("key") is embedding
+
+
+def test_rows_of_a_broken_image_fail_alone(counted: Counted, disc: tuple[bytes, np.ndarray]) -> None:
+    box = [[10, 10, 60, 60]]
+    rows = [
+        {"image": disc[0], "input_boxes": box},
+        {"image": b"broken", "image_id": "b", "input_boxes": box},
+        {"image_id": "b", "input_boxes": box},
+        {"image": disc[0], "input_boxes": box},
+    ]
+    answers = counted.score(*rows, on_error="record")
+    assert [answer["error"] is None for answer in answers] == [True, False, False, True]
+    with pytest.raises(BadInput, match="row 1, column 'image'"):
+        counted.score(*rows)
+
+
+def test_an_embedding_is_a_value(tiny: Segmenter) -> None:
+    from model.prompts import read
+
+    embedding = tiny.embed([pictures.clutter(60, 90)])[0]
+    prompts = read([[30, 30]], None, None, None)
+    first = tiny.segment(embedding, prompts)[0]
+    tiny.embed([pictures.clutter(70, 70, seed=4)])
+    again = tiny.segment(embedding.to("cpu"), prompts)[0]
+    assert np.array_equal(tiny.masks(first), tiny.masks(again)) and embedding.size == (60, 90)

@@ -1,0 +1,98 @@
+"""`python -m scoring.batch` as a user runs it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from model import masks
+from tests import pictures
+from tests.conftest import ROOT
+
+BOX = "[[68, 38, 153, 123]]"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scoring.batch", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+
+
+def test_the_samples(packaged: Path, tmp_path: Path) -> None:
+    output, overlay = tmp_path / "deep" / "predictions.parquet", tmp_path / "overlay.png"
+    done = run("--model", packaged, "--input", "samples/prompts.csv", "--output", output, "--overlay", overlay)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "rows         6 (0 failed)" in done.stdout and "images       2" in done.stdout
+    assert "6/6" in done.stderr or "scoring" not in done.stderr  # the bar, where there is a terminal
+    table = pq.read_table(output).to_pylist()
+    assert [row["what"] for row in table] == ["cup", "spoon", "coffee", "six coins", "one coin", "another, refined"]
+    assert [len(row["predictions"]) for row in table] == [1, 1, 1, 6, 1, 1]
+    assert table[0]["image"] == "samples/coffee.jpg" and table[0]["error"] is None
+    cup = table[0]["predictions"][0]["mask_per_prediction"][0]
+    mask = masks.decode(cup["encoded_binary_mask"], "rle", tuple(cup["size"]))
+    assert mask.shape == (400, 600) and mask[20:300, 180:400].mean() > 5 * mask[:, 500:].mean()
+    assert Image.open(overlay).size[0] > 600
+
+
+def test_paths_bytes_and_base64_in_parquet_with_the_other_columns(
+    packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path
+) -> None:
+    file = tmp_path / "disc.png"
+    file.write_bytes(disc[0])
+    for name, image in {"path": str(file), "bytes": disc[0], "base64": base64.encodebytes(disc[0]).decode()}.items():
+        table = pd.DataFrame(
+            {"image": [image, image], "input_boxes": [json.loads(BOX)] * 2, "weight": [0.5, 2.0], "shop": ["a", None]}
+        )
+        table.to_parquet(tmp_path / "in.parquet")
+        done = run("--model", packaged, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet")
+        assert done.returncode == 0, done.stderr[-3000:]
+        out = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert [(row["weight"], row["shop"]) for row in out] == [(0.5, "a"), (2.0, None)]
+        assert [row["image"] for row in out] == [str(file) if name == "path" else None] * 2
+        best = max(out[0]["predictions"][0]["mask_per_prediction"], key=lambda one: one["iou_score"])
+        assert pictures.iou(masks.decode(best["encoded_binary_mask"], "rle", tuple(best["size"])), disc[1]) > 0.85
+
+
+def test_bad_rows_are_recorded_and_the_rest_scored(packaged: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "samples" / "coins.png", tmp_path / "coins.png")
+    good = f"{tmp_path}/coins.png"
+    table = pd.DataFrame({"image": [good, "none.png", good], "input_boxes": ["[20, 32, 68, 77]", BOX, "[5, 5, 2, 2]"]})
+    table.to_csv(tmp_path / "in.csv", index=False)
+    done = run("--model", packaged, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.parquet")
+    assert done.returncode == 0 and "rows         3 (2 failed)" in done.stdout
+    errors = pq.read_table(tmp_path / "out.parquet")["error"].to_pylist()
+    assert errors[0] is None and "row 1, column 'image'" in errors[1] and "row 2, column 'input_boxes'" in errors[2]
+    assert "failed       row 1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no such file"),
+        ("", "cannot be read"),
+        ("image,input_boxes\n", "has no rows"),
+        ("picture,input_boxes\na.png,\n", "expected a column 'image', got picture, input_boxes"),
+        ("image,predictions\na.png,\n", "has a column 'predictions' already"),
+    ],
+)
+def test_tables_that_cannot_be_scored(content: str | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "in.csv").write_text(content)
+    done = run("--input", tmp_path / "in.csv", "--output", tmp_path / "out.parquet")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    done = run("--model", tmp_path / "none", "--input", "samples/prompts.csv", "--output", tmp_path / "out.parquet")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")

@@ -1,0 +1,150 @@
+"""`mlflow models serve`, as a process of its own, spoken to over HTTP in every body form it takes."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model import masks
+from tests import pictures
+from tests.conftest import free_port, server
+
+BOX = "[[68, 38, 153, 123]]"
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    command = ["mlflow", "models", "serve", "-m", str(packaged), "--env-manager", "local", "--port", str(port)]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with server(command, port, "/ping", log, MLFLOW_MODELS_WORKERS="1") as base:
+        yield base
+
+
+def post(url: str, body: bytes, content_type: str = "application/json") -> tuple[int, Any]:
+    request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def post_json(url: str, **body: Any) -> tuple[int, Any]:
+    return post(url, json.dumps(body).encode())
+
+
+def check(answer: tuple[int, Any], truth: np.ndarray, encoding: str = "png", rows: int = 1) -> None:
+    status, body = answer
+    assert status == 200, body
+    assert len(body["predictions"]) == rows
+    for row in body["predictions"]:
+        assert row["error"] is None and row["image_id"]
+        (mask,) = row["predictions"][0]["mask_per_prediction"]
+        found = masks.decode(mask["encoded_binary_mask"], encoding, tuple(mask["size"]))
+        assert pictures.iou(found, truth) > 0.85
+
+
+@pytest.fixture(scope="module")
+def row(disc: tuple[bytes, np.ndarray]) -> dict[str, Any]:
+    return {"image": pictures.to_text(disc[0]), "input_boxes": BOX, "multimask_output": False}
+
+
+@pytest.fixture(scope="module")
+def truth(disc: tuple[bytes, np.ndarray]) -> np.ndarray:
+    return disc[1]
+
+
+def test_dataframe_split_with_params(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
+    split = {"columns": list(row), "index": [7, 3], "data": [list(row.values()), list(row.values())]}
+    check(post_json(url, dataframe_split=split), truth, rows=2)
+    check(post_json(url, dataframe_split=split, params={"mask_encoding": "rle"}), truth, "rle", rows=2)
+
+
+def test_dataframe_records_and_nested_lists(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
+    check(post_json(url, dataframe_records=[row]), truth)
+    check(post_json(url, dataframe_records=[{**row, "input_boxes": json.loads(BOX)}]), truth)
+
+
+def test_instances_and_inputs(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
+    check(post_json(url, instances=[row]), truth)
+    check(post_json(url, inputs={name: [value] for name, value in row.items()}), truth)
+    check(post_json(url, inputs=[row], params={"mask_encoding": "polygon"}), truth, "polygon")
+
+
+def test_a_null_multimask_output_means_three(url: str, row: dict[str, Any]) -> None:
+    status, body = post_json(url, dataframe_records=[{**row, "multimask_output": None}])
+    assert status == 200 and len(body["predictions"][0]["predictions"][0]["mask_per_prediction"]) == 3
+
+
+def test_csv(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
+    text = pd.DataFrame([row, row]).assign(input_points="", input_labels="").to_csv(index=False)
+    check(post(url, text.encode(), "text/csv"), truth, rows=2)
+
+
+def test_parquet_with_raw_bytes_and_nested_lists(
+    url: str, row: dict[str, Any], disc: tuple[bytes, np.ndarray], truth: np.ndarray
+) -> None:
+    buffer = io.BytesIO()
+    pd.DataFrame([{**row, "image": disc[0], "input_boxes": json.loads(BOX)}]).to_parquet(buffer)
+    check(post(url, buffer.getvalue(), "application/x-parquet"), truth)
+
+
+def test_image_id_lives_from_one_request_to_the_next(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
+    check(post_json(url, dataframe_records=[{**row, "image_id": "disc"}]), truth)
+    rest = {name: value for name, value in row.items() if name != "image"}
+    check(post_json(url, dataframe_records=[{**rest, "image_id": "disc"}]), truth)
+    status, body = post_json(url, dataframe_records=[{**rest, "image_id": "other"}])
+    assert status == 404 and "column 'image_id'" in body["message"]
+
+
+REFUSED = [
+    ({"image": "hello, world"}, "row 0, column 'image': expected base64 text of an image"),
+    ({"image": "aGVsbG8="}, "5 bytes of no known image format"),
+    ({"input_boxes": "[[1, 2"}, "column 'input_boxes': expected (prompts, 4) numbers"),
+    ({"input_boxes": "[[5, 5, 2, 9]]"}, "x2 > x1 and y2 > y1, got a box 5,5,2,9"),
+    ({"input_boxes": "", "input_points": "[[[1, NaN]]]"}, "finite coordinates within 1,000,000 pixels, got NaN"),
+    ({"input_boxes": "", "input_labels": "[[1]]"}, "labels without points"),
+    ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[5]]"}, "each one of 1, 0, -1, -10"),
+    ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[1, 1]]"}, "one a point"),
+    ({"input_points": "[[[1, 2]], [[3, 4]]]"}, "as many boxes as prompts of points (2), got 1 boxes"),
+    ({"multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
+    ({"mask_input": "AAAA"}, "column 'mask_input'"),
+    ({"input_boxes": ""}, "a row without prompts"),
+]
+
+
+@pytest.mark.parametrize(("cells", "said"), REFUSED, ids=lambda value: value[:30] if isinstance(value, str) else "")
+def test_errors_as_a_client_reads_them(url: str, row: dict[str, Any], cells: dict[str, Any], said: str) -> None:
+    status, body = post_json(url, dataframe_records=[{**row, **cells}])
+    assert status == 400
+    assert said in body["message"] and body["message"].startswith("row 0, column '")
+    assert "Traceback" not in json.dumps(body) and row["image"][:30] not in json.dumps(body)
+
+
+def test_unknown_parameter_value(url: str, row: dict[str, Any]) -> None:
+    status, body = post_json(url, dataframe_records=[row], params={"mask_encoding": "jpeg"})
+    assert status == 400 and "expected 'png' or 'rle' or 'polygon', got 'jpeg'" in body["message"]
+
+
+def test_recorded_errors_leave_the_other_rows_scored(url: str, row: dict[str, Any]) -> None:
+    rows = [row, {**row, "image": "broken"}, row]
+    status, body = post_json(url, dataframe_records=rows, params={"on_error": "record"})
+    assert status == 200
+    assert [bool(one["predictions"]) for one in body["predictions"]] == [True, False, True]
+    assert body["predictions"][1]["error"].startswith("row 1, column 'image'")
+
+
+def test_health(url: str) -> None:
+    for path in ("/ping", "/health", "/version"):
+        with urllib.request.urlopen(url + path, timeout=10) as response:
+            assert response.status == 200

@@ -1,0 +1,114 @@
+"""Azure's own inference server with our entry script, fed Azure's own five-row sample."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoring.online import azureml
+from tests.conftest import ROOT, free_port, server
+from tests.model.test_scorer import AZURE_SAMPLE
+
+COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("azure")
+    shutil.copytree(packaged, folder / "models" / "sam" / "1")  # the MLmodel lies in a subfolder
+    port = free_port()
+    script = str(ROOT / "scoring" / "online" / "score.py")
+    command = ["azmlinfsrv", "--entry_script", script, "--port", str(port)]
+    with server(command, port, "/", folder / "log", AZUREML_MODEL_DIR=str(folder / "models")) as base:
+        yield base
+
+
+def post(url: str, body: bytes) -> tuple[int, Any]:
+    request = urllib.request.Request(f"{url}/score", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def sample(photograph: bytes) -> dict[str, Any]:
+    image = base64.encodebytes(photograph).decode("utf8")
+    data = [[image, *(row.get(name, "") for name in COLUMNS[1:4]), False] for row in AZURE_SAMPLE]
+    return {"input_data": {"columns": COLUMNS, "index": list(range(5)), "data": data}, "params": {}}
+
+
+def test_azures_sample(url: str, photograph: bytes) -> None:
+    status, body = post(url, json.dumps(sample(photograph)).encode())
+    assert status == 200, body
+    assert isinstance(body, list) and [len(row["predictions"]) for row in body] == [2, 1, 1, 1, 1]
+    for row in body:
+        for prediction in row["predictions"]:
+            (mask,) = prediction["mask_per_prediction"]
+            picture = Image.open(io.BytesIO(base64.b64decode(mask["encoded_binary_mask"])))
+            assert (picture.mode, picture.size) == ("L", (900, 600))
+            assert set(np.unique(np.asarray(picture))) <= {0, 255}
+            assert 0 <= mask["iou_score"] <= 1.2
+
+
+def test_azures_notebooks_read_this(url: str, photograph: bytes) -> None:
+    """The deployed model's own shape, as its notebooks take it apart."""
+    body = {**sample(photograph), "params": {"response_format": "azureml"}}
+    status, answer = post(url, json.dumps(body).encode())
+    assert status == 200
+    for row in answer:
+        for prediction in row["response"]["predictions"]:
+            for one in prediction["masks_per_prediction"]:
+                mask = np.array(Image.open(io.BytesIO(base64.b64decode(one["encoded_binary_mask"]))))
+                assert mask.shape == (600, 900) and isinstance(one["iou_score"], float)
+
+
+@pytest.mark.parametrize("form", ["records", "by column"])
+def test_the_other_forms_of_input_data(url: str, photograph: bytes, form: str) -> None:
+    record = {"image": base64.b64encode(photograph).decode(), "input_boxes": "[[125,240,375,425]]"}
+    data = [record] if form == "records" else {name: [value] for name, value in record.items()}
+    status, body = post(url, json.dumps({"input_data": data}).encode())
+    assert status == 200 and len(body) == 1 and len(body[0]["predictions"][0]["mask_per_prediction"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b'{"input_data": ', 400, "not JSON"),
+        (b"[1, 2]", 400, "without input_data"),
+        (b'{"input_data": 7}', 400, "expected columns and data, a list of records or lists by column"),
+        (b'{"input_data": {"columns": ["image"], "data": [["a", "b"]]}}', 400, "expected 1 values in data[0]"),
+        (
+            b'{"input_data": {"columns": ["image"], "index": [0, 1], "data": [["a"]]}}',
+            400,
+            "expected 1 labels in index",
+        ),
+        (b'{"input_data": {"image": ["a"], "input_boxes": []}}', 400, "lists of one length"),
+        (b'{"input_data": [{"image": "hello!"}]}', 400, "row 0, column 'input_points'"),
+        (b'{"input_data": [{"image": "hello!", "input_boxes": [1, 2, 3, 4]}]}', 400, "row 0, column 'image'"),
+        (b'{"input_data": [{"image_id": "none", "input_boxes": [1, 2, 3, 4]}]}', 404, "row 0, column 'image_id'"),
+        (b'{"input_data": [{"image": "a"}], "params": 7}', 400, "params: expected an object"),
+        (b'{"input_data": [{"image": "a"}], "params": {"mask_encoding": "jpeg"}}', 400, "parameter 'mask_encoding'"),
+    ],
+    ids=lambda value: value.decode()[:40] if isinstance(value, bytes) else "",
+)
+def test_errors_as_a_client_reads_them(url: str, body: bytes, status: int, said: str) -> None:
+    got, answer = post(url, body)
+    assert got == status
+    assert said in answer["error"]["message"] and "Traceback" not in json.dumps(answer)
+
+
+def test_a_null_stays_a_null() -> None:
+    table, params = azureml.read('{"input_data": {"columns": ["multimask_output"], "data": [[true], [null], [false]]}}')
+    assert table["multimask_output"].tolist() == [True, None, False] and params == {}
