@@ -132,8 +132,8 @@ def _fetch(url: str, limits: ImageLimits) -> bytes:
         urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
-    request = urllib.request.Request(url, headers={"User-Agent": "segment-anything-endpoint"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "segment-anything-endpoint"})
         with opener.open(request, timeout=limits.fetch_seconds) as response:
             return response.read(limits.max_bytes + 1)
     except urllib.error.HTTPError as error:

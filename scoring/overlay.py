@@ -15,7 +15,7 @@ LARGEST_SIDE = 900
 
 @dataclass(frozen=True)
 class Shown:
-    """One mask to draw. mask: (h, w) bool; box: (4,) x1,y1,x2,y2; points: (n, 2); labels: (n,); score: predicted IoU."""
+    """A mask to draw: (h, w) bool; box: (4,) x1,y1,x2,y2; points: (n, 2); labels: (n,); score: predicted IoU."""
 
     mask: np.ndarray
     score: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -42,6 +43,15 @@ def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
     noisy = np.asarray(image).astype(np.int16) + rng.integers(-20, 21, (height, width, 3))
     return noisy.clip(0, 255).astype(np.uint8)
+
+
+def rounded(answer: Any) -> Any:
+    """An answer with its scores to four decimals: the last bits depend on how many prompts were decoded together."""
+    if isinstance(answer, dict):
+        return {name: rounded(value) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [rounded(value) for value in answer]
+    return round(answer, 4) if isinstance(answer, float) else answer
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

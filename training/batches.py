@@ -1,4 +1,4 @@
-"""Batches of augmented scenes with the masks to be found in them; batch `step` depends on the seed and the step only."""
+"""Batches of augmented scenes with the masks to find in them; batch `step` depends on the seed and the step only."""
 
 from __future__ import annotations
 

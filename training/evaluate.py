@@ -1,4 +1,4 @@
-"""How well a checkpoint segments scenes it never saw: `python -m training.evaluate --checkpoint checkpoints/sam-tiny`."""
+"""How well a checkpoint segments scenes it never saw: `python -m training.evaluate`."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_the_pixel_limit() -> None:
     with pytest.raises(BadInput, match=r"at most 1000 pixels, got 44 x 30 = 1320 pixels"):
         images.decode(PNG, replace(LIMITS, max_pixels=1000))
     bomb = pictures.to_bytes(Image.new("1", (20_000, 20_000)))
-    with pytest.raises(BadInput, match="20000 x 20000"):
+    with pytest.raises(BadInput, match="at most 100000000 pixels"):
         images.decode(bomb, LIMITS)
 
 

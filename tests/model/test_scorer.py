@@ -63,7 +63,7 @@ def test_one_image_in_scattered_rows_and_forms(counted: Counted, disc: tuple[byt
     data, other = disc[0], pictures.disc(99, 99)[0]
     box = [[10, 10, 60, 60]]
     rows = [{"image": image, "input_boxes": box} for image in (data, other, pictures.to_text(data), data, other)]
-    answers = counted.score(*rows)
+    answers = pictures.rounded(counted.score(*rows))
     assert counted.encoded == [1, 1]
     assert answers[0] == answers[2] == answers[3] and answers[1] == answers[4] != answers[0]
     counted.score(*rows)
