@@ -1,0 +1,71 @@
+"""Every command and snippet of the README and of docs/ runs, in the order it stands in, as a reader would run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, free_port
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def clone(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as a reader has it after `make score`, with stand-ins for checkpoints that must be downloaded."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("model", "scoring", "training", "samples", "checkpoints", "requirements.txt"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(packaged, folder / "build" / "model")
+    return folder
+
+
+def runnable(text: str, sam: Path, sam2: Path) -> str:
+    """The snippet with hub ids as folders on this machine and ports that are free."""
+    for hub_id, local in (("facebook/sam-vit-large", sam), ("facebook/sam2.1-hiera-large", sam2)):
+        text = text.replace(hub_id, str(local))
+    for port in set(re.findall(r"\b500\d\b", text)):
+        text = text.replace(port, str(free_port()))
+    return text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_snippet_runs(page: Path, clone: Path, sam_folder: Path, sam2_folder: Path) -> None:
+    blocks = BLOCK.findall(page.read_text())
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "."}
+    for language, text in blocks:
+        program = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+        with (clone / "output").open("w+") as output:
+            process = subprocess.Popen(
+                [*program, runnable(text, sam_folder, sam2_folder)],
+                cwd=clone,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(240)
+            finally:
+                # Servers that a snippet started in the background end with it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            output.seek(0)
+            assert code == 0, f"{page.name}:\n{text}\n{output.read()[-4000:]}"
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150

@@ -1,0 +1,92 @@
+"""The project's own commands: MLproject's entry points, and one source of the pinned requirements."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.conftest import ROOT, free_port, server
+
+MLFLOW = str(Path(sys.executable).parent / "mlflow")
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs.db", "HF_HUB_OFFLINE": "1"}
+
+
+def run_entry(entry: str, tmp_path: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
+    named = [item for name, value in parameters.items() for item in ("-P", f"{name}={value}")]
+    command = [MLFLOW, "run", str(ROOT), "--env-manager", "local", "-e", entry, *named]
+    # In a folder of its own: local artifacts land where the command is run.
+    return subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **environment(tmp_path)}, capture_output=True, text=True, timeout=400
+    )
+
+
+def test_main_packages_and_score_scores(tmp_path: Path) -> None:
+    done = run_entry("main", tmp_path, output=tmp_path / "model")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "model" / "MLmodel").exists()
+    done = run_entry("score", tmp_path, model=tmp_path / "model", output=tmp_path / "out.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 6
+
+
+def test_serve_serves(packaged: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = [
+        MLFLOW,
+        "run",
+        str(ROOT),
+        "--env-manager",
+        "local",
+        "-e",
+        "serve",
+        "-P",
+        f"model={packaged}",
+        "-P",
+        f"port={port}",
+    ]
+    with server(command, port, "/ping", tmp_path / "log", **environment(tmp_path)):
+        pass
+
+
+def test_train_trains(tmp_path: Path) -> None:
+    done = run_entry("train", tmp_path, output=tmp_path / "sam", cache=tmp_path / "cache", steps=2, scenes=8)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "sam" / "config.json").read_text())["model_type"] == "sam"
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-test.txt"])
+def test_every_requirement_is_pinned_exactly(file: str) -> None:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
+    assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line) for line in lines)
+
+
+def test_one_source_of_requirements() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    assert conda["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+    assert yaml.safe_load((ROOT / "MLproject").read_text())["conda_env"] == "conda.yaml"
+
+
+def test_model_below_the_contract_has_never_heard_of_mlflow() -> None:
+    """A process that only embeds and segments loads no mlflow."""
+    code = "import sys; import model.segmenter, model.embeddings; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_model_never_imports_scoring() -> None:
+    for file in (ROOT / "model").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) (scoring|training)\b", file.read_text(), re.MULTILINE), file
