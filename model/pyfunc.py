@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.pyfunc import PythonModel
+from mlflow.types import DataType, Schema
 
 from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows
 from model.embeddings import Embeddings
@@ -73,5 +75,15 @@ class SegmentAnything(PythonModel):
         filled = {name: value for name, value in params.items() if value != self.signature_params.get(name)}
         return {**self.signature_params, **self.deployment_params, **filled}
 
+
+def _read_untyped_columns_as_they_come(schema: Schema) -> list[np.dtype[Any]]:
+    return [
+        column.type.to_pandas() if isinstance(column.type, DataType) else np.dtype(object) for column in schema.inputs
+    ]
+
+
+# MLflow 3.17's server refuses every CSV body for a signature with an untyped (AnyType) column, for want of a pandas
+# type; typed columns in turn would turn a null multimask_output into False and refuse a plain column of bools.
+Schema.pandas_types = _read_untyped_columns_as_they_come  # type: ignore[method-assign, assignment]
 
 set_model(SegmentAnything())

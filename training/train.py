@@ -34,7 +34,7 @@ class Plan:
     seed: int = 1
     scenes: int = 12000
     steps: int = 2500
-    windowed: int = 2250
+    windowed: int = 2150
     images: int = 8
     masks: int = 4
     rate: float = 1.2e-3

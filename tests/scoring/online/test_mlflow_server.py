@@ -96,7 +96,7 @@ def test_parquet_with_raw_bytes_and_nested_lists(
 ) -> None:
     buffer = io.BytesIO()
     pd.DataFrame([{**row, "image": disc[0], "input_boxes": json.loads(BOX)}]).to_parquet(buffer)
-    check(post(url, buffer.getvalue(), "application/x-parquet"), truth)
+    check(post(url, buffer.getvalue(), "application/vnd.apache.parquet"), truth)
 
 
 def test_image_id_lives_from_one_request_to_the_next(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
