@@ -100,6 +100,23 @@ def read_rows(frame: pd.DataFrame) -> list[Row | BadInput]:
     return rows
 
 
+def unfolded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, but columns that MLflow folded into one row as columns again.
+
+    MLflow takes `{"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}` (its `inputs` form), when every value is
+    text, for one row with lists in its cells. No image is a list, so that such a row is known by it.
+    """
+    names = [name for name in ("image", "image_id") if name in frame.columns]
+    if len(frame) != 1 or not any(isinstance(frame[name].iloc[0], list) for name in names):
+        return frame
+    cells = {name: frame[name].iloc[0] for name in frame.columns}
+    lengths = {name: len(cell) if isinstance(cell, list) else 1 for name, cell in cells.items()}
+    for name, length in lengths.items():
+        if length != lengths[names[0]]:
+            raise BadInput(name, f"as many values as '{names[0]}' has ({lengths[names[0]]})", str(length))
+    return pd.DataFrame({name: pd.Series(cell, dtype=object) for name, cell in cells.items()})
+
+
 def read_row(index: object, cells: Mapping[str, Any]) -> Row:
     """One row from its cells by column name. Raises BadInput."""
     image, image_id = (None if prompts.is_missing(cells.get(name)) else cells[name] for name in ("image", "image_id"))

@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, Schema
 
-from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows
+from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows, unfolded
 from model.embeddings import Embeddings
 from model.errors import BadInput, BadParameter, UnknownImage
 from model.scorer import Scorer
@@ -65,10 +65,11 @@ class SegmentAnything(PythonModel):
             chosen = Params.read(self._with_defaults(params or {}))
             if not any(name in model_input.columns for name in ("image", "image_id")):
                 raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
-            answers = self.scorer.score(read_rows(model_input), chosen)
+            frame = unfolded(model_input)
+            answers = self.scorer.score(read_rows(frame), chosen)
         except (BadInput, BadParameter) as error:
             raise Refusal(error) from None
-        return answers_to_frame(answers, model_input.index, chosen)
+        return answers_to_frame(answers, frame.index, chosen)
 
     def _with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:
         """MLflow fills what a request leaves out from the signature; there the deployment's own default stands."""

@@ -81,6 +81,16 @@ def test_instances_and_inputs(url: str, row: dict[str, Any], truth: np.ndarray) 
     check(post_json(url, inputs=[row], params={"mask_encoding": "polygon"}), truth, "polygon")
 
 
+def test_inputs_of_nothing_but_text(url: str, row: dict[str, Any]) -> None:
+    """MLflow folds these into one row of lists."""
+    columns = {"image": [row["image"]] * 2, "input_boxes": [BOX, "[0, 0, 50, 50]"]}
+    status, body = post_json(url, inputs=columns)
+    assert status == 200, body
+    assert [len(answer["predictions"]) for answer in body["predictions"]] == [1, 1]
+    status, body = post_json(url, inputs={**columns, "input_boxes": [BOX]})
+    assert status == 400 and "as many values as 'image' has (2), got 1" in body["message"]
+
+
 def test_a_null_multimask_output_means_three(url: str, row: dict[str, Any]) -> None:
     status, body = post_json(url, dataframe_records=[{**row, "multimask_output": None}])
     assert status == 200 and len(body["predictions"][0]["predictions"][0]["mask_per_prediction"]) == 3
