@@ -43,6 +43,8 @@ def kind(value: object) -> str:
         return f"text of {len(value)} characters"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{len(value)} bytes"
+    if isinstance(value, int) and abs(value) > 10**15:
+        return "a number too large"
     if isinstance(value, (int, float)):
         return f"the number {value:g}"
     if isinstance(value, dict):

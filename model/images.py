@@ -93,7 +93,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.uint16)
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
         # No range is stored with these modes: the narrowest usual one that holds the values is taken.
         top = next((limit for limit in _RANGES[image.mode] if values.max() <= limit), values.max())
         return Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")

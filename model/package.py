@@ -142,6 +142,17 @@ def _hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """A command line's JSON object, for argparse."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'expected a JSON object such as \'{{"mask_encoding": "rle"}}\', got {text!r}')
+    return value
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model.package", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -149,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to save in (default: %(default)s)")
     parser.add_argument(
-        "--config", type=json.loads, default={}, help='model_config as JSON, e.g. \'{"mask_encoding": "rle"}\''
+        "--config", type=json_object, default={}, help='model_config as JSON, e.g. \'{"mask_encoding": "rle"}\''
     )
     parser.add_argument("--register", metavar="NAME", help="register the model under this name")
     parser.add_argument("--alias", help="alias of the registered version (needs --register)")

@@ -152,7 +152,10 @@ def parse(column: str, value: object, form: str) -> Any:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise BadInput(column, f"{form}, as JSON", f"{kind(value)} that is not JSON") from None
-    value = _plain(value)
+    try:
+        value = _plain(value)
+    except RecursionError:
+        raise BadInput(column, form, "lists nested too deep") from None
     return None if is_missing(value) else value
 
 

@@ -6,7 +6,6 @@ python -m scoring.batch --model build/model --input samples/prompts.csv --output
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -23,7 +22,9 @@ from mlflow.pyfunc import PyFuncModel, load_model
 from tqdm import tqdm
 
 from model import images, masks, prompts
+from model.errors import BadInput
 from model.images import ImageLimits
+from model.package import json_object
 from scoring.batch import tables
 from scoring.overlay import Shown, overlay, sheet
 
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, required=True, help="table of images and prompts, .csv or .parquet")
     parser.add_argument("--output", type=Path, required=True, help="table of predictions to write, .parquet")
     parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks into this .png")
-    parser.add_argument("--params", type=json.loads, default={}, help="as JSON (default: %(default)s)")
+    parser.add_argument("--params", type=json_object, default={}, help="as JSON (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     started = time.perf_counter()
@@ -104,8 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"failed       {reason}" + (f" ({times} rows)" if times > 1 else ""))
     if chosen.overlay and scores:
         chosen.overlay.parent.mkdir(parents=True, exist_ok=True)
-        picture(table, predictions, params["mask_encoding"]).save(chosen.overlay)
-        print(f"overlay      {chosen.overlay}")
+        try:
+            picture(table, predictions, params["mask_encoding"]).save(chosen.overlay)
+            print(f"overlay      {chosen.overlay}")
+        except BadInput as error:
+            print(f"overlay      not drawn: {error}")
     return 1 if len(failed) == len(table) else 0
 
 

@@ -38,6 +38,8 @@ def _read_table(data: Any) -> pd.DataFrame:
         columns, rows, index = data["columns"], data["data"], data.get("index")
         if not isinstance(columns, list) or not isinstance(rows, list):
             raise BadRequest("input_data: expected columns and data to be lists")
+        if not all(isinstance(name, str) for name in columns):
+            raise BadRequest("input_data: expected the names in columns to be text")
         for position, row in enumerate(rows):
             if not isinstance(row, list) or len(row) != len(columns):
                 raise BadRequest(
@@ -45,6 +47,8 @@ def _read_table(data: Any) -> pd.DataFrame:
                 )
         if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
             raise BadRequest(f"input_data: expected {len(rows)} labels in index, one a row, got {kind(index)}")
+        if index is not None and not all(isinstance(label, (str, int, float)) for label in index):
+            raise BadRequest("input_data: expected the labels in index to be text or numbers")
         records: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
     elif isinstance(data, dict):
         for name, values in data.items():

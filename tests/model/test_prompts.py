@@ -103,6 +103,8 @@ WRONG = [
     ("input_labels", [[1, 1]], "one a point"),
     ("input_labels", [[1], [1]], "labels for 1 prompts"),
     ("input_labels", [[2]], "each one of 1, 0, -1, -10"),
+    ("input_labels", [[10**400]], "a number too large"),
+    ("input_points", "[" * 600 + "]" * 600, "nested"),
     ("input_labels", [["1"]], "text of 1 characters"),
     ("input_labels", [[[1]]], "nested 3 deep"),
     ("mask_input", "not base64!", "base64 of a .npy"),
