@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from model.prompts import Prompt
 from model.segmenter import Embedding, Segmenter
+from scoring.overlay import Shown, overlay, sheet
 from training.scenes import Scene, scene
 
 HELD_OUT_SEED = 2
@@ -60,15 +62,19 @@ def iou(a: Mask, b: Mask) -> float:
     return float((a & b).sum() / max(1, (a | b).sum()))
 
 
+def box_of(true: Mask) -> NDArray[np.float32]:
+    """x1, y1, x2, y2 around a (height, width) mask, (4,) float32."""
+    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)
+
+
 def judge(segmenter: Segmenter, embedding: Embedding, true: Mask) -> dict[str, float]:
     """IoU of one thing from its box, one click and three clicks, and how far the predicted scores were off."""
-    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
-    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)
     figures: dict[str, float] = {}
-    single = segmenter.segment(embedding, [Prompt(box=box)], multimask_output=False)[0]
+    single = segmenter.segment(embedding, [Prompt(box=box_of(true))], multimask_output=False)[0]
     figures["box"] = iou(segmenter.masks(single)[0], true)
     errors = [abs(figures["box"] - float(single.scores[0]))]
-    boxed = segmenter.segment(embedding, [Prompt(box=box)])[0]
+    boxed = segmenter.segment(embedding, [Prompt(box=box_of(true))])[0]
     figures["box best of 3"] = iou(segmenter.masks(boxed)[boxed.scores.argmax()], true)
 
     points, labels = [centre(true)], [1]
@@ -112,6 +118,21 @@ def evaluate(segmenter: Segmenter, count: int, seed: int = HELD_OUT_SEED) -> dic
     return report
 
 
+def picture(segmenter: Segmenter, count: int, seed: int = HELD_OUT_SEED) -> Image.Image:
+    """A sheet of the first `count` scenes with the mask of every thing, found from its box."""
+    pictures = []
+    for index in range(count):
+        drawn = scene(seed, index)
+        boxes = [box_of(true) for true in things(drawn, np.random.default_rng([seed, index]))]
+        (embedding,) = segmenter.embed([drawn.image])
+        found = segmenter.segment(embedding, [Prompt(box=box) for box in boxes], multimask_output=False)
+        shown = [
+            Shown(segmenter.masks(one)[0], float(one.scores[0]), box) for one, box in zip(found, boxes, strict=True)
+        ]
+        pictures.append(overlay(drawn.image, shown))
+    return sheet(pictures, columns=4)
+
+
 def table(report: dict[str, dict[str, float]]) -> str:
     """The report as lines of text, a figure a line, a group a column."""
     names = list(report["all"])
@@ -128,12 +149,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--device", help="cuda or cpu (default: cuda when there is one)")
     parser.add_argument("--output", type=Path, help="also write the figures into this .json")
+    parser.add_argument("--sheet", type=Path, help="also draw the first scenes with their masks into this .png")
     args = parser.parse_args()
-    report = evaluate(Segmenter.load(args.checkpoint, args.device), args.scenes)
+    segmenter = Segmenter.load(args.checkpoint, args.device)
+    report = evaluate(segmenter, args.scenes)
     print(table(report))
     if args.output:
         settings = {"checkpoint": Path(args.checkpoint).name, "scenes": args.scenes, "seed": HELD_OUT_SEED}
         args.output.write_text(json.dumps({**settings, "figures": report}, indent=2) + "\n")
+    if args.sheet:
+        picture(segmenter, min(8, args.scenes)).save(args.sheet)
 
 
 if __name__ == "__main__":

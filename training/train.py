@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import SamConfig
+from transformers import SamConfig, SamModel
 
 from training import losses, network, prompts
 from training.batches import Batch, Batches
@@ -41,6 +41,7 @@ class Plan:
     warmup: int = 80
     decay: float = 0.05
     averaging: float = 0.998
+    balance: float = 2.0
 
 
 class Trainer:
@@ -113,7 +114,7 @@ class Trainer:
         rounds = 3 if self.step % 3 == 2 else 2
         total = torch.zeros((), device=self.device)
         figures: dict[str, float] = {}
-        balance = 2 * max(0.0, 1 - self.step / (0.4 * self.plan.steps))
+        balance = self.plan.balance * max(0.0, 1 - self.step / (0.4 * self.plan.steps))
         for turn in range(rounds):
             if turn:
                 cells, label = prompts.next_clicks(targets, logits[:, 0], generator)
@@ -137,6 +138,11 @@ class Trainer:
             figures["refined_iou"] = quality.mean().item()
         figures["score_error"] = (scores.detach() - true).abs().mean().item()
         return total / rounds, figures
+
+    def start_from(self, folder: Path) -> None:
+        """Takes the weights of a checkpoint instead of drawn ones."""
+        for model in (self.model, self.average):
+            model.load_state_dict(SamModel.from_pretrained(folder).state_dict())
 
     def save(self, path: Path) -> None:
         state = {
@@ -175,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder of drawn scenes and of the state")
+    parser.add_argument("--start", type=Path, help="folder of a checkpoint to train on, instead of drawn weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     parser.add_argument("--drawers", type=int, default=os.cpu_count(), help="processes that draw scenes beforehand")
@@ -192,6 +199,8 @@ def main() -> None:
     state, log = args.cache / "state.pt", args.cache / "training-log.csv"
     if state.exists():
         trainer.load(state)
+    elif args.start:
+        trainer.start_from(args.start)
     batches = Batches(cache, plan.seed, plan.images, plan.masks, network.IMAGE_SIZE, plan.windowed)
     loader = DataLoader(batches, batch_size=None, sampler=range(trainer.step, plan.steps), num_workers=args.workers)
     began = time.monotonic()

@@ -53,6 +53,15 @@ def test_stopped_and_taken_up_again_is_the_same_run(tmp_path: Path) -> None:
     assert all(torch.allclose(taken_up[name], undisturbed[name], atol=1e-6) for name in undisturbed)
 
 
+def test_a_finished_checkpoint_can_be_trained_on(tmp_path: Path) -> None:
+    finished = Trainer(Plan(**SMALL), small_config(), "cpu", compiled=False)
+    network.export(finished.average, tmp_path / "sam")
+    again = Trainer(Plan(**{**SMALL, "seed": 5}), small_config(), "cpu", compiled=False)
+    again.start_from(tmp_path / "sam")
+    theirs = finished.average.state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in again.model.state_dict().items())
+
+
 def test_the_command_writes_what_transformers_reads(tmp_path: Path) -> None:
     arguments = [f"--{name}={value}" for name, value in {**SMALL, "steps": 2}.items()]
     command = [sys.executable, "-m", "training.train", "--eager", "--output", str(tmp_path / "sam"), *arguments]
