@@ -32,7 +32,8 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Batch number `step`, for `windowed` steps as windows of half the side, afterwards at the full side."""
+    """Batch number `step`: for `windowed` steps windows of half the side, twice `images` of them, afterwards `images`
+    at the full side."""
 
     def __init__(self, cache: SceneCache, seed: int, images: int, masks: int, side: int, windowed: int) -> None:
         self.cache, self.seed, self.images, self.masks = cache, seed, images, masks
@@ -42,7 +43,7 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng([self.seed, step])
         whole = step >= self.windowed
         side = self.side if whole else self.side // 2
-        samples = [self.sample(rng, side, whole) for _ in range(self.images)]
+        samples = [self.sample(rng, side, whole) for _ in range(self.images * (1 if whole else 2))]
         free = 1 if whole else self.side // 8 - side // 8 + 1
         corner = rng.integers(0, free, 2)
         images, sizes, masks, boxes = (np.stack(field) for field in zip(*samples, strict=True))

@@ -43,11 +43,12 @@ def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor, balance: floa
     """The loss (scalar) of four masks a prompt, and their true IoU (prompts, 4).
 
     The single mask pays for itself; of the three alternatives the best pays, the others a tenth, so that none is
-    forgotten. `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width);
-    `balance` as in `mask_costs`.
+    forgotten. A score pays its distance from the true IoU, as it is judged (SAM's own pays the square of it).
+    `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width); `balance` as in
+    `mask_costs`.
     """
     costs = mask_costs(logits, targets[:, None], balance)
     several = costs[:, 1:]
     rest = (several.mean() - several.amin(1).mean() / 3) * REST_WEIGHT
     true = iou(logits.detach(), targets[:, None])
-    return costs[:, 0].mean() + several.amin(1).mean() + rest + F.mse_loss(scores, true), true
+    return costs[:, 0].mean() + several.amin(1).mean() + rest + F.l1_loss(scores, true), true

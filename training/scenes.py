@@ -181,14 +181,14 @@ class Canvas:
             radius = size * self.rng.uniform(0.2, 0.45)
             x, y = np.array([x, y]) + self.rng.uniform(-0.2, 0.2, 2) * size
             inner = shapes.placed(shapes.any_shape(self.rng), x, y, radius, self.rng.uniform(0, 6.3))
-        base = textures.distinct_colour(self.rng, finish.base, 0.12)
+        base = textures.distinct_colour(self.rng, finish.base, 0.2)
         self.paint(inner, radius, any_finish(self.rng, base), owner=label, clipped=bool(kind < 2))
 
 
 def any_finish(rng: Rng, base: Array) -> Finish:
     relief = rng.choice(["flat", "ramp", "tube", "pillow", "bevel"], p=[0.2, 0.2, 0.15, 0.3, 0.15])
     gloss = rng.uniform(0.1, 0.7) if rng.random() < 0.25 else 0.0
-    return Finish(base, relief, rng.uniform(0.2, 0.8), gloss, rng.uniform(0.3, 0.8), 0.25)
+    return Finish(base, relief, rng.uniform(0.15, 0.65), gloss, rng.uniform(0.4, 0.9), 0.15)
 
 
 def coin_finish(rng: Rng, base: Array) -> Finish:
@@ -199,7 +199,7 @@ def table(rng: Rng, canvas: Canvas) -> None:
     """A few things lying apart on one surface."""
     canvas.shadow_depth = rng.uniform(0.1, 0.65)
     for x, y, size in spots(rng, canvas, int(rng.integers(1, 8)), 0.07, 0.3, 0.95):
-        base = textures.distinct_colour(rng, canvas.mean_colour(), 0.12)
+        base = textures.distinct_colour(rng, canvas.mean_colour(), 0.2)
         canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.85)
 
 
@@ -211,7 +211,7 @@ def clutter(rng: Rng, canvas: Canvas) -> None:
         x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
         size = longest * np.exp(rng.uniform(np.log(0.04), np.log(0.25)))
         row, column = min(int(y), canvas.height - 1), min(int(x), canvas.width - 1)
-        base = textures.distinct_colour(rng, canvas.image[row, column], 0.15)
+        base = textures.distinct_colour(rng, canvas.image[row, column], 0.2)
         canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), shadows)
 
 
@@ -222,7 +222,7 @@ def rows(rng: Rng, canvas: Canvas) -> None:
     pitch = size * rng.uniform(2.2, 3.6)
     coins = rng.random() < 0.5
     shape = shapes.disc(rng) if coins else shapes.any_shape(rng)
-    base = textures.distinct_colour(rng, canvas.mean_colour(), 0.1)
+    base = textures.distinct_colour(rng, canvas.mean_colour(), 0.15)
     finish = coin_finish(rng, base) if coins else any_finish(rng, base)
     mixed, looseness, spread = rng.random() < 0.3, rng.uniform(0, 0.25), rng.uniform(0, 0.25)
     for y in np.arange(pitch * 0.6, canvas.height, pitch):
@@ -234,18 +234,18 @@ def rows(rng: Rng, canvas: Canvas) -> None:
             own = Finish(tone, finish.relief, finish.depth, finish.gloss, finish.calm, finish.decor)
             if mixed:
                 shape = shapes.any_shape(rng)
-                own = any_finish(rng, textures.distinct_colour(rng, canvas.mean_colour(), 0.12))
+                own = any_finish(rng, textures.distinct_colour(rng, canvas.mean_colour(), 0.2))
             canvas.thing(shape, x + dx, y + dy, size * np.exp(rng.normal(0, spread)), own, True)
 
 
 def portrait(rng: Rng, canvas: Canvas) -> None:
     """One thing that fills much of the frame, perhaps cut by its border, with some small ones."""
-    base = textures.distinct_colour(rng, canvas.mean_colour(), 0.12)
+    base = textures.distinct_colour(rng, canvas.mean_colour(), 0.2)
     x, y = np.array([canvas.width, canvas.height]) * rng.uniform(0.25, 0.75, 2)
     size = max(canvas.height, canvas.width) * rng.uniform(0.25, 0.55)
     canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.7)
     for x, y, size in spots(rng, canvas, int(rng.integers(0, 6)), 0.03, 0.12, 0.5):
-        base = textures.distinct_colour(rng, canvas.mean_colour(), 0.12)
+        base = textures.distinct_colour(rng, canvas.mean_colour(), 0.2)
         canvas.thing(shapes.any_shape(rng), x, y, size, any_finish(rng, base), rng.random() < 0.7)
 
 
@@ -314,5 +314,5 @@ def scene(seed: int, index: int, longest_edge: int = LONGEST_EDGE) -> Scene:
     height, width = (shorter, longest_edge) if rng.random() < 0.7 else (longest_edge, shorter)
     canvas = Canvas(rng, height, width, textures.colour(rng))
     backdrop(rng, canvas)
-    KINDS[rng.choice(len(KINDS), p=[0.38, 0.24, 0.23, 0.15])](rng, canvas)
+    KINDS[rng.choice(len(KINDS), p=[0.42, 0.2, 0.23, 0.15])](rng, canvas)
     return Scene(developed(rng, canvas.image), canvas.labels, canvas.owners)

@@ -12,8 +12,10 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -25,6 +27,7 @@ from training.cache import SceneCache
 from training.muon import Muon
 
 COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
+ATTENTION = "scaled_dot_product_attention"
 
 
 @dataclass
@@ -32,9 +35,9 @@ class Plan:
     """Everything the weights depend on."""
 
     seed: int = 1
-    scenes: int = 12000
-    steps: int = 2500
-    windowed: int = 2150
+    scenes: int = 16000
+    steps: int = 7000
+    windowed: int = 4500
     images: int = 8
     masks: int = 4
     rate: float = 1.2e-3
@@ -47,8 +50,8 @@ class Plan:
 class Trainer:
     """The model, its average, its optimizers and the step they have reached."""
 
-    def __init__(self, plan: Plan, config: SamConfig, device: str, compiled: bool) -> None:
-        self.plan, self.device, self.step = plan, device, 0
+    def __init__(self, plan: Plan, config: SamConfig, device: str, compiled: bool, bfloat16: bool = False) -> None:
+        self.plan, self.device, self.step, self.bfloat16 = plan, device, 0, bfloat16
         self.model: Any = network.new_model(config, plan.seed).train()
         self.average: Any = network.new_model(config, plan.seed).eval().requires_grad_(False)
         self.model.to(device)
@@ -75,7 +78,11 @@ class Trainer:
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step on one batch; the figures it gave."""
-        loss, figures = self.loss(batch)
+        if self.bfloat16:
+            with torch.autocast(self.device, torch.bfloat16), patch.object(F, ATTENTION, network.attention):
+                loss, figures = self.loss(batch)
+        else:
+            loss, figures = self.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -114,7 +121,7 @@ class Trainer:
         rounds = 3 if self.step % 3 == 2 else 2
         total = torch.zeros((), device=self.device)
         figures: dict[str, float] = {}
-        balance = self.plan.balance * max(0.0, 1 - self.step / (0.4 * self.plan.steps))
+        balance = self.plan.balance * max(0.0, 1 - self.step / (0.2 * self.plan.steps))
         for turn in range(rounds):
             if turn:
                 cells, label = prompts.next_clicks(targets, logits[:, 0], generator)
@@ -186,6 +193,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     parser.add_argument("--drawers", type=int, default=os.cpu_count(), help="processes that draw scenes beforehand")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--save-every", type=int, default=100, help="steps between states")
     for field in fields(Plan):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
@@ -195,7 +203,7 @@ def main() -> None:
 
     cache = SceneCache(args.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(args.drawers)
-    trainer = Trainer(plan, network.sam_config(), args.device, compiled=not args.eager)
+    trainer = Trainer(plan, network.sam_config(), args.device, not args.eager, args.bfloat16)
     state, log = args.cache / "state.pt", args.cache / "training-log.csv"
     if state.exists():
         trainer.load(state)
