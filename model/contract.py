@@ -14,6 +14,7 @@ from mlflow.types.schema import AnyType, Array, Object, Property
 
 from model import masks, prompts
 from model.errors import BadInput, BadParameter, kind
+from model.everything import Grid
 from model.prompts import Prompt
 
 COLUMNS = (
@@ -37,14 +38,22 @@ class Params:
     response_format: str = "model_card"
     return_logits: bool = False
     on_error: str = "raise"
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    min_mask_region_area: int = 0
+    points_per_side: int = Grid.points_per_side
+    points_per_batch: int = Grid.points_per_batch
+    pred_iou_thresh: float = Grid.pred_iou_thresh
+    stability_score_thresh: float = Grid.stability_score_thresh
+    stability_score_offset: float = Grid.stability_score_offset
+    box_nms_thresh: float = Grid.box_nms_thresh
+    crop_n_layers: int = Grid.crop_n_layers
+    crop_nms_thresh: float = Grid.crop_nms_thresh
+    crop_overlap_ratio: float = Grid.crop_overlap_ratio
+    crop_n_points_downscale_factor: int = Grid.crop_n_points_downscale_factor
+    min_mask_region_area: int = Grid.min_mask_region_area
+
+    @property
+    def grid(self) -> Grid:
+        """The parameters of automatic mask generation among these."""
+        return Grid(**{field.name: getattr(self, field.name) for field in fields(Grid)})
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Params:
@@ -65,11 +74,29 @@ class Params:
                     f"parameter '{name}': expected {' or '.join(repr(choice) for choice in choices)}, "
                     f"got {getattr(params, name)[:40]!r}"
                 )
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(params, name) <= high:  # false for NaN too
+                word = _TYPE_WORDS[type(getattr(cls, name))]
+                came = kind(getattr(params, name))
+                raise BadParameter(f"parameter '{name}': expected {word} from {low:g} to {high:,}, got {came}")
         return params
 
 
 PARAM_NAMES = tuple(field.name for field in fields(Params))
 _CHOICES = {"mask_encoding": masks.ENCODINGS, "response_format": RESPONSE_FORMATS, "on_error": ON_ERROR}
+_RANGES = {
+    "points_per_side": (1, 128),
+    "points_per_batch": (1, 1024),
+    "pred_iou_thresh": (0, 1),
+    "stability_score_thresh": (0, 1),
+    "stability_score_offset": (0, 100),
+    "box_nms_thresh": (0, 1),
+    "crop_n_layers": (0, 3),
+    "crop_nms_thresh": (0, 1),
+    "crop_overlap_ratio": (0, 0.9),
+    "crop_n_points_downscale_factor": (1, 128),
+    "min_mask_region_area": (0, 10**9),
+}
 _TYPE_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
 

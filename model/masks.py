@@ -19,6 +19,11 @@ def to_rle(mask: np.ndarray) -> dict[str, Any]:
     return coco.encode(np.asfortranarray(mask.astype(np.uint8, copy=False)))
 
 
+def from_rle(rle: dict[str, Any]) -> np.ndarray:
+    """The (h, w) bool mask of COCO's compressed run lengths."""
+    return coco.decode(rle).view(bool)
+
+
 def to_png(mask: np.ndarray) -> str:
     """A (h, w) bool mask as base64 text of an 8-bit grey PNG of 0 and 255."""
     buffer = io.BytesIO()
@@ -89,13 +94,21 @@ def encode(mask: np.ndarray, encoding: str) -> dict[str, Any]:
 
     encoding: one of ENCODINGS. `bbox` is [x, y, w, h] and `area` a pixel count, both as pycocotools has them.
     """
-    rle = to_rle(mask)
-    if encoding == "rle":
+    return _described(to_rle(mask), mask, encoding)
+
+
+def encode_rle(rle: dict[str, Any], encoding: str) -> dict[str, Any]:
+    """The same of compressed run lengths, which become a mask only where the encoding needs one."""
+    return _described(rle, None if encoding == "rle" else from_rle(rle), encoding)
+
+
+def _described(rle: dict[str, Any], mask: np.ndarray | None, encoding: str) -> dict[str, Any]:
+    if mask is None:
         text = rle["counts"].decode("ascii")
     elif encoding == "polygon":
         text = json.dumps(to_polygons(mask))
     else:
-        text = to_png(mask)
+        text = rle["counts"].decode("ascii") if encoding == "rle" else to_png(mask)
     return {
         "encoded_binary_mask": text,
         "size": [int(side) for side in rle["size"]],
@@ -110,11 +123,11 @@ def decode(text: str, encoding: str, size: tuple[int, int]) -> np.ndarray:
     if encoding == "png":
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) > 0
     if encoding == "rle":
-        return coco.decode({"size": [height, width], "counts": text.encode("ascii")}).astype(bool)
+        return from_rle({"size": [height, width], "counts": text.encode("ascii")})
     polygons = json.loads(text)
     if not polygons:
         return np.zeros((height, width), dtype=bool)
-    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).astype(bool)
+    return from_rle(coco.merge(coco.frPyObjects(polygons, height, width)))
 
 
 def logits_to_text(logits: np.ndarray) -> str:

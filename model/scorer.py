@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from model import images, masks
 from model.contract import Params, Row
 from model.embeddings import Embeddings
 from model.errors import BadInput, UnknownImage
+from model.everything import Box, everything
 from model.images import ImageLimits
 from model.prompts import Prompt
 from model.segmenter import Embedding, Segmentation, Segmenter
 
 Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An image that is being scored: its embedding, the key that is kept under, and its pixels (h, w, 3), decoded when
+    first asked for; these raise BadInput where the image came as the name of a kept one."""
+
+    embedding: Embedding
+    key: str
+    pixels: Callable[[], np.ndarray]
 
 
 class Scorer:
@@ -61,12 +77,6 @@ class Scorer:
     def _check(self, row: Row) -> None:
         if row.image is not None and not isinstance(row.image, (str, bytes)):
             images.read(row.image, self.limits)  # raises, in its own words
-        if not row.prompts:
-            raise BadInput(
-                "input_points",
-                "input_points, input_boxes or mask_input (segmenting everything in the image is not available yet)",
-                "a row without prompts",
-            )
         for prompt in row.prompts:
             if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
                 height, width = self.segmenter.family.low_res_size
@@ -81,47 +91,74 @@ class Scorer:
         answers: list[Answer | None],
     ) -> None:
         try:
-            embedding, key = self._embedding(source)
+            kept = self._kept(source)
         except BadInput as error:
             for position in members:
                 answers[position] = self._refuse(rows[position], position, error, params)
             return
-        for wanted in (True, False):
-            chosen = [(i, row) for i in members if isinstance(row := rows[i], Row) and row.multimask_output is wanted]
-            found = iter(self._segment(embedding, [prompt for _, row in chosen for prompt in row.prompts], wanted))
-            for position, row in chosen:
+        chosen = [(position, row) for position in members if isinstance(row := rows[position], Row)]
+        unprompted = [(position, row) for position, row in chosen if not row.prompts]
+        predictions: dict[int, list[dict[str, Any]]] = {}
+        for multimask in (True, False):
+            prompted = [one for one in chosen if one[1].prompts and one[1].multimask_output is multimask]
+            found = iter(self._segment(kept, [prompt for _, row in prompted for prompt in row.prompts], multimask))
+            for position, row in prompted:
+                predictions[position] = [self._render(next(found), params) for _ in row.prompts]
+        try:
+            objects = self._everything(kept, params) if unprompted else []
+            predictions.update((position, objects) for position, _ in unprompted)
+        except BadInput as error:
+            for position, row in unprompted:
+                answers[position] = self._refuse(row, position, error, params)
+        for position, row in chosen:
+            if position in predictions:
                 if row.image_id is not None:
-                    self.embeddings.name(row.image_id, key)
-                answers[position] = {
-                    "predictions": [self._render(next(found), params) for _ in row.prompts],
-                    "image_id": row.image_id or key,
-                    "error": None,
-                }
+                    self.embeddings.name(row.image_id, kept.key)
+                image_id = row.image_id or kept.key
+                answers[position] = {"predictions": predictions[position], "image_id": image_id, "error": None}
 
-    def _segment(self, embedding: Embedding, prompts: list[Prompt], multimask_output: bool) -> list[Segmentation]:
-        return self.segmenter.segment(embedding, prompts, multimask_output) if prompts else []
-
-    def _embedding(self, source: str | bytes | tuple[str]) -> tuple[Embedding, str]:
-        """The embedding of an image, and the key (the hash of its content) under which it is kept."""
+    def _kept(self, source: str | bytes | tuple[str]) -> Kept:
+        """The image and its embedding, under the hash of its content."""
         if isinstance(source, tuple):
-            kept = self.embeddings.find(source[0])
-            if kept is None:
+            embedding = self.embeddings.find(source[0])
+            if embedding is None:
                 raise UnknownImage(
                     "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
                 )
-            return kept, self.embeddings.key(source[0])
+            return Kept(embedding, self.embeddings.key(source[0]), _no_pixels)
         data = images.read(source, self.limits)
         key = hashlib.sha256(data).hexdigest()
-        return self.embeddings.get(key, lambda: self.segmenter.embed([images.decode(data, self.limits)])[0]), key
+        pixels = cache(partial(images.decode, data, self.limits))
+        return Kept(self.embeddings.get(key, lambda: self.segmenter.embed([pixels()])[0]), key, pixels)
+
+    def _segment(self, kept: Kept, prompts: list[Prompt], multimask_output: bool) -> list[Segmentation]:
+        return self.segmenter.segment(kept.embedding, prompts, multimask_output) if prompts else []
+
+    def _everything(self, kept: Kept, params: Params) -> list[dict[str, Any]]:
+        """Every object in the image, one prediction of one mask each."""
+
+        def crop(box: Box) -> Embedding:
+            x1, y1, x2, y2 = box
+            key = f"{kept.key} {x1},{y1},{x2},{y2}"
+            return self.embeddings.get(key, lambda: self.segmenter.embed([kept.pixels()[y1:y2, x1:x2]])[0])
+
+        return [
+            {
+                "mask_per_prediction": [
+                    _answer(masks.encode_rle(found.rle, params.mask_encoding), found.score, found.logits, params)
+                ]
+            }
+            for found in everything(self.segmenter, kept.embedding, crop, params.grid)
+        ]
 
     def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
-        rendered = []
-        for i, mask in enumerate(self.segmenter.masks(segmentation)):
-            answer = {**masks.encode(mask, params.mask_encoding), "iou_score": float(segmentation.scores[i])}
-            if params.return_logits:
-                answer["low_res_logits"] = masks.logits_to_text(segmentation.logits[i].float().cpu().numpy())
-            rendered.append(answer)
-        return {"mask_per_prediction": rendered}
+        found = zip(self.segmenter.masks(segmentation), segmentation.scores, segmentation.logits, strict=True)
+        return {
+            "mask_per_prediction": [
+                _answer(masks.encode(mask, params.mask_encoding), score, logits, params)
+                for mask, score, logits in found
+            ]
+        }
 
     @staticmethod
     def _refuse(row: Row | BadInput, position: int, error: BadInput, params: Params) -> Answer:
@@ -129,3 +166,14 @@ class Scorer:
         if params.on_error == "raise":
             raise at_row
         return {"predictions": [], "image_id": row.image_id if isinstance(row, Row) else None, "error": str(at_row)}
+
+
+def _answer(described: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> dict[str, Any]:
+    answer = {**described, "iou_score": float(score)}
+    if params.return_logits and logits is not None:
+        answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
+    return answer
+
+
+def _no_pixels() -> np.ndarray:
+    raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")

@@ -101,11 +101,20 @@ class Segmenter:
         found: dict[int, Segmentation] = {}
         for positions, batch in batches(prompts, self.prompts_per_batch):
             logits, scores = self.family.decode(embedding.features, batch, embedding.size, multimask_output)
+            on_host = scores.float().cpu().numpy()
             for i, position in enumerate(positions):
-                found[position] = Segmentation(logits[i], scores[i].float().cpu().numpy(), embedding.size)
+                found[position] = Segmentation(logits[i], on_host[i], embedding.size)
         return [found[position] for position in range(len(prompts))]
 
     @torch.inference_mode()
     def masks(self, segmentation: Segmentation) -> np.ndarray:
         """(m, h, w) bool masks of the image's size: where the upscaled logits are above 0."""
         return (self.family.upscale(segmentation.logits, segmentation.size) > 0).cpu().numpy()
+
+    @torch.inference_mode()
+    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[np.ndarray, float]:
+        """The (h, w) bool mask of one mask's low-resolution logits, and its stability score: the IoU of the masks cut
+        `offset` above and below 0, which is 0 where both are empty."""
+        full = self.family.upscale(logits[None], size)[0]
+        stability = (full > offset).sum() / (full > -offset).sum().clamp(min=1)
+        return (full > 0).cpu().numpy(), float(stability)

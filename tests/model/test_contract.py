@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,48 @@ def test_an_image_id_given_twice_names_the_later_image(pyfunc: Any, picture: str
     assert later["predictions"][0][0]["mask_per_prediction"][0]["size"] == [150, 200]
 
 
+LOOSE = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
+
+
+@pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
+def test_a_row_without_prompts_answers_every_object_the_best_first(
+    pyfunc: Any, disc: tuple[bytes, np.ndarray], encoding: str
+) -> None:
+    data, truth = disc
+    rows = frame({"image": data}, {"image": data, "input_boxes": BOX}, {"image": data, "input_points": "[]"})
+    answer = pyfunc.predict(rows, params={**LOOSE, "mask_encoding": encoding})
+    objects = [prediction["mask_per_prediction"] for prediction in answer["predictions"][0]]
+    assert len(objects) >= 2 and all(len(masks_of) == 1 for masks_of in objects)
+    assert all(set(one) == MASK_KEYS and one["size"] == [160, 240] for (one,) in objects)
+    scores = [one["iou_score"] for (one,) in objects]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0.5
+    found = [masks.decode(one["encoded_binary_mask"], encoding, (160, 240)) for (one,) in objects]
+    assert max(pictures.iou(mask, truth) for mask in found) > 0.85
+    assert len(answer["predictions"][1]) == 1 and answer["predictions"][2] == answer["predictions"][0]
+
+
+def test_everything_of_a_kept_image(pyfunc: Any, picture: str) -> None:
+    whole = pyfunc.predict(frame({"image": picture, "image_id": "all of it"}), params=LOOSE)
+    again = pyfunc.predict(frame({"image_id": "all of it"}), params={**LOOSE, "return_logits": True})
+    logits = [one["mask_per_prediction"][0].pop("low_res_logits") for one in again["predictions"][0]]
+    assert pictures.rounded(again["predictions"][0]) == pictures.rounded(whole["predictions"][0])
+    assert all(np.load(io.BytesIO(base64.b64decode(text))).shape == (128, 128) for text in logits)
+
+
+def test_crops_need_the_image_itself_unless_they_are_kept(pyfunc: Any, picture: str) -> None:
+    layers = {**LOOSE, "crop_n_layers": 1, "on_error": "record"}
+    other = {"image": pictures.disc(220, 150)[0], "image_id": "never in parts", "input_boxes": BOX}
+    pyfunc.predict(frame(other))
+    rows = frame({"image_id": "never in parts"}, {"image_id": "never in parts", "input_boxes": BOX})
+    answer = pyfunc.predict(rows, params=layers)
+    assert "row 0, column 'image': expected the image itself, since crop_n_layers" in answer["error"][0]
+    assert answer["error"][1] is None and len(answer["predictions"][1]) == 1
+    whole = pyfunc.predict(frame({"image": picture, "image_id": "in parts"}), params=layers)
+    assert whole["error"][0] is None and len(whole["predictions"][0]) >= 2
+    again = pyfunc.predict(frame({"image_id": "in parts"}), params=layers)
+    assert pictures.rounded(again["predictions"][0]) == pictures.rounded(whole["predictions"][0])
+
+
 REFUSED = [
     ({"image": "hello, world", "input_boxes": BOX}, "row 0, column 'image': expected base64 text"),
     ({"image": base64.b64encode(b"no image").decode(), "input_boxes": BOX}, "8 bytes of no known image format"),
@@ -142,7 +185,6 @@ REFUSED = [
     ),
     ({"input_boxes": BOX, "multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
     ({"input_boxes": BOX, "mask_input": [[1.0, 2.0]]}, "column 'mask_input': expected logits of 128 x 128, got 1x2"),
-    ({}, "segmenting everything in the image is not available yet"),
 ]
 
 
@@ -174,6 +216,22 @@ def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
         ({"response_format": "xml"}, "parameter 'response_format'"),
         ({"on_error": "ignore"}, "parameter 'on_error'"),
         ({"return_logits": "perhaps"}, "return_logits"),
+        (
+            {"points_per_side": 0},
+            "parameter 'points_per_side': expected a whole number from 1 to 128, got the number 0",
+        ),
+        ({"points_per_side": 129}, "parameter 'points_per_side'"),
+        ({"points_per_batch": 0}, "parameter 'points_per_batch': expected a whole number from 1 to 1,024"),
+        ({"pred_iou_thresh": 7.0}, "parameter 'pred_iou_thresh': expected a number from 0 to 1, got the number 7"),
+        ({"pred_iou_thresh": float("nan")}, "parameter 'pred_iou_thresh': expected a number from 0 to 1"),
+        ({"stability_score_thresh": -0.1}, "parameter 'stability_score_thresh'"),
+        ({"stability_score_offset": -1.0}, "parameter 'stability_score_offset': expected a number from 0 to 100"),
+        ({"box_nms_thresh": 1.5}, "parameter 'box_nms_thresh'"),
+        ({"crop_n_layers": 4}, "parameter 'crop_n_layers': expected a whole number from 0 to 3, got the number 4"),
+        ({"crop_nms_thresh": float("inf")}, "parameter 'crop_nms_thresh'"),
+        ({"crop_overlap_ratio": 1.0}, "parameter 'crop_overlap_ratio': expected a number from 0 to 0.9"),
+        ({"crop_n_points_downscale_factor": 0}, "parameter 'crop_n_points_downscale_factor'"),
+        ({"min_mask_region_area": -5}, "parameter 'min_mask_region_area': expected a whole number from 0 to"),
     ],
 )
 def test_unknown_parameter_values(pyfunc: Any, picture: str, params: dict[str, Any], said: str) -> None:
@@ -214,6 +272,9 @@ def test_signature_names_every_param_with_its_default(pyfunc: Any) -> None:
         "stability_score_offset": 1.0,
         "box_nms_thresh": 0.7,
         "crop_n_layers": 0,
+        "crop_nms_thresh": 0.7,
+        "crop_overlap_ratio": 512 / 1500,
+        "crop_n_points_downscale_factor": 1,
         "min_mask_region_area": 0,
     }
     names = [column.name for column in pyfunc.metadata.signature.outputs]

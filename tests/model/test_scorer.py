@@ -59,6 +59,17 @@ def test_azures_five_rows_encode_their_image_once(counted: Counted, photograph: 
     assert [len(answer["predictions"]) for answer in answers] == [2, 1, 1, 1, 1]
 
 
+def test_everything_shares_the_encoding_and_keeps_that_of_crops(
+    counted: Counted, disc: tuple[bytes, np.ndarray]
+) -> None:
+    rows = [{"image": disc[0]}, {"image": disc[0], "input_boxes": [[10, 10, 60, 60]]}, {"image": disc[0]}]
+    counted.score(*rows, points_per_side=3)
+    assert counted.encoded == [1]
+    for _ in range(2):
+        counted.score(*rows, points_per_side=3, crop_n_layers=1)
+        assert counted.encoded == [1] * 5
+
+
 def test_one_image_in_scattered_rows_and_forms(counted: Counted, disc: tuple[bytes, np.ndarray]) -> None:
     data, other = disc[0], pictures.disc(99, 99)[0]
     box = [[10, 10, 60, 60]]

@@ -96,6 +96,17 @@ def test_a_null_multimask_output_means_three(url: str, row: dict[str, Any]) -> N
     assert status == 200 and len(body["predictions"][0]["predictions"][0]["mask_per_prediction"]) == 3
 
 
+def test_a_row_of_nothing_but_an_image(url: str, row: dict[str, Any]) -> None:
+    params = {"points_per_side": 5, "pred_iou_thresh": 0, "stability_score_thresh": 0.5, "mask_encoding": "rle"}
+    status, body = post_json(url, dataframe_records=[{"image": row["image"]}], params=params)
+    objects = [prediction["mask_per_prediction"] for prediction in body["predictions"][0]["predictions"]]
+    assert status == 200 and len(objects) >= 2 and {len(masks_of) for masks_of in objects} == {1}
+    scores = [one["iou_score"] for (one,) in objects]
+    assert scores == sorted(scores, reverse=True)
+    status, body = post_json(url, dataframe_records=[{"image": row["image"]}], params={"points_per_side": 0})
+    assert status == 400 and "parameter 'points_per_side': expected a whole number from 1 to 128" in body["message"]
+
+
 def test_csv(url: str, row: dict[str, Any], truth: np.ndarray) -> None:
     text = pd.DataFrame([row, row]).assign(input_points="", input_labels="").to_csv(index=False)
     check(post(url, text.encode(), "text/csv"), truth, rows=2)
@@ -129,7 +140,6 @@ REFUSED = [
     ({"input_points": "[[[1, 2]], [[3, 4]]]"}, "as many boxes as prompts of points (2), got 1 boxes"),
     ({"multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
     ({"mask_input": "AAAA"}, "column 'mask_input'"),
-    ({"input_boxes": ""}, "a row without prompts"),
 ]
 
 

@@ -1,0 +1,143 @@
+"""Segmenting everything: agreement with a literal reading of the algorithm, and its parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from model import families, masks, package
+from model.everything import Grid, crops, everything, nms, points, without_regions
+from model.segmenter import Segmenter
+from tests import pictures
+from tests.model import literal
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"points_per_side": 9},
+    "strict": {"points_per_side": 8, "box_nms_thresh": 0.3},
+    "crops": {"points_per_side": 6, "crop_n_layers": 1},
+    "two layers": {"points_per_side": 4, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
+    "overlap": {"points_per_side": 5, "crop_n_layers": 1, "crop_overlap_ratio": 0.6, "crop_nms_thresh": 0.4},
+    "regions": {"points_per_side": 7, "min_mask_region_area": 120},
+    "regions and crops": {"points_per_side": 5, "crop_n_layers": 1, "min_mask_region_area": 60},
+}
+# What a checkpoint with drawn weights predicts is no IoU, and its masks reach over the whole image, so that any
+# suppression leaves one: thresholds that let a share of them pass.
+SPRAWLING = {"box_nms_thresh": 0.99, "crop_nms_thresh": 0.99}
+THRESHOLDS = {
+    "sam": {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.5, "stability_score_offset": 0.01, **SPRAWLING},
+    "sam2": {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6, "stability_score_offset": 0.05, **SPRAWLING},
+    "embedded": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
+}
+
+
+@pytest.fixture(scope="module", params=["sam", "sam2", "embedded"])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Segmenter, Any]:
+    source = package.EMBEDDED if request.param == "embedded" else request.getfixturevalue(f"{request.param}_folder")
+    segmenter = Segmenter.load(str(source), "cpu")
+    folder = tmp_path_factory.mktemp("resaved")
+    families.save(segmenter.family, folder)
+    return request.param, segmenter, literal.ASKS[segmenter.family.name](folder)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case: str) -> None:
+    name, segmenter, ask = subject
+    settings = {**CASES[case], **THRESHOLDS[name]}
+    image = pictures.clutter(150, 210)
+    expected = literal.generate(ask, image, **settings)
+    found = everything(
+        segmenter,
+        segmenter.embed([image])[0],
+        lambda box: segmenter.embed([image[box[1] : box[3], box[0] : box[2]]])[0],
+        Grid(points_per_batch=16, **settings),
+    )
+    assert len(expected) >= 2, "the case shows nothing"
+    assert len(found) == len(expected)
+    assert np.allclose([one.point for one in found], [one.point for one in expected], atol=1e-3)
+    assert [one.crop for one in found] == [one.crop for one in expected]
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
+    assert [one.stability for one in found] == pytest.approx([one.stability for one in expected], abs=2e-3)
+    for one, other in zip(found, expected, strict=True):
+        mask = masks.from_rle(one.rle)
+        assert (mask & other.mask).sum() >= 0.999 * (mask | other.mask).sum()
+
+
+def test_nms_is_the_brute_force_one() -> None:
+    rng = np.random.default_rng(5)
+    for count in (0, 1, 2, 40, 300):
+        corners = rng.integers(0, 60, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.integers(0, 40, (count, 2))], axis=1)
+        scores = rng.integers(0, 20, count) / 20  # many are equal
+        order = sorted(range(count), key=lambda i: -scores[i])
+        for threshold in (0.0, 0.3, 0.7, 1.0):
+            expected = literal.brute_force_nms([tuple(boxes[i].tolist()) for i in order], threshold, order)
+            assert nms(boxes, scores, threshold) == expected
+
+
+def test_small_regions_are_those_found_by_flooding() -> None:
+    rng = np.random.default_rng(6)
+    for density in (0.2, 0.5, 0.8):
+        mask = ndimage.uniform_filter(rng.random((60, 80)), 3) < density
+        for area in (1, 5, 40, 10_000):
+            for holes in (True, False):
+                ours, changed = without_regions(mask, area, holes)
+                theirs, also_changed = literal.flooded(mask, area, holes)
+                assert changed == also_changed
+                assert (ours == theirs).all()
+
+
+def test_points_are_the_centres_of_cells() -> None:
+    assert points(2, (40, 80)).tolist() == [[20, 10], [60, 10], [20, 30], [60, 30]]
+
+
+def test_crops_cover_the_image_and_overlap() -> None:
+    boxes = list(crops((300, 500), Grid(crop_n_layers=2)))
+    assert [layer for layer, _ in boxes] == [0] + [1] * 4 + [2] * 16
+    assert boxes[0][1] == (0, 0, 500, 300)
+    for layer in (1, 2):
+        covered = np.zeros((300, 500), dtype=int)
+        for at, (x1, y1, x2, y2) in boxes:
+            covered[y1:y2, x1:x2] += at == layer
+        assert covered.min() == 1
+        assert covered.max() == 4
+
+
+def test_images_of_a_few_pixels(tiny: Segmenter) -> None:
+    for size in ((1, 1), (1, 30), (3, 2)):
+        image = np.full((*size, 3), 120, dtype=np.uint8)
+        grid = Grid(points_per_side=2, crop_n_layers=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+        found = everything(
+            tiny, tiny.embed([image])[0], lambda b, i=image: tiny.embed([i[b[1] : b[3], b[0] : b[2]]])[0], grid
+        )
+        assert all(tuple(one.rle["size"]) == size for one in found)
+
+
+TWELVE_MEGAPIXELS = """
+import numpy as np, resource, sys
+from model.everything import Grid, everything
+from model.segmenter import Segmenter
+from tests import pictures
+segmenter = Segmenter.load(sys.argv[1], "cpu")
+image = pictures.clutter(3000, 4000)
+embedding = segmenter.embed([image])[0]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loose = Grid(points_per_side=9, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
+found = everything(segmenter, embedding, None, loose)
+print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_hundreds_of_masks_of_twelve_megapixels_take_less_than_a_gigabyte() -> None:
+    script = [sys.executable, "-c", TWELVE_MEGAPIXELS, str(package.EMBEDDED)]
+    root = Path(__file__).resolve().parents[2]
+    count, megabytes = map(
+        int, subprocess.run(script, cwd=root, check=True, capture_output=True, text=True).stdout.split()
+    )
+    assert count >= 200
+    assert megabytes < 1000
