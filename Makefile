@@ -40,6 +40,8 @@ build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/test: requirements-test.txt .venv/run
+.venv/test: requirements-test.txt requirements-reference.txt .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation -r requirements-reference.txt
 	touch $@

@@ -37,7 +37,7 @@ DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 
 def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] | None = None) -> Path:
-    """Saves a checkpoint, a Hugging Face id or a folder, as an MLflow model in the folder `output`.
+    """Saves a checkpoint (Hugging Face id, folder or one of Meta's files) as an MLflow model in the folder `output`.
 
     model_config: settings of `model.settings.Settings` and other defaults for the params. An MLflow model that is in
     `output` already is replaced; nothing half-written is left there. Raises ValueError for a checkpoint that is not
@@ -56,7 +56,7 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             code_paths=[str(Path(__file__).parent)],
             artifacts={"checkpoint": str(weights)},
-            pip_requirements=str(REQUIREMENTS),
+            pip_requirements=[f"-r {REQUIREMENTS}", *family.requirements],
             signature=signature(Params(**{name: config[name] for name in PARAM_NAMES})),
             input_example=input_example(),
             model_config=config,
@@ -130,8 +130,8 @@ def _full_config(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _base_model(checkpoint: str | Path) -> str:
-    """The hub id as it came; of a folder only its name, since a path means nothing elsewhere."""
-    return Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else str(checkpoint)
+    """The hub id as it came; of a folder or file only its name, since a path means nothing elsewhere."""
+    return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -156,7 +156,9 @@ def json_object(text: str) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model.package", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--checkpoint", default=str(EMBEDDED), help="Hugging Face id or folder (default: embedded sam-tiny)"
+        "--checkpoint",
+        default=str(EMBEDDED),
+        help="Hugging Face id, folder, or one of Meta's .pt and .pth files (default: embedded sam-tiny)",
     )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to save in (default: %(default)s)")
     parser.add_argument(

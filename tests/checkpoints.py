@@ -1,14 +1,34 @@
-"""Small SAM and SAM2 checkpoints of the ordinary architecture, their weights drawn anew.
+"""Small checkpoints of every family in its ordinary architecture, their weights drawn anew.
 
 transformers initialises these families so close to zero that masks would be constant; see `redraw`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
+from safetensors.torch import save_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    EdgeTamConfig,
+    EdgeTamModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Sam2Config,
+    Sam2Model,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
+    Sam3VideoConfig,
+    Sam3VideoModel,
+    SamConfig,
+    SamHQConfig,
+    SamHQModel,
+    SamModel,
+)
+from transformers.modeling_outputs import BaseModelOutput
 
 SIDE = 256
 
@@ -18,6 +38,8 @@ def redraw(model: torch.nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in [*model.named_parameters(), *model.named_buffers()]:
+            if not weight.is_floating_point():
+                continue
             if "positional_embedding" in name:
                 weight.normal_(0, 1.0, generator=generator)
             elif weight.dim() > 1:
@@ -26,63 +48,183 @@ def redraw(model: torch.nn.Module, seed: int) -> None:
                 weight.normal_(0, 0.02, generator=generator)
 
 
-def save_sam(folder: Path, seed: int = 1) -> Path:
-    model = SamModel(
-        SamConfig(
-            vision_config={
-                "hidden_size": 32,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 2,
-                "image_size": SIDE,
-                "patch_size": 16,
-                "output_channels": 32,
-                "num_pos_feats": 16,
-                "mlp_dim": 64,
-                "window_size": 5,
-                "global_attn_indexes": [1],
-            },
-            prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16},
-            mask_decoder_config={
-                "hidden_size": 32,
-                "mlp_dim": 64,
-                "num_attention_heads": 2,
-                "iou_head_hidden_dim": 32,
-            },
-        )
-    )
+SAM_VISION = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": SIDE,
+    "patch_size": 16,
+    "output_channels": 32,
+    "num_pos_feats": 16,
+    "mlp_dim": 64,
+    "window_size": 5,
+    "global_attn_indexes": [1],
+}
+PROMPT_ENCODER = {"hidden_size": 32, "image_size": SIDE, "patch_size": 16}
+MASK_DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+SAM3_SIDE = 252
+SAM3_VISION = {
+    "model_type": "sam3_vision_model",
+    "backbone_config": {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": SAM3_SIDE,
+        "patch_size": 14,
+        "window_size": 6,
+        "global_attn_indexes": [1],
+        "pretrain_image_size": 84,
+    },
+    "fpn_hidden_size": 32,
+    "backbone_feature_sizes": [[72, 72], [36, 36], [18, 18]],
+}
+SAM3_PROMPT_ENCODER = {"hidden_size": 32, "image_size": SAM3_SIDE, "patch_size": 14}
+
+
+def redrawn(model: PreTrainedModel, seed: int, folder: Path) -> Path:
+    """Draws the model's weights and saves them under the names the model itself has for them, as published ones are."""
     redraw(model, seed)
-    model.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
     return folder
+
+
+def save_sam(folder: Path, seed: int = 1) -> Path:
+    parts = {"vision_config": SAM_VISION, "prompt_encoder_config": PROMPT_ENCODER, "mask_decoder_config": MASK_DECODER}
+    return redrawn(SamModel(SamConfig(**parts)), seed, folder)
+
+
+def save_sam_hq(folder: Path, seed: int = 3) -> Path:
+    config = SamHQConfig(
+        vision_config=SAM_VISION,
+        prompt_encoder_config=PROMPT_ENCODER,
+        mask_decoder_config={**MASK_DECODER, "vit_dim": SAM_VISION["hidden_size"]},
+    )
+    return redrawn(SamHQModel(config), seed, folder)
 
 
 def save_sam2(folder: Path, seed: int = 2) -> Path:
-    model = Sam2Model(
-        Sam2Config(
-            vision_config={
-                "model_type": "sam2_vision_model",
-                "backbone_config": {
-                    "model_type": "sam2_hiera_det_model",
-                    "hidden_size": 16,
-                    "image_size": [SIDE, SIDE],
-                    "blocks_per_stage": [1, 1, 2, 1],
-                    "embed_dim_per_stage": [16, 32, 64, 128],
-                    "num_attention_heads_per_stage": [1, 1, 2, 2],
-                    "window_size_per_stage": [8, 4, 7, 4],
-                    "global_attention_blocks": [3],
-                },
-                "backbone_channel_list": [128, 64, 32, 16],
-                "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
-                "fpn_hidden_size": 32,
+    config = Sam2Config(
+        vision_config={
+            "model_type": "sam2_vision_model",
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 16,
+                "image_size": [SIDE, SIDE],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [16, 32, 64, 128],
+                "num_attention_heads_per_stage": [1, 1, 2, 2],
+                "window_size_per_stage": [8, 4, 7, 4],
+                "global_attention_blocks": [3],
             },
-            prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16},
-            mask_decoder_config={
-                "hidden_size": 32,
-                "mlp_dim": 64,
-                "num_attention_heads": 2,
-                "iou_head_hidden_dim": 32,
-            },
-        )
+            "backbone_channel_list": [128, 64, 32, 16],
+            "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
+            "fpn_hidden_size": 32,
+        },
+        prompt_encoder_config=PROMPT_ENCODER,
+        mask_decoder_config=MASK_DECODER,
     )
-    redraw(model, seed)
-    model.save_pretrained(folder)
-    return folder
+    return redrawn(Sam2Model(config), seed, folder)
+
+
+def save_edgetam(folder: Path, seed: int = 4) -> Path:
+    """On a stand-in backbone: the published one is timm's, which cannot be imported without a torchvision that fits."""
+    AutoConfig.register("pyramid", PyramidConfig, exist_ok=True)
+    AutoModel.register(PyramidConfig, Pyramid, exist_ok=True)
+    config = EdgeTamConfig(
+        vision_config={
+            "model_type": "edgetam_vision_model",
+            "backbone_config": {"model_type": "pyramid"},
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
+            "fpn_hidden_size": 32,
+        },
+        prompt_encoder_config=PROMPT_ENCODER,
+        mask_decoder_config=MASK_DECODER,
+    )
+    return redrawn(EdgeTamModel(config), seed, folder)
+
+
+class PyramidConfig(PreTrainedConfig):
+    model_type = "pyramid"
+
+
+class Pyramid(PreTrainedModel):
+    """Feature maps of 8, 16, 32 and 64 channels at a quarter to a thirty-second of the image, as timm gives them."""
+
+    config_class = PyramidConfig
+
+    def __init__(self, config: PyramidConfig) -> None:
+        super().__init__(config)
+        self.steps = torch.nn.ModuleList(
+            torch.nn.Conv2d(before, after, stride + 1, stride, padding=stride // 2)
+            for before, after, stride in ((3, 8, 4), (8, 16, 2), (16, 32, 2), (32, 64, 2))
+        )
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor, **_: object) -> BaseModelOutput:
+        maps = [pixel_values]
+        for step in self.steps:
+            maps.append(step(maps[-1]).tanh())
+        return BaseModelOutput(last_hidden_state=maps[1:])
+
+
+def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:
+    config = Sam3TrackerConfig(
+        vision_config=SAM3_VISION, prompt_encoder_config=SAM3_PROMPT_ENCODER, mask_decoder_config=MASK_DECODER
+    )
+    return redrawn(Sam3TrackerModel(config), seed, folder)
+
+
+def save_sam3_video(folder: Path, seed: int = 6) -> Path:
+    """As facebook/sam3 is published: a detector and a tracker that share one vision encoder."""
+    small = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    detector = {
+        "vision_config": SAM3_VISION,
+        "text_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "projection_dim": 32,
+            "vocab_size": 100,
+            "max_position_embeddings": 16,
+            "eos_token_id": 2,
+            "bos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        "geometry_encoder_config": small,
+        "detr_encoder_config": small,
+        "detr_decoder_config": {**small, "num_queries": 4},
+        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+    }
+    tracker = {
+        "vision_config": SAM3_VISION,
+        "prompt_encoder_config": SAM3_PROMPT_ENCODER,
+        "mask_decoder_config": MASK_DECODER,
+        "image_size": SAM3_SIDE,
+        "memory_attention_hidden_size": 32,
+        "memory_attention_num_layers": 1,
+        "memory_attention_num_attention_heads": 1,
+        "memory_attention_feed_forward_hidden_size": 64,
+        "memory_attention_rope_feat_sizes": [18, 18],
+        "memory_encoder_hidden_size": 32,
+        "memory_encoder_output_channels": 16,
+        "mask_downsampler_embed_dim": 32,
+        "memory_fuser_embed_dim": 32,
+        "memory_fuser_intermediate_dim": 64,
+    }
+    return redrawn(Sam3VideoModel(Sam3VideoConfig(detector_config=detector, tracker_config=tracker)), seed, folder)
+
+
+SAVERS: dict[str, Callable[[Path], Path]] = {
+    "sam": save_sam,
+    "sam2": save_sam2,
+    "sam_hq": save_sam_hq,
+    "edgetam": save_edgetam,
+    "sam3_tracker": save_sam3_tracker,
+    "sam3_video": save_sam3_video,
+}

@@ -21,6 +21,7 @@ from PIL import Image
 from model import package
 from model.segmenter import Segmenter
 from tests import checkpoints, pictures
+from tests.model import metas_own
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,6 +38,15 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small SAM2 with drawn weights."""
     return checkpoints.save_sam2(tmp_path_factory.mktemp("sam2"))
+
+
+@pytest.fixture(scope="session")
+def metas_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small SAM and a SAM 2.1 in files like Meta's, and what Meta's code answers with them."""
+    folder = tmp_path_factory.mktemp("meta")
+    for kind in ("sam", "sam2"):
+        metas_own.run("answers", kind, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

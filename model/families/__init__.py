@@ -4,54 +4,88 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
+from model.families import meta
+from model.families.edgetam import EdgeTam
 from model.families.family import Family
 from model.families.sam import Sam
 from model.families.sam2 import Sam2
+from model.families.sam3_tracker import Sam3Tracker
+from model.families.sam_hq import SamHq
 
 FAMILIES: dict[str, type[Family]] = {
     "sam": Sam,
     "sam2": Sam2,
     "sam2_video": Sam2,  # what the published sam2 and sam2.1 checkpoints call themselves
+    "sam_hq": SamHq,
+    "edgetam": EdgeTam,
+    "edgetam_video": EdgeTam,
+    "sam3_tracker": Sam3Tracker,
+    "sam3_video": Sam3Tracker,
 }
 
 
 def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
-    """The family of a checkpoint, a Hugging Face id or a folder, its weights in float32 on `device`.
+    """The family of a checkpoint, a Hugging Face id, a folder or one of Meta's files, its weights in float32 on
+    `device`.
 
-    Raises ValueError when there is no such checkpoint, its `model_type` is of no family here, or tensors are
-    missing from it.
+    Raises ValueError when there is no such checkpoint, it is of no family here, tensors are missing from it or left
+    over, it holds anything but tensors, or the packages its family needs are missing.
     """
+    if Path(checkpoint).suffix in meta.SUFFIXES and not Path(checkpoint).is_dir():
+        model: Any = meta.load(Path(checkpoint))
+        processing: dict[str, Any] = {}
+    else:
+        model, processing = _from_pretrained(checkpoint)
+    model.requires_grad_(False)
+    return FAMILIES[model.config.model_type](model.eval().to(device), processing)
+
+
+def _from_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
+    """The model of a Hugging Face id or folder, and its `preprocessor_config.json`."""
     try:
         config = AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint '{checkpoint}': no transformers model found there: {reason}") from None
+    supported = f"supported are {', '.join(FAMILIES)}, and Meta's files of {meta.SUPPORTED}"
     if config.model_type not in FAMILIES:
-        supported = ", ".join(FAMILIES)
-        raise ValueError(f"checkpoint '{checkpoint}' is a '{config.model_type}'; supported are {supported}")
+        raise ValueError(f"checkpoint '{checkpoint}' is a '{config.model_type}'; {supported}")
+    family = FAMILIES[config.model_type]
+    try:
+        with _quiet():
+            # Tensors of another shape are then in the report, beside the others that are wrong.
+            how: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+            loaded: Any = family.model_class.from_pretrained(checkpoint, dtype=torch.float32, **how)
+    except ImportError:
+        wanted = " ".join(family.requirements)
+        raise ValueError(f"checkpoint '{checkpoint}' needs more packages: pip install {wanted}") from None
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"checkpoint '{checkpoint}' cannot be read: {reason}; {supported}") from None
+    model, report = loaded
+    wrong = {
+        "missing": sorted(report["missing_keys"]),
+        "left over": sorted(report["unexpected_keys"]),
+        "of another shape": sorted(str(key[0]) for key in report["mismatched_keys"]),
+    }
+    if any(wrong.values()):
+        raise ValueError(f"checkpoint '{checkpoint}' has tensors {meta.listed(wrong)}; {supported}")
     try:
         processing, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
     except OSError:
         processing = {}  # a bare model: the usual normalisation
-    family = FAMILIES[config.model_type]
-    with _quiet():
-        loaded: Any = family.model_class.from_pretrained(checkpoint, output_loading_info=True, dtype=torch.float32)
-    model, report = loaded
-    wrong = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
-    if wrong:
-        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(f"checkpoint '{checkpoint}' has tensors missing or of another shape: {listed}")
-    model.requires_grad_(False)
-    return family(model.eval().to(device), processing)
+    return model, processing
 
 
 def save(family: Family, folder: Path) -> None:

@@ -12,9 +12,6 @@ from transformers import PreTrainedModel
 
 from model.prompts import PromptBatch
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class Family(ABC):
     """One kind of model. Below, (h, w) is an image's size, S the model's input size, p prompts, m masks a prompt.
@@ -24,11 +21,14 @@ class Family(ABC):
 
     name: ClassVar[str]
     model_class: ClassVar[type[PreTrainedModel]]
+    usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
+    usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    requirements: ClassVar[tuple[str, ...]] = ()  # what its models need besides requirements.txt
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         self.model = model
-        self.mean = tuple(processing.get("image_mean") or IMAGENET_MEAN)
-        self.std = tuple(processing.get("image_std") or IMAGENET_STD)
+        self.mean = tuple(processing.get("image_mean") or self.usual_mean)
+        self.std = tuple(processing.get("image_std") or self.usual_std)
         self.input_size = int(model.config.prompt_encoder_config.image_size)
         side = 4 * self.input_size // int(model.config.prompt_encoder_config.patch_size)
         self.low_res_size = (side, side)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import SamModel
+from transformers import PreTrainedModel, SamModel
 
 from model.families.family import Family
 
@@ -21,13 +21,14 @@ class Sam(Family):
     """
 
     name = "sam"
-    model_class = SamModel
+    model_class: ClassVar[type[PreTrainedModel]] = SamModel
+    processor: ClassVar[str] = "SamProcessor"
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
         return {
             "image_processor_type": "SamImageProcessor",
-            "processor_class": "SamProcessor",
+            "processor_class": self.processor,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
             "size": {"longest_edge": self.input_size},
@@ -76,8 +77,13 @@ class Sam(Family):
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask_output,
+            **self.more(features),
         )
         return logits[:, 0], scores[:, 0]
+
+    def more(self, features: tuple[Tensor, ...]) -> dict[str, Any]:
+        """What else the mask decoder takes."""
+        return {}
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = self.scaled_size(size)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Sam2Model
+from transformers import PreTrainedModel, Sam2Model
 
 from model.families.family import Family
 
@@ -20,13 +20,14 @@ class Sam2(Family):
     """
 
     name = "sam2"
-    model_class = Sam2Model
+    model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
+    processors: ClassVar[tuple[str, str]] = ("Sam2ImageProcessor", "Sam2Processor")
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
         return {
-            "image_processor_type": "Sam2ImageProcessor",
-            "processor_class": "Sam2Processor",
+            "image_processor_type": self.processors[0],
+            "processor_class": self.processors[1],
             "image_mean": list(self.mean),
             "image_std": list(self.std),
             "size": {"height": self.input_size, "width": self.input_size},
@@ -39,12 +40,7 @@ class Sam2(Family):
         return self.normalize(F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)[0])
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        levels = self.model.get_image_features(pixels, return_dict=True).fpn_hidden_states
-        levels[-1] = levels[-1] + self.model.no_memory_embedding
-        sizes = self.model.backbone_feature_sizes
-        return tuple(
-            level.permute(1, 2, 0).reshape(len(pixels), -1, *size) for level, size in zip(levels, sizes, strict=True)
-        )
+        return tuple(self.model.get_image_embeddings(pixels))
 
     def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
         return points * points.new_tensor([self.input_size / size[1], self.input_size / size[0]])

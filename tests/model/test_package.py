@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from model import package
+from model.families.sam_hq import SamHq
+from tests import checkpoints
 from tests.conftest import ROOT
 
 LOAD_AND_PREDICT = """
@@ -135,17 +140,74 @@ def test_what_cannot_be_packaged(sam_folder: Path, tmp_path: Path) -> None:
         package.save(other, tmp_path / "b")
     with pytest.raises(ValueError, match="unknown setting 'mask_encodings'"):
         package.save(sam_folder, tmp_path / "c", {"mask_encodings": "rle"})
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    from safetensors.torch import load_file, save_file
+    assert not any((tmp_path / name).exists() for name in "abc")
 
-    weights = load_file(sam_folder / "model.safetensors")
-    weights.pop("mask_decoder.iou_token.weight")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    (broken / "config.json").write_bytes((sam_folder / "config.json").read_bytes())
-    with pytest.raises(ValueError, match=r"tensors missing or of another shape: mask_decoder\.iou_token\.weight"):
-        package.save(broken, tmp_path / "d")
-    assert not any((tmp_path / name).exists() for name in "abcd")
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("harmed",)
+
+
+def without_a_token(weights: dict[str, Any], folder: Path) -> None:
+    del weights["mask_decoder.iou_token.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_one_more(weights: dict[str, Any], folder: Path) -> None:
+    weights["mask_decoder.more.weight"] = torch.zeros(3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def of_another_shape(weights: dict[str, Any], folder: Path) -> None:
+    weights["mask_decoder.iou_token.weight"] = torch.zeros(1, 3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_an_object(weights: dict[str, Any], folder: Path) -> None:
+    torch.save({**weights, "more": Harmful()}, folder / "pytorch_model.bin")
+
+
+def cut_short(weights: dict[str, Any], folder: Path) -> None:
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+
+
+BROKEN = [
+    (without_a_token, r"has tensors missing: mask_decoder\.iou_token\.weight; supported are sam, sam2"),
+    (with_one_more, r"has tensors left over: mask_decoder\.more\.weight; supported are sam, sam2"),
+    (of_another_shape, r"of another shape: mask_decoder\.iou_token\.weight; supported are sam, sam2"),
+    (with_an_object, "broken' cannot be read: .*; supported are sam, sam2"),
+    (cut_short, "broken' cannot be read: .*; supported are sam, sam2"),
+]
+
+
+@pytest.mark.parametrize(("broken", "said"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
+def test_a_broken_checkpoint_is_refused_and_leaves_nothing(
+    sam_folder: Path, tmp_path: Path, broken: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    broken(load_file(sam_folder / "model.safetensors"), folder)
+    (folder / "config.json").write_bytes((sam_folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=said):
+        package.save(folder, tmp_path / "out" / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_packages_that_a_family_needs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam"}))
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="needs more packages: pip install timm"):
+        package.save(tmp_path, tmp_path / "model")
+
+
+def test_a_models_requirements_are_the_familys_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoints.save_sam_hq(tmp_path)
+    monkeypatch.setattr(SamHq, "requirements", ("timm==1.0.31",))
+    saved = package.save(folder, tmp_path / "out" / "model")
+    pins = (saved / "requirements.txt").read_text().split()
+    assert "timm==1.0.31" in pins and "torch==2.13.0" in pins
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

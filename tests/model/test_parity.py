@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import Sam2Model, SamModel, SamProcessor
+from transformers import (
+    EdgeTamModel,
+    Sam2Model,
+    Sam3TrackerModel,
+    SamHQModel,
+    SamHQProcessor,
+    SamModel,
+    SamProcessor,
+)
 
 from model import families, images, package
 from model.images import ImageLimits
 from model.prompts import Prompt, read
 from model.segmenter import Segmenter
-from tests import pictures
+from tests import checkpoints, pictures
 
 SIZES = [(16, 12), (10, 300), (300, 10), (64, 64), (163, 240), (1100, 1500), (1301, 700)]
 MODES = ["L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"]
@@ -44,12 +53,11 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
 
 
 def sam_reference(
-    folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+    classes: tuple[Any, Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
 ) -> Reference:
     """(p, m, h, w) masks and (p, m) scores as a transformers user gets them."""
     # From the family's own preprocessor_config.json, so that this file is held to the same standard.
-    processor = SamProcessor.from_pretrained(folder)
-    model = SamModel.from_pretrained(folder).eval()
+    processor, model = (kind.from_pretrained(folder) for kind in classes)
     nested = {name: [value] for name, value in prompt.items()}
     inputs = processor(picture, **nested, return_tensors="pt")
     sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
@@ -60,15 +68,17 @@ def sam_reference(
 
 
 def sam2_reference(
-    folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+    classes: tuple[Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
 ) -> Reference:
-    """The same for SAM2, whose processor cannot be imported without torchvision: its steps, written out."""
-    model = Sam2Model.from_pretrained(folder).eval()
+    """The same for SAM2 and its kin, whose processors cannot be imported without torchvision: their steps, written
+    out."""
+    model = classes[0].from_pretrained(folder)
     side = model.config.prompt_encoder_config.image_size
     image = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None]
     height, width = image.shape[-2:]
     pixels = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    usual = ([0.5] * 3, [0.5] * 3) if classes[0] is Sam3TrackerModel else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in usual)
     scale = torch.tensor([side / width, side / height])
     inputs: dict[str, Any] = {}
     if "input_points" in prompt:
@@ -83,13 +93,20 @@ def sam2_reference(
     return masks.numpy(), out.iou_scores[0].numpy()
 
 
-REFERENCES = {"sam": sam_reference, "sam2": sam2_reference}
+REFERENCES = {
+    "sam": partial(sam_reference, (SamProcessor, SamModel)),
+    "sam_hq": partial(sam_reference, (SamHQProcessor, SamHQModel)),
+    "sam2": partial(sam2_reference, (Sam2Model,)),
+    "edgetam": partial(sam2_reference, (EdgeTamModel,)),
+    "sam3_tracker": partial(sam2_reference, (Sam3TrackerModel,)),
+}
 
 
-@pytest.fixture(scope="session", params=["sam", "sam2", "embedded"])
+@pytest.fixture(scope="session", params=["embedded", *checkpoints.SAVERS])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
     """A segmenter, the folder that transformers loads the same checkpoint from, and the reference for it."""
-    source = package.EMBEDDED if request.param == "embedded" else request.getfixturevalue(f"{request.param}_folder")
+    embedded = request.param == "embedded"
+    source = package.EMBEDDED if embedded else checkpoints.SAVERS[request.param](tmp_path_factory.mktemp("drawn"))
     segmenter = Segmenter.load(str(source), "cpu")
     folder = tmp_path_factory.mktemp("resaved")
     families.save(segmenter.family, folder)

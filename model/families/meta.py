@@ -1,0 +1,197 @@
+"""Meta's own checkpoint files (`sam_vit_b_01ec64.pth`, `sam2.1_hiera_tiny.pt` and their siblings) as transformers
+models: every tensor under its new name, none left over.
+
+The names and sizes are those of the repositories facebookresearch/segment-anything and facebookresearch/sam2.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Sam2Config, Sam2Model, SamConfig, SamModel
+
+SUFFIXES = (".pt", ".pth")
+NAMES = (
+    (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
+    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", "shared_image_embedding.positional_embedding"),
+    (r"\.point_embeddings\.", ".point_embed."),
+    (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
+    (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
+    (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),
+    (r"\.mask_downscaling\.4\.", ".mask_embed.layer_norm2."),
+    (r"\.mask_downscaling\.6\.", ".mask_embed.conv3."),
+    (r"\.output_upscaling\.0\.", ".upscale_conv1."),
+    (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
+    (r"\.output_upscaling\.3\.", ".upscale_conv2."),
+    (r"(_mlps\.\d+|_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"(_mlps\.\d+|_head)\.layers\.2\.", r"\1.proj_out."),
+    (r"(_mlps\.\d+|_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
+    (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
+)
+SAM_NAMES = (
+    (r"^image_encoder\.blocks\.", "vision_encoder.layers."),
+    (r"^image_encoder\.neck\.0\.", "vision_encoder.neck.conv1."),
+    (r"^image_encoder\.neck\.1\.", "vision_encoder.neck.layer_norm1."),
+    (r"^image_encoder\.neck\.2\.", "vision_encoder.neck.conv2."),
+    (r"^image_encoder\.neck\.3\.", "vision_encoder.neck.layer_norm2."),
+    (r"^image_encoder\.", "vision_encoder."),
+)
+SAM2_NAMES = (
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1."),
+    (r"\.mlp\.layers\.0\.", ".mlp.proj_in."),
+    (r"\.mlp\.layers\.1\.", ".mlp.proj_out."),
+    (r"\.out_proj\.", ".o_proj."),
+    (r"^no_mem_embed$", "no_memory_embedding"),
+)
+# What SAM2 needs only to follow things through a video.
+SAM2_VIDEO = re.compile(
+    r"memory_attention\.|memory_encoder\.|mask_downsample\.|obj_ptr_proj\.|obj_ptr_tpos_proj\."
+    r"|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
+)
+# By the channels of the first layer: layers, heads, layers with global attention.
+SAM_SIZES = {
+    768: (12, 12, (2, 5, 8, 11)),
+    1024: (24, 16, (5, 11, 17, 23)),
+    1280: (32, 16, (7, 15, 23, 31)),
+}
+# By the channels of the first layer and the number of blocks: blocks a stage, heads of the first stage, blocks with
+# global attention, window of each stage, side of the background position embedding.
+SAM2_SIZES = {
+    (96, 12): ((1, 2, 7, 2), 1, (5, 7, 9), (8, 4, 14, 7), 7),
+    (96, 16): ((1, 2, 11, 2), 1, (7, 10, 13), (8, 4, 14, 7), 7),
+    (112, 24): ((2, 3, 16, 3), 2, (12, 16, 20), (8, 4, 14, 7), 14),
+    (144, 48): ((2, 6, 36, 4), 2, (23, 33, 43), (8, 4, 16, 8), 7),
+}
+SUPPORTED = "SAM vit_b, vit_l, vit_h and SAM 2 and 2.1 hiera tiny, small, base-plus, large"
+
+
+def load(path: Path) -> PreTrainedModel:
+    """The transformers model, float32 on the CPU, of one of Meta's files.
+
+    Raises ValueError for a file that is none, that holds anything but tensors, or whose tensors are not all those of
+    one of the supported sizes.
+    """
+    tensors = read(path)
+    found = size_of(tensors)
+    if found is None:
+        raise ValueError(f"checkpoint '{path}' is not one of Meta's; supported are {SUPPORTED}")
+    kind, config = found
+    with torch.device("meta"):
+        model = kind(config)
+    state = renamed(tensors, kind)
+    wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    wrong = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "left over": sorted(state.keys() - wanted.keys()),
+        "of another shape": sorted(
+            name for name in state if tuple(state[name].shape) != wanted.get(name, state[name].shape)
+        ),
+    }
+    if any(wrong.values()):
+        raise ValueError(f"checkpoint '{path}' has tensors {listed(wrong)}; supported are {SUPPORTED}")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    return model
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by Meta's names, without running any code that the file may hold. Raises ValueError."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"a pickled object ({found[1]})" if found else "something that is not a tensor"
+        raise ValueError(f"checkpoint '{path}' holds {what}, which could run code; only tensors are read") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or "it is cut short").splitlines()[0]
+        raise ValueError(f"checkpoint '{path}' is not a PyTorch file: {reason}") from None
+    tensors = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"checkpoint '{path}' is not a table of tensors by name; supported are {SUPPORTED}")
+    return tensors
+
+
+def size_of(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | None:
+    """The model class and config that tensors by Meta's names belong to; None if to none of them."""
+    if (patch := tensors.get("image_encoder.trunk.patch_embed.proj.weight")) is not None:
+        depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
+        sam2_size = SAM2_SIZES.get((patch.shape[0], depth))
+        return sam2_size and (Sam2Model, sam2_config(patch.shape[0], *sam2_size))
+    if (patch := tensors.get("image_encoder.patch_embed.proj.weight")) is not None:
+        sam_size = SAM_SIZES.get(patch.shape[0])
+        return sam_size and (SamModel, sam_config(patch.shape[0], *sam_size))
+    return None
+
+
+def sam_config(channels: int, layers: int, heads: int, global_layers: tuple[int, ...]) -> SamConfig:
+    return SamConfig(
+        vision_config={
+            "hidden_size": channels,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "global_attn_indexes": list(global_layers),
+        }
+    )
+
+
+def sam2_config(
+    channels: int,
+    blocks: tuple[int, ...],
+    heads: int,
+    global_blocks: tuple[int, ...],
+    windows: tuple[int, ...],
+    background: int,
+) -> Sam2Config:
+    stages = [channels * 2**stage for stage in range(4)]
+    return Sam2Config(
+        vision_config={
+            "model_type": "sam2_vision_model",
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": channels,
+                "num_attention_heads": heads,
+                "blocks_per_stage": list(blocks),
+                "embed_dim_per_stage": stages,
+                "num_attention_heads_per_stage": [heads * 2**stage for stage in range(4)],
+                "global_attention_blocks": list(global_blocks),
+                "window_size_per_stage": list(windows),
+                "window_positional_embedding_background_size": [background, background],
+            },
+            "backbone_channel_list": stages[::-1],
+        }
+    )
+
+
+def renamed(tensors: dict[str, Tensor], kind: type[PreTrainedModel]) -> dict[str, Tensor]:
+    """Tensors by Meta's names to tensors by transformers' names; those for video alone are left out."""
+    own = SAM2_NAMES if kind is Sam2Model else SAM_NAMES
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if kind is Sam2Model and SAM2_VIDEO.match(name):
+            continue
+        for pattern, replacement in (*NAMES, *own):
+            name = re.sub(pattern, replacement, name)
+        state[name] = tensor
+    if (positions := state.get("shared_image_embedding.positional_embedding")) is not None:
+        state["prompt_encoder.shared_embedding.positional_embedding"] = positions.clone()
+    if kind is Sam2Model:  # one table of four rows there
+        rows = [name for i in range(4) if (name := f"prompt_encoder.point_embed.{i}.weight") in state]
+        if rows:
+            state["prompt_encoder.point_embed.weight"] = torch.cat([state.pop(name) for name in rows])
+    return state
+
+
+def listed(wrong: dict[str, list[str]]) -> str:
+    """What is wrong with which tensors, in words: the first five of each kind."""
+    parts = []
+    for what, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            parts.append(f"{what}: {', '.join(names[:5])}{more}")
+    return "; ".join(parts)

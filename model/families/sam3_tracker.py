@@ -1,0 +1,16 @@
+"""SAM 3's tracker (2025) as an image model: SAM2's decoder on a plain vision transformer of 1008 x 1008 pixels."""
+
+from __future__ import annotations
+
+from transformers import Sam3TrackerModel
+
+from model.families.sam2 import Sam2
+
+
+class Sam3Tracker(Sam2):
+    """`facebook/sam3`; of a whole video checkpoint the tracker and the vision encoder are read."""
+
+    name = "sam3_tracker"
+    model_class = Sam3TrackerModel
+    processors = ("Sam3ImageProcessor", "Sam3TrackerProcessor")
+    usual_mean = usual_std = (0.5, 0.5, 0.5)

@@ -1,0 +1,130 @@
+"""Meta's checkpoint files, held against models that Meta's own code builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model import package
+from model.families import meta
+from model.prompts import Prompt
+from model.segmenter import Segmenter
+from tests.conftest import ROOT
+from tests.model import metas_own
+from tests.model.metas_own import SAM, SAM2, SMALL_SAM
+
+SMALL = {32: (*SMALL_SAM[1:3], tuple(SMALL_SAM[3]))}
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("meta") / "names.json"
+    metas_own.run("names", path)
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("size", [*SAM, *SAM2])
+def test_every_tensor_of_every_size_has_its_place(sizes: dict[str, Any], size: str) -> None:
+    shapes = sizes[size]["tensors"]
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    found = meta.size_of(tensors)
+    assert found is not None
+    kind, config = found
+    with torch.device("meta"):
+        model: Any = kind(config)
+    state = meta.renamed(tensors, kind)
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+    video = {name for name in shapes if size in SAM2 and meta.SAM2_VIDEO.match(name)}
+    # The point embeddings are one tensor instead of four there, and the positional embedding stands in it twice.
+    assert len(state) == len(shapes) - len(video) - (3 if size in SAM2 else 0) + 1
+    encoder = model.vision_encoder
+    blocks = encoder.backbone.blocks if size in SAM2 else encoder.layers
+    assert [[block.attn.num_attention_heads, block.window_size] for block in blocks] == sizes[size]["blocks"]
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam2"])
+def test_answers_are_those_of_metas_own_code(kind: str, metas_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta, "SAM_SIZES", SMALL)
+    segmenter = Segmenter.load(str(metas_files / f"{kind}.pth"), "cpu")
+    theirs = np.load(metas_files / f"{kind}.npz")
+    (embedding,) = segmenter.embed([theirs["image"]])
+    prompt = Prompt(points=theirs["click"], labels=np.array([1]))
+    for multimask in (True, False):
+        (found,) = segmenter.segment(embedding, [prompt], multimask)
+        expected = theirs[f"logits {multimask}"]
+        assert np.ptp(expected) > 0.02  # says something
+        assert np.abs(found.logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()
+        assert found.scores == pytest.approx(theirs[f"scores {multimask}"], abs=1e-4)
+
+
+def test_it_is_packaged_like_any_other(metas_files: Path, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", metas_files / "sam2.pth", "--output", tmp_path / "m", "--no-log"]
+    done = subprocess.run(
+        [sys.executable, "-m", "model.package", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    described = (tmp_path / "m" / "MLmodel").read_text()
+    assert "base_model: sam2.pth" in described and "family: sam2" in described
+    assert Segmenter.load(str(tmp_path / "m" / "artifacts" / "checkpoint"), "cpu").family.name == "sam2"
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("harmed",)
+
+
+def missing(state: dict[str, Any]) -> Any:
+    return {name: tensor for name, tensor in state.items() if "iou_token" not in name}
+
+
+REFUSED = [
+    (missing, "has tensors missing: mask_decoder.iou_token.weight; supported are SAM vit_b, vit_l, vit_h and SAM 2"),
+    (
+        lambda state: {**state, "mask_decoder.hf_token.weight": torch.zeros(1)},
+        "left over: mask_decoder.hf_token.weight",
+    ),
+    (
+        lambda state: {**state, "mask_decoder.iou_token.weight": torch.zeros(1, 7)},
+        "of another shape: mask_decoder.iou_token.weight",
+    ),
+    (lambda state: {"epoch": 3, "model": {**state, "more": Harmful()}}, "holds a pickled object"),
+    (lambda state: [1, 2], "is not a table of tensors by name"),
+    (lambda state: {"layer1.weight": torch.zeros(1)}, "is not one of Meta's; supported are SAM vit_b"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), REFUSED, ids=[said[:30] for _, said in REFUSED])
+def test_other_files_are_refused(
+    metas_files: Path, tmp_path: Path, change: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta, "SAM_SIZES", SMALL)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "checkpoint.pth"
+    torch.save(change(torch.load(metas_files / "sam.pth")), file)
+    with pytest.raises(ValueError) as caught:
+        package.save(file, tmp_path / "out" / "model")
+    assert said in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pth"]
+
+
+def test_what_is_no_file_of_pytorch_is_refused(tmp_path: Path) -> None:
+    for content in (b"", b"hello", b"PK\x03\x04" + bytes(100)):
+        (tmp_path / "a.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.pt' (is not a PyTorch file|holds)"):
+            package.save(tmp_path / "a.pt", tmp_path / "model")
+    with pytest.raises(ValueError, match="No such file"):
+        package.save(tmp_path / "none.pt", tmp_path / "model")
