@@ -42,6 +42,6 @@ build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-t
 
 .venv/test: requirements-test.txt requirements-reference.txt .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation -r requirements-reference.txt
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--no-build-isolation --target .venv/reference -r requirements-reference.txt
 	touch $@

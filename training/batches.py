@@ -33,11 +33,13 @@ class Batch(NamedTuple):
 
 class Batches(Dataset[Batch]):
     """Batch number `step`: for `windowed` steps windows of half the side, twice `images` of them, afterwards `images`
-    at the full side."""
+    at the full side; `stretched`: the image fills the square, instead of being padded to it."""
 
-    def __init__(self, cache: SceneCache, seed: int, images: int, masks: int, side: int, windowed: int) -> None:
+    def __init__(
+        self, cache: SceneCache, seed: int, images: int, masks: int, side: int, windowed: int, stretched: bool = False
+    ) -> None:
         self.cache, self.seed, self.images, self.masks = cache, seed, images, masks
-        self.side, self.windowed = side, windowed
+        self.side, self.windowed, self.stretched = side, windowed, stretched
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -45,7 +47,8 @@ class Batches(Dataset[Batch]):
         side = self.side if whole else self.side // 2
         samples = [self.sample(rng, side, whole) for _ in range(self.images * (1 if whole else 2))]
         free = 1 if whole else self.side // 8 - side // 8 + 1
-        corner = rng.integers(0, free, 2)
+        # Even, so that a window of SAM 2's first stage, two cells wide, begins where it does in the whole.
+        corner = rng.integers(0, (free + 1) // 2, 2) * 2
         images, sizes, masks, boxes = (np.stack(field) for field in zip(*samples, strict=True))
         return Batch(images, sizes, masks, boxes, corner)
 
@@ -53,7 +56,7 @@ class Batches(Dataset[Batch]):
         """One image with its masks and boxes, as in `Batch`; scenes in which nothing large enough shows are passed."""
         while True:
             scene = self.cache[int(rng.integers(self.cache.count))]
-            image, labels = cropped(rng, scene.image, scene.labels, side, 0.6 if whole else 0.3)
+            image, labels = cropped(rng, scene.image, scene.labels, side, 0.6 if whole else 0.3, self.stretched)
             smallest = SMALLEST_AREA if whole else SMALLEST_AREA * 0.6
             masks = chosen(rng, labels, scene.owners, self.masks, smallest)
             if masks is not None:
@@ -74,8 +77,8 @@ def bounds(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
-def cropped(rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float) -> tuple[Bytes, Bytes]:
-    """The scene, or with probability 1 - `keep` a part of it, turned or mirrored, its longest edge now `side`."""
+def cropped(rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float, stretched: bool) -> tuple[Bytes, Bytes]:
+    """The scene, or with probability 1 - `keep` a part of it, turned or mirrored, its longest edge (or both) `side`."""
     if rng.random() > keep:
         longest = rng.uniform(0.35, 0.9) * max(labels.shape)
         shape = np.array([longest, longest / rng.choice([1.0, 4 / 3, 3 / 2, 16 / 9])])
@@ -85,6 +88,7 @@ def cropped(rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float) -> tu
         image, labels = (field[top : top + height, left : left + width] for field in (image, labels))
     scale = side / max(labels.shape)
     size = (max(8, round(labels.shape[1] * scale)), max(8, round(labels.shape[0] * scale)))
+    size = (side, side) if stretched else size
     if size != labels.shape[::-1]:
         image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
         labels = np.asarray(Image.fromarray(np.ascontiguousarray(labels)).resize(size, Image.Resampling.NEAREST))

@@ -1,76 +1,116 @@
-"""A small SAM: its configuration, its first weights, and its forward pass with every mask at once."""
+"""What training asks of a model: its first weights, and a forward pass with every mask at once."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    SamConfig,
-    SamMaskDecoderConfig,
-    SamModel,
-    SamPromptEncoderConfig,
-    SamVisionConfig,
-)
-from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from model import families
 
 IMAGE_SIZE = 256
 PATCH_SIZE = 8
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
+Features = tuple[Tensor, ...]  # each (images, channels, height, width), the embedding last
 
 
-def sam_config(
-    hidden_size: int = 160,
-    layers: int = 8,
-    heads: int = 5,
-    width: int = 128,
-    global_layers: tuple[int, ...] = (3, 7),
-    image_size: int = IMAGE_SIZE,
-) -> SamConfig:
-    """The architecture; `width` is the embedding's, prompt encoder's and decoder's channel count."""
-    vision = SamVisionConfig(
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        image_size=image_size,
-        patch_size=PATCH_SIZE,
-        window_size=8,
-        global_attn_indexes=list(global_layers),
-        mlp_ratio=4.0,
-        output_channels=width,
-        num_pos_feats=width // 2,
-        use_rel_pos=USE_REL_POS,
-        initializer_range=0.02,
-    )
-    prompt = SamPromptEncoderConfig(hidden_size=width, image_size=image_size, patch_size=PATCH_SIZE)
-    decoder = SamMaskDecoderConfig(
-        hidden_size=width, mlp_dim=4 * width, num_attention_heads=4, iou_head_hidden_dim=width
-    )
-    return SamConfig(
-        vision_config=vision.to_dict(),
-        prompt_encoder_config=prompt.to_dict(),
-        mask_decoder_config=decoder.to_dict(),
-    )
+class Network(nn.Module, ABC):
+    """A model embedding and decoding with gradients, on the whole input or on a square window of it.
+
+    Windowed training looks at a part of the embedding grid only (`corner`: its first row and column, in grid cells),
+    with the positions the part has in the whole; so a quarter of the input costs less than a quarter of the time and
+    everything learnt stays valid for the whole.
+    """
+
+    stretched: ClassVar[bool]  # whether images fill the square input, or are padded to it
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @staticmethod
+    @abstractmethod
+    def config() -> PreTrainedConfig:
+        """The architecture of the embedded checkpoint."""
+
+    @classmethod
+    @abstractmethod
+    def new(cls, config: Any, seed: int) -> Network:
+        """A model with weights drawn for training."""
+
+    @abstractmethod
+    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
+        """(images, 3, side, side) normalised pixels to what `decode` takes."""
+
+    @abstractmethod
+    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
+        """(prompts, width, grid, grid) to (prompts, width / 8, 4 grid, 4 grid) features."""
+
+    def positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        """The positional embedding (1, width, grid, grid) of a window."""
+        row, column = corner
+        whole = self.model.get_image_wide_positional_embeddings()
+        return whole[:, :, row : row + grid, column : column + grid]
+
+    def tokens(self, points: Tensor, labels: Tensor, boxes: Tensor | None) -> Tensor:
+        """Points (prompts, n, 2) with labels (prompts, n), and boxes (prompts, 4), as (prompts, tokens, width)."""
+        encoder = self.model.prompt_encoder
+        found = encoder._embed_points(points[:, None].float(), labels[:, None], pad=boxes is None)[:, 0]
+        return found if boxes is None else torch.cat([found, encoder._embed_boxes(boxes[:, None])[:, 0]], dim=1)
+
+    def decode(
+        self, features: Features, positions: Tensor, sparse: Tensor, mask_inputs: Tensor, has_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Every mask of every prompt: logits (prompts, 4, side, side) and predicted IoU (prompts, 4); mask 0 is the
+        single mask, masks 1 to 3 the alternatives.
+
+        `sparse` (prompts, tokens, width), prompts ordered by image; `mask_inputs` (prompts, 1, side, side) logits,
+        used where `has_mask` (prompts,) is true.
+        """
+        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        *fine, embeddings = features
+        prompts, repeat = sparse.shape[0], sparse.shape[0] // embeddings.shape[0]
+        dense = torch.where(
+            has_mask[:, None, None, None],
+            encoder.mask_embed(mask_inputs),
+            encoder.no_mask_embed.weight[:, :, None, None],
+        )
+        image = embeddings.repeat_interleave(repeat, 0) + dense
+        own = torch.cat([token.weight for token in self.own_tokens()])
+        tokens = torch.cat([own.expand(prompts, -1, -1), sparse], dim=1)[:, None]
+        tokens, image_tokens = decoder.transformer(
+            point_embeddings=tokens,
+            image_embeddings=image,
+            image_positional_embeddings=positions.expand(prompts, -1, -1, -1),
+            attention_similarity=None,
+        )
+        tokens = tokens[:, 0, len(self.own_tokens()) - 2 :]  # the score's and the masks'
+        upscaled = self.upscaled(
+            image_tokens.transpose(2, 3).reshape(image.shape),
+            tuple(part.repeat_interleave(repeat, 0) for part in fine),
+        )
+        heads = [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        logits = torch.einsum("pmc,pchw->pmhw", torch.stack(heads, dim=1), upscaled)
+        return logits.float(), decoder.iou_prediction_head(tokens[:, 0]).float()
+
+    def own_tokens(self) -> list[nn.Embedding]:
+        """The decoder's own tokens, the score's and the masks' last."""
+        return [self.model.mask_decoder.iou_token, self.model.mask_decoder.mask_tokens]
 
 
-USE_REL_POS = False
-
-
-def new_model(config: SamConfig, seed: int) -> SamModel:
-    """A model with weights drawn for training; transformers' own first weights are all but zero."""
+def draw(model: PreTrainedModel, seed: int, depth: int) -> None:
+    """Draws all but the position weights; transformers' own first weights are all but zero. `depth`: layers of the
+    encoder, whose residual branches start the smaller the more there are."""
     torch.manual_seed(seed)
-    config._attn_implementation = "sdpa"
-    model = SamModel(config)
-    depth = len(model.vision_encoder.layers)
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear):
                 std = module.in_features**-0.5
-                if name.endswith(("attn.proj", "mlp.lin2")):
+                if name.endswith(("attn.proj", "mlp.lin2")) or ("backbone" in name and name.endswith("mlp.proj_out")):
                     std /= math.sqrt(2 * depth)
                 nn.init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
                 if module.bias is not None:
@@ -88,17 +128,12 @@ def new_model(config: SamConfig, seed: int) -> SamModel:
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
-        for name, module in model.mask_decoder.named_modules():
+        decoder: Any = model.mask_decoder
+        for name, module in decoder.named_modules():
             if ("_token_to_image" in name and hasattr(module, "k_proj")) or name.endswith("image_to_token"):
                 # Queries and keys projected alike: from the first step a click attends to the place it stands on.
                 module.q_proj.weight.mul_(1.5)
                 module.k_proj.weight.copy_(module.q_proj.weight)
-        model.shared_image_embedding.positional_embedding.normal_()
-        position: Any = model.vision_encoder.pos_embed
-        position.copy_(waves(position.shape[1], position.shape[3]) * 0.5)
-    model.prompt_encoder.shared_embedding.positional_embedding = model.shared_image_embedding.positional_embedding
-    model.shared_image_embedding.positional_embedding.requires_grad_(False)
-    return model
 
 
 def waves(grid: int, channels: int) -> Tensor:
@@ -123,81 +158,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
         return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1) @ value
 
 
-class Segmenter(nn.Module):
-    """Embeds and decodes with gradients, on the whole input or on a square window of it.
-
-    Windowed training looks at a part of the embedding grid only (`corner`: its first row and column, in grid cells),
-    with the positions the part has in the whole; so a quarter of the input costs less than a quarter of the time and
-    everything learnt stays valid for the whole.
-    """
-
-    def __init__(self, model: SamModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
-        """(batch, 3, side, side) normalised pixels to (batch, width, side / 8, side / 8) embeddings."""
-        encoder: Any = self.model.vision_encoder
-        grid, (row, column) = pixels.shape[-1] // PATCH_SIZE, corner
-        hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1)
-        hidden = hidden + encoder.pos_embed[:, row : row + grid, column : column + grid]
-        for layer in encoder.layers:
-            hidden = layer(hidden)
-        return encoder.neck(hidden)
-
-    def positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
-        """The positional embedding (1, width, grid, grid) of a window."""
-        row, column = corner
-        whole = self.model.get_image_wide_positional_embeddings()
-        return whole[:, :, row : row + grid, column : column + grid]
-
-    def decode(
-        self, embeddings: Tensor, positions: Tensor, sparse: Tensor, mask_inputs: Tensor, has_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Every mask of every prompt: logits (prompts, 4, side, side) and predicted IoU (prompts, 4); mask 0 is the
-        single mask, masks 1 to 3 the alternatives.
-
-        `embeddings` (images, width, grid, grid); `sparse` (prompts, tokens, width), prompts ordered by image;
-        `mask_inputs` (prompts, 1, side, side) logits, used where `has_mask` (prompts,) is true.
-        """
-        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        prompts, repeat = sparse.shape[0], sparse.shape[0] // embeddings.shape[0]
-        dense = torch.where(
-            has_mask[:, None, None, None],
-            encoder.mask_embed(mask_inputs),
-            encoder.no_mask_embed.weight[:, :, None, None],
-        )
-        image = embeddings.repeat_interleave(repeat, 0) + dense
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = torch.cat([own.expand(prompts, -1, -1), sparse], dim=1)[:, None]
-        tokens, image_tokens = decoder.transformer(
-            point_embeddings=tokens,
-            image_embeddings=image,
-            image_positional_embeddings=positions.expand(prompts, -1, -1, -1),
-            attention_similarity=None,
-        )
-        features = image_tokens.transpose(2, 3).reshape(image.shape)
-        features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(features)))
-        features = decoder.activation(decoder.upscale_conv2(features))
-        heads = [mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-        logits = torch.einsum("pmc,pchw->pmhw", torch.stack(heads, dim=1), features)
-        return logits.float(), decoder.iou_prediction_head(tokens[:, 0, 0]).float()
-
-
-def export(model: SamModel, folder: Path) -> None:
+def export(model: Any, folder: Path) -> None:
     """Write the checkpoint as `from_pretrained` reads it; every file appears whole or not at all."""
     part = folder.with_name(folder.name + ".part")
-    model.save_pretrained(part)
-    config: Any = model.config
-    size = config.vision_config.image_size
-    SamImageProcessorPil(
-        size={"longest_edge": size},
-        pad_size={"height": size, "width": size},
-        mask_size={"longest_edge": size // 2},
-        mask_pad_size={"height": size // 2, "width": size // 2},
-        image_mean=list(PIXEL_MEAN),
-        image_std=list(PIXEL_STD),
-    ).save_pretrained(part)
+    part.mkdir(parents=True, exist_ok=True)
+    families.save(families.FAMILIES[model.config.model_type](model, {}), part)
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():
         file.replace(folder / file.name)

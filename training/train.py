@@ -1,4 +1,4 @@
-"""Train the embedded checkpoint: `python -m training.train --output checkpoints/sam-tiny`.
+"""Train an embedded checkpoint: `python -m training.train --family sam2 --output checkpoints/sam2-tiny`.
 
 Stop it whenever you like; the same command goes on from the last state, with the same result.
 """
@@ -19,15 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import SamConfig, SamModel
 
 from training import losses, network, prompts
 from training.batches import Batch, Batches
 from training.cache import SceneCache
 from training.muon import Muon
+from training.network import Network
+from training.sam import Sam
+from training.sam2 import Sam2
 
 COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
 ATTENTION = "scaled_dot_product_attention"
+FAMILIES: dict[str, type[Network]] = {"sam": Sam, "sam2": Sam2}
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -50,19 +55,25 @@ class Plan:
 class Trainer:
     """The model, its average, its optimizers and the step they have reached."""
 
-    def __init__(self, plan: Plan, config: SamConfig, device: str, compiled: bool, bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        family: type[Network],
+        config: Any,
+        device: str,
+        compiled: bool,
+        bfloat16: bool = False,
+    ) -> None:
         self.plan, self.device, self.step, self.bfloat16 = plan, device, 0, bfloat16
-        self.model: Any = network.new_model(config, plan.seed).train()
-        self.average: Any = network.new_model(config, plan.seed).eval().requires_grad_(False)
-        self.model.to(device)
-        self.average.to(device)
-        self.segmenter = network.Segmenter(self.model)
-        self.embed = torch.compile(self.segmenter.embed) if compiled else self.segmenter.embed
-        self.decode = torch.compile(self.segmenter.decode) if compiled else self.segmenter.decode
+        self.network = family.new(config, plan.seed).train().to(device)
+        self.model: Any = self.network.model
+        self.average: Any = family.new(config, plan.seed).model.eval().requires_grad_(False).to(device)
+        self.embed = torch.compile(self.network.embed) if compiled else self.network.embed
+        self.decode = torch.compile(self.network.decode) if compiled else self.network.decode
         matrices: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
-            inner = ".layers." in name and weight.ndim == 2 and "rel_pos" not in name
+            inner = (".layers." in name or ".blocks." in name) and weight.ndim == 2 and "rel_pos" not in name
             if weight.requires_grad:
                 (matrices if inner else others).append(weight)
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -106,16 +117,17 @@ class Trainer:
         corner = (int(batch.corner[0]), int(batch.corner[1]))
         side, per_image = images.shape[1], masks.shape[1]
         targets = masks.flatten(0, 1).float() / 255
-        embeddings = self.embed(normalised(images, torch.as_tensor(batch.sizes).to(self.device)), corner)
-        positions = self.segmenter.positions(side // network.PATCH_SIZE, corner)
+        features = self.embed(normalised(images, torch.as_tensor(batch.sizes).to(self.device)), corner)
+        positions = self.network.positions(side // network.PATCH_SIZE, corner)
         clicked = (torch.arange(len(targets), device=self.device) % per_image) < per_image // 2
         shift = torch.tensor([corner[1], corner[0]], device=self.device) * float(network.PATCH_SIZE)
+        # Clicks and boxes are different numbers of tokens, so they are decoded one kind after the other.
+        kinds = [clicked.nonzero()[:, 0], (~clicked).nonzero()[:, 0]]
+        in_order = torch.cat(kinds).argsort()
 
         boxed = prompts.shaken(boxes.flatten(0, 1), generator) + shift.repeat(2)
         cells, labels = prompts.first_clicks(targets, generator)
         points, labels = (2 * cells + shift)[:, None], labels[:, None]
-        encoder = self.model.prompt_encoder
-        corners = encoder._embed_boxes(boxed[:, None])[:, 0]
         logits = torch.zeros_like(targets)[:, None]
         has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
         rounds = 3 if self.step % 3 == 2 else 2
@@ -128,10 +140,13 @@ class Trainer:
                 points = torch.cat([points, (2 * cells + shift)[:, None]], dim=1)
                 labels = torch.cat([labels, label[:, None]], dim=1)
                 has_mask = (torch.rand(len(targets), generator=generator) < 0.7).to(self.device)
-            padded = encoder._embed_points(points[:, None].float(), labels[:, None], pad=True)[:, 0]
-            with_box = torch.cat([padded[:, 1:-1], corners], dim=1)
-            sparse = torch.where(clicked[:, None, None], padded, with_box)
-            masks_found, scores = self.decode(embeddings, positions, sparse, logits, has_mask)
+            found = []
+            for kind, first, box in zip(kinds, (0, 1), (None, boxed), strict=True):
+                if len(kind):
+                    box = None if box is None else box[kind]
+                    sparse = self.network.tokens(points[kind, first:], labels[kind, first:], box)
+                    found.append(self.decode(features, positions, sparse, logits[kind], has_mask[kind]))
+            masks_found, scores = (torch.cat(parts)[in_order] for parts in zip(*found, strict=True))
             loss, true = losses.decoding_loss(masks_found, scores, targets, balance)
             total = total + loss
             best = scores[:, 1:].argmax(1, keepdim=True) + 1
@@ -149,11 +164,12 @@ class Trainer:
     def start_from(self, folder: Path) -> None:
         """Takes the weights of a checkpoint instead of drawn ones."""
         for model in (self.model, self.average):
-            model.load_state_dict(SamModel.from_pretrained(folder).state_dict())
+            model.load_state_dict(type(model).from_pretrained(folder).state_dict())
 
     def save(self, path: Path) -> None:
         state = {
             "plan": self.plan.__dict__,
+            "family": self.model.config.model_type,
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -165,8 +181,8 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device)
-        if state["plan"] != self.plan.__dict__:
-            raise SystemExit(f"{path} belongs to another plan: {state['plan']}")
+        if (state["plan"], state["family"]) != (self.plan.__dict__, self.model.config.model_type):
+            raise SystemExit(f"{path} belongs to another plan: {state['family']}, {state['plan']}")
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -176,8 +192,8 @@ class Trainer:
 
 def normalised(images: Tensor, sizes: Tensor) -> Tensor:
     """(images, side, side, 3) uint8 to (images, 3, side, side) float32, zero outside `sizes` (images, 2)."""
-    mean = torch.tensor(network.PIXEL_MEAN, device=images.device)
-    std = torch.tensor(network.PIXEL_STD, device=images.device)
+    mean = torch.tensor(PIXEL_MEAN, device=images.device)
+    std = torch.tensor(PIXEL_STD, device=images.device)
     pixels = (images / 255.0 - mean) / std
     line = torch.arange(images.shape[1], device=images.device)
     inside = (line[None, :, None] < sizes[:, 0, None, None]) & (line[None, None, :] < sizes[:, 1, None, None])
@@ -186,6 +202,7 @@ def normalised(images: Tensor, sizes: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", choices=FAMILIES, default="sam")
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder of drawn scenes and of the state")
     parser.add_argument("--start", type=Path, help="folder of a checkpoint to train on, instead of drawn weights")
@@ -203,13 +220,14 @@ def main() -> None:
 
     cache = SceneCache(args.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(args.drawers)
-    trainer = Trainer(plan, network.sam_config(), args.device, not args.eager, args.bfloat16)
-    state, log = args.cache / "state.pt", args.cache / "training-log.csv"
+    family = FAMILIES[args.family]
+    trainer = Trainer(plan, family, family.config(), args.device, not args.eager, args.bfloat16)
+    state, log = args.cache / f"{args.family}.pt", args.cache / f"{args.family}.csv"
     if state.exists():
         trainer.load(state)
     elif args.start:
         trainer.start_from(args.start)
-    batches = Batches(cache, plan.seed, plan.images, plan.masks, network.IMAGE_SIZE, plan.windowed)
+    batches = Batches(cache, plan.seed, plan.images, plan.masks, network.IMAGE_SIZE, plan.windowed, family.stretched)
     loader = DataLoader(batches, batch_size=None, sampler=range(trainer.step, plan.steps), num_workers=args.workers)
     began = time.monotonic()
     for batch in (bar := tqdm(loader, initial=trainer.step, total=plan.steps, mininterval=5)):

@@ -127,6 +127,7 @@ def answers(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(sys.prefix) / "reference"))
     for absent in ABSENT:
         sys.modules[absent] = MagicMock()
     if sys.argv[1] == "names":

@@ -1,0 +1,82 @@
+"""A small SAM: its architecture, its first weights, its forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
+
+from training.network import IMAGE_SIZE, PATCH_SIZE, Features, Network, draw, waves
+
+
+class Sam(Network):
+    stretched = False
+
+    @staticmethod
+    def config(
+        hidden_size: int = 160,
+        layers: int = 8,
+        heads: int = 5,
+        width: int = 128,
+        global_layers: tuple[int, ...] = (3, 7),
+        image_size: int = IMAGE_SIZE,
+    ) -> SamConfig:
+        """`width` is the embedding's, prompt encoder's and decoder's channel count."""
+        vision = SamVisionConfig(
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            image_size=image_size,
+            patch_size=PATCH_SIZE,
+            window_size=8,
+            global_attn_indexes=list(global_layers),
+            mlp_ratio=4.0,
+            output_channels=width,
+            num_pos_feats=width // 2,
+            use_rel_pos=False,
+            initializer_range=0.02,
+        )
+        prompt = SamPromptEncoderConfig(hidden_size=width, image_size=image_size, patch_size=PATCH_SIZE)
+        decoder = SamMaskDecoderConfig(
+            hidden_size=width, mlp_dim=4 * width, num_attention_heads=4, iou_head_hidden_dim=width
+        )
+        return SamConfig(
+            vision_config=vision.to_dict(),
+            prompt_encoder_config=prompt.to_dict(),
+            mask_decoder_config=decoder.to_dict(),
+        )
+
+    @classmethod
+    def new(cls, config: Any, seed: int) -> Sam:
+        config._attn_implementation = "sdpa"
+        model: Any = SamModel(config)
+        draw(model, seed, len(model.vision_encoder.layers))
+        positions, shared = model.vision_encoder.pos_embed, model.shared_image_embedding
+        with torch.no_grad():
+            shared.positional_embedding.normal_()
+            positions.copy_(waves(positions.shape[1], positions.shape[3]) * 0.5)
+        model.prompt_encoder.shared_embedding.positional_embedding = shared.positional_embedding
+        shared.positional_embedding.requires_grad_(False)
+        return cls(model)
+
+    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
+        encoder = self.model.vision_encoder
+        grid, (row, column) = pixels.shape[-1] // PATCH_SIZE, corner
+        hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1)
+        hidden = hidden + encoder.pos_embed[:, row : row + grid, column : column + grid]
+        for layer in encoder.layers:
+            hidden = layer(hidden)
+        return (encoder.neck(hidden),)
+
+    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
+        decoder = self.model.mask_decoder
+        features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding)))
+        return decoder.activation(decoder.upscale_conv2(features))

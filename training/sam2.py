@@ -1,0 +1,104 @@
+"""A small SAM 2: its architecture, its first weights, its forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Sam2Config, Sam2Model
+
+from training.network import IMAGE_SIZE, PATCH_SIZE, Features, Network, draw, waves
+
+STRIDE = (
+    2  # pixels between the first stage's tokens, half of the published models', as the input is a quarter of theirs
+)
+STEP = PATCH_SIZE // STRIDE
+
+
+class Sam2(Network):
+    stretched = True
+
+    @staticmethod
+    def config(
+        channels: int = 32,
+        blocks: tuple[int, ...] = (1, 2, 6, 2),
+        global_blocks: tuple[int, ...] = (5, 8),
+        width: int = 128,
+    ) -> Sam2Config:
+        """`width` is the embedding's, prompt encoder's and decoder's channel count."""
+        stages = [channels * 2**stage for stage in range(4)]
+        sides = [IMAGE_SIZE // STRIDE // 2**stage for stage in range(3)]
+        return Sam2Config(
+            vision_config={
+                "model_type": "sam2_vision_model",
+                "backbone_config": {
+                    "model_type": "sam2_hiera_det_model",
+                    "hidden_size": channels,
+                    "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+                    "patch_kernel_size": [7, 7],
+                    "patch_stride": [STRIDE, STRIDE],
+                    "patch_padding": [3, 3],
+                    "blocks_per_stage": list(blocks),
+                    "embed_dim_per_stage": stages,
+                    "num_attention_heads_per_stage": [1, 2, 4, 8],
+                    "window_size_per_stage": [8, 8, 8, 8],
+                    "window_positional_embedding_background_size": [8, 8],
+                    "global_attention_blocks": list(global_blocks),
+                },
+                "backbone_channel_list": stages[::-1],
+                "backbone_feature_sizes": [[side, side] for side in sides],
+                "fpn_hidden_size": width,
+            },
+            prompt_encoder_config={"hidden_size": width, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+            mask_decoder_config={
+                "hidden_size": width,
+                "mlp_dim": 4 * width,
+                "num_attention_heads": 4,
+                "iou_head_hidden_dim": width,
+            },
+        )
+
+    @classmethod
+    def new(cls, config: Any, seed: int) -> Sam2:
+        config._attn_implementation = "sdpa"
+        model: Any = Sam2Model(config)
+        backbone, shared = model.vision_encoder.backbone, model.shared_image_embedding
+        draw(model, seed, len(backbone.blocks))
+        with torch.no_grad():
+            shared.positional_embedding.normal_()
+            model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared.positional_embedding)
+            for positions in (backbone.pos_embed, backbone.pos_embed_window):
+                positions.copy_(waves(positions.shape[2], positions.shape[1]).permute(0, 3, 1, 2) * 0.5)
+        # Whether there is an object at all is a question of videos.
+        model.mask_decoder.pred_obj_score_head.requires_grad_(False)
+        return cls(model)
+
+    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
+        backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
+        side, (row, column) = pixels.shape[-1] // STRIDE, (STEP * corner[0], STEP * corner[1])
+        whole = IMAGE_SIZE // STRIDE
+        positions = F.interpolate(backbone.pos_embed, size=(whole, whole), mode="bicubic")
+        positions = positions[:, :, row : row + side, column : column + side]
+        tiles = side // backbone.pos_embed_window.shape[2]
+        positions = positions + backbone.pos_embed_window.tile(1, 1, tiles, tiles)
+        hidden = backbone.patch_embed(pixels) + positions.permute(0, 2, 3, 1)
+        stages = []
+        for i, block in enumerate(backbone.blocks):
+            hidden = block(hidden)
+            if i in backbone.stage_ends:
+                stages.append(hidden)
+        levels, _ = neck(stages)
+        coarse, middle, fine = levels[1:]
+        decoder = self.model.mask_decoder
+        embedding = coarse + self.model.no_memory_embedding.view(1, -1, 1, 1)
+        return decoder.conv_s0(fine), decoder.conv_s1(middle), embedding
+
+    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
+        decoder = self.model.mask_decoder
+        features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding) + fine[1]))
+        return decoder.activation(decoder.upscale_conv2(features) + fine[0])
+
+    def own_tokens(self) -> list[nn.Embedding]:
+        return [self.model.mask_decoder.obj_score_token, *super().own_tokens()]
