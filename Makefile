@@ -1,6 +1,7 @@
 # `make score` runs the main job on the embedded checkpoint, `make test` the tests; both make .venv first and reuse it.
 PYTHON ?= python3
 BIN := .venv/bin
+FAMILY ?= sam
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -18,7 +19,7 @@ package: .venv/run
 	$(BIN)/python -m model.package
 
 train: .venv/run
-	$(BIN)/python -m training.train
+	$(BIN)/python -m training.train --family $(FAMILY) --output build/$(FAMILY)-tiny --eager --bfloat16
 
 check: .venv/test
 	$(BIN)/ruff check .
