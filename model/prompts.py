@@ -9,7 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,15 @@ class Prompt:
         """Number of points, has a box, has a mask: prompts of one layout can be decoded in one batch."""
         return (0 if self.points is None else len(self.points), self.box is not None, self.mask is not None)
 
+    def scaled(self, x: float, y: float) -> Prompt:
+        """The same prompt with its coordinates multiplied by `x` and `y`."""
+        factors = np.array([x, y], dtype=np.float32)
+        return replace(
+            self,
+            points=None if self.points is None else self.points * factors,
+            box=None if self.box is None else self.box * np.tile(factors, 2),
+        )
+
 
 @dataclass(frozen=True)
 class PromptBatch:
@@ -58,11 +67,6 @@ class PromptBatch:
     labels: np.ndarray | None
     boxes: np.ndarray | None
     masks: np.ndarray | None
-
-    @property
-    def count(self) -> int:
-        """Number of prompts, p."""
-        return len(next(part for part in (self.points, self.boxes, self.masks) if part is not None))
 
 
 def batches(prompts: Sequence[Prompt], largest: int) -> Iterator[tuple[list[int], PromptBatch]]:

@@ -41,6 +41,15 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Prompts on one image, and whether each is to be answered by 3 masks or by 1."""
+
+    embedding: Embedding
+    prompts: Sequence[Prompt]
+    multimask_output: bool = True
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """What one prompt answers, m masks (3 or 1) in the model's order.
 
@@ -92,19 +101,40 @@ class Segmenter:
                 embeddings.append(Embedding(own, image.shape[:2], self.name))
         return embeddings
 
-    @torch.inference_mode()
     def segment(
         self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
     ) -> list[Segmentation]:
         """One segmentation a prompt, in order. A prompt's answer does not depend on the prompts beside it."""
-        embedding = embedding.to(self.family.device)
-        found: dict[int, Segmentation] = {}
-        for positions, batch in batches(prompts, self.prompts_per_batch):
-            logits, scores = self.family.decode(embedding.features, batch, embedding.size, multimask_output)
-            on_host = scores.float().cpu().numpy()
-            for i, position in enumerate(positions):
-                found[position] = Segmentation(logits[i], on_host[i], embedding.size)
-        return [found[position] for position in range(len(prompts))]
+        return self.segment_many([Ask(embedding, prompts, multimask_output)])[0]
+
+    @torch.inference_mode()
+    def segment_many(self, asks: Sequence[Ask]) -> list[list[Segmentation]]:
+        """What `segment` answers to each, `prompts_per_batch` at a time, prompts of several images together."""
+        found: dict[tuple[int, int], Segmentation] = {}
+        for multimask_output in (True, False):
+            places = [
+                (i, j)
+                for i, ask in enumerate(asks)
+                if ask.multimask_output is multimask_output
+                for j in range(len(ask.prompts))
+            ]
+            scaled = [asks[i].prompts[j].scaled(*self.family.scale(asks[i].embedding.size)) for i, j in places]
+            for positions, batch in batches(scaled, self.prompts_per_batch):
+                chosen = [places[position] for position in positions]
+                features = self._features([asks[i].embedding for i, _ in chosen])
+                logits, scores = self.family.decode(features, batch, multimask_output)
+                on_host = scores.float().cpu().numpy()
+                for k, (i, j) in enumerate(chosen):
+                    found[i, j] = Segmentation(logits[k], on_host[k], asks[i].embedding.size)
+        return [[found[i, j] for j in range(len(ask.prompts))] for i, ask in enumerate(asks)]
+
+    def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
+        """The features of each prompt's image, on the model's device: one image's are not copied for each."""
+        first = embeddings[0]
+        if all(one is first for one in embeddings):
+            return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
+        parts = zip(*(one.to(self.family.device).features for one in embeddings), strict=True)
+        return tuple(torch.cat(part) for part in parts)
 
     @torch.inference_mode()
     def masks(self, segmentation: Segmentation) -> np.ndarray:

@@ -162,7 +162,7 @@ def export(model: Any, folder: Path) -> None:
     """Write the checkpoint as `from_pretrained` reads it; every file appears whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
-    families.save(families.FAMILIES[model.config.model_type](model, {}), part)
+    families.save(families.of(model), part)
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():
         file.replace(folder / file.name)

@@ -48,7 +48,13 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
     else:
         model, processing = _from_pretrained(checkpoint)
     model.requires_grad_(False)
-    return FAMILIES[model.config.model_type](model.eval().to(device), processing)
+    return of(model.eval().to(device), processing)
+
+
+def of(model: Any, processing: dict[str, Any] | None = None) -> Family:
+    """A transformers model, and what its `preprocessor_config.json` says, as its family."""
+    family = next(family for family in FAMILIES.values() if family.model_class is type(model))
+    return family(model, processing or {})
 
 
 def _from_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:

@@ -50,8 +50,8 @@ class Family(ABC):
         """(n, 3, S, S) images to their feature maps, each (n, channels, height, width)."""
 
     @abstractmethod
-    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
-        """(..., 2) x,y in pixels of an (h, w) image to pixels of the model's input."""
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Pixels of the model's input for a pixel of an (h, w) image, along x and y."""
 
     @abstractmethod
     def predict(
@@ -74,20 +74,15 @@ class Family(ABC):
         """(m, *low_res_size) logits to (m, h, w) logits of the image's own size."""
 
     def decode(
-        self, features: tuple[Tensor, ...], prompts: PromptBatch, size: tuple[int, int], multimask_output: bool
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
-        """Prompts in pixels of one (h, w) image with features (1, channels, height, width); returns as `predict`."""
+        """As `predict`, from prompts in arrays; features each (p, channels, height, width)."""
         points, labels, boxes, masks = (
             None if part is None else torch.from_numpy(part).to(self.device)
             for part in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
         )
         return self.predict(
-            tuple(feature.expand(prompts.count, -1, -1, -1) for feature in features),
-            None if points is None else self.to_input(points, size),
-            labels,
-            None if boxes is None else self.to_input(boxes.view(-1, 2, 2), size).view(-1, 4),
-            None if masks is None else masks[:, None],
-            multimask_output,
+            features, points, labels, boxes, None if masks is None else masks[:, None], multimask_output
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:

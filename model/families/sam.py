@@ -52,9 +52,9 @@ class Sam(Family):
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return (self.model.vision_encoder(pixels).last_hidden_state,)
 
-    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         height, width = self.scaled_size(size)
-        return points * points.new_tensor([width / size[1], height / size[0]])
+        return width / size[1], height / size[0]
 
     def predict(
         self,

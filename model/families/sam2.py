@@ -42,8 +42,8 @@ class Sam2(Family):
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model.get_image_embeddings(pixels))
 
-    def to_input(self, points: Tensor, size: tuple[int, int]) -> Tensor:
-        return points * points.new_tensor([self.input_size / size[1], self.input_size / size[0]])
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        return self.input_size / size[1], self.input_size / size[0]
 
     def predict(
         self,

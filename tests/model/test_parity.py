@@ -25,7 +25,7 @@ from transformers import (
 from model import families, images, package
 from model.images import ImageLimits
 from model.prompts import Prompt, read
-from model.segmenter import Segmenter
+from model.segmenter import Ask, Segmenter
 from tests import checkpoints, pictures
 
 SIZES = [(16, 12), (10, 300), (300, 10), (64, 64), (163, 240), (1100, 1500), (1301, 700)]
@@ -193,6 +193,25 @@ def test_prompts_do_not_depend_on_their_neighbours(subject: tuple[Segmenter, Pat
         alone = segmenter.segment(embedding, [prompt])[0]
         assert torch.allclose(one.logits, alone.logits, atol=1e-4)
         assert np.allclose(one.scores, alone.scores, atol=1e-5)
+
+
+def test_prompts_of_several_images_are_answered_together(subject: tuple[Segmenter, Path, Any]) -> None:
+    segmenter, _, _ = subject
+    embeddings = [segmenter.embed([pictures.clutter(*size, seed=size[0])])[0] for size in ((120, 200), (90, 70))]
+    clicks = read([[[20, 30]], [[50, 60]]], None, None, None)
+    asks = [
+        Ask(embeddings[0], clicks),
+        Ask(embeddings[1], clicks[:1], multimask_output=False),
+        Ask(embeddings[1], [*clicks, *read(None, None, [[10, 10, 60, 60]], None)]),
+        Ask(embeddings[0], []),
+    ]
+    for ask, found in zip(asks, segmenter.segment_many(asks), strict=True):
+        alone = segmenter.segment(ask.embedding, ask.prompts, ask.multimask_output)
+        assert len(found) == len(alone) == len(ask.prompts)
+        for one, other in zip(found, alone, strict=True):
+            assert one.size == other.size and one.logits.shape == other.logits.shape
+            assert torch.allclose(one.logits, other.logits, atol=1e-4)
+            assert np.allclose(one.scores, other.scores, atol=1e-5)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
