@@ -12,8 +12,8 @@ score: .venv/run build/model/MLmodel
 	$(BIN)/python -m scoring.batch --model build/model --input samples/prompts.csv \
 		--output out/predictions.parquet --overlay out/overlay.png
 
-serve: .venv/run build/model/MLmodel
-	$(BIN)/mlflow models serve -m build/model --env-manager local --port 5000
+serve: .venv/endpoint
+	$(BIN)/python -m scoring.online
 
 package: .venv/run
 	$(BIN)/python -m model.package
@@ -41,8 +41,14 @@ build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/test: requirements-test.txt requirements-reference.txt .venv/run
+.venv/endpoint: requirements-endpoint.txt .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-endpoint.txt
+	touch $@
+
+.venv/test: requirements-test.txt requirements-reference.txt requirements-clients.txt .venv/endpoint
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--no-build-isolation --target .venv/reference -r requirements-reference.txt
+	test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
+	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
 	touch $@

@@ -5,20 +5,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
+from copy import copy
 
 from cachetools import LRUCache
 
 from model.segmenter import Embedding
 
+# Whose requests are being answered: what is kept for one cannot be found by another.
+tenant: ContextVar[str] = ContextVar("tenant", default="")
+
 
 class Embeddings:
-    """Embeddings by key, at most `max_bytes` of them, with names for their keys. Safe to share between threads."""
+    """Embeddings by key, at most `max_bytes` of them, with names for their keys, both the `tenant`'s own. Safe to share
+    between threads."""
+
+    scope = ""
 
     def __init__(self, max_bytes: int) -> None:
         self._kept: LRUCache[str, Embedding] = LRUCache(max(1, max_bytes), getsizeof=lambda one: one.nbytes)
         self._names: LRUCache[str, str] = LRUCache(100_000)
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
+
+    def scoped(self, scope: str) -> Embeddings:
+        """The same memory with keys and names of its own, for one of several models."""
+        view = copy(self)
+        view.scope = scope
+        return view
 
     @property
     def nbytes(self) -> int:
@@ -28,23 +42,24 @@ class Embeddings:
     def find(self, name: str) -> Embedding | None:
         """The kept embedding under a key, or under a name given to one."""
         with self._lock:
-            return self._kept.get(self._names.get(name, name))
+            return self._kept.get(self._own(self._names.get(self._own(name), name)))
 
     def key(self, name: str) -> str:
         """The key that a name was given to, else the name itself."""
         with self._lock:
-            return self._names.get(name, name)
+            return self._names.get(self._own(name), name)
 
     def name(self, name: str, key: str) -> None:
         """Lets `find(name)` answer what is kept under `key`; a name used before is given to the new key."""
         with self._lock:
-            self._names[name] = key
+            self._names[self._own(name)] = key
 
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
         """The kept embedding under `key`, else what `embed` makes, which is then kept.
 
         Threads that ask for one missing key at the same time share one call of `embed`, its error included.
         """
+        key = self._own(key)
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
@@ -68,3 +83,6 @@ class Embeddings:
             del self._pending[key]
         pending.set_result(made)
         return made
+
+    def _own(self, name: str) -> str:
+        return f"{tenant.get()}\0{self.scope}\0{name}"

@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, Schema
 
-from model.contract import COLUMNS, PARAM_NAMES, Params, answers_to_frame, read_rows, unfolded
+from model.contract import PARAM_NAMES, Params
 from model.embeddings import Embeddings
 from model.errors import BadInput, BadParameter, UnknownImage
 from model.scorer import Scorer
@@ -62,14 +62,9 @@ class SegmentAnything(PythonModel):
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """One answer a row, under the row's index. Raises Refusal (HTTP 400, or 404 for an unknown image_id)."""
         try:
-            chosen = Params.read(self._with_defaults(params or {}))
-            if not any(name in model_input.columns for name in ("image", "image_id")):
-                raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
-            frame = unfolded(model_input)
-            answers = self.scorer.score(read_rows(frame), chosen)
+            return self.scorer.score_frame(model_input, Params.read(self._with_defaults(params or {})))
         except (BadInput, BadParameter) as error:
             raise Refusal(error) from None
-        return answers_to_frame(answers, frame.index, chosen)
 
     def _with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:
         """MLflow fills what a request leaves out from the signature; there the deployment's own default stands."""

@@ -9,10 +9,11 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from model import images, masks
-from model.contract import Params, Row
+from model.contract import COLUMNS, Params, Row, answers_to_frame, read_rows, unfolded
 from model.embeddings import Embeddings
 from model.errors import BadInput, UnknownImage
 from model.everything import Box, everything
@@ -40,6 +41,13 @@ class Scorer:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.limits = limits
+
+    def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+        """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""
+        if not any(name in frame.columns for name in ("image", "image_id")):
+            raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
+        frame = unfolded(frame)
+        return answers_to_frame(self.score(read_rows(frame), params), frame.index, params)
 
     def score(self, rows: Sequence[Row | BadInput], params: Params) -> list[Answer]:
         """One answer a row, in order: `predictions`, `image_id`, `error`.
@@ -77,7 +85,11 @@ class Scorer:
     def _check(self, row: Row) -> None:
         if row.image is not None and not isinstance(row.image, (str, bytes)):
             images.read(row.image, self.limits)  # raises, in its own words
-        for prompt in row.prompts:
+        self.check(row.prompts)
+
+    def check(self, asked: Sequence[Prompt]) -> None:
+        """Raises BadInput for a mask input that is not of the model's size."""
+        for prompt in asked:
             if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
                 height, width = self.segmenter.family.low_res_size
                 raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, prompt.mask.shape)))
@@ -91,7 +103,7 @@ class Scorer:
         answers: list[Answer | None],
     ) -> None:
         try:
-            kept = self._kept(source)
+            kept = self.keep(source)
         except BadInput as error:
             for position in members:
                 answers[position] = self._refuse(rows[position], position, error, params)
@@ -117,8 +129,11 @@ class Scorer:
                 image_id = row.image_id or kept.key
                 answers[position] = {"predictions": predictions[position], "image_id": image_id, "error": None}
 
-    def _kept(self, source: str | bytes | tuple[str]) -> Kept:
-        """The image and its embedding, under the hash of its content."""
+    def keep(self, source: str | bytes | tuple[str]) -> Kept:
+        """The image, as base64 text, a URL, bytes or (image_id,), with its embedding under the hash of its content.
+
+        Raises BadInput for what is no image, UnknownImage for an id under which none is kept.
+        """
         if isinstance(source, tuple):
             embedding = self.embeddings.find(source[0])
             if embedding is None:

@@ -137,9 +137,14 @@ class Segmenter:
         return tuple(torch.cat(part) for part in parts)
 
     @torch.inference_mode()
+    def full(self, segmentation: Segmentation) -> Tensor:
+        """(m, h, w) logits of the image's size, on the model's device."""
+        return self.family.upscale(segmentation.logits, segmentation.size)
+
+    @torch.inference_mode()
     def masks(self, segmentation: Segmentation) -> np.ndarray:
         """(m, h, w) bool masks of the image's size: where the upscaled logits are above 0."""
-        return (self.family.upscale(segmentation.logits, segmentation.size) > 0).cpu().numpy()
+        return (self.full(segmentation) > 0).cpu().numpy()
 
     @torch.inference_mode()
     def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[np.ndarray, float]:

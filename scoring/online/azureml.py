@@ -6,9 +6,14 @@ import json
 from typing import Any
 
 import pandas as pd
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
 
 from model.errors import kind
+from scoring.online import sample
 
+router = APIRouter(tags=["Azure ML"])
 INPUT_FORM = '{"input_data": {"columns": [...], "index": [...], "data": [[...], ...]}, "params": {...}}'
 
 
@@ -71,3 +76,34 @@ def _read_table(data: Any) -> pd.DataFrame:
 def render(answers: pd.DataFrame) -> list[dict[str, Any]]:
     """The answer's rows as Azure's clients read them."""
     return answers.to_dict("records")
+
+
+EXAMPLE = {
+    "input_data": {
+        "columns": ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],
+        "index": [0],
+        "data": [[sample.PICTURE, "", "[[30, 14, 66, 50]]", "", False]],
+    },
+    "params": {"mask_encoding": "rle"},
+}
+
+
+@router.post(
+    "/score",
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}, "example": EXAMPLE}}}},
+)
+async def score(request: Request, model: str | None = None) -> Response:
+    """As a managed online endpoint answers. `model`: a name of the catalog; without it the default model."""
+    served, table, params = request.app.state.catalog, *read(await request.body())
+
+    def answer() -> Response:
+        chosen = served.get(model)
+        answers = render(chosen.predict(table, params))
+        return JSONResponse(answers, headers={"x-answered-by": chosen.name})
+
+    return await run_in_threadpool(answer)
+
+
+def refuse(status: int, message: str) -> JSONResponse:
+    """An error as Azure's clients read it."""
+    return JSONResponse({"error": {"message": message}}, status)

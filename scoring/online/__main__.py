@@ -1,0 +1,39 @@
+"""`python -m scoring.online`: the endpoint, as a server."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvicorn
+from pydantic_settings import CliApp, SettingsError
+
+from scoring.online import app
+from scoring.online.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        settings = CliApp.run(Settings, cli_args=arguments, cli_cmd_method_name="")
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        endpoint = app.create(settings)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    uvicorn.run(
+        endpoint,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.grace),
+        log_level="warning",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Calls of many threads, gathered into batches for one worker."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from model.prompts import Prompt
+from model.segmenter import Ask, Embedding, Segmentation, Segmenter
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Busy(RuntimeError):
+    """More is waiting than the queue takes; try again soon (HTTP 503)."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """images, prompts: most images encoded, and most requests' prompts decoded, in one batch.
+    wait: seconds that a batch waits for more, once the batch before it held more than one; an idle worker never waits.
+    waiting: most items in a queue; one more is refused.
+    """
+
+    images: int = 8
+    prompts: int = 64
+    wait: float = 0.002
+    waiting: int = 256
+
+
+class Gatherer(Generic[Item, Result]):
+    """`run` maps a list of items to their results. Where it fails on several, each is tried alone, so that a bad one
+    fails no other."""
+
+    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], largest: int, wait: float, waiting: int) -> None:
+        self._run, self._largest, self._wait = run, largest, wait
+        self._queue: queue.Queue[tuple[Item, Future[Result]]] = queue.Queue(waiting)
+        threading.Thread(target=self._work, daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    def submit(self, item: Item) -> Future[Result]:
+        """The result to be. Raises Busy."""
+        future: Future[Result] = Future()
+        try:
+            self._queue.put_nowait((item, future))
+        except queue.Full:
+            raise Busy("too many requests are waiting") from None
+        return future
+
+    def _work(self) -> None:
+        crowded = False
+        while True:
+            batch = [self._queue.get()]
+            until = time.monotonic() + (self._wait if crowded else 0)
+            while len(batch) < self._largest:
+                try:
+                    left = until - time.monotonic()
+                    batch.append(self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            crowded = len(batch) > 1
+            self._answer(batch)
+
+    def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+        try:
+            results = self._run([item for item, _ in batch])
+        except BaseException as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for one in batch:
+                    self._answer([one])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)
+
+
+class BatchedSegmenter(Segmenter):
+    """A segmenter whose calls from different threads are encoded and decoded together."""
+
+    def __init__(self, plain: Segmenter, batching: Batching) -> None:
+        super().__init__(
+            plain.family,
+            plain.name,
+            images_per_batch=plain.images_per_batch,
+            prompts_per_batch=plain.prompts_per_batch,
+        )
+        self.encoder = Gatherer(plain.embed, batching.images, batching.wait, batching.waiting)
+        self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
+
+    def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        return [future.result() for future in [self.encoder.submit(image) for image in images]]
+
+    def segment(
+        self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
+    ) -> list[Segmentation]:
+        return self.decoder.submit(Ask(embedding, prompts, multimask_output)).result()

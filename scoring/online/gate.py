@@ -1,0 +1,157 @@
+"""What every request passes before a route sees it: its id, its key, its size, and whether there is room for it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model.embeddings import tenant
+
+logger = logging.getLogger("scoring.online.requests")
+OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
+KEY_HEADERS = ("x-api-key", "api-key")
+
+
+class Gate:
+    """ASGI middleware. `refuse(path, status, message)` makes an answer in the shape of the path's dialect.
+
+    With keys, each key is a tenant of its own: what is kept for one is not found by another.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        in_flight: int,
+        body_bytes: int,
+        refuse: Callable[[str, int, str], Response],
+    ) -> None:
+        self.app, self.refuse = app, refuse
+        self.keys = [key.encode() for key in keys]
+        self.in_flight, self.body_bytes = in_flight, body_bytes
+        self.now = 0
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, path, status = time.perf_counter(), scope["path"], 500
+        request_id = Headers(scope=scope).get("x-request-id", "")[:64]
+        request_id = request_id if request_id.isprintable() and request_id else uuid.uuid4().hex
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        if path in OPEN or path.startswith("/page/"):
+            await self.app(scope, receive, send_named)
+            return
+        if self.draining or self.now >= self.in_flight:
+            what = "the server is shutting down" if self.draining else "too many requests are being answered"
+            response = self.refuse(path, 503, f"{what}; try again")
+            response.headers["retry-after"] = "1"
+            await response(scope, receive, send_named)
+            self._log(scope, request_id, status, began)
+            return
+        self.now += 1
+        try:
+            await self._let_in(scope, receive, send_named)
+        finally:
+            self.now -= 1
+            self._log(scope, request_id, status, began)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, headers = scope["path"], Headers(scope=scope)
+        body = await self._body(headers, receive)
+        if body is None:
+            message = f"the request's body is larger than {self.body_bytes} bytes"
+            await self.refuse(path, 413, message)(scope, receive, send)
+            return
+        owner = self._owner(self._key(scope, headers, body))
+        if owner is None:
+            message = "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
+            await self.refuse(path, 401, message)(scope, receive, send)
+            return
+
+        sent = False
+
+        async def replay() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        token = tenant.set(owner)
+        try:
+            await self.app(scope, replay, send)
+        finally:
+            tenant.reset(token)
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None when it is too large."""
+        if int(headers.get("content-length", "0") or 0) > self.body_bytes:
+            return None
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self.body_bytes:
+                return None
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def _key(self, scope: Scope, headers: Headers, body: bytes) -> str:
+        """The key that a request shows, wherever its client puts it."""
+        if not self.keys:
+            return ""
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and given:
+            return given.strip()
+        for name in KEY_HEADERS:
+            if name in headers:
+                return headers[name]
+        query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
+        if query:
+            return query[0]
+        if b'"api_key"' in body:
+            try:
+                return str(json.loads(body).get("api_key", ""))
+            except (ValueError, AttributeError, RecursionError):
+                return ""
+        return ""
+
+    def _owner(self, key: str) -> str | None:
+        """Whose the key is, a text that says nothing of it; None for a wrong one. Every key is compared, in constant
+        time, so that the time taken tells nothing."""
+        if not self.keys:
+            return ""
+        given = key.encode()
+        matches = [hmac.compare_digest(given, known) for known in self.keys]
+        return hashlib.sha256(given).hexdigest()[:16] if any(matches) else None
+
+    def _log(self, scope: Scope, request_id: str, status: int, began: float) -> None:
+        line = {
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(1000 * (time.perf_counter() - began), 1),
+        }
+        logger.info(json.dumps(line))

@@ -1,0 +1,104 @@
+"""Livepeer's dialect: a multipart form in, three JSON texts out, the best mask first."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from starlette.responses import JSONResponse
+
+from model import prompts
+from model.errors import BadInput, kind
+from model.segmenter import Segmentation, Segmenter
+from scoring.online.catalog import UnknownModel
+
+router = APIRouter(tags=["Livepeer"])
+FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
+
+
+@router.post("/segment-anything-2")
+def segment(
+    request: Request,
+    image: Annotated[UploadFile, File(description="the picture")],
+    model_id: Annotated[str, Form(description="a name of the catalog; empty for the default model")] = "",
+    point_coords: Annotated[str | None, Form(examples=["[[48, 32]]"])] = None,
+    point_labels: Annotated[str | None, Form(examples=["[1]"])] = None,
+    box: Annotated[str | None, Form(examples=["[30, 14, 66, 50]"])] = None,
+    mask_input: Annotated[str | None, Form(description="1 x height x width logits of an earlier answer")] = None,
+    multimask_output: Annotated[bool, Form()] = True,
+    return_logits: Annotated[bool, Form(description="masks as logits, not as true and false")] = True,
+    normalize_coords: Annotated[bool, Form(description="coordinates are in pixels; false: already 0 to 1")] = True,
+    safety_check: Annotated[bool, Form(include_in_schema=False)] = True,
+) -> JSONResponse:
+    """Masks of one prompt on one picture, with scores and low-resolution logits, by falling score."""
+    began = time.perf_counter()
+    try:
+        served = request.app.state.catalog.get(model_id or None)
+    except UnknownModel as error:
+        return refuse(400, str(error))
+    scorer = served.scorer
+    kept = scorer.keep(image.file.read())
+    size = (1, 1) if normalize_coords else kept.embedding.size
+    asked = prompts.read(
+        _scaled(point_coords, "point_coords", size),
+        point_labels,
+        _scaled(box, "box", size),
+        _logits(mask_input),
+    )
+    if len(asked) > 1:
+        raise BadInput("point_coords", "one prompt: (points, 2) and one box", f"{len(asked)} prompts")
+    if not asked:
+        asked = [prompts.Prompt(np.zeros((1, 2), np.float32), np.array([-1]))]
+    scorer.check(asked)
+    (found,) = scorer.segmenter.segment(kept.embedding, asked, multimask_output)
+    order = np.argsort(-found.scores, kind="stable")
+    full = _full(scorer.segmenter, found, return_logits)
+    answer = {
+        "masks": json.dumps(full[order].tolist()),
+        "scores": json.dumps(found.scores[order].tolist()),
+        "logits": json.dumps(found.logits.float().cpu().numpy()[order].tolist()),
+    }
+    milliseconds = f"{1000 * (time.perf_counter() - began):.0f}"
+    return JSONResponse(answer, headers={"x-answered-by": served.name, "x-milliseconds": milliseconds})
+
+
+def refuse(status: int, message: str) -> JSONResponse:
+    """An error as Livepeer's clients read it."""
+    return JSONResponse({"detail": {"msg": message}}, status)
+
+
+def _scaled(text: str | None, column: str, size: tuple[int, int]) -> Any:
+    """Coordinates x, y, x, y, ... as nested lists in pixels; `size`: (height, width) of what they are shares of."""
+    value = prompts.parse(column, text, "JSON of numbers")
+    if value is None or size == (1, 1):
+        return value
+    height, width = size
+
+    def scaled(part: Any) -> Any:
+        if isinstance(part, list) and part and isinstance(part[0], list):
+            return [scaled(one) for one in part]
+        if not isinstance(part, list) or not all(isinstance(number, (int, float)) for number in part):
+            raise BadInput(column, "numbers", kind(part))
+        return [number * (height if i % 2 else width) for i, number in enumerate(part)]
+
+    return scaled(value)
+
+
+def _logits(text: str | None) -> Any:
+    """(1, height, width) logits; a further leading 1, as some clients send it, is taken off."""
+    value = prompts.parse("mask_input", text, prompts.MASK_FORM)
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and _depth(value) > 3:
+        value = value[0]
+    return value
+
+
+def _depth(value: Any) -> int:
+    return 1 + _depth(value[0]) if isinstance(value, list) and value else 0
+
+
+def _full(segmenter: Segmenter, found: Segmentation, logits: bool) -> np.ndarray:
+    """(m, h, w) masks of the image's size: logits, or true and false."""
+    return segmenter.full(found).cpu().numpy() if logits else segmenter.masks(found)

@@ -1,0 +1,433 @@
+"""Roboflow Inference's dialect: its SAM and SAM 2 routes, with the logits it keeps of earlier answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from cachetools import LRUCache
+from fastapi import APIRouter, Body, Request
+from pycocotools import mask as coco
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import JSONResponse, Response
+
+from model import masks, prompts
+from model.embeddings import tenant
+from model.errors import BadInput, kind
+from model.prompts import Prompt
+from model.scorer import Kept, Scorer
+from model.segmenter import Embedding, Segmentation
+from scoring.online import sample
+from scoring.online.catalog import Served
+
+router = APIRouter(tags=["Roboflow"])
+FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
+KEPT_ANSWERS = 1000
+PICTURE = {"type": "base64", "value": sample.PICTURE}
+EMPTY = Prompt(np.zeros((1, 2), np.float32), np.array([-1]))  # a point that is none, which is how they ask for anything
+
+
+def _examples(**body: Any) -> dict[str, Any]:
+    return {"a disc": {"value": body}}
+
+
+class Picture(BaseModel):
+    type: str = "base64"
+    value: Any = None
+
+
+class Asked(BaseModel):
+    """What every route takes; clients send more, which is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    image: Picture | str | None = None
+    image_id: str | None = None
+    model_id: str | None = None
+    format: str = "json"
+    point_coords: Any = None
+    point_labels: Any = None
+    mask_input: Any = None
+    mask_input_format: Literal["json", "binary"] = "json"
+
+
+class SamAsked(Asked):
+    sam_version_id: str | None = None
+    embeddings: Any = None
+    embeddings_format: Literal["json", "binary"] = "json"
+    orig_im_size: tuple[int, int] | None = None
+    has_mask_input: bool = False
+    use_mask_input_cache: bool = True
+
+
+class Sam2Asked(Asked):
+    sam2_version_id: str | None = None
+    prompts: Any = None
+    multimask_output: bool = True
+    save_logits_to_cache: bool = False
+    load_logits_from_cache: bool = False
+
+
+@dataclass
+class Earlier:
+    """Prompts that were answered, and the low-resolution logits (h, w) of each one's best mask."""
+
+    prompts: list[Prompt]
+    logits: list[np.ndarray]
+
+
+_answers: LRUCache[tuple[str, str, str], list[Earlier]] = LRUCache(KEPT_ANSWERS)
+
+
+@router.post("/sam2/embed_image", response_model=None)
+def sam2_embed_image(
+    request: Request, asked: Annotated[Sam2Asked, Body(openapi_examples=_examples(image=PICTURE, image_id="disc"))]
+) -> Response | dict[str, Any]:
+    """Encodes an image and keeps it under `image_id`, else under the id in the answer. With `point_coords` the answer
+    holds masks too, as their samples expect."""
+    began = time.perf_counter()
+    served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
+    kept = _kept(served.scorer, asked)
+    answer: dict[str, Any] = {"image_id": asked.image_id or kept.key}
+    if asked.point_coords is not None:
+        found = _best(served.scorer, kept, _flat(asked), asked.multimask_output)
+        answer["masks"] = [_pairs(masks.to_polygons(mask)) for mask, _, _ in found]
+    return _answer(served, {**answer, "time": time.perf_counter() - began})
+
+
+@router.post("/sam2/segment_image", response_model=None)
+def sam2_segment_image(
+    request: Request,
+    asked: Annotated[
+        Sam2Asked,
+        Body(
+            openapi_examples=_examples(
+                image=PICTURE, prompts={"prompts": [{"points": [{"x": 48, "y": 32, "positive": True}]}]}
+            )
+        ),
+    ],
+) -> Response | dict[str, Any]:
+    """The best mask of each prompt, by predicted score."""
+    began = time.perf_counter()
+    _check_format(asked.format, ("json", "rle", "binary"))
+    served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
+    kept = _kept(served.scorer, asked)
+    wanted = _prompt_set(asked) or [EMPTY]
+    _check_count(request, wanted)
+    place = (tenant.get(), served.name, kept.key)
+    if asked.mask_input is not None:
+        wanted = _with_masks(served.scorer, wanted, asked)
+    elif asked.load_logits_from_cache:
+        wanted = _with_earlier(wanted, _answers.get(place, []))
+    found = _best(served.scorer, kept, wanted, asked.multimask_output, as_logits=asked.format == "binary")
+    if asked.save_logits_to_cache:
+        bare = [replace(prompt, mask=None) for prompt in wanted]
+        _answers[place] = [*_answers.get(place, [])[-19:], Earlier(bare, [logits for _, _, logits in found])]
+    if asked.format == "binary":
+        return _npz(
+            served, masks=np.stack([mask for mask, _, _ in found]), low_res_masks=np.stack([one[2] for one in found])
+        )
+    predictions = [
+        {
+            "masks": _rle(mask) if asked.format == "rle" else _pairs(masks.to_polygons(mask)),
+            "confidence": score,
+            "format": "rle" if asked.format == "rle" else "polygon",
+        }
+        for mask, score, _ in found
+    ]
+    return _answer(served, {"predictions": predictions, "time": time.perf_counter() - began})
+
+
+@router.post("/sam/embed_image", response_model=None)
+def sam_embed_image(
+    request: Request, asked: Annotated[SamAsked, Body(openapi_examples=_examples(image=PICTURE, image_id="disc"))]
+) -> Response | dict[str, Any]:
+    """The embedding of an image, as nested lists or as a `.npy`, kept under `image_id` as well. With `point_coords`
+    the answer holds masks too, as their samples expect."""
+    began = time.perf_counter()
+    _check_format(asked.format, ("json", "binary"))
+    served = _served(request, "sam", asked.sam_version_id, asked.model_id)
+    kept = _kept(served.scorer, asked)
+    features = kept.embedding.features[0].float().cpu().numpy()
+    if asked.format == "binary":
+        buffer = io.BytesIO()
+        np.save(buffer, features)
+        return _bytes(served, buffer)
+    answer: dict[str, Any] = {"embeddings": features.tolist()}
+    if asked.point_coords is not None:
+        ((mask, _, logits),) = _best(served.scorer, kept, _flat(asked), multimask_output=False)
+        answer |= {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
+    return _answer(served, {**answer, "time": time.perf_counter() - began})
+
+
+@router.post("/sam/segment_image", response_model=None)
+def sam_segment_image(
+    request: Request,
+    asked: Annotated[
+        SamAsked, Body(openapi_examples=_examples(image=PICTURE, point_coords=[[48, 32]], point_labels=[1]))
+    ],
+) -> Response | dict[str, Any]:
+    """The mask of one prompt, as its largest contour."""
+    began = time.perf_counter()
+    _check_format(asked.format, ("json", "binary"))
+    served = _served(request, "sam", asked.sam_version_id, asked.model_id)
+    kept = _given(served, asked) if asked.embeddings is not None else _kept(served.scorer, asked)
+    wanted = _flat(asked) if asked.point_coords is not None else [EMPTY]
+    place = (tenant.get(), served.name, asked.image_id or kept.key)
+    if asked.has_mask_input:
+        earlier = _answers.get(place, []) if asked.use_mask_input_cache else []
+        if earlier:
+            wanted = [replace(wanted[0], mask=earlier[-1].logits[0])]
+        elif asked.mask_input is not None:
+            wanted = _with_masks(served.scorer, wanted, asked)
+        else:
+            raise BadInput("mask_input", "a mask input, or an image_id with an earlier answer", "neither")
+    ((mask, _, logits),) = _best(served.scorer, kept, wanted, False, as_logits=asked.format == "binary")
+    if asked.image_id:
+        _answers[place] = [Earlier(wanted, [logits])]
+    if asked.format == "binary":
+        return _npz(served, masks=mask[None], low_res_masks=logits[None])
+    answer = {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
+    return _answer(served, {**answer, "time": time.perf_counter() - began})
+
+
+def refuse(status: int, message: str) -> JSONResponse:
+    """An error as Roboflow's clients read it."""
+    return JSONResponse({"message": message}, status)
+
+
+def _served(request: Request, family: str, version: str | None, model_id: str | None) -> Served:
+    name = model_id or (f"{family}/{version}" if version else None)
+    catalog = request.app.state.catalog
+    return catalog.get(name if name else catalog.of_family(family))
+
+
+def _kept(scorer: Scorer, asked: Asked) -> Kept:
+    """The image asked about; one that is kept under its id is not looked at again."""
+    if asked.image_id is not None:
+        embedding = scorer.embeddings.find(asked.image_id)
+        if embedding is not None or asked.image is None:
+            return scorer.keep((asked.image_id,))
+    if asked.image is None:
+        raise BadInput("image", "an image, or the image_id of one that is kept", "neither")
+    picture = Picture(value=asked.image) if isinstance(asked.image, str) else asked.image
+    if picture.type == "numpy":
+        raise BadInput("image", "type base64 or url (a numpy image is a pickle, which can run code)", "type numpy")
+    if picture.type not in ("base64", "url") or not isinstance(picture.value, str):
+        raise BadInput("image", '{"type": "base64" or "url", "value": text}', kind(picture.value))
+    kept = scorer.keep(picture.value)
+    if asked.image_id is not None:
+        scorer.embeddings.name(asked.image_id, kept.key)
+    return kept
+
+
+def _given(served: Served, asked: SamAsked) -> Kept:
+    """An embedding that the client brings, with the size of its image."""
+    if asked.orig_im_size is None or min(asked.orig_im_size) < 1:
+        raise BadInput("orig_im_size", "[height, width] of the embeddings' image", "none")
+    if asked.embeddings_format == "binary":
+        array = _npy("embeddings", asked.embeddings)
+    else:
+        try:
+            array = np.asarray(asked.embeddings, dtype=np.float32)
+        except (ValueError, TypeError):
+            raise BadInput("embeddings", "(1, channels, height, width) numbers", kind(asked.embeddings)) from None
+    family = served.scorer.segmenter.family
+    side = family.low_res_size[0] // 4
+    if array.ndim != 4 or array.shape[0] != 1 or array.shape[2:] != (side, side) or not np.isfinite(array).all():
+        raise BadInput("embeddings", f"(1, channels, {side}, {side}) finite numbers", kind(array))
+    embedding = Embedding((torch.from_numpy(array.astype(np.float32)),), asked.orig_im_size, served.name)
+    return Kept(embedding, asked.image_id or "", lambda: np.zeros((0, 0, 3), np.uint8))
+
+
+def _npy(column: str, text: Any) -> np.ndarray:
+    try:
+        return np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False)
+    except (binascii.Error, TypeError, ValueError, OSError, EOFError, SyntaxError):
+        raise BadInput(column, "base64 of a .npy array of numbers", kind(text)) from None
+
+
+def _flat(asked: Asked) -> list[Prompt]:
+    """One prompt of all the points in `point_coords` and `point_labels`."""
+    found = prompts.read(asked.point_coords, asked.point_labels, None, None)
+    if len(found) > 1:
+        raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(found)} sets of points")
+    return found or [EMPTY]
+
+
+def _prompt_set(asked: Sam2Asked) -> list[Prompt]:
+    """`{"prompts": [p, ...]}`, a list, one `p`, or flat points."""
+    given = asked.prompts
+    if isinstance(given, dict) and "prompts" in given:
+        given = given["prompts"]
+    if given is None:
+        return _flat(asked) if asked.point_coords is not None else []
+    if isinstance(given, dict):
+        given = [given]
+    if not isinstance(given, list):
+        raise BadInput("prompts", '[{"box": {...}, "points": [...]}, ...]', kind(given))
+    return [_prompt(one, i) for i, one in enumerate(given)]
+
+
+def _prompt(given: Any, i: int) -> Prompt:
+    where = f"prompts[{i}]"
+    if not isinstance(given, dict):
+        raise BadInput(where, '{"box": {...}, "points": [...]}', kind(given))
+    points, labels, box = None, None, None
+    if given.get("box") is not None:
+        x, y, width, height = _fields(given["box"], ("x", "y", "width", "height"), f"{where}.box")
+        box = [[x - width / 2, y - height / 2, x + width / 2, y + height / 2]]
+    if given.get("points"):
+        if not isinstance(given["points"], list):
+            raise BadInput(f"{where}.points", '[{"x": ..., "y": ..., "positive": true}, ...]', kind(given["points"]))
+        points = [[_fields(one, ("x", "y"), f"{where}.points") for one in given["points"]]]
+        labels = [[int(bool(one.get("positive", True))) for one in given["points"]]]
+    found = prompts.read(points, labels, box, None)
+    return found[0] if found else EMPTY
+
+
+def _fields(given: Any, names: tuple[str, ...], where: str) -> list[float]:
+    if not isinstance(given, dict) or not all(isinstance(given.get(name), (int, float)) for name in names):
+        raise BadInput(where, f"numbers {', '.join(names)}", kind(given))
+    return [given[name] for name in names]
+
+
+def _check_format(given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise BadInput("format", " or ".join(known), kind(given))
+
+
+def _check_count(request: Request, wanted: Sequence[Prompt]) -> None:
+    most = request.app.state.settings.prompts
+    if len(wanted) > most:
+        raise BadInput("prompts", f"at most {most} prompts", f"{len(wanted)}")
+
+
+def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prompt]:
+    """Prompts with the request's mask inputs: logits, a `.npy` of them, or polygons at the logits' size."""
+    height, width = scorer.segmenter.family.low_res_size
+    if asked.mask_input_format == "binary":
+        given: Any = _npy("mask_input", asked.mask_input)
+    else:
+        try:
+            given = np.asarray(asked.mask_input, dtype=np.float32)
+        except (ValueError, TypeError):
+            given = None
+        if given is None or given.shape[-2:] != (height, width):
+            given = _filled(asked.mask_input, height, width)
+    found = np.asarray(given, dtype=np.float32).reshape(-1, *np.shape(given)[-2:])
+    if len(found) == 1:
+        found = np.repeat(found, len(wanted), axis=0)
+    if len(found) != len(wanted):
+        raise BadInput("mask_input", f"one mask a prompt ({len(wanted)})", f"{len(found)} masks")
+    wanted = [replace(prompt, mask=mask) for prompt, mask in zip(wanted, found, strict=True)]
+    scorer.check(wanted)
+    return wanted
+
+
+def _filled(polygons: Any, height: int, width: int) -> np.ndarray:
+    """(n, height, width) masks of 0 and 1 of polygons [[x, y], ...]."""
+    found = []
+    for polygon in polygons if isinstance(polygons, list) else [polygons]:
+        try:
+            flat = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        except (ValueError, TypeError):
+            flat = np.zeros((0, 2))
+        if len(flat) < 3 or not np.isfinite(flat).all():
+            raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
+        found.append(coco.decode(coco.merge(coco.frPyObjects([flat.ravel().tolist()], height, width))))
+    return np.stack(found).astype(np.float32)
+
+
+def _with_earlier(wanted: list[Prompt], earlier: list[Earlier]) -> list[Prompt]:
+    """Prompts with the logits of the largest earlier answer to a strict subset of them; as they are without one."""
+    fitting = [(one, places) for one in earlier if (places := _subset(one.prompts, wanted)) is not None]
+    if not fitting:
+        return wanted
+    one, places = max(fitting, key=lambda fit: sum(_points(prompt) for prompt in fit[0].prompts))
+    by_place = dict(zip(places, one.logits, strict=True))
+    return [replace(prompt, mask=by_place.get(i)) for i, prompt in enumerate(wanted)]
+
+
+def _subset(earlier: list[Prompt], later: list[Prompt]) -> list[int] | None:
+    """Which of the later prompts each earlier one went into; None unless all did and something was added."""
+    places: list[int] = []
+    for one in earlier:
+        for i, other in enumerate(later):
+            if i not in places and _within(one, other):
+                places.append(i)
+                break
+        else:
+            return None
+    grown = len(later) > len(earlier) or sum(map(_points, later)) > sum(map(_points, earlier))
+    return places if grown else None
+
+
+def _within(one: Prompt, other: Prompt) -> bool:
+    """Whether all of one prompt's points are the other's too, and its box the same."""
+    same_box = (one.box is None and other.box is None) or (
+        one.box is not None and other.box is not None and np.array_equal(one.box, other.box)
+    )
+    return same_box and _clicks(one) <= _clicks(other)
+
+
+def _clicks(prompt: Prompt) -> set[tuple[float, ...]]:
+    if prompt.points is None or prompt.labels is None:
+        return set()
+    return {(*point, label) for point, label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)}
+
+
+def _points(prompt: Prompt) -> int:
+    return len(_clicks(prompt))
+
+
+def _best(
+    scorer: Scorer, kept: Kept, wanted: list[Prompt], multimask_output: bool, as_logits: bool = False
+) -> list[tuple[np.ndarray, float, np.ndarray]]:
+    """Of each prompt the mask with the best score, (h, w) bool or logits, its score, its low-resolution logits."""
+    found = []
+    for one in scorer.segmenter.segment(kept.embedding, wanted, multimask_output):
+        best = int(one.scores.argmax())
+        chosen = Segmentation(one.logits[best : best + 1], one.scores[best : best + 1], one.size)
+        full = scorer.segmenter.full(chosen)[0].cpu().numpy() if as_logits else scorer.segmenter.masks(chosen)[0]
+        found.append((full, float(one.scores[best]), one.logits[best].float().cpu().numpy()))
+    return found
+
+
+def _pairs(polygons: list[list[float]]) -> list[list[list[float]]]:
+    return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in polygons]
+
+
+def _largest(mask: np.ndarray) -> list[list[float]]:
+    """The mask's contour that encloses most, as [[x, y], ...]; empty for an empty mask."""
+    return max(_pairs(masks.to_polygons(mask)), key=_area, default=[])
+
+
+def _area(polygon: list[list[float]]) -> float:
+    x, y = np.asarray(polygon).T
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
+def _rle(mask: np.ndarray) -> dict[str, Any]:
+    rle = masks.to_rle(mask)
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _answer(served: Served, content: dict[str, Any]) -> JSONResponse:
+    return JSONResponse(content, headers={"x-answered-by": served.name})
+
+
+def _npz(served: Served, **arrays: np.ndarray) -> Response:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return _bytes(served, buffer)
+
+
+def _bytes(served: Served, buffer: io.BytesIO) -> Response:
+    return Response(buffer.getvalue(), media_type="application/octet-stream", headers={"x-answered-by": served.name})

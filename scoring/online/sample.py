@@ -1,0 +1,7 @@
+"""The picture in the examples that /docs shows: a disc on a plain ground, 96 x 64 pixels."""
+
+from __future__ import annotations
+
+from model.package import input_example
+
+PICTURE: str = input_example()["image"][0]

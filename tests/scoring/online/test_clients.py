@@ -1,0 +1,294 @@
+"""The endpoint as other systems' clients find it, in a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import yaml
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+
+from model import masks
+from tests import pictures
+from tests.conftest import ROOT, free_port, server
+from tests.model.test_scorer import AZURE_SAMPLE
+
+KEY = "correct horse"
+OTHER_KEY = "battery staple"
+BOX = "[[68, 38, 153, 123]]"
+AUTH = {"authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("endpoint")
+    sam2_names = [f"sam2/hiera_{size}" for size in ("tiny", "small", "b_plus", "large")]
+    catalog = {
+        "default": "disc-finder",
+        "models": {
+            "disc-finder": {"model": str(packaged), "stands_in_for": ["sam/vit_b", "sam/vit_h"]},
+            "drawn-sam2": {"checkpoint": str(sam2_folder), "stands_in_for": sam2_names},
+        },
+    }
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+    (folder / "keys").write_text(f"{KEY}\n{OTHER_KEY}\n")
+    port = free_port()
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
+    command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "3000000"]
+    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def picture(disc: tuple[bytes, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pictures") / "disc.png"
+    file.write_bytes(disc[0])
+    return file
+
+
+def ask(client: str, url: str, picture: Path) -> Any:
+    """What a published client prints, run in its own environment."""
+    python = Path(sys.prefix) / "clients" / "bin" / "python"
+    command = [str(python), str(Path(__file__).with_name("clients.py")), client, url, str(picture), KEY]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def post(url: str, path: str, body: Any, key: str = KEY) -> Any:
+    return requests.post(url + path, json=body, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+
+def filled(polygons: list[Any], size: tuple[int, int]) -> np.ndarray:
+    canvas = Image.new("L", size[::-1])
+    for polygon in polygons:
+        ImageDraw.Draw(canvas).polygon([tuple(pair) for pair in polygon], fill=1)
+    return np.asarray(canvas) > 0
+
+
+def test_roboflows_client(url: str, picture: Path) -> None:
+    found = ask("roboflow", url, picture)
+    for predictions, count in ((found["polygons"], 2), (found["nothing"], 1)):
+        assert len(predictions["predictions"]) == count and predictions["time"] > 0
+        for one in predictions["predictions"]:
+            assert one["format"] == "polygon" and 0 <= one["confidence"] <= 1
+            assert all(len(pair) == 2 for polygon in one["masks"] for pair in polygon)
+    rle = found["rle"]["predictions"]
+    assert [one["format"] for one in rle] == ["rle", "rle"]
+    assert coco.decode(rle[0]["masks"]).shape == (160, 240)
+    assert [len(one["predictions"]) for one in found["many"]] == [1, 1]
+    click = found["polygons"]["predictions"][0]
+    again = post(url, "/sam2/segment_image", {"image": _base64(picture), "sam2_version_id": "hiera_small"} | _click())
+    assert again.json()["predictions"][0]["masks"] == click["masks"]
+    assert again.headers["x-answered-by"] == "drawn-sam2"
+
+
+def _base64(picture: Path) -> dict[str, str]:
+    return {"type": "base64", "value": base64.b64encode(picture.read_bytes()).decode()}
+
+
+def _click() -> dict[str, Any]:
+    return {"prompts": {"prompts": [{"points": [{"x": 110, "y": 80, "positive": True}]}]}}
+
+
+def test_roboflows_published_samples(url: str, picture: Path, disc: tuple[bytes, np.ndarray]) -> None:
+    """As their documentation asks: a key in the query, prompts at the embedding route, answers in three forms."""
+    asked = {"image": _base64(picture), "image_id": "the disc", "sam_version_id": "vit_h"}
+    embedded = requests.post(f"{url}/sam/embed_image?api_key={KEY}", json=asked, timeout=60)
+    features = np.asarray(embedded.json()["embeddings"])
+    assert features.shape == (1, 128, 32, 32) and embedded.json()["time"] > 0
+    binary = requests.post(f"{url}/sam/embed_image?api_key={KEY}", json={**asked, "format": "binary"}, timeout=60)
+    assert binary.headers["content-type"] == "application/octet-stream"
+    assert np.allclose(np.load(io.BytesIO(binary.content)), features, atol=1e-5)
+
+    points = {"point_coords": [[110, 80]], "point_labels": [1]}
+    with_masks = requests.post(f"{url}/sam/embed_image?api_key={KEY}", json={**asked, **points}, timeout=60).json()
+    assert pictures.iou(filled(with_masks["masks"], (160, 240)), disc[1]) > 0.7
+    in_body = {"api_key": KEY, "image_id": "the disc", "sam_version_id": "vit_h", **points}
+    by_id = requests.post(f"{url}/sam/segment_image", json=in_body, timeout=60).json()
+    assert by_id["masks"] == with_masks["masks"] and len(by_id["low_res_masks"]) == 1
+    given = {"embeddings": features.tolist(), "orig_im_size": [160, 240], "sam_version_id": "vit_b", **points}
+    by_embedding = post(url, "/sam/segment_image", given).json()
+    assert pictures.iou(filled(by_embedding["masks"], (160, 240)), filled(by_id["masks"], (160, 240))) > 0.99
+    archive = np.load(io.BytesIO(post(url, "/sam/segment_image", {**in_body, "format": "binary"}).content))
+    assert archive["masks"].shape == (1, 160, 240) and archive["low_res_masks"].shape == (1, 128, 128)
+    refined = post(url, "/sam/segment_image", {**in_body, "has_mask_input": True}).json()
+    assert pictures.iou(filled(refined["masks"], (160, 240)), filled(by_id["masks"], (160, 240))) > 0.6
+
+    asked = {"image": _base64(picture), "image_id": "again", "sam2_version_id": "hiera_tiny"}
+    embedded = requests.post(f"{url}/sam2/embed_image?api_key={KEY}", json=asked, timeout=60).json()
+    assert embedded["image_id"] == "again" and embedded["time"] > 0
+    flat = requests.post(f"{url}/sam2/embed_image?api_key={KEY}", json={**asked, **points}, timeout=60).json()
+    assert flat["masks"]
+    unnamed = post(url, "/sam2/embed_image", {"image": {"type": "base64", "value": _base64(picture)["value"]}}).json()
+    assert len(unnamed["image_id"]) == 64
+    later = post(url, "/sam2/segment_image", {"image_id": unnamed["image_id"], **_click(), "format": "binary"})
+    archive = np.load(io.BytesIO(later.content))
+    assert archive["masks"].shape == (1, 160, 240) and archive["low_res_masks"].shape == (1, 64, 64)
+
+
+def test_roboflows_kept_logits(url: str, picture: Path) -> None:
+    """A prompt that grew starts from the logits of the largest earlier one it grew from."""
+    base = {"image": _base64(picture), "image_id": "growing", "format": "binary"}
+
+    def logits(clicks: list[tuple[int, int]], **more: Any) -> np.ndarray:
+        prompts = [{"points": [{"x": x, "y": y, "positive": True} for x, y in clicks]}]
+        answer = post(url, "/sam2/segment_image", {**base, "prompts": prompts, **more})
+        assert answer.status_code == 200, answer.text
+        return np.load(io.BytesIO(answer.content))["low_res_masks"]
+
+    first = logits([(110, 80)], save_logits_to_cache=True)
+    logits([(20, 20)], save_logits_to_cache=True)
+    grown = logits([(110, 80), (120, 90)], load_logits_from_cache=True)
+    by_hand = logits([(110, 80), (120, 90)], mask_input=first.tolist())
+    plain = logits([(110, 80), (120, 90)])
+    assert np.allclose(grown, by_hand, atol=1e-4) and not np.allclose(grown, plain, atol=1e-2)
+    assert np.allclose(logits([(110, 80)], load_logits_from_cache=True), first, atol=1e-4)  # not a strict subset
+
+
+def test_livepeers_client(url: str, picture: Path, disc: tuple[bytes, np.ndarray]) -> None:
+    found = ask("livepeer", url, picture)
+    full, scores, logits = (np.asarray(json.loads(found[name])) for name in ("masks", "scores", "logits"))
+    assert full.shape == (3, 160, 240) and full.dtype == bool and logits.shape == (3, 128, 128)
+    assert list(scores) == sorted(scores, reverse=True)
+    assert max(pictures.iou(mask, disc[1]) for mask in full) > 0.7
+    assert "no model 'who/knows' is served here" in found["refused"]
+
+
+@pytest.mark.parametrize("more", [{"normalize_coords": "false", "box": "[0.28, 0.24, 0.64, 0.77]"}, {"box": BOX[1:-1]}])
+def test_livepeers_form(url: str, picture: Path, disc: tuple[bytes, np.ndarray], more: dict[str, str]) -> None:
+    with picture.open("rb") as file:
+        form = {"multimask_output": "false", **more}
+        answer = requests.post(f"{url}/segment-anything-2", files={"image": file}, data=form, headers=AUTH, timeout=60)
+    full = np.asarray(json.loads(answer.json()["masks"]))
+    assert full.shape == (1, 160, 240) and full.min() < 0 < full.max()  # logits, as they send by default
+    assert pictures.iou(full[0] > 0, disc[1]) > 0.8
+
+
+def test_azure(url: str, photograph: bytes) -> None:
+    image = base64.encodebytes(photograph).decode()
+    columns = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
+    data = [[image, *(row.get(name, "") for name in columns[1:4]), False] for row in AZURE_SAMPLE]
+    body = {"input_data": {"columns": columns, "index": list(range(5)), "data": data}, "params": {}}
+    answer = post(url, "/score", body)
+    assert answer.headers["x-answered-by"] == "disc-finder"
+    assert [len(row["predictions"]) for row in answer.json()] == [2, 1, 1, 1, 1]
+    png = answer.json()[2]["predictions"][0]["mask_per_prediction"][0]["encoded_binary_mask"]
+    assert masks.decode(png, "png", (600, 900)).shape == (600, 900)
+    other = post(url, "/score?model=sam2/hiera_large", {**body, "params": {"mask_encoding": "rle"}})
+    assert other.headers["x-answered-by"] == "drawn-sam2"
+    assert [len(row["predictions"]) for row in other.json()] == [2, 1, 1, 1, 1]
+
+
+def test_mlflows_client(packaged: Path, picture: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
+    """It knows of no keys, so this endpoint asks for none; and `--model` takes any MLflow model."""
+    port = free_port()
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as base:
+        client = ScoringServerClient("127.0.0.1", port)
+        client.wait_server_ready(10)
+        row = {"image": _base64(picture)["value"], "input_boxes": BOX, "multimask_output": False}
+        answer = client.invoke(pd.DataFrame([row]), params={"mask_encoding": "rle"}).get_predictions()
+        one = answer["predictions"][0][0]["mask_per_prediction"][0]
+        mask = coco.decode({"size": one["size"], "counts": one["encoded_binary_mask"]}) > 0
+        assert pictures.iou(mask, disc[1]) > 0.85
+        known = requests.get(f"{base}/models", timeout=10).json()
+        assert known[0]["name"] == "sam-tiny" and "facebook/sam-vit-large" in known[0]["stands_in_for"]
+
+
+def test_keys_are_tenants(url: str, picture: Path) -> None:
+    asked = {"image": _base64(picture), "image_id": "mine alone", **_click()}
+    assert post(url, "/sam2/segment_image", asked).status_code == 200
+    by_id = {"image_id": "mine alone", **_click()}
+    assert post(url, "/sam2/segment_image", by_id).status_code == 200
+    other = post(url, "/sam2/segment_image", by_id, key=OTHER_KEY)
+    assert other.status_code == 404 and "an unknown id" in other.json()["message"]
+    rows = {"dataframe_records": [{"image_id": "mine alone", "input_boxes": BOX}]}
+    assert post(url, "/invocations", rows, key=OTHER_KEY).status_code == 404
+
+
+WRONG = [
+    ("/score", {"input_data": 5}, 400, ("error", "message"), "input_data: expected columns and data"),
+    ("/score", {"input_data": [{"image": "!!"}]}, 400, ("error", "message"), "row 0, column 'image'"),
+    ("/score?model=x", {"input_data": [{"image": "!!"}]}, 404, ("error", "message"), "no model 'x' is served here"),
+    ("/invocations", {"dataframe_records": [{"image": "!!"}]}, 400, ("message",), "row 0, column 'image'"),
+    ("/sam2/segment_image", {"image": {"type": "numpy", "value": "x"}}, 400, ("message",), "a numpy image is a pickle"),
+    ("/sam2/segment_image", {"image_id": "never"}, 404, ("message",), "an unknown id"),
+    ("/sam2/segment_image", {}, 400, ("message",), "expected an image, or the image_id"),
+    ("/sam2/segment_image", {"sam2_version_id": "huge"}, 404, ("message",), "no model 'sam2/huge' is served here"),
+    ("/sam2/segment_image", {"image": "!!", "prompts": 7}, 400, ("message",), "column 'image'"),
+    ("/sam2/segment_image", {"multimask_output": "maybe"}, 400, ("message",), "multimask_output"),
+    ("/sam/segment_image", {"embeddings": [[1]], "orig_im_size": [5, 5]}, 400, ("message",), "column 'embeddings'"),
+    ("/sam/segment_image", {"format": "tiff"}, 400, ("message",), "column 'format': expected json or binary"),
+    ("/segment-anything-2", {}, 400, ("detail", "msg"), "image"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "where", "said"), WRONG, ids=lambda value: str(value)[:40])
+def test_errors_in_each_dialects_shape(
+    url: str, path: str, body: Any, status: int, where: tuple[str, ...], said: str
+) -> None:
+    answer = post(url, path, body)
+    message: Any = answer.json()
+    assert answer.status_code == status, answer.text
+    for name in where:
+        message = message[name]
+    assert said in message and "Traceback" not in answer.text and "/site-packages" not in answer.text
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/score", ("error", "message")),
+        ("/invocations", ("message",)),
+        ("/sam2/embed_image", ("message",)),
+        ("/segment-anything-2", ("detail", "msg")),
+    ],
+)
+def test_wrong_keys_large_bodies_and_no_json(url: str, path: str, where: tuple[str, ...]) -> None:
+    def said(answer: requests.Response) -> Any:
+        found: Any = answer.json()
+        for name in where:
+            found = found[name]
+        return found
+
+    for key in ("", "wrong", KEY + "x"):
+        wrong = post(url, path, {}, key=key)
+        assert wrong.status_code == 401 and "a key is needed" in said(wrong)
+    large = requests.post(url + path, data=b"x" * 4_000_000, headers=AUTH, timeout=60)
+    assert large.status_code == 413 and "larger than 3000000 bytes" in said(large)
+    headers = {**AUTH, "content-type": "application/json"}
+    broken = requests.post(url + path, data=b'{"a": [', headers=headers, timeout=60)
+    assert broken.status_code == 400 and said(broken)
+
+
+def test_too_many_prompts(url: str, picture: Path) -> None:
+    prompts = _click()["prompts"]["prompts"] * 51
+    answer = post(url, "/sam2/segment_image", {"image": _base64(picture), "prompts": prompts})
+    assert answer.status_code == 400 and "at most 50 prompts, got 51" in answer.json()["message"]
+
+
+def test_the_documented_examples_work_as_they_stand(url: str) -> None:
+    described = requests.get(f"{url}/openapi.json", timeout=10).json()
+    tried = 0
+    for path, methods in described["paths"].items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        examples = [one["value"] for one in content.get("examples", {}).values()]
+        for example in [*examples, *([content["example"]] if "example" in content else [])]:
+            answer = post(url, path, example)
+            assert answer.status_code == 200, (path, answer.text[:500])
+            tried += 1
+    assert tried >= 5 and requests.get(f"{url}/docs", timeout=10).status_code == 200
