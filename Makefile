@@ -51,4 +51,5 @@ build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-t
 		--no-build-isolation --target .venv/reference -r requirements-reference.txt
 	test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
 	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 	touch $@

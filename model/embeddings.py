@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -27,6 +28,7 @@ class Embeddings:
         self._names: LRUCache[str, str] = LRUCache(100_000)
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
+        self.found: Counter[bool] = Counter()  # how often `get` found an embedding, and how often not
 
     def scoped(self, scope: str) -> Embeddings:
         """The same memory with keys and names of its own, for one of several models."""
@@ -62,10 +64,11 @@ class Embeddings:
         key = self._own(key)
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None:
-                return kept
             pending = self._pending.get(key)
             mine = pending is None
+            self.found[kept is not None or not mine] += 1
+            if kept is not None:
+                return kept
             if pending is None:
                 pending = self._pending[key] = Future()
         if not mine:

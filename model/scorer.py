@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -22,6 +23,7 @@ from model.prompts import Prompt
 from model.segmenter import Embedding, Segmentation, Segmenter
 
 Answer = dict[str, Any]
+Watch = Callable[[str], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,18 @@ class Kept:
 
 
 class Scorer:
-    """A segmenter with its kept embeddings and its rules for images. Safe to share between threads."""
+    """A segmenter with its kept embeddings and its rules for images. Safe to share between threads.
 
-    def __init__(self, segmenter: Segmenter, embeddings: Embeddings, limits: ImageLimits) -> None:
+    watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, render.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, embeddings: Embeddings, limits: ImageLimits, watch: Watch = nullcontext
+    ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.limits = limits
+        self.watch = watch
 
     def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""
@@ -113,7 +121,7 @@ class Scorer:
         predictions: dict[int, list[dict[str, Any]]] = {}
         for multimask in (True, False):
             prompted = [one for one in chosen if one[1].prompts and one[1].multimask_output is multimask]
-            found = iter(self._segment(kept, [prompt for _, row in prompted for prompt in row.prompts], multimask))
+            found = iter(self.segment(kept, [prompt for _, row in prompted for prompt in row.prompts], multimask))
             for position, row in prompted:
                 predictions[position] = [self._render(next(found), params) for _ in row.prompts]
         try:
@@ -141,13 +149,26 @@ class Scorer:
                     "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
                 )
             return Kept(embedding, self.embeddings.key(source[0]), _no_pixels)
-        data = images.read(source, self.limits)
-        key = hashlib.sha256(data).hexdigest()
-        pixels = cache(partial(images.decode, data, self.limits))
-        return Kept(self.embeddings.get(key, lambda: self.segmenter.embed([pixels()])[0]), key, pixels)
+        with self.watch("fetch"):
+            data = images.read(source, self.limits)
+            key = hashlib.sha256(data).hexdigest()
+        pixels = cache(partial(self._decode, data))
+        return Kept(self.embeddings.get(key, lambda: self._encode(pixels())), key, pixels)
 
-    def _segment(self, kept: Kept, prompts: list[Prompt], multimask_output: bool) -> list[Segmentation]:
-        return self.segmenter.segment(kept.embedding, prompts, multimask_output) if prompts else []
+    def _decode(self, data: bytes) -> np.ndarray:
+        with self.watch("decode"):
+            return images.decode(data, self.limits)
+
+    def _encode(self, pixels: np.ndarray) -> Embedding:
+        with self.watch("encode"):
+            return self.segmenter.embed([pixels])[0]
+
+    def segment(self, kept: Kept, prompts: Sequence[Prompt], multimask_output: bool = True) -> list[Segmentation]:
+        """One segmentation a prompt, in order."""
+        if not prompts:
+            return []
+        with self.watch("prompt"):
+            return self.segmenter.segment(kept.embedding, prompts, multimask_output)
 
     def _everything(self, kept: Kept, params: Params) -> list[dict[str, Any]]:
         """Every object in the image, one prediction of one mask each."""
@@ -155,25 +176,29 @@ class Scorer:
         def crop(box: Box) -> Embedding:
             x1, y1, x2, y2 = box
             key = f"{kept.key} {x1},{y1},{x2},{y2}"
-            return self.embeddings.get(key, lambda: self.segmenter.embed([kept.pixels()[y1:y2, x1:x2]])[0])
+            return self.embeddings.get(key, lambda: self._encode(kept.pixels()[y1:y2, x1:x2]))
 
-        return [
-            {
-                "mask_per_prediction": [
-                    _answer(masks.encode_rle(found.rle, params.mask_encoding), found.score, found.logits, params)
-                ]
-            }
-            for found in everything(self.segmenter, kept.embedding, crop, params.grid)
-        ]
+        with self.watch("prompt"):
+            objects = everything(self.segmenter, kept.embedding, crop, params.grid)
+        with self.watch("render"):
+            return [
+                {
+                    "mask_per_prediction": [
+                        _answer(masks.encode_rle(found.rle, params.mask_encoding), found.score, found.logits, params)
+                    ]
+                }
+                for found in objects
+            ]
 
     def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
-        found = zip(self.segmenter.masks(segmentation), segmentation.scores, segmentation.logits, strict=True)
-        return {
-            "mask_per_prediction": [
-                _answer(masks.encode(mask, params.mask_encoding), score, logits, params)
-                for mask, score, logits in found
-            ]
-        }
+        with self.watch("render"):
+            found = zip(self.segmenter.masks(segmentation), segmentation.scores, segmentation.logits, strict=True)
+            return {
+                "mask_per_prediction": [
+                    _answer(masks.encode(mask, params.mask_encoding), score, logits, params)
+                    for mask, score, logits in found
+                ]
+            }
 
     @staticmethod
     def _refuse(row: Row | BadInput, position: int, error: BadInput, params: Params) -> Answer:

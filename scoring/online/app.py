@@ -18,10 +18,11 @@ from mlflow.pyfunc import scoring_server
 from starlette.responses import JSONResponse, Response
 
 from model.errors import BadInput, BadParameter, UnknownImage
-from scoring.online import azureml, livepeer, roboflow
+from scoring.online import azureml, livepeer, page, roboflow
 from scoring.online.batching import Busy
 from scoring.online.catalog import Catalog, UnknownModel
 from scoring.online.gate import Gate
+from scoring.online.metrics import Metrics
 from scoring.online.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ DIALECTS: dict[str, ModuleType] = {
 
 def create(settings: Settings) -> FastAPI:
     """The app, its default model loaded. Raises ValueError for a catalog or a model that cannot be used."""
-    catalog = Catalog(settings)
+    metrics = Metrics()
+    catalog = Catalog(settings, metrics.stage)
+    metrics.follow(catalog)
     default = catalog.get()
     app: FastAPI = scoring_server.init(default.pyfunc)
     app.title, app.version = "Segment Anything endpoint", "1"
@@ -49,11 +52,16 @@ def create(settings: Settings) -> FastAPI:
     def ready() -> Response:
         return JSONResponse({"ready": catalog.ready}, 200 if catalog.ready else 503)
 
+    @app.get("/metrics", include_in_schema=False)
+    def read_metrics() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
     @app.get("/models", tags=["models"])
     def models() -> list[dict[str, object]]:
         """The models served, the names they answer to, and which are warm."""
         return catalog.described()
 
+    page.add(app)
     for kind, status in STATUSES.items():
         app.add_exception_handler(kind, _answer(status))
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -64,6 +72,7 @@ def create(settings: Settings) -> FastAPI:
         in_flight=settings.in_flight,
         body_bytes=settings.body_bytes,
         refuse=refuse,
+        metrics=metrics,
     )
     return app
 

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from model import package
 from model.contract import Params
 from model.embeddings import Embeddings
 from model.images import ImageLimits
-from model.scorer import Scorer
+from model.scorer import Scorer, Watch
 from model.segmenter import Segmenter
-from scoring.online.batching import BatchedSegmenter, Batching
+from scoring.online.batching import BatchedSegmenter, Batching, Gatherer
 from scoring.online.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Served:
     name: str
     scorer: Scorer
     nbytes: int
+    queues: dict[str, Gatherer[Any, Any]]
     pyfunc: Any = None
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
@@ -101,8 +103,8 @@ class _Slot:
 class Catalog:
     """Models by name. Safe to share between threads; a model that is put away stays usable for who still holds it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, watch: Watch = nullcontext) -> None:
+        self.settings, self.watch = settings, watch
         self.embeddings = Embeddings(settings.embedding_bytes)
         described = self._read()
         self.default = described.default
@@ -132,6 +134,10 @@ class Catalog:
     def names(self) -> list[str]:
         """Every name that is served."""
         return list(self._keys)
+
+    def warm(self) -> list[Served]:
+        """The models that are loaded now."""
+        return [slot.served for slot in self._slots.values() if slot.served is not None]
 
     def warm_up(self) -> None:
         """Loads the default model and those marked warm; `ready` once all of them are. One that cannot be loaded is
@@ -194,12 +200,14 @@ class Catalog:
         settings = self.settings
         batching = Batching(settings.batch_images, settings.batch_requests, settings.batch_wait, settings.in_flight * 4)
         limits = replace(limits or ImageLimits(), max_pixels=settings.pixels)
-        scorer = Scorer(BatchedSegmenter(plain, batching), self.embeddings.scoped(key), limits)
+        segmenter = BatchedSegmenter(plain, batching)
+        scorer = Scorer(segmenter, self.embeddings.scoped(key), limits, self.watch)
         if pyfunc is not None:
             pyfunc.unwrap_python_model().scorer = scorer
         nbytes = sum(weight.numel() * weight.element_size() for weight in plain.family.model.parameters())
         logger.info("model %s is warm after %.1f s", key, time.monotonic() - began)
-        return Served(key, scorer, nbytes, pyfunc)
+        queues: dict[str, Gatherer[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
+        return Served(key, scorer, nbytes, queues, pyfunc)
 
     def _source(self, entry: Entry) -> str:
         """A checkpoint of the file: a folder beside it where there is one."""

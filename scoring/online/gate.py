@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.embeddings import tenant
+from scoring.online.metrics import Metrics
 
 logger = logging.getLogger("scoring.online.requests")
 OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
@@ -35,12 +36,12 @@ class Gate:
         in_flight: int,
         body_bytes: int,
         refuse: Callable[[str, int, str], Response],
+        metrics: Metrics,
     ) -> None:
-        self.app, self.refuse = app, refuse
+        self.app, self.refuse, self.metrics = app, refuse, metrics
         self.keys = [key.encode() for key in keys]
         self.in_flight, self.body_bytes = in_flight, body_bytes
         self.now = 0
-        self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,19 +61,20 @@ class Gate:
         if path in OPEN or path.startswith("/page/"):
             await self.app(scope, receive, send_named)
             return
-        if self.draining or self.now >= self.in_flight:
-            what = "the server is shutting down" if self.draining else "too many requests are being answered"
-            response = self.refuse(path, 503, f"{what}; try again")
+        if self.now >= self.in_flight:
+            response = self.refuse(path, 503, "too many requests are being answered; try again")
             response.headers["retry-after"] = "1"
             await response(scope, receive, send_named)
-            self._log(scope, request_id, status, began)
+            self._note(scope, request_id, status, began)
             return
         self.now += 1
+        self.metrics.in_flight.set(self.now)
         try:
             await self._let_in(scope, receive, send_named)
         finally:
             self.now -= 1
-            self._log(scope, request_id, status, began)
+            self.metrics.in_flight.set(self.now)
+            self._note(scope, request_id, status, began)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], Headers(scope=scope)
@@ -146,12 +148,17 @@ class Gate:
         matches = [hmac.compare_digest(given, known) for known in self.keys]
         return hashlib.sha256(given).hexdigest()[:16] if any(matches) else None
 
-    def _log(self, scope: Scope, request_id: str, status: int, began: float) -> None:
+    def _note(self, scope: Scope, request_id: str, status: int, began: float) -> None:
+        """One line in the log, and the counts; a path that is no route is counted as such, not by its name."""
+        took = time.perf_counter() - began
+        route = getattr(scope.get("route"), "path", "none")
+        self.metrics.requests.labels(route, status).inc()
+        self.metrics.seconds.labels(route).observe(took)
         line = {
             "request_id": request_id,
             "method": scope["method"],
             "path": scope["path"],
             "status": status,
-            "milliseconds": round(1000 * (time.perf_counter() - began), 1),
+            "milliseconds": round(1000 * took, 1),
         }
         logger.info(json.dumps(line))

@@ -53,14 +53,15 @@ def segment(
     if not asked:
         asked = [prompts.Prompt(np.zeros((1, 2), np.float32), np.array([-1]))]
     scorer.check(asked)
-    (found,) = scorer.segmenter.segment(kept.embedding, asked, multimask_output)
+    (found,) = scorer.segment(kept, asked, multimask_output)
     order = np.argsort(-found.scores, kind="stable")
-    full = _full(scorer.segmenter, found, return_logits)
-    answer = {
-        "masks": json.dumps(full[order].tolist()),
-        "scores": json.dumps(found.scores[order].tolist()),
-        "logits": json.dumps(found.logits.float().cpu().numpy()[order].tolist()),
-    }
+    with scorer.watch("render"):
+        full = _full(scorer.segmenter, found, return_logits)
+        answer = {
+            "masks": json.dumps(full[order].tolist()),
+            "scores": json.dumps(found.scores[order].tolist()),
+            "logits": json.dumps(found.logits.float().cpu().numpy()[order].tolist()),
+        }
     milliseconds = f"{1000 * (time.perf_counter() - began):.0f}"
     return JSONResponse(answer, headers={"x-answered-by": served.name, "x-milliseconds": milliseconds})
 

@@ -392,7 +392,7 @@ def _best(
 ) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """Of each prompt the mask with the best score, (h, w) bool or logits, its score, its low-resolution logits."""
     found = []
-    for one in scorer.segmenter.segment(kept.embedding, wanted, multimask_output):
+    for one in scorer.segment(kept, wanted, multimask_output):
         best = int(one.scores.argmax())
         chosen = Segmentation(one.logits[best : best + 1], one.scores[best : best + 1], one.size)
         full = scorer.segmenter.full(chosen)[0].cpu().numpy() if as_logits else scorer.segmenter.masks(chosen)[0]

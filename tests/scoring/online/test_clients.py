@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +220,53 @@ def test_keys_are_tenants(url: str, picture: Path) -> None:
     assert other.status_code == 404 and "an unknown id" in other.json()["message"]
     rows = {"dataframe_records": [{"image_id": "mine alone", "input_boxes": BOX}]}
     assert post(url, "/invocations", rows, key=OTHER_KEY).status_code == 404
+
+
+def metric(url: str, line: str) -> float:
+    """A value of `/metrics` by its name and labels; 0 while there is none."""
+    found = [one for one in requests.get(f"{url}/metrics", timeout=10).text.splitlines() if one.startswith(line + " ")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+def test_a_kept_image_is_neither_decoded_nor_encoded_again(url: str) -> None:
+    image = pictures.to_text(pictures.disc(222, 111)[0])
+    names = {stage: f'sam_stage_seconds_count{{stage="{stage}"}}' for stage in ("fetch", "decode", "encode", "prompt")}
+    counts = [{stage: metric(url, name) for stage, name in names.items()}]
+    asked = {"image": {"type": "base64", "value": image}, "image_id": "once", **_click()}
+    for body in (asked, asked, {**asked, "image": None}):
+        assert post(url, "/sam2/segment_image", body).status_code == 200
+        counts.append({stage: metric(url, name) for stage, name in names.items()})
+    grown = [{stage: now[stage] - was[stage] for stage in names} for was, now in itertools.pairwise(counts)]
+    assert grown[0] == {"fetch": 1, "decode": 1, "encode": 1, "prompt": 1}
+    assert grown[1] == grown[2] == {"fetch": 0, "decode": 0, "encode": 0, "prompt": 1}
+    assert metric(url, 'sam_requests_total{route="/sam2/segment_image",status="200"}') >= 3
+    assert metric(url, "sam_embedding_bytes") > 0 and metric(url, "sam_requests_in_flight") == 0
+    assert metric(url, 'sam_model_bytes{model="disc-finder"}') > 1e6
+
+
+def test_many_clients_of_one_new_image_encode_it_once(url: str) -> None:
+    image = pictures.to_text(pictures.disc(321, 123)[0])
+    encoded = 'sam_stage_seconds_count{stage="encode"}'
+    before = metric(url, encoded)
+    start = threading.Barrier(16)
+
+    def ask_for(i: int) -> Any:
+        start.wait()
+        rows = [{"image": image, "input_points": [[[80 + i, 80]]], "multimask_output": False}]
+        return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}})
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask_for, range(16)))
+    assert [answer.status_code for answer in answers] == [200] * 16
+    assert metric(url, encoded) == before + 1
+    for i in (0, 15):  # each got its own mask
+        alone = ask_alone(url, image, 80 + i)
+        assert pictures.rounded(answers[i].json()) == pictures.rounded(alone)
+
+
+def ask_alone(url: str, image: str, x: int) -> Any:
+    rows = [{"image": image, "input_points": [[[x, 80]]], "multimask_output": False}]
+    return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}}).json()
 
 
 WRONG = [
