@@ -12,6 +12,7 @@ from copy import copy
 from cachetools import LRUCache
 
 from model.segmenter import Embedding
+from model.store import Store
 
 # Whose requests are being answered: what is kept for one cannot be found by another.
 tenant: ContextVar[str] = ContextVar("tenant", default="")
@@ -19,15 +20,19 @@ tenant: ContextVar[str] = ContextVar("tenant", default="")
 
 class Embeddings:
     """Embeddings by key, at most `max_bytes` of them, with names for their keys, both the `tenant`'s own. Safe to share
-    between threads."""
+    between threads.
+
+    store: a second tier, asked for what is not in memory, and given all that is made.
+    """
 
     scope = ""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, store: Store | None = None) -> None:
         self._kept: LRUCache[str, Embedding] = LRUCache(max(1, max_bytes), getsizeof=lambda one: one.nbytes)
         self._names: LRUCache[str, str] = LRUCache(100_000)
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
+        self._store = store
         self.found: Counter[bool] = Counter()  # how often `get` found an embedding, and how often not
 
     def scoped(self, scope: str) -> Embeddings:
@@ -43,18 +48,33 @@ class Embeddings:
 
     def find(self, name: str) -> Embedding | None:
         """The kept embedding under a key, or under a name given to one."""
+        key = self._own(self.key(name))
         with self._lock:
-            return self._kept.get(self._own(self._names.get(self._own(name), name)))
+            kept = self._kept.get(key)
+        if kept is None and self._store and (kept := self._store.load(key)):
+            self._keep(key, kept)
+        return kept
 
     def key(self, name: str) -> str:
         """The key that a name was given to, else the name itself."""
         with self._lock:
-            return self._names.get(self._own(name), name)
+            key = self._names.get(self._own(name))
+        if key is None and self._store:
+            key = self._store.load_name(self._own(name))
+        return name if key is None else key
 
     def name(self, name: str, key: str) -> None:
         """Lets `find(name)` answer what is kept under `key`; a name used before is given to the new key."""
         with self._lock:
+            known = self._names.get(self._own(name)) == key
             self._names[self._own(name)] = key
+        if self._store and not known:
+            self._store.save_name(self._own(name), key)
+
+    def _keep(self, key: str, embedding: Embedding) -> None:
+        with self._lock:
+            if embedding.nbytes <= self._kept.maxsize:
+                self._kept[key] = embedding
 
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
         """The kept embedding under `key`, else what `embed` makes, which is then kept.
@@ -74,15 +94,18 @@ class Embeddings:
         if not mine:
             return pending.result()
         try:
-            made = embed()
+            made = self._store.load(key) if self._store else None
+            if made is None:
+                made = embed()
+                if self._store:
+                    self._store.save(key, made)
         except BaseException as error:
             with self._lock:
                 del self._pending[key]
             pending.set_exception(error)
             raise
+        self._keep(key, made)
         with self._lock:
-            if made.nbytes <= self._kept.maxsize:
-                self._kept[key] = made
             del self._pending[key]
         pending.set_result(made)
         return made

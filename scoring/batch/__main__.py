@@ -1,6 +1,7 @@
 """Scores a table of images and prompts with an MLflow model.
 
 python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
+python -m scoring.batch embed --model build/model --images samples --store out/embeddings
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from model import images, masks, prompts
 from model.errors import BadInput
 from model.images import ImageLimits
 from model.package import json_object
-from scoring.batch import tables
+from model.prompts import Prompt
+from scoring.batch import embed, tables
 from scoring.overlay import Shown, overlay, sheet
 
 ROWS_AT_ONCE = 32
@@ -50,7 +52,8 @@ def picture(table: pd.DataFrame, predictions: pa.Table, encoding: str) -> Any:
         if row["image"] not in shown and len(shown) == IMAGES_SHOWN:
             continue
         cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-        for prompt, prediction in zip(prompts.read(*cells), answer["predictions"], strict=True):
+        asked = prompts.read(*cells) or [Prompt()] * len(answer["predictions"])  # everything: an object each
+        for prompt, prediction in zip(asked, answer["predictions"], strict=True):
             best = max(prediction["mask_per_prediction"], key=lambda one: one["iou_score"])
             mask = masks.decode(best["encoded_binary_mask"], encoding, tuple(best["size"]))
             one = Shown(mask, best["iou_score"], prompt.box, prompt.points, prompt.labels)
@@ -60,6 +63,9 @@ def picture(table: pd.DataFrame, predictions: pa.Table, encoding: str) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["embed"]:
+        return embed.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m scoring.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
     parser.add_argument("--input", type=Path, required=True, help="table of images and prompts, .csv or .parquet")

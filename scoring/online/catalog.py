@@ -13,6 +13,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -22,6 +23,7 @@ from model.embeddings import Embeddings
 from model.images import ImageLimits
 from model.scorer import Scorer, Watch
 from model.segmenter import Segmenter
+from model.store import Store
 from scoring.online.batching import BatchedSegmenter, Batching, Gatherer
 from scoring.online.settings import Settings
 
@@ -105,7 +107,9 @@ class Catalog:
 
     def __init__(self, settings: Settings, watch: Watch = nullcontext) -> None:
         self.settings, self.watch = settings, watch
-        self.embeddings = Embeddings(settings.embedding_bytes)
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        store = Store(settings.embedding_store, device) if settings.embedding_store else None
+        self.embeddings = Embeddings(settings.embedding_bytes, store)
         described = self._read()
         self.default = described.default
         self._slots = {key: _Slot(entry) for key, entry in described.models.items()}
@@ -201,7 +205,7 @@ class Catalog:
         batching = Batching(settings.batch_images, settings.batch_requests, settings.batch_wait, settings.in_flight * 4)
         limits = replace(limits or ImageLimits(), max_pixels=settings.pixels)
         segmenter = BatchedSegmenter(plain, batching)
-        scorer = Scorer(segmenter, self.embeddings.scoped(key), limits, self.watch)
+        scorer = Scorer(segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch)
         if pyfunc is not None:
             pyfunc.unwrap_python_model().scorer = scorer
         nbytes = sum(weight.numel() * weight.element_size() for weight in plain.family.model.parameters())

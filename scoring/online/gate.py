@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import logging
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.embeddings import tenant
 from scoring.online.metrics import Metrics
+from scoring.tenants import tenant_of
 
 logger = logging.getLogger("scoring.online.requests")
 OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
@@ -146,7 +146,7 @@ class Gate:
             return ""
         given = key.encode()
         matches = [hmac.compare_digest(given, known) for known in self.keys]
-        return hashlib.sha256(given).hexdigest()[:16] if any(matches) else None
+        return tenant_of(key) if any(matches) else None
 
     def _note(self, scope: Scope, request_id: str, status: int, began: float) -> None:
         """One line in the log, and the counts; a path that is no route is counted as such, not by its name."""

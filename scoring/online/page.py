@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI
@@ -29,11 +28,13 @@ def add(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:
-        files = {
-            "swagger_js_url": "page/swagger/swagger-ui-bundle.js",
-            "swagger_css_url": "page/swagger/swagger-ui.css",
-        }
-        return get_swagger_ui_html(openapi_url="openapi.json", title=app.title, swagger_favicon_url="data:,", **files)
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url="page/swagger/swagger-ui-bundle.js",
+            swagger_css_url="page/swagger/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        )
 
     app.mount("/page/swagger", StaticFiles(directory=SWAGGER), name="swagger")
     app.mount("/page/samples", StaticFiles(directory=SAMPLES, check_dir=False), name="samples")

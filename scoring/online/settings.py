@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     device: str | None = Field(None, description="cpu, cuda, cuda:1; cuda when there is one unless named")
     model_bytes: int = Field(8 * 2**30, gt=0, description="memory for models; the least recently used go beyond it")
     embedding_bytes: int = Field(2**30, gt=0, description="memory for kept embeddings")
+    embedding_store: str | None = Field(None, description="folder or fsspec URL to keep embeddings in as well")
     batch_images: int = Field(8, gt=0, description="most images encoded in one batch")
     batch_requests: int = Field(64, gt=0, description="most requests decoded in one batch")
     batch_wait: float = Field(0.002, ge=0, le=1, description="seconds a batch waits for more when it is crowded")

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import requests
 from PIL import Image
 
 from model import masks
 from tests import pictures
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port, server
 
 BOX = "[[68, 38, 153, 123]]"
 
@@ -96,3 +97,52 @@ def test_tables_that_cannot_be_scored(content: str | None, said: str, tmp_path: 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     done = run("--model", tmp_path / "none", "--input", "samples/prompts.csv", "--output", tmp_path / "out.parquet")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_every_object_of_an_image_with_an_overlay(
+    packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "disc.png").write_bytes(disc[0])
+    pd.DataFrame({"image": [str(tmp_path / "disc.png")]}).to_csv(tmp_path / "in.csv", index=False)
+    params = json.dumps({"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.7})
+    output, overlay = tmp_path / "out.parquet", tmp_path / "overlay.png"
+    done = run(
+        "--input",
+        tmp_path / "in.csv",
+        "--output",
+        output,
+        "--model",
+        packaged,
+        "--params",
+        params,
+        "--overlay",
+        overlay,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = pq.read_table(output).to_pylist()
+    found = [prediction["mask_per_prediction"][0] for prediction in row["predictions"]]
+    assert len(found) >= 2 and overlay.exists()
+    assert (
+        max(pictures.iou(masks.decode(one["encoded_binary_mask"], "rle", (160, 240)), disc[1]) for one in found) > 0.8
+    )
+
+
+def test_embeddings_made_ahead_are_found_by_the_endpoint(packaged: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    shutil.copy(ROOT / "samples" / "coins.png", tmp_path / "photos" / "deep" / "coins.png")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
+    arguments = ["--model", packaged, "--images", tmp_path / "photos", "--store", store, "--api-key", "k"]
+    done = run("embed", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "images       2 (1 failed)" in done.stdout and "broken.png: column 'image'" in done.stdout
+    port = free_port()
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command += ["--embedding-store", str(store), "--api-keys", "k,l"]
+    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
+        rows = {"input_data": [{"image_id": "deep/coins.png", "input_boxes": "[20, 32, 68, 77]"}]}
+        answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "k"}, timeout=60)
+        assert answer.status_code == 200 and len(answer.json()[0]["predictions"]) == 1
+        assert 'stage="encode"' not in requests.get(f"{url}/metrics", timeout=10).text
+        other = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "l"}, timeout=60)
+        assert other.status_code == 404
