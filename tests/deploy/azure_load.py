@@ -1,0 +1,37 @@
+"""Loads the files of deploy/azureml with Azure's own SDK, which validates them; prints what it read.
+
+.venv/clients/bin/python azure_load.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from azure.ai.ml import (
+    load_batch_deployment,
+    load_batch_endpoint,
+    load_environment,
+    load_online_deployment,
+    load_online_endpoint,
+)
+
+LOADERS = {
+    "environment": load_environment,
+    "online-endpoint": load_online_endpoint,
+    "online-deployment": load_online_deployment,
+    "batch-endpoint": load_batch_endpoint,
+    "batch-deployment": load_batch_deployment,
+}
+found = {}
+for name, load in LOADERS.items():
+    loaded = load(source=f"{sys.argv[1]}/{name}.yaml")
+    found[name] = {"type": type(loaded).__name__, "name": loaded.name}
+    for part in ("endpoint_name", "instance_type", "output_action"):
+        if hasattr(loaded, part):
+            found[name][part] = str(getattr(loaded, part))
+    if getattr(loaded, "model", None):
+        found[name]["model"] = str(loaded.model.path)
+    if getattr(loaded, "code_configuration", None):
+        found[name]["script"] = loaded.code_configuration.scoring_script
+print(json.dumps(found))
