@@ -33,17 +33,26 @@ class Batch(NamedTuple):
 
 class Batches(Dataset[Batch]):
     """Batch number `step`: for `windowed` steps windows of half the side, twice `images` of them, afterwards `images`
-    at the full side; `stretched`: the image fills the square, instead of being padded to it."""
+    at the full side every `whole_every` steps, and windows in between; `stretched`: the image fills the square, instead
+    of being padded to it."""
 
     def __init__(
-        self, cache: SceneCache, seed: int, images: int, masks: int, side: int, windowed: int, stretched: bool = False
+        self,
+        cache: SceneCache,
+        seed: int,
+        images: int,
+        masks: int,
+        side: int,
+        windowed: int,
+        whole_every: int = 1,
+        stretched: bool = False,
     ) -> None:
         self.cache, self.seed, self.images, self.masks = cache, seed, images, masks
-        self.side, self.windowed, self.stretched = side, windowed, stretched
+        self.side, self.windowed, self.whole_every, self.stretched = side, windowed, whole_every, stretched
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
-        whole = step >= self.windowed
+        whole = step >= self.windowed and (step - self.windowed) % self.whole_every == 0
         side = self.side if whole else self.side // 2
         samples = [self.sample(rng, side, whole) for _ in range(self.images * (1 if whole else 2))]
         free = 1 if whole else self.side // 8 - side // 8 + 1

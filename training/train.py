@@ -43,6 +43,7 @@ class Plan:
     scenes: int = 16000
     steps: int = 7000
     windowed: int = 4500
+    whole_every: int = 1
     images: int = 8
     masks: int = 4
     rate: float = 1.2e-3
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--save-every", type=int, default=100, help="steps between states")
     for field in fields(Plan):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     args = parser.parse_args()
     plan = Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
     torch.set_flush_denormal(True)
@@ -227,7 +228,16 @@ def main() -> None:
         trainer.load(state)
     elif args.start:
         trainer.start_from(args.start)
-    batches = Batches(cache, plan.seed, plan.images, plan.masks, network.IMAGE_SIZE, plan.windowed, family.stretched)
+    batches = Batches(
+        cache,
+        plan.seed,
+        plan.images,
+        plan.masks,
+        network.IMAGE_SIZE,
+        plan.windowed,
+        plan.whole_every,
+        family.stretched,
+    )
     loader = DataLoader(batches, batch_size=None, sampler=range(trainer.step, plan.steps), num_workers=args.workers)
     began = time.monotonic()
     for batch in (bar := tqdm(loader, initial=trainer.step, total=plan.steps, mininterval=5)):

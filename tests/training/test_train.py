@@ -23,6 +23,13 @@ from training.train import FAMILIES, Plan, Trainer
 SMALL = {"scenes": 8, "steps": 12, "windowed": 8, "images": 2, "masks": 2, "warmup": 2}
 
 
+def test_whole_inputs_come_every_so_many_steps(tmp_path: Path) -> None:
+    batches = batches_of("sam", Plan(**{**SMALL, "windowed": 2, "whole_every": 3}), tmp_path)
+    assert [batches[step].images.shape[:2] for step in range(7)] == [
+        (4, 128), (4, 128), (2, 256), (4, 128), (4, 128), (2, 256), (4, 128),
+    ]  # fmt: skip
+
+
 SIZES = {
     "sam": {"hidden_size": 32, "layers": 2, "heads": 2, "width": 32, "global_layers": (1,)},
     "sam2": {"channels": 16, "blocks": (1, 1, 2, 1), "global_blocks": (3,), "width": 32},
@@ -37,7 +44,9 @@ def trainer_of(family: str, plan: Plan, bfloat16: bool = False) -> Trainer:
 def batches_of(family: str, plan: Plan, folder: Path) -> Batches:
     cache = SceneCache(folder, plan.seed, plan.scenes)
     cache.draw(1)
-    return Batches(cache, plan.seed, plan.images, plan.masks, 256, plan.windowed, FAMILIES[family].stretched)
+    return Batches(
+        cache, plan.seed, plan.images, plan.masks, 256, plan.windowed, plan.whole_every, FAMILIES[family].stretched
+    )
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
