@@ -57,7 +57,8 @@ class SegmentAnything(PythonModel):
             images_per_batch=settings.images_per_batch,
             prompts_per_batch=settings.prompts_per_batch,
         )
-        self.scorer = Scorer(segmenter, Embeddings(settings.cache_bytes), settings.limits)
+        embeddings = Embeddings(settings.cache_bytes)
+        self.scorer = Scorer(segmenter, embeddings, settings.limits, max_prompts=settings.max_prompts)
 
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """One answer a row, under the row's index. Raises Refusal (HTTP 400, or 404 for an unknown image_id)."""

@@ -40,15 +40,22 @@ class Scorer:
     """A segmenter with its kept embeddings and its rules for images. Safe to share between threads.
 
     watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, render.
+    max_prompts: most prompts that one row may hold.
     """
 
     def __init__(
-        self, segmenter: Segmenter, embeddings: Embeddings, limits: ImageLimits, watch: Watch = nullcontext
+        self,
+        segmenter: Segmenter,
+        embeddings: Embeddings,
+        limits: ImageLimits,
+        watch: Watch = nullcontext,
+        max_prompts: int = 10_000,
     ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.limits = limits
         self.watch = watch
+        self.max_prompts = max_prompts
 
     def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""
@@ -96,7 +103,10 @@ class Scorer:
         self.check(row.prompts)
 
     def check(self, asked: Sequence[Prompt]) -> None:
-        """Raises BadInput for a mask input that is not of the model's size."""
+        """Raises BadInput for too many prompts, and for a mask input that is not of the model's size."""
+        if len(asked) > self.max_prompts:
+            column = "input_points" if asked[0].box is None else "input_boxes"
+            raise BadInput(column, f"at most {self.max_prompts} prompts", str(len(asked)))
         for prompt in asked:
             if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
                 height, width = self.segmenter.family.low_res_size

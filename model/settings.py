@@ -12,6 +12,7 @@ class Settings:
     """device: `cpu`, `cuda`, `cuda:1`; None takes `cuda` when there is one.
     cache_bytes: memory for kept embeddings (SAM: 4 MiB an image, SAM2: 16 MiB).
     images_per_batch, prompts_per_batch: how many are encoded or decoded at once; None chooses by the device.
+    max_prompts: most prompts that one row may hold.
     max_pixels, max_bytes, fetch_seconds, local_paths: as ImageLimits has them.
     """
 
@@ -19,6 +20,7 @@ class Settings:
     cache_bytes: int = 2**30
     images_per_batch: int | None = None
     prompts_per_batch: int | None = None
+    max_prompts: int = 10_000
     max_pixels: int = ImageLimits.max_pixels
     max_bytes: int = ImageLimits.max_bytes
     fetch_seconds: float = ImageLimits.fetch_seconds

@@ -205,7 +205,9 @@ class Catalog:
         batching = Batching(settings.batch_images, settings.batch_requests, settings.batch_wait, settings.in_flight * 4)
         limits = replace(limits or ImageLimits(), max_pixels=settings.pixels)
         segmenter = BatchedSegmenter(plain, batching)
-        scorer = Scorer(segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch)
+        scorer = Scorer(
+            segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch, settings.prompts
+        )
         if pyfunc is not None:
             pyfunc.unwrap_python_model().scorer = scorer
         nbytes = sum(weight.numel() * weight.element_size() for weight in plain.family.model.parameters())

@@ -6,7 +6,6 @@ import base64
 import binascii
 import io
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -119,7 +118,7 @@ def sam2_segment_image(
     served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
     kept = _kept(served.scorer, asked)
     wanted = _prompt_set(asked) or [EMPTY]
-    _check_count(request, wanted)
+    served.scorer.check(wanted)
     place = (tenant.get(), served.name, kept.key)
     if asked.mask_input is not None:
         wanted = _with_masks(served.scorer, wanted, asked)
@@ -301,12 +300,6 @@ def _fields(given: Any, names: tuple[str, ...], where: str) -> list[float]:
 def _check_format(given: str, known: tuple[str, ...]) -> None:
     if given not in known:
         raise BadInput("format", " or ".join(known), kind(given))
-
-
-def _check_count(request: Request, wanted: Sequence[Prompt]) -> None:
-    most = request.app.state.settings.prompts
-    if len(wanted) > most:
-        raise BadInput("prompts", f"at most {most} prompts", f"{len(wanted)}")
 
 
 def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prompt]:

@@ -13,7 +13,9 @@ DEFAULT_CATALOG = Path(__file__).with_name("catalog.yaml")
 class Settings(BaseSettings):
     """Serves Segment Anything to the clients of MLflow, Azure ML, Roboflow and Livepeer, and to browsers."""
 
-    model_config = SettingsConfigDict(env_prefix="SAM_", cli_kebab_case=True, cli_hide_none_type=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SAM_", cli_kebab_case=True, cli_hide_none_type=True, cli_prog_name="python -m scoring.online"
+    )
 
     model: str | None = Field(None, description="MLflow model URI to serve under all names of its family")
     catalog: Path = Field(DEFAULT_CATALOG, description="YAML file of the models served, unless `model` names one")
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     batch_wait: float = Field(0.002, ge=0, le=1, description="seconds a batch waits for more when it is crowded")
     in_flight: int = Field(64, gt=0, description="most requests at a time; one more gets 503 and Retry-After")
     body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; a larger one gets 413")
-    prompts: int = Field(1000, gt=0, description="most prompts in one request")
+    prompts: int = Field(1000, gt=0, description="most prompts in one row of a request")
     pixels: int = Field(100_000_000, gt=0, description="largest image, width times height")
     api_keys: SecretStr | None = Field(
         None, description="keys that may ask, parted by commas; without any everybody may"

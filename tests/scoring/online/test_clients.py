@@ -329,6 +329,9 @@ def test_too_many_prompts(url: str, picture: Path) -> None:
     prompts = _click()["prompts"]["prompts"] * 51
     answer = post(url, "/sam2/segment_image", {"image": _base64(picture), "prompts": prompts})
     assert answer.status_code == 400 and "at most 50 prompts, got 51" in answer.json()["message"]
+    rows = [{"image": _base64(picture)["value"], "input_boxes": [[0, 0, 9, 9]] * 51}]
+    answer = post(url, "/score", {"input_data": rows})
+    assert "row 0, column 'input_boxes': expected at most 50 prompts, got 51" in answer.json()["error"]["message"]
 
 
 def test_the_documented_examples_work_as_they_stand(url: str) -> None:
