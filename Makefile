@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 score: .venv/run build/model/MLmodel
 	$(BIN)/python -m scoring.batch --model build/model --input samples/prompts.csv \
-		--output out/predictions.parquet --overlay out/overlay.png
+		--output out/predictions.parquet --overlay out/overlay.png --overwrite
 
 serve: .venv/endpoint
 	$(BIN)/python -m scoring.online
@@ -27,7 +27,7 @@ check: .venv/test
 	$(BIN)/mypy
 
 test: .venv/test check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache

@@ -63,11 +63,11 @@ class SegmentAnything(PythonModel):
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """One answer a row, under the row's index. Raises Refusal (HTTP 400, or 404 for an unknown image_id)."""
         try:
-            return self.scorer.score_frame(model_input, Params.read(self._with_defaults(params or {})))
+            return self.scorer.score_frame(model_input, Params.read(self.with_defaults(params or {})))
         except (BadInput, BadParameter) as error:
             raise Refusal(error) from None
 
-    def _with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:
+    def with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:
         """MLflow fills what a request leaves out from the signature; there the deployment's own default stands."""
         filled = {name: value for name, value in params.items() if value != self.signature_params.get(name)}
         return {**self.signature_params, **self.deployment_params, **filled}

@@ -159,11 +159,15 @@ class Scorer:
                     "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
                 )
             return Kept(embedding, self.embeddings.key(source[0]), _no_pixels)
+        key, pixels = self.open(source)
+        return Kept(self.embeddings.get(key, lambda: self._encode(pixels())), key, pixels)
+
+    def open(self, source: str | bytes) -> tuple[str, Callable[[], np.ndarray]]:
+        """The hash of an image's content, and its pixels (h, w, 3), decoded when first asked for. Raises BadInput."""
         with self.watch("fetch"):
             data = images.read(source, self.limits)
             key = hashlib.sha256(data).hexdigest()
-        pixels = cache(partial(self._decode, data))
-        return Kept(self.embeddings.get(key, lambda: self._encode(pixels())), key, pixels)
+        return key, cache(partial(self._decode, data))
 
     def _decode(self, data: bytes) -> np.ndarray:
         with self.watch("decode"):

@@ -1,4 +1,4 @@
-"""Scores a table of images and prompts with an MLflow model.
+"""Scores tables of images and prompts, or folders of images, with an MLflow model.
 
 python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
 python -m scoring.batch embed --model build/model --images samples --store out/embeddings
@@ -7,59 +7,67 @@ python -m scoring.batch embed --model build/model --images samples --store out/e
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel, load_model
-from tqdm import tqdm
+from mlflow.pyfunc import load_model
 
 from model import images, masks, prompts
-from model.errors import BadInput
+from model.contract import Params
+from model.errors import BadInput, BadParameter
 from model.images import ImageLimits
 from model.package import json_object
 from model.prompts import Prompt
-from scoring.batch import embed, tables
+from scoring.batch import embed, job, sources
+from scoring.batch.parts import OtherJob, Parts
 from scoring.overlay import Shown, overlay, sheet
 
-ROWS_AT_ONCE = 32
 IMAGES_SHOWN = 6
 
 
-def score(model: PyFuncModel, table: pd.DataFrame, params: dict[str, Any]) -> Iterator[pd.DataFrame]:
-    """The answers to a table, some rows at a time, with a progress bar; a bad row answers with its error."""
-    with tqdm(total=len(table), unit="row", desc="scoring", disable=None) as progress:
-        for start in range(0, len(table), ROWS_AT_ONCE):
-            rows = table.iloc[start : start + ROWS_AT_ONCE]
-            yield model.predict(rows, params={**params, "on_error": "record", "response_format": "model_card"})
-            progress.update(len(rows))
-
-
-def picture(table: pd.DataFrame, predictions: pa.Table, encoding: str) -> Any:
-    """A sheet of the first images, each with the best mask of every prompt on it."""
+def picture(output: Parts, encoding: str) -> Any:
+    """A sheet of the first images that have a name, each with the best mask of every prompt on it."""
     shown: dict[str, list[Shown]] = {}
-    for (_, row), answer in zip(table.iterrows(), predictions.to_pylist(), strict=True):
-        if answer["error"] or not isinstance(row.get("image"), (str, bytes)):
+    with output.fs.open(output.path if output.single else output.name(0), "rb") as stream:
+        rows = next(pq.ParquetFile(stream).iter_batches(batch_size=200)).to_pylist()
+    for row in rows:
+        if row["error"] or not row.get("image"):
             continue
         if row["image"] not in shown and len(shown) == IMAGES_SHOWN:
             continue
         cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-        asked = prompts.read(*cells) or [Prompt()] * len(answer["predictions"])  # everything: an object each
-        for prompt, prediction in zip(asked, answer["predictions"], strict=True):
+        asked = prompts.read(*cells) or [Prompt()] * len(row["predictions"])  # everything: an object each
+        for prompt, prediction in zip(asked, row["predictions"], strict=True):
             best = max(prediction["mask_per_prediction"], key=lambda one: one["iou_score"])
             mask = masks.decode(best["encoded_binary_mask"], encoding, tuple(best["size"]))
             one = Shown(mask, best["iou_score"], prompt.box, prompt.points, prompt.labels)
             shown.setdefault(row["image"], []).append(one)
+    if not shown:
+        raise BadInput("image", "images by path or URL", "none that was scored")
     limits = ImageLimits(local_paths=True)
     return sheet([overlay(images.decode(images.read(source, limits), limits), some) for source, some in shown.items()])
+
+
+def told(summary: job.Summary, output: str, seconds: float) -> str:
+    """The summary, for people."""
+    mean = summary.score_sum / summary.predictions if summary.predictions else float("nan")
+    went = ", ".join(f"{spent:.1f} s {where}" for where, spent in summary.seconds.items())
+    lines = [
+        f"rows         {summary.rows} ({summary.failed} failed)",
+        f"images       {summary.images}",
+        f"predictions  {summary.predictions}, mean predicted IoU {mean:.3f}",
+        f"time         {seconds:.1f} s, {summary.rows / seconds:.1f} rows/s ({went})",
+        f"written      {output}",
+    ]
+    for reason, times in summary.failures.most_common(5):
+        lines.append(f"failed       {reason}" + (f" ({times} rows)" if times > 1 else ""))
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,55 +76,69 @@ def main(arguments: list[str] | None = None) -> int:
         return embed.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m scoring.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
-    parser.add_argument("--input", type=Path, required=True, help="table of images and prompts, .csv or .parquet")
-    parser.add_argument("--output", type=Path, required=True, help="table of predictions to write, .parquet")
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="table of images and prompts (.csv, .parquet, .jsonl), folder of tables or of images, glob, or fsspec URL",
+    )
+    parser.add_argument("--output", required=True, help="a .parquet file, or a folder for parts; local or fsspec URL")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where another job's output is")
+    parser.add_argument(
+        "--part-rows", type=int, default=512, help="rows a part, scored together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--error-threshold", type=int, default=-1, help="most rows that may fail; -1 any number (default: %(default)s)"
+    )
+    parser.add_argument("--summary", type=Path, help="also write the summary into this .json")
     parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks into this .png")
     parser.add_argument("--params", type=json_object, default={}, help="as JSON (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    started = time.perf_counter()
-    params = {"mask_encoding": "rle", **chosen.params}
-    parts: list[pa.Table] = []
+    began = time.perf_counter()
     try:
-        table = tables.read(chosen.input)
+        source = sources.find(chosen.input)
+        source.check()
         model = load_model(chosen.model, model_config={"local_paths": True})
-        loaded = time.perf_counter()
-
-        def answered() -> Iterator[pa.Table]:
-            for answers in score(model, table, params):
-                part = tables.with_answers(table.loc[answers.index], answers)
-                parts.append(part)
-                yield part
-
-        tables.write(answered(), chosen.output)
-    except (tables.BadTable, MlflowException, OSError) as error:
+        given = {"mask_encoding": "rle", **chosen.params, "on_error": "record", "response_format": "model_card"}
+        python_model = model.unwrap_python_model()
+        params = Params.read(python_model.with_defaults(given))
+        described = {
+            "input": source.identity,
+            "weights": (model.metadata.metadata or {}).get("weights_sha256"),
+            "params": vars(params),
+            "part_rows": chosen.part_rows,
+        }
+        parts = Parts(chosen.output, described, chosen.overwrite)
+        if parts.complete:
+            summary = job.Summary()
+            summary.add(parts.summary())
+            print(f"{chosen.output} is complete already; nothing to do")
+        else:
+            summary = job.run(python_model.scorer, params, source, parts, chosen.part_rows, chosen.error_threshold)
+    except (sources.BadTable, OtherJob, BadParameter, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    scored = time.perf_counter()
-    predictions = pa.concat_tables(parts)
-    failed = [error for error in predictions["error"].to_pylist() if error]
-    counts = [len(row) for row in predictions["predictions"].to_pylist()]
-    scores = [
-        max(mask["iou_score"] for mask in prediction["mask_per_prediction"])
-        for row in predictions["predictions"].to_pylist()
-        for prediction in row
-    ]
-    print(f"rows         {len(table)} ({len(failed)} failed)")
-    print(f"images       {len({name for name in predictions['image_id'].to_pylist() if name})}")
-    print(f"predictions  {sum(counts)}, mean predicted IoU {np.mean(scores) if scores else float('nan'):.3f}")
-    seconds = scored - loaded
-    print(f"time         {loaded - started:.1f} s to load, {seconds:.1f} s to score, {len(table) / seconds:.1f} rows/s")
-    print(f"written      {chosen.output}")
-    for reason, times in Counter(failed).most_common(5):
-        print(f"failed       {reason}" + (f" ({times} rows)" if times > 1 else ""))
-    if chosen.overlay and scores:
+    except OSError as error:
+        print(f"error: {error}; what is written stays, and the same command goes on from there", file=sys.stderr)
+        return 2
+    except job.TooManyFailures as error:
+        print(f"error: {error}; what is written stays", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(told(summary, chosen.output, time.perf_counter() - began))
+    if chosen.summary:
+        chosen.summary.parent.mkdir(parents=True, exist_ok=True)
+        chosen.summary.write_text(json.dumps(summary.noted(), indent=2) + "\n")
+    if chosen.overlay and summary.predictions:
         chosen.overlay.parent.mkdir(parents=True, exist_ok=True)
         try:
-            picture(table, predictions, params["mask_encoding"]).save(chosen.overlay)
+            picture(parts, params.mask_encoding).save(chosen.overlay)
             print(f"overlay      {chosen.overlay}")
         except BadInput as error:
             print(f"overlay      not drawn: {error}")
-    return 1 if len(failed) == len(table) else 0
+    return 1 if summary.failed == summary.rows else 0
 
 
 if __name__ == "__main__":

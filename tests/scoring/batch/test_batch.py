@@ -55,9 +55,10 @@ def test_paths_bytes_and_base64_in_parquet_with_the_other_columns(
             {"image": [image, image], "input_boxes": [json.loads(BOX)] * 2, "weight": [0.5, 2.0], "shop": ["a", None]}
         )
         table.to_parquet(tmp_path / "in.parquet")
-        done = run("--model", packaged, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet")
+        output = tmp_path / f"{name}.parquet"
+        done = run("--model", packaged, "--input", tmp_path / "in.parquet", "--output", output)
         assert done.returncode == 0, done.stderr[-3000:]
-        out = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        out = pq.read_table(output).to_pylist()
         assert [(row["weight"], row["shop"]) for row in out] == [(0.5, "a"), (2.0, None)]
         assert [row["image"] for row in out] == [str(file) if name == "path" else None] * 2
         best = max(out[0]["predictions"][0]["mask_per_prediction"], key=lambda one: one["iou_score"])
@@ -73,7 +74,7 @@ def test_bad_rows_are_recorded_and_the_rest_scored(packaged: Path, tmp_path: Pat
     assert done.returncode == 0 and "rows         3 (2 failed)" in done.stdout
     errors = pq.read_table(tmp_path / "out.parquet")["error"].to_pylist()
     assert errors[0] is None and "row 1, column 'image'" in errors[1] and "row 2, column 'input_boxes'" in errors[2]
-    assert "failed       row 1" in done.stdout
+    assert "failed       column 'image': expected" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""A job's output, part by part, so that a job that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NOTES = b"scoring.batch"
+
+
+class OtherJob(ValueError):
+    """What is at the output belongs to another job, or to none."""
+
+
+class Parts:
+    """Parquet parts, each written whole or not at all, with what was noted about it.
+
+    `where` names a folder, or a `.parquet` file, which the parts become once the job is done; until then they are in a
+    folder beside it. `job`: what the output depends on; an output of another job, finished or not, is refused unless
+    `overwrite`.
+    """
+
+    def __init__(self, where: str, job: dict[str, Any], overwrite: bool = False) -> None:
+        self.fs, self.path = fsspec.core.url_to_fs(where)
+        self.single = self.path.lower().endswith(".parquet")
+        self.folder = f"{self.path}.parts" if self.single else self.path.rstrip("/")
+        self.job = json.loads(json.dumps(job))
+        if overwrite:
+            for old in {self.path, self.folder}:
+                if self.fs.exists(old):
+                    self.fs.rm(old, recursive=True)
+        self._check()
+        self.fs.makedirs(self.folder, exist_ok=True)
+        if not self.fs.exists(f"{self.folder}/job.json"):
+            self._write("job.json", json.dumps(self.job, indent=1).encode())
+
+    def _check(self) -> None:
+        advice = "choose another --output, or start anew with --overwrite"
+        if self.single and self.fs.exists(self.path):
+            if self._finished() != self.job:
+                raise OtherJob(f"'{self.path}' exists and is not this job's; {advice}")
+        elif self.fs.exists(f"{self.folder}/job.json"):
+            if json.loads(self.fs.cat_file(f"{self.folder}/job.json")) != self.job:
+                raise OtherJob(f"'{self.folder}' was begun by another job (other model, input or params); {advice}")
+        elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or self.fs.ls(self.folder)):
+            raise OtherJob(f"'{self.folder}' exists and is not an unfinished job's; {advice}")
+
+    def _finished(self) -> Any:
+        """The job that a finished single file is of."""
+        try:
+            with self.fs.open(self.path, "rb") as stream:
+                noted = (pq.read_schema(stream).metadata or {}).get(NOTES, b"{}")
+            return json.loads(noted).get("job")
+        except (pa.ArrowException, OSError, ValueError):
+            return None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole job is done already."""
+        return self.fs.exists(self.path) if self.single else self.fs.exists(f"{self.folder}/_SUCCESS")
+
+    def name(self, number: int) -> str:
+        return f"{self.folder}/part-{number:06d}.parquet"
+
+    def noted(self, number: int) -> dict[str, Any] | None:
+        """What was noted about a part that is there; None for one that is not."""
+        try:
+            with self.fs.open(self.name(number), "rb") as stream:
+                return json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
+        except (OSError, pa.ArrowException, ValueError):
+            return None
+
+    def put(self, number: int, table: pa.Table, notes: dict[str, Any]) -> None:
+        """Writes a part. Raises OSError where it cannot; what was written before stays."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(_with(table, notes), sink, compression="zstd")
+        self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
+
+    def finish(self, count: int, notes: dict[str, Any]) -> None:
+        """Makes the parts the output: one file, or a folder that says it is done."""
+        if not self.single:
+            self._write("_SUCCESS", json.dumps(notes).encode())
+            return
+        schemas = [self._read(number, rows=False).schema.remove_metadata() for number in range(count)]
+        empty = pa.unify_schemas(schemas, promote_options="permissive").empty_table()
+        schema = _with(empty, {"job": self.job, **notes}).schema
+        unfinished = f"{self.folder}/whole"
+        with self.fs.open(unfinished, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            for number in range(count):
+                writer.write_table(pa.concat_tables([empty, self._read(number)], promote_options="permissive"))
+        self.fs.mv(unfinished, self.path)
+        self.fs.rm(self.folder, recursive=True)
+
+    def summary(self) -> dict[str, Any]:
+        """What was noted at the end of a complete job."""
+        if not self.single:
+            return json.loads(self.fs.cat_file(f"{self.folder}/_SUCCESS"))
+        with self.fs.open(self.path, "rb") as stream:
+            return json.loads((pq.read_schema(stream).metadata or {})[NOTES])
+
+    def _read(self, number: int, rows: bool = True) -> pa.Table:
+        with self.fs.open(self.name(number), "rb") as stream:
+            return pq.read_table(stream) if rows else pq.read_schema(stream).empty_table()
+
+    def _write(self, name: str, content: bytes) -> None:
+        part = f"{self.folder}/.{name}.unfinished"
+        with self.fs.open(part, "wb") as stream:
+            stream.write(content)
+            if hasattr(stream, "fileno"):
+                stream.flush()
+                os.fsync(stream.fileno())
+        self.fs.mv(part, f"{self.folder}/{name}")
+
+
+def _with(table: pa.Table, notes: dict[str, Any]) -> pa.Table:
+    return table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})

@@ -1,0 +1,190 @@
+"""What is to be scored, a window of rows at a time: tables, folders of them, images; local or any URL fsspec knows."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.contract import COLUMNS, OUTPUT_COLUMNS
+
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class BadTable(ValueError):
+    """An input that cannot be scored at all."""
+
+
+class Source(ABC):
+    """Rows in order. `name`: where they are from; `identity`: what tells this input from another, or from itself after
+    a change."""
+
+    name: str
+    identity: list[Any]
+    done: float | None = None  # the share of the input that was read, where it can be known
+
+    @abstractmethod
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows, in tables of any size."""
+
+    def check(self) -> None:
+        """Raises BadTable for an input without rows, or whose first ones cannot be scored."""
+        if next(self.windows(1), None) is None:
+            raise BadTable(f"'{self.name}' has no rows")
+
+    def windows(self, rows: int) -> Iterator[pa.Table]:
+        """All rows, `rows` at a time, the last time fewer. Raises BadTable."""
+        waiting: list[pa.Table] = []
+        count = 0
+        for table in self.tables():
+            check(table.column_names, self.name)
+            waiting.append(table)
+            count += len(table)
+            while count >= rows:
+                whole = pa.concat_tables(waiting, promote_options="permissive")
+                yield whole.slice(0, rows)
+                waiting, count = [whole.slice(rows)], count - rows
+        if count:
+            yield pa.concat_tables(waiting, promote_options="permissive")
+
+
+class ImageFiles(Source):
+    """A row for each image, without a prompt."""
+
+    def __init__(self, name: str, fs: Any, files: Sequence[str]) -> None:
+        self.name = name
+        self.names = [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in files]
+        self.identity = [*self.names]
+
+    def tables(self) -> Iterator[pa.Table]:
+        for start in range(0, len(self.names), 1000):
+            self.done = start / len(self.names)
+            yield pa.table({"image": pa.array(self.names[start : start + 1000], pa.string())})
+
+
+class TableFiles(Source):
+    """The rows of tables, one file after the other."""
+
+    def __init__(self, name: str, fs: Any, files: Sequence[str]) -> None:
+        self.name, self.fs, self.files = name, fs, files
+        infos = [fs.info(file) for file in files]
+        self.sizes = [int(info.get("size") or 0) for info in infos]
+        changed = [str(info.get("mtime", info.get("LastModified", info.get("ETag", "")))) for info in infos]
+        self.identity = [list(one) for one in zip(files, self.sizes, changed, strict=True)]
+
+    def tables(self) -> Iterator[pa.Table]:
+        total = max(1, sum(self.sizes))
+        for i, file in enumerate(self.files):
+            before = sum(self.sizes[:i])
+            try:
+                with self.fs.open(file, "rb") as stream:
+                    for table in READERS[_suffix(file)](stream):
+                        self.done = (before + min(stream.tell(), self.sizes[i])) / total
+                        yield table
+            except (pa.ArrowException, ValueError, OSError) as error:
+                if isinstance(error, BadTable):
+                    raise
+                raise BadTable(
+                    f"'{file}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
+                ) from None
+
+
+def find(where: str) -> Source:
+    """The source at a path, a glob or a URL: a table, a folder of tables, images. Raises BadTable."""
+    try:
+        fs, path = fsspec.core.url_to_fs(where)
+        if any(sign in path for sign in "*?["):
+            files = sorted(file for file in fs.glob(path) if not fs.isdir(file))
+        elif fs.isdir(path):
+            files = sorted(fs.find(path))
+        elif fs.exists(path):
+            files = [path]
+        else:
+            raise BadTable(f"'{where}': there is no such file")
+    except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, BadTable):
+            raise
+        raise BadTable(f"'{where}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    tables = [file for file in files if _suffix(file) in TABLES]
+    if tables:
+        return TableFiles(where, fs, tables)
+    pictures = [file for file in files if _suffix(file) in IMAGES]
+    if not pictures:
+        raise BadTable(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)})")
+    return ImageFiles(where, fs, pictures)
+
+
+def check(columns: Sequence[str], name: str) -> None:
+    """Raises BadTable for a table whose rows cannot be scored."""
+    if "image" not in columns and "image_id" not in columns:
+        raise BadTable(f"'{name}': expected a column 'image', got {', '.join(map(str, columns))}")
+    taken = [column for column in OUTPUT_COLUMNS if column in columns and column not in COLUMNS]
+    if taken:
+        raise BadTable(f"'{name}' has a column '{taken[0]}' already, which the answers need; rename it")
+
+
+def _csv(stream: Any) -> Iterator[pa.Table]:
+    """Everything is text: a CSV has no types, and a column of numbers may turn out to be none a million rows on."""
+    with pd.read_csv(stream, dtype=str, keep_default_na=False, chunksize=1000) as chunks:
+        for chunk in chunks:
+            yield _as_text({str(name): chunk[name] for name in chunk.columns}, len(chunk))
+
+
+def _parquet(stream: Any) -> Iterator[pa.Table]:
+    file = pq.ParquetFile(stream)
+    for batch in file.iter_batches(batch_size=256):
+        yield pa.Table.from_batches([batch], file.schema_arrow)
+
+
+def _json_lines(stream: Any) -> Iterator[pa.Table]:
+    """Texts as they are, everything else as JSON text; a key that some lines lack is null there."""
+    rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
+
+    def table() -> pa.Table:
+        return _as_text({name: [row.get(name) for row in rows] for name in names}, len(rows))
+
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadTable(f"line {number}: expected a JSON object") from None
+        if not isinstance(row, dict):
+            raise BadTable(f"line {number}: expected a JSON object")
+        rows.append(row)
+        names.update(dict.fromkeys(row))
+        if len(rows) == 1000:
+            yield table()
+            rows = []
+    if rows:
+        yield table()
+
+
+def _as_text(columns: dict[str, Any], rows: int) -> pa.Table:
+    arrays = {name: pa.array([_text(value) for value in values], pa.large_string()) for name, values in columns.items()}
+    return pa.table(arrays) if arrays else pa.table({"": pa.nulls(rows)})
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines}
+
+
+def _suffix(file: str) -> str:
+    name = file.rpartition("/")[2].lower()
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def _remote(fs: Any) -> bool:
+    return "file" not in (fs.protocol if isinstance(fs.protocol, (tuple, list)) else (fs.protocol,))
