@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, load_model
 
 from model.errors import BadParameter
+from scoring import azure
 from scoring.online import azureml
 
 logger = logging.getLogger("azmlinfsrv.segment_anything")
@@ -25,11 +25,7 @@ endpoint: PyFuncModel
 def init() -> None:
     """Loads the MLflow model that lies in `AZUREML_MODEL_DIR` or in a folder below it."""
     global endpoint
-    folder = Path(os.environ["AZUREML_MODEL_DIR"])
-    found = sorted(folder.rglob("MLmodel"), key=lambda path: len(path.parts))
-    if not found:
-        raise FileNotFoundError(f"no MLmodel file in AZUREML_MODEL_DIR={folder} or below it")
-    endpoint = load_model(str(found[0].parent))
+    endpoint = load_model(azure.model_folder())
 
 
 def run(raw: str) -> Any:

@@ -1,0 +1,64 @@
+"""The entry script of an Azure ML batch deployment: `init()` once a process, `run(mini_batch)` for some files each.
+
+Without it, Azure feeds the MLflow model itself with the rows of CSV files; with it, files may also be parquet tables,
+JSON lines and images, rows of one image are scored together, and a bad row costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+# Azure's runner loads this file by its path, with nothing of the project importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import pandas as pd
+from mlflow.pyfunc import load_model
+
+from model.contract import COLUMNS, Params, read_rows
+from model.scorer import Scorer
+from scoring import azure
+from scoring.batch import sources
+from scoring.batch.job import LONGEST_NAME
+
+ROWS_AT_ONCE = 256
+OUTPUT = ("file", "row", "image", "image_id", "error", "predictions")
+scorer: Scorer
+params: Params
+
+
+def init() -> None:
+    """Loads the MLflow model in `AZUREML_MODEL_DIR` or in a folder below it. `SCORING_PARAMS`: params as JSON."""
+    global scorer, params
+    python_model = load_model(azure.model_folder(), model_config={"local_paths": True}).unwrap_python_model()
+    given = {"mask_encoding": "rle", **json.loads(os.environ.get("SCORING_PARAMS", "{}")), "on_error": "record"}
+    scorer, params = python_model.scorer, Params.read(python_model.with_defaults(given))
+
+
+def run(mini_batch: list[str]) -> pd.DataFrame:
+    """One row for each row of the files, `predictions` as JSON text; a file that cannot be read is one row, its error."""
+    rows = []
+    for file in mini_batch:
+        try:
+            rows += _score(file)
+        except sources.BadTable as error:
+            rows.append((Path(file).name, 0, None, None, str(error), "[]"))
+    return pd.DataFrame(rows, columns=list(OUTPUT))
+
+
+def _score(file: str) -> list[tuple[str, int, str | None, str | None, str | None, str]]:
+    found: list[tuple[str, int, str | None, str | None, str | None, str]] = []
+    source = sources.find(file)
+    source.check()
+    for table in source.windows(ROWS_AT_ONCE):
+        names = [name for name in COLUMNS if name in table.column_names]
+        frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in names})
+        frame.index = pd.RangeIndex(len(found), len(found) + len(frame))
+        for index, answer in zip(frame.index, scorer.score(read_rows(frame), params), strict=True):
+            image = frame["image"][index] if "image" in frame else None
+            name = image if isinstance(image, str) and len(image) <= LONGEST_NAME else None
+            predictions = json.dumps(answer["predictions"])
+            found.append((Path(file).name, int(index), name, answer["image_id"], answer["error"], predictions))
+    return found

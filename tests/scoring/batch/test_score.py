@@ -1,0 +1,107 @@
+"""Azure's batch endpoint, driven as the platform does: processes side by side, mini-batches of files, rows appended."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from model import masks
+from tests import pictures
+from tests.conftest import ROOT
+
+WORKER = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("entry", sys.argv[1])  # by its path, as the runner does
+entry = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(entry)
+entry.init()
+with open(sys.argv[2], "a") as output:
+    for line in sys.stdin:
+        result = entry.run(json.loads(line))
+        result.to_csv(output, header=False, index=False)  # append_row
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Tables and images, some of them bad."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for i in range(3):
+        (folder / f"disc{i}.png").write_bytes(pictures.disc(180 + i, 130)[0])
+    box = "[[68, 38, 153, 123]]"
+    names = [str(folder / f"disc{i % 3}.png") for i in range(7)]
+    pd.DataFrame({"image": names, "input_boxes": box, "multimask_output": "false"}).to_csv(
+        folder / "a.csv", index=False
+    )
+    data = [(folder / "disc0.png").read_bytes(), b"broken"]
+    pd.DataFrame({"image": data, "input_boxes": [box, box]}).to_parquet(folder / "b.parquet")
+    (folder / "c.csv").write_text("picture\nx\n")
+    return [str(folder / name) for name in ("a.csv", "b.parquet", "c.csv", "disc1.png", "disc2.png")]
+
+
+def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[str], tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "AZUREML_MODEL_DIR": str(packaged.parent),
+        "SCORING_PARAMS": json.dumps({"points_per_side": 5, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6}),
+    }
+    script = str(ROOT / "scoring" / "batch" / "score.py")
+
+    def process(i: int) -> str:
+        mini_batches = [[file] for file in files[i::2]]
+        done = subprocess.run(
+            [sys.executable, "-c", WORKER, script, str(tmp_path / f"{i}.csv")],
+            input="\n".join(map(json.dumps, mini_batches)),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        return done.stderr[-3000:] if done.returncode else ""
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(process, range(2))) == ["", ""]
+    names = ["file", "row", "image", "image_id", "error", "predictions"]
+    rows = pd.concat([pd.read_csv(tmp_path / f"{i}.csv", names=names) for i in range(2)])
+    assert rows["file"].value_counts().to_dict() == {
+        "a.csv": 7,
+        "b.parquet": 2,
+        "c.csv": 1,
+        "disc1.png": 1,
+        "disc2.png": 1,
+    }
+    table = rows[rows["file"] == "a.csv"]
+    assert list(table["row"]) == list(range(7)) and table["error"].isna().all()
+    one = json.loads(table["predictions"].iloc[1])[0]["mask_per_prediction"][0]
+    mask = masks.decode(one["encoded_binary_mask"], "rle", tuple(one["size"]))
+    assert pictures.iou(mask, pictures.disc(181, 130)[1]) > 0.85
+    errors = rows.dropna(subset="error").set_index("file")["error"].to_dict()
+    assert set(errors) == {"b.parquet", "c.csv"}
+    assert "row 1, column 'image'" in errors["b.parquet"] and "expected a column 'image'" in errors["c.csv"]
+    assert all(len(json.loads(text)) >= 1 for text in rows[rows["file"].str.endswith("png")]["predictions"])
+
+
+def test_without_a_script_azure_feeds_the_model_csv(packaged: Path, disc: tuple[bytes, np.ndarray]) -> None:
+    """A table as `pandas.read_csv` gives it: base64, and NaN where a cell is empty."""
+    model: Any = mlflow.pyfunc.load_model(str(packaged))
+    text = "image,input_points,input_boxes,input_labels,multimask_output\n"
+    for prompts in (
+        ',"[[68, 38, 153, 123]]",,False',
+        '"[[[110, 80]]]",,"[[1]]",',
+        '"[[[110, 80]]]","[[68, 38, 153, 123]]",,True',
+    ):
+        text += f"{pictures.to_text(disc[0])},{prompts}\n"
+    answers = model.predict(pd.read_csv(io.StringIO(text)))
+    assert [len(row[0]["mask_per_prediction"]) for row in answers["predictions"]] == [1, 3, 3]
+    assert answers["error"].isna().all()
