@@ -38,7 +38,7 @@ def init() -> None:
 
 
 def run(mini_batch: list[str]) -> pd.DataFrame:
-    """One row for each row of the files, `predictions` as JSON text; a file that cannot be read is one row, its error."""
+    """One row for each row of the files, `predictions` as JSON text; a file that cannot be read is one with its error."""
     rows = []
     for file in mini_batch:
         try:
