@@ -38,7 +38,7 @@ def init() -> None:
 
 
 def run(mini_batch: list[str]) -> pd.DataFrame:
-    """One row for each row of the files, `predictions` as JSON text; a file that cannot be read is one with its error."""
+    """One row for each row of the files, `predictions` as JSON text; one with its error for a file that is no table."""
     rows = []
     for file in mini_batch:
         try:

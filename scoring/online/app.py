@@ -85,6 +85,7 @@ STATUSES: dict[type[Exception], int] = {
     azureml.BadRequest: 400,
     Busy: 503,
     MlflowException: 400,
+    RecursionError: 400,
 }
 
 
@@ -107,7 +108,8 @@ def _answer(status: int) -> Callable[[Request, Exception], Response]:
         if isinstance(error, BadInput):
             fields = getattr(_dialect(request.url.path), "FIELDS", {})
             error.column = fields.get(error.column, error.column)
-        response = refuse(request.url.path, status, str(error))
+        message = "the request is nested too deep" if isinstance(error, RecursionError) else str(error)
+        response = refuse(request.url.path, status, message)
         if status == 503:
             response.headers["retry-after"] = "1"
         return response

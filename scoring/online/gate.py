@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -82,6 +83,10 @@ class Gate:
         if body is None:
             message = f"the request's body is larger than {self.body_bytes} bytes"
             await self.refuse(path, 413, message)(scope, receive, send)
+            return
+        if _half_characters(body):
+            message = "expected Unicode text, got half of a surrogate pair"
+            await self.refuse(path, 400, message)(scope, receive, send)
             return
         owner = self._owner(self._key(scope, headers, body))
         if owner is None:
@@ -162,3 +167,19 @@ class Gate:
             "milliseconds": round(1000 * took, 1),
         }
         logger.info(json.dumps(line))
+
+
+def _half_characters(body: bytes) -> bool:
+    """Whether a JSON body spells half of a surrogate pair, a character that no text can hold."""
+    if not _SURROGATE.search(body):
+        return False
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False  # whoever reads it says what is wrong
+    return False
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")

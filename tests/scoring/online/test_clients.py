@@ -325,6 +325,21 @@ def test_wrong_keys_large_bodies_and_no_json(url: str, path: str, where: tuple[s
     assert broken.status_code == 400 and said(broken)
 
 
+DEEP = b'{"image": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+HALF = b'{"image": "\\ud800", "input_data": [{"image": "\\ud800", "input_points": [[1, 2]]}]}'
+
+
+@pytest.mark.parametrize("body", [DEEP, HALF, b"", b"null", b"[]", b"7", b'"text"', b'{"image": NaN}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "path",
+    ["/score", "/invocations", "/sam/embed_image", "/sam/segment_image", "/sam2/embed_image", "/sam2/segment_image"],
+)
+def test_odd_bodies_are_the_clients_fault(url: str, path: str, body: bytes) -> None:
+    answer = requests.post(url + path, data=body, headers={**AUTH, "content-type": "application/json"}, timeout=60)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert "Traceback" not in answer.text and "/site-packages" not in answer.text
+
+
 def test_too_many_prompts(url: str, picture: Path) -> None:
     prompts = _click()["prompts"]["prompts"] * 51
     answer = post(url, "/sam2/segment_image", {"image": _base64(picture), "prompts": prompts})
