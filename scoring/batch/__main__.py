@@ -1,6 +1,7 @@
 """Scores tables of images and prompts, or folders of images, with an MLflow model.
 
 python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
+python -m scoring.batch show --predictions out/predictions.parquet --output out/overlay.png
 python -m scoring.batch embed --model build/model --images samples --store out/embeddings
 """
 
@@ -12,46 +13,15 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 
-from model import images, masks, prompts
 from model.contract import Params
 from model.errors import BadInput, BadParameter
-from model.images import ImageLimits
 from model.package import json_object
-from model.prompts import Prompt
-from scoring.batch import embed, job, sources
+from scoring.batch import embed, job, show, sources
 from scoring.batch.parts import OtherJob, Parts
-from scoring.overlay import Shown, overlay, sheet
-
-IMAGES_SHOWN = 6
-
-
-def picture(output: Parts, encoding: str) -> Any:
-    """A sheet of the first images that have a name, each with the best mask of every prompt on it."""
-    shown: dict[str, list[Shown]] = {}
-    with output.fs.open(output.path if output.single else output.name(0), "rb") as stream:
-        rows = next(pq.ParquetFile(stream).iter_batches(batch_size=200)).to_pylist()
-    for row in rows:
-        if row["error"] or not row.get("image"):
-            continue
-        if row["image"] not in shown and len(shown) == IMAGES_SHOWN:
-            continue
-        cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-        asked = prompts.read(*cells) or [Prompt()] * len(row["predictions"])  # everything: an object each
-        for prompt, prediction in zip(asked, row["predictions"], strict=True):
-            best = max(prediction["mask_per_prediction"], key=lambda one: one["iou_score"])
-            mask = masks.decode(best["encoded_binary_mask"], encoding, tuple(best["size"]))
-            one = Shown(mask, best["iou_score"], prompt.box, prompt.points, prompt.labels)
-            shown.setdefault(row["image"], []).append(one)
-    if not shown:
-        raise BadInput("image", "images by path or URL", "none that was scored")
-    limits = ImageLimits(local_paths=True)
-    return sheet([overlay(images.decode(images.read(source, limits), limits), some) for source, some in shown.items()])
 
 
 def told(summary: job.Summary, output: str, seconds: float) -> str:
@@ -72,8 +42,9 @@ def told(summary: job.Summary, output: str, seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["embed"]:
-        return embed.main(arguments[1:])
+    commands = {"embed": embed.main, "show": show.main}
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m scoring.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
     parser.add_argument(
@@ -134,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.overlay and summary.predictions:
         chosen.overlay.parent.mkdir(parents=True, exist_ok=True)
         try:
-            picture(parts, params.mask_encoding).save(chosen.overlay)
+            show.picture(chosen.output).save(chosen.overlay)
             print(f"overlay      {chosen.overlay}")
         except BadInput as error:
             print(f"overlay      not drawn: {error}")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from model import masks
 from scoring.batch import sources
@@ -138,6 +139,25 @@ def test_tables_of_different_columns_become_one(packaged: Path, photos: Path, tm
     done = run("--model", packaged, "--input", tmp_path / "in", "--output", output, "--part-rows", 1)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [(row["first"], row["second"]) for row in rows_of(output)] == [("1", None), (None, 2.5)]
+
+
+@pytest.mark.parametrize("encoding", ["rle", "png", "polygon"])
+def test_show_draws_what_was_found(packaged: Path, photos: Path, tmp_path: Path, encoding: str) -> None:
+    row = {"image": str(photos / "01.png"), "input_boxes": "[68, 38, 153, 123]", "multimask_output": "false"}
+    pd.DataFrame([row]).to_csv(tmp_path / "in.csv", index=False)
+    output, drawn = tmp_path / "parts", tmp_path / "sheet.png"
+    params = json.dumps({"mask_encoding": encoding})
+    done = run("--model", packaged, "--input", tmp_path / "in.csv", "--output", output, "--params", params)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("show", "--predictions", output, "--output", drawn)
+    assert done.returncode == 0, done.stderr[-3000:]
+    picture = np.asarray(Image.open(drawn).convert("RGB")).astype(int)
+    plain = np.asarray(Image.open(photos / "01.png").convert("RGB")).astype(int)
+    top, left = ((np.array(picture.shape) - plain.shape) // 2)[:2]
+    inside = np.abs(picture[top : top + 130, left : left + 151] - plain).sum(2) > 10
+    assert pictures.iou(inside, pictures.disc(151, 130)[1]) > 0.6
+    wrong = run("show", "--predictions", tmp_path / "none.parquet", "--output", drawn)
+    assert wrong.returncode == 2 and "cannot be shown" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_urls_of_other_file_systems() -> None:
