@@ -20,7 +20,7 @@ from tests.conftest import ROOT, free_port, server
 
 def slow(url: str, image: str) -> Any:
     """Some seconds of work: everything in an image, asked very densely."""
-    body = {"input_data": [{"image": image}], "params": {"points_per_side": 40, "mask_encoding": "rle"}}
+    body = {"input_data": [{"image": image}], "params": {"points_per_side": 24, "mask_encoding": "rle"}}
     return requests.post(f"{url}/score", json=body, timeout=120)
 
 
