@@ -57,10 +57,12 @@ class Embeddings:
 
     def key(self, name: str) -> str:
         """The key that a name was given to, else the name itself."""
+        own = self._own(name)
         with self._lock:
-            key = self._names.get(self._own(name))
-        if key is None and self._store:
-            key = self._store.load_name(self._own(name))
+            key = self._names.get(own, name if own in self._kept else None)
+        if key is None and self._store and (key := self._store.load_name(own)):
+            with self._lock:
+                self._names[own] = key
         return name if key is None else key
 
     def name(self, name: str, key: str) -> None:

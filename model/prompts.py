@@ -56,6 +56,10 @@ class Prompt:
         )
 
 
+# A point that is none: how a mask is asked for by nothing but the image.
+NOTHING = Prompt(np.zeros((1, 2), np.float32), np.array([-1]))
+
+
 @dataclass(frozen=True)
 class PromptBatch:
     """Prompts of one layout, stacked.
@@ -188,33 +192,34 @@ def _number(number: float) -> str:
     return "a number too large" if isinstance(number, int) else "NaN" if math.isnan(number) else f"{number:g}"
 
 
-def _depth(value: object) -> int:
-    depth = 0
+def depth(value: object) -> int:
+    """How deep lists are nested, along their first items."""
+    nesting = 0
     while isinstance(value, list):
-        depth += 1
+        nesting += 1
         value = value[0] if value else None
-    return depth
+    return nesting
 
 
 def _read_points(value: Any) -> list[np.ndarray] | None:
     if value is None:
         return None
-    depth = _depth(value)
-    if depth == 2:
+    nesting = depth(value)
+    if nesting == 2:
         value = [value]
-    elif depth != 3:
-        raise BadInput("input_points", POINTS_FORM, f"{kind(value)} nested {depth} deep")
+    elif nesting != 3:
+        raise BadInput("input_points", POINTS_FORM, f"{kind(value)} nested {nesting} deep")
     return [_numbers("input_points", prompt, POINTS_FORM, 2) for prompt in value]
 
 
 def _read_boxes(value: Any) -> np.ndarray | None:
     if value is None:
         return None
-    depth = _depth(value)
-    if depth == 1:
+    nesting = depth(value)
+    if nesting == 1:
         value = [value]
-    elif depth != 2:
-        raise BadInput("input_boxes", BOXES_FORM, f"{kind(value)} nested {depth} deep")
+    elif nesting != 2:
+        raise BadInput("input_boxes", BOXES_FORM, f"{kind(value)} nested {nesting} deep")
     boxes = _numbers("input_boxes", value, BOXES_FORM, 4)
     for box in boxes:
         if box[2] <= box[0] or box[3] <= box[1]:
@@ -229,11 +234,11 @@ def _read_boxes(value: Any) -> np.ndarray | None:
 def _read_labels(value: Any) -> list[np.ndarray] | None:
     if value is None:
         return None
-    depth = _depth(value)
-    if depth == 1:
+    nesting = depth(value)
+    if nesting == 1:
         value = [value]
-    elif depth != 2:
-        raise BadInput("input_labels", LABELS_FORM, f"{kind(value)} nested {depth} deep")
+    elif nesting != 2:
+        raise BadInput("input_labels", LABELS_FORM, f"{kind(value)} nested {nesting} deep")
     for prompt in value:
         if not isinstance(prompt, list):
             raise BadInput("input_labels", LABELS_FORM, f"{kind(prompt)} where a list should stand")
@@ -285,14 +290,24 @@ def _read_masks(value: object) -> list[np.ndarray] | None:
 
 
 def _read_npy(text: str) -> np.ndarray:
-    try:
-        data = base64.b64decode("".join(text.split()).encode("ascii"), validate=True)
-        mask = np.load(io.BytesIO(data), allow_pickle=False)
-    except (binascii.Error, UnicodeEncodeError, ValueError, OSError, EOFError, SyntaxError, MemoryError):
-        raise BadInput("mask_input", "base64 of a .npy array, as low_res_logits has it", kind(text)) from None
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "fiu" or mask.ndim != 2:
+    mask = npy("mask_input", text, "base64 of a .npy array, as low_res_logits has it")
+    if mask.dtype.kind not in "fiu" or mask.ndim != 2:
         raise BadInput("mask_input", MASK_FORM, f"a .npy of {kind(mask)}")
     return _finite(mask.astype(np.float32))
+
+
+def npy(column: str, text: object, expected: str) -> np.ndarray:
+    """The array of a base64 `.npy`, never a pickled object. Raises BadInput."""
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        data = base64.b64decode("".join(text.split()).encode("ascii"), validate=True)
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError
+    except (binascii.Error, UnicodeEncodeError, ValueError, OSError, EOFError, SyntaxError, MemoryError):
+        raise BadInput(column, expected, kind(text)) from None
+    return array
 
 
 def _finite(mask: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from model.families.family import Family
 from training import losses, network, prompts
 from training.batches import Batch, Batches
 from training.cache import SceneCache
@@ -31,8 +32,6 @@ from training.sam2 import Sam2
 COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
 ATTENTION = "scaled_dot_product_attention"
 FAMILIES: dict[str, type[Network]] = {"sam": Sam, "sam2": Sam2}
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -193,8 +192,8 @@ class Trainer:
 
 def normalised(images: Tensor, sizes: Tensor) -> Tensor:
     """(images, side, side, 3) uint8 to (images, 3, side, side) float32, zero outside `sizes` (images, 2)."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device)
-    std = torch.tensor(PIXEL_STD, device=images.device)
+    mean = torch.tensor(Family.usual_mean, device=images.device)
+    std = torch.tensor(Family.usual_std, device=images.device)
     pixels = (images / 255.0 - mean) / std
     line = torch.arange(images.shape[1], device=images.device)
     inside = (line[None, :, None] < sizes[:, 0, None, None]) & (line[None, None, :] < sizes[:, 1, None, None])

@@ -19,9 +19,8 @@ from model.errors import BadInput
 from model.images import ImageLimits
 from model.scorer import Scorer
 from model.store import Store
+from scoring.batch import sources
 from scoring.tenants import tenant_of
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--api-key", default="", help="the key whose requests are to find them, where keys are asked for"
     )
     chosen = parser.parse_args(arguments)
-    files = sorted(file for file in chosen.images.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in chosen.images.rglob("*") if file.suffix.lower() in sources.IMAGES)
     if not files:
         print(f"error: no images in {chosen.images}", file=sys.stderr)
         return 2

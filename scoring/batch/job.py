@@ -37,6 +37,10 @@ ANSWER = {
 }
 
 
+# A window: its number, table, rows as they were read, and what was noted if it is scored already (its rows unread).
+Window = tuple[int, pa.Table, list[Row | BadInput], dict[str, Any] | None]
+
+
 class TooManyFailures(RuntimeError):
     """More rows failed than the job allows."""
 
@@ -81,9 +85,8 @@ def run(
     ahead = Ahead(scorer.open)
     scorer.open = ahead.open  # type: ignore[method-assign]
     with tqdm(unit="row", desc="scoring", disable=None, smoothing=0.05) as bar:
-        for number, table, rows in _read_ahead(source, parts, ahead, rows_a_part):
+        for number, table, rows, noted in _read_ahead(source, parts, ahead, rows_a_part):
             count = number + 1
-            noted = parts.noted(number)
             if noted is None:
                 noted = _score(scorer, params, parts, number, table, rows, ahead)
             summary.add(noted)
@@ -99,27 +102,26 @@ def run(
     return summary
 
 
-def _read_ahead(
-    source: Source, parts: Parts, ahead: Ahead, rows_a_part: int
-) -> Iterator[tuple[int, pa.Table, list[Row | BadInput]]]:
-    """Each window with its number and its rows, read; the images of the one after it are announced before it comes."""
-    held: tuple[int, pa.Table, list[Row | BadInput]] | None = None
+def _read_ahead(source: Source, parts: Parts, ahead: Ahead, rows_a_part: int) -> Iterator[Window]:
+    """Each window; the images of the one after it are announced before it comes."""
+    held: Window | None = None
     first = 0
     for number, table in enumerate(source.windows(rows_a_part)):
         rows: list[Row | BadInput] = []
-        if parts.noted(number) is None:
-            rows = read_rows(_frame(table, first))
+        noted = parts.noted(number)
+        if noted is None:
+            rows = read_rows(frame(table, first))
             sources = dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None)
             ahead.want(sources)
         first += len(table)
         if held is not None:
             yield held
-        held = number, table, rows
+        held = number, table, rows, noted
     if held is not None:
         yield held
 
 
-def _frame(table: pa.Table, first: int) -> pd.DataFrame:
+def frame(table: pa.Table, first: int) -> pd.DataFrame:
     """The contract's columns, under the row numbers of the whole input."""
     names = [name for name in COLUMNS if name in table.column_names]
     columns = {name: pd.Series(table[name].to_pylist(), dtype=object) for name in names}
@@ -165,13 +167,13 @@ def with_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:
     kept = [name for name in table.column_names if name not in OUTPUT_COLUMNS]
     joined = table.select(kept)
     if "image" in kept:
-        names = pa.array([_name(image) for image in table["image"].to_pylist()], pa.string())
+        names = pa.array([name_of(image) for image in table["image"].to_pylist()], pa.string())
         joined = joined.set_column(kept.index("image"), "image", names)
     for name, kind in ANSWER.items():
         joined = joined.append_column(pa.field(name, kind), pa.array(list(answers[name]), kind))
     return joined
 
 
-def _name(image: object) -> str | None:
+def name_of(image: object) -> str | None:
     """An image's path or URL; None for an image given by its content."""
     return image if isinstance(image, str) and len(image) <= LONGEST_NAME else None

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pandas as pd
 from mlflow.pyfunc import load_model
 
-from model.contract import COLUMNS, Params, read_rows
+from model.contract import Params, read_rows
 from model.scorer import Scorer
 from scoring import azure
 from scoring.batch import sources
-from scoring.batch.job import LONGEST_NAME
+from scoring.batch.job import frame, name_of
 
 ROWS_AT_ONCE = 256
 OUTPUT = ("file", "row", "image", "image_id", "error", "predictions")
@@ -53,12 +53,9 @@ def _score(file: str) -> list[tuple[str, int, str | None, str | None, str | None
     source = sources.find(file)
     source.check()
     for table in source.windows(ROWS_AT_ONCE):
-        names = [name for name in COLUMNS if name in table.column_names]
-        frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in names})
-        frame.index = pd.RangeIndex(len(found), len(found) + len(frame))
-        for index, answer in zip(frame.index, scorer.score(read_rows(frame), params), strict=True):
-            image = frame["image"][index] if "image" in frame else None
-            name = image if isinstance(image, str) and len(image) <= LONGEST_NAME else None
+        rows = frame(table, len(found))
+        for index, answer in zip(rows.index, scorer.score(read_rows(rows), params), strict=True):
+            image = name_of(rows["image"][index]) if "image" in rows else None
             predictions = json.dumps(answer["predictions"])
-            found.append((Path(file).name, int(index), name, answer["image_id"], answer["error"], predictions))
+            found.append((Path(file).name, int(index), image, answer["image_id"], answer["error"], predictions))
     return found

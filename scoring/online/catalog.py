@@ -194,7 +194,7 @@ class Catalog:
 
     def _load(self, key: str, entry: Entry) -> Served:
         began = time.monotonic()
-        pyfunc = None
+        pyfunc = python_model = None
         if entry.model or key == self.default:
             pyfunc = self._pyfunc(entry)
             python_model = pyfunc.unwrap_python_model()
@@ -208,8 +208,8 @@ class Catalog:
         scorer = Scorer(
             segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch, settings.prompts
         )
-        if pyfunc is not None:
-            pyfunc.unwrap_python_model().scorer = scorer
+        if python_model is not None:
+            python_model.scorer = scorer
         nbytes = sum(weight.numel() * weight.element_size() for weight in plain.family.model.parameters())
         logger.info("model %s is warm after %.1f s", key, time.monotonic() - began)
         queues: dict[str, Gatherer[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}

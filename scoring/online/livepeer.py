@@ -51,7 +51,7 @@ def segment(
     if len(asked) > 1:
         raise BadInput("point_coords", "one prompt: (points, 2) and one box", f"{len(asked)} prompts")
     if not asked:
-        asked = [prompts.Prompt(np.zeros((1, 2), np.float32), np.array([-1]))]
+        asked = [prompts.NOTHING]
     scorer.check(asked)
     (found,) = scorer.segment(kept, asked, multimask_output)
     order = np.argsort(-found.scores, kind="stable")
@@ -91,13 +91,9 @@ def _scaled(text: str | None, column: str, size: tuple[int, int]) -> Any:
 def _logits(text: str | None) -> Any:
     """(1, height, width) logits; a further leading 1, as some clients send it, is taken off."""
     value = prompts.parse("mask_input", text, prompts.MASK_FORM)
-    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and _depth(value) > 3:
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and prompts.depth(value) > 3:
         value = value[0]
     return value
-
-
-def _depth(value: Any) -> int:
-    return 1 + _depth(value[0]) if isinstance(value, list) and value else 0
 
 
 def _full(segmenter: Segmenter, found: Segmentation, logits: bool) -> np.ndarray:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from cachetools import LRUCache
 from fastapi import APIRouter, Body, Request
 from pycocotools import mask as coco
 from pydantic import BaseModel, ConfigDict
@@ -19,18 +16,18 @@ from starlette.responses import JSONResponse, Response
 
 from model import masks, prompts
 from model.embeddings import tenant
-from model.errors import BadInput, kind
-from model.prompts import Prompt
+from model.errors import BadInput, UnknownImage, kind
+from model.prompts import NOTHING, Prompt
 from model.scorer import Kept, Scorer
 from model.segmenter import Embedding, Segmentation
 from scoring.online import sample
 from scoring.online.catalog import Served
+from scoring.online.earlier import Earlier, answers, with_earlier
 
 router = APIRouter(tags=["Roboflow"])
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
-KEPT_ANSWERS = 1000
+NPY_FORM = "base64 of a .npy array of numbers"
 PICTURE = {"type": "base64", "value": sample.PICTURE}
-EMPTY = Prompt(np.zeros((1, 2), np.float32), np.array([-1]))  # a point that is none, which is how they ask for anything
 
 
 def _examples(**body: Any) -> dict[str, Any]:
@@ -73,17 +70,6 @@ class Sam2Asked(Asked):
     load_logits_from_cache: bool = False
 
 
-@dataclass
-class Earlier:
-    """Prompts that were answered, and the low-resolution logits (h, w) of each one's best mask."""
-
-    prompts: list[Prompt]
-    logits: list[np.ndarray]
-
-
-_answers: LRUCache[tuple[str, str, str], list[Earlier]] = LRUCache(KEPT_ANSWERS)
-
-
 @router.post("/sam2/embed_image", response_model=None)
 def sam2_embed_image(
     request: Request, asked: Annotated[Sam2Asked, Body(openapi_examples=_examples(image=PICTURE, image_id="disc"))]
@@ -117,17 +103,17 @@ def sam2_segment_image(
     _check_format(asked.format, ("json", "rle", "binary"))
     served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
     kept = _kept(served.scorer, asked)
-    wanted = _prompt_set(asked) or [EMPTY]
+    wanted = _prompt_set(asked) or [NOTHING]
     served.scorer.check(wanted)
     place = (tenant.get(), served.name, kept.key)
     if asked.mask_input is not None:
         wanted = _with_masks(served.scorer, wanted, asked)
     elif asked.load_logits_from_cache:
-        wanted = _with_earlier(wanted, _answers.get(place, []))
+        wanted = with_earlier(wanted, answers.get(place, []))
     found = _best(served.scorer, kept, wanted, asked.multimask_output, as_logits=asked.format == "binary")
     if asked.save_logits_to_cache:
         bare = [replace(prompt, mask=None) for prompt in wanted]
-        _answers[place] = [*_answers.get(place, [])[-19:], Earlier(bare, [logits for _, _, logits in found])]
+        answers[place] = [*answers.get(place, [])[-19:], Earlier(bare, [logits for _, _, logits in found])]
     if asked.format == "binary":
         return _npz(
             served, masks=np.stack([mask for mask, _, _ in found]), low_res_masks=np.stack([one[2] for one in found])
@@ -177,10 +163,10 @@ def sam_segment_image(
     _check_format(asked.format, ("json", "binary"))
     served = _served(request, "sam", asked.sam_version_id, asked.model_id)
     kept = _given(served, asked) if asked.embeddings is not None else _kept(served.scorer, asked)
-    wanted = _flat(asked) if asked.point_coords is not None else [EMPTY]
+    wanted = _flat(asked) if asked.point_coords is not None else [NOTHING]
     place = (tenant.get(), served.name, asked.image_id or kept.key)
     if asked.has_mask_input:
-        earlier = _answers.get(place, []) if asked.use_mask_input_cache else []
+        earlier = answers.get(place, []) if asked.use_mask_input_cache else []
         if earlier:
             wanted = [replace(wanted[0], mask=earlier[-1].logits[0])]
         elif asked.mask_input is not None:
@@ -189,7 +175,7 @@ def sam_segment_image(
             raise BadInput("mask_input", "a mask input, or an image_id with an earlier answer", "neither")
     ((mask, _, logits),) = _best(served.scorer, kept, wanted, False, as_logits=asked.format == "binary")
     if asked.image_id:
-        _answers[place] = [Earlier(wanted, [logits])]
+        answers[place] = [Earlier(wanted, [logits])]
     if asked.format == "binary":
         return _npz(served, masks=mask[None], low_res_masks=logits[None])
     answer = {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
@@ -210,9 +196,11 @@ def _served(request: Request, family: str, version: str | None, model_id: str | 
 def _kept(scorer: Scorer, asked: Asked) -> Kept:
     """The image asked about; one that is kept under its id is not looked at again."""
     if asked.image_id is not None:
-        embedding = scorer.embeddings.find(asked.image_id)
-        if embedding is not None or asked.image is None:
+        try:
             return scorer.keep((asked.image_id,))
+        except UnknownImage:
+            if asked.image is None:
+                raise
     if asked.image is None:
         raise BadInput("image", "an image, or the image_id of one that is kept", "neither")
     picture = Picture(value=asked.image) if isinstance(asked.image, str) else asked.image
@@ -231,7 +219,7 @@ def _given(served: Served, asked: SamAsked) -> Kept:
     if asked.orig_im_size is None or min(asked.orig_im_size) < 1:
         raise BadInput("orig_im_size", "[height, width] of the embeddings' image", "none")
     if asked.embeddings_format == "binary":
-        array = _npy("embeddings", asked.embeddings)
+        array = prompts.npy("embeddings", asked.embeddings, NPY_FORM)
     else:
         try:
             array = np.asarray(asked.embeddings, dtype=np.float32)
@@ -245,19 +233,12 @@ def _given(served: Served, asked: SamAsked) -> Kept:
     return Kept(embedding, asked.image_id or "", lambda: np.zeros((0, 0, 3), np.uint8))
 
 
-def _npy(column: str, text: Any) -> np.ndarray:
-    try:
-        return np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False)
-    except (binascii.Error, TypeError, ValueError, OSError, EOFError, SyntaxError):
-        raise BadInput(column, "base64 of a .npy array of numbers", kind(text)) from None
-
-
 def _flat(asked: Asked) -> list[Prompt]:
     """One prompt of all the points in `point_coords` and `point_labels`."""
     found = prompts.read(asked.point_coords, asked.point_labels, None, None)
     if len(found) > 1:
         raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(found)} sets of points")
-    return found or [EMPTY]
+    return found or [NOTHING]
 
 
 def _prompt_set(asked: Sam2Asked) -> list[Prompt]:
@@ -288,7 +269,7 @@ def _prompt(given: Any, i: int) -> Prompt:
         points = [[_fields(one, ("x", "y"), f"{where}.points") for one in given["points"]]]
         labels = [[int(bool(one.get("positive", True))) for one in given["points"]]]
     found = prompts.read(points, labels, box, None)
-    return found[0] if found else EMPTY
+    return found[0] if found else NOTHING
 
 
 def _fields(given: Any, names: tuple[str, ...], where: str) -> list[float]:
@@ -306,7 +287,7 @@ def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prom
     """Prompts with the request's mask inputs: logits, a `.npy` of them, or polygons at the logits' size."""
     height, width = scorer.segmenter.family.low_res_size
     if asked.mask_input_format == "binary":
-        given: Any = _npy("mask_input", asked.mask_input)
+        given: Any = prompts.npy("mask_input", asked.mask_input, NPY_FORM)
     else:
         try:
             given = np.asarray(asked.mask_input, dtype=np.float32)
@@ -336,48 +317,6 @@ def _filled(polygons: Any, height: int, width: int) -> np.ndarray:
             raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
         found.append(coco.decode(coco.merge(coco.frPyObjects([flat.ravel().tolist()], height, width))))
     return np.stack(found).astype(np.float32)
-
-
-def _with_earlier(wanted: list[Prompt], earlier: list[Earlier]) -> list[Prompt]:
-    """Prompts with the logits of the largest earlier answer to a strict subset of them; as they are without one."""
-    fitting = [(one, places) for one in earlier if (places := _subset(one.prompts, wanted)) is not None]
-    if not fitting:
-        return wanted
-    one, places = max(fitting, key=lambda fit: sum(_points(prompt) for prompt in fit[0].prompts))
-    by_place = dict(zip(places, one.logits, strict=True))
-    return [replace(prompt, mask=by_place.get(i)) for i, prompt in enumerate(wanted)]
-
-
-def _subset(earlier: list[Prompt], later: list[Prompt]) -> list[int] | None:
-    """Which of the later prompts each earlier one went into; None unless all did and something was added."""
-    places: list[int] = []
-    for one in earlier:
-        for i, other in enumerate(later):
-            if i not in places and _within(one, other):
-                places.append(i)
-                break
-        else:
-            return None
-    grown = len(later) > len(earlier) or sum(map(_points, later)) > sum(map(_points, earlier))
-    return places if grown else None
-
-
-def _within(one: Prompt, other: Prompt) -> bool:
-    """Whether all of one prompt's points are the other's too, and its box the same."""
-    same_box = (one.box is None and other.box is None) or (
-        one.box is not None and other.box is not None and np.array_equal(one.box, other.box)
-    )
-    return same_box and _clicks(one) <= _clicks(other)
-
-
-def _clicks(prompt: Prompt) -> set[tuple[float, ...]]:
-    if prompt.points is None or prompt.labels is None:
-        return set()
-    return {(*point, label) for point, label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)}
-
-
-def _points(prompt: Prompt) -> int:
-    return len(_clicks(prompt))
 
 
 def _best(
