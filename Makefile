@@ -47,11 +47,12 @@ build/model/MLmodel: $(wildcard model/*.py model/families/*.py checkpoints/sam-t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-endpoint.txt
 	touch $@
 
-.venv/test: requirements-test.txt requirements-reference.txt requirements-clients.txt .venv/endpoint
+.venv/test: requirements-test.txt requirements-spark.txt requirements-reference.txt requirements-clients.txt .venv/endpoint
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--no-build-isolation --target .venv/reference -r requirements-reference.txt
 	test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
 	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
+	command -v java >/dev/null || { apt-get update -qq && apt-get install -qq -y openjdk-17-jre-headless; }
 	touch $@

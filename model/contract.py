@@ -192,6 +192,14 @@ def _to_azureml(answer: dict[str, Any]) -> dict[str, Any]:
     return response if answer["error"] is None else {**response, "error": answer["error"]}
 
 
+class MaskAnswer(dict[str, Any]):
+    """A mask of an answer. MLflow's `spark_udf` looks for logits that were not asked for too, and must find None."""
+
+    def __missing__(self, name: str) -> None:
+        if name != "low_res_logits":
+            raise KeyError(name)
+
+
 OUTPUT_COLUMNS = ("predictions", "image_id", "error")
 
 

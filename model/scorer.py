@@ -14,7 +14,7 @@ import pandas as pd
 from torch import Tensor
 
 from model import images, masks
-from model.contract import COLUMNS, Params, Row, answers_to_frame, read_rows, unfolded
+from model.contract import COLUMNS, MaskAnswer, Params, Row, answers_to_frame, read_rows, unfolded
 from model.embeddings import Embeddings
 from model.errors import BadInput, UnknownImage
 from model.everything import Box, everything
@@ -223,7 +223,7 @@ class Scorer:
 
 
 def _answer(described: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> dict[str, Any]:
-    answer = {**described, "iou_score": float(score)}
+    answer = MaskAnswer(**described, iou_score=float(score))
     if params.return_logits and logits is not None:
         answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
     return answer

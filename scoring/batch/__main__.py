@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
 
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 
@@ -40,11 +42,7 @@ def told(summary: job.Summary, output: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"embed": embed.main, "show": show.main}
-    if arguments and arguments[0] in commands:
-        return commands[arguments[0]](arguments[1:])
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scoring.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
     parser.add_argument(
@@ -60,32 +58,74 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--error-threshold", type=int, default=-1, help="most rows that may fail; -1 any number (default: %(default)s)"
     )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "spark"),
+        default="local",
+        help="this process, or a Spark cluster (default: local)",
+    )
+    parser.add_argument("--master", help="the cluster's URL (default: what Spark is set to, else this machine)")
     parser.add_argument("--summary", type=Path, help="also write the summary into this .json")
     parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks into this .png")
     parser.add_argument("--params", type=json_object, default={}, help="as JSON (default: %(default)s)")
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def _done(chosen: argparse.Namespace) -> job.Summary:
+    """The job's summary, once it is done."""
+    source = sources.find(chosen.input)
+    source.check()
+    folder = download_artifacts(chosen.model)
+    model = load_model(folder, model_config={"local_paths": True})
+    given = {"mask_encoding": "rle", **chosen.params, "on_error": "record", "response_format": "model_card"}
+    python_model = model.unwrap_python_model()
+    params = Params.read(python_model.with_defaults(given))
+    if chosen.engine == "spark":
+        return _on_spark(chosen, Path(folder), params, source)
+    described = {
+        "input": source.identity,
+        "weights": (model.metadata.metadata or {}).get("weights_sha256"),
+        "params": vars(params),
+        "part_rows": chosen.part_rows,
+    }
+    parts = Parts(chosen.output, described, chosen.overwrite)
+    if parts.complete:
+        print(f"{chosen.output} is complete already; nothing to do")
+        summary = job.Summary()
+        summary.add(parts.summary())
+        return summary
+    return job.run(python_model.scorer, params, source, parts, chosen.part_rows, chosen.error_threshold)
+
+
+def _on_spark(chosen: argparse.Namespace, model: Path, params: Params, source: sources.Source) -> job.Summary:
+    try:
+        from pyspark.sql import SparkSession
+
+        from scoring.batch import spark
+    except ImportError:
+        raise sources.BadTable("--engine spark needs pyspark: pip install -r requirements-spark.txt") from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("Segment Anything").config("spark.ui.showConsoleProgress", "true")
+    session = (builder.master(chosen.master) if chosen.master else builder).getOrCreate()
+    try:
+        summary = spark.run(session, model, params, source, chosen.output, chosen.overwrite, chosen.part_rows)
+    finally:
+        session.stop()
+    if 0 <= chosen.error_threshold < summary.failed:
+        raise job.TooManyFailures(summary.failed, chosen.error_threshold)
+    return summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"embed": embed.main, "show": show.main}
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    chosen = _parser().parse_args(arguments)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     began = time.perf_counter()
     try:
-        source = sources.find(chosen.input)
-        source.check()
-        model = load_model(chosen.model, model_config={"local_paths": True})
-        given = {"mask_encoding": "rle", **chosen.params, "on_error": "record", "response_format": "model_card"}
-        python_model = model.unwrap_python_model()
-        params = Params.read(python_model.with_defaults(given))
-        described = {
-            "input": source.identity,
-            "weights": (model.metadata.metadata or {}).get("weights_sha256"),
-            "params": vars(params),
-            "part_rows": chosen.part_rows,
-        }
-        parts = Parts(chosen.output, described, chosen.overwrite)
-        if parts.complete:
-            summary = job.Summary()
-            summary.add(parts.summary())
-            print(f"{chosen.output} is complete already; nothing to do")
-        else:
-            summary = job.run(python_model.scorer, params, source, parts, chosen.part_rows, chosen.error_threshold)
+        summary = _done(chosen)
     except (sources.BadTable, OtherJob, BadParameter, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,6 +44,9 @@ Window = tuple[int, pa.Table, list[Row | BadInput], dict[str, Any] | None]
 class TooManyFailures(RuntimeError):
     """More rows failed than the job allows."""
 
+    def __init__(self, failed: int, threshold: int) -> None:
+        super().__init__(f"{failed} rows failed, and at most {threshold} may")
+
 
 @dataclass
 class Summary:
@@ -95,7 +98,7 @@ def run(
             bar.set_postfix(images=summary.images, failed=summary.failed, refresh=False)
             bar.update(noted["rows"])
             if 0 <= error_threshold < summary.failed:
-                raise TooManyFailures(f"{summary.failed} rows failed, and at most {error_threshold} may")
+                raise TooManyFailures(summary.failed, error_threshold)
     began = time.perf_counter()
     parts.finish(count, summary.noted())
     summary.seconds["write"] += time.perf_counter() - began

@@ -34,6 +34,10 @@ class Source(ABC):
     def tables(self) -> Iterator[pa.Table]:
         """All rows, in tables of any size."""
 
+    @abstractmethod
+    def split(self) -> list[Source]:
+        """The same rows in the same order, from sources that can be read apart."""
+
     def check(self) -> None:
         """Raises BadTable for an input without rows, or whose first ones cannot be scored."""
         if next(self.windows(1), None) is None:
@@ -58,10 +62,12 @@ class Source(ABC):
 class ImageFiles(Source):
     """A row for each image, without a prompt."""
 
-    def __init__(self, name: str, fs: Any, files: Sequence[str]) -> None:
-        self.name = name
-        self.names = [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in files]
-        self.identity = [*self.names]
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        self.name, self.names = name, names
+        self.identity = [*names]
+
+    def split(self) -> list[Source]:
+        return [ImageFiles(self.name, self.names[i : i + 1000]) for i in range(0, len(self.names), 1000)]
 
     def tables(self) -> Iterator[pa.Table]:
         for start in range(0, len(self.names), 1000):
@@ -78,6 +84,9 @@ class TableFiles(Source):
         self.sizes = [int(info.get("size") or 0) for info in infos]
         changed = [str(info.get("mtime", info.get("LastModified", info.get("ETag", "")))) for info in infos]
         self.identity = [list(one) for one in zip(files, self.sizes, changed, strict=True)]
+
+    def split(self) -> list[Source]:
+        return [TableFiles(file, self.fs, [file]) for file in self.files]
 
     def tables(self) -> Iterator[pa.Table]:
         total = max(1, sum(self.sizes))
@@ -118,7 +127,7 @@ def find(where: str) -> Source:
     pictures = [file for file in files if _suffix(file) in IMAGES]
     if not pictures:
         raise BadTable(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)})")
-    return ImageFiles(where, fs, pictures)
+    return ImageFiles(where, [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in pictures])
 
 
 def check(columns: Sequence[str], name: str) -> None:

@@ -1,0 +1,209 @@
+"""The job on a real Spark cluster: a master and two workers of one core each, as processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyspark
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from model import package
+from model.contract import Params
+from scoring.batch import sources, spark
+from scoring.batch.sources import BadTable
+from tests import pictures
+from tests.conftest import free_port
+from tests.scoring.batch.test_batch import run
+from tests.scoring.batch.test_job import photos, rows_of, same, table_of
+
+__all__ = ["photos"]
+EXECUTOR = "CoarseGrainedExecutorBackend"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The cluster's URL, and the folder that its workers work in."""
+    folder = tmp_path_factory.mktemp("cluster")
+    home = str(Path(pyspark.__file__).parent)
+    environment = {**os.environ, "SPARK_HOME": home, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
+    url = f"spark://127.0.0.1:{free_port()}"
+    port = url.rpartition(":")[2]
+    here = ["--host", "127.0.0.1", "--webui-port", "0"]
+    commands = [["master.Master", *here, "--port", port]]
+    for i in (1, 2):
+        commands.append(["worker.Worker", *here, "--cores", "1", "--memory", "2g", "-d", str(folder / f"{i}"), url])
+    running = []
+    try:
+        for command in commands:
+            with (folder / f"log-{len(running)}").open("wb") as log:
+                words = [f"{home}/bin/spark-class", f"org.apache.spark.deploy.{command[0]}", *command[1:]]
+                running.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+            until = time.monotonic() + 60
+            ready = "New state: ALIVE" if len(running) == 1 else "Successfully registered with master"
+            while ready not in (folder / f"log-{len(running) - 1}").read_text():
+                assert time.monotonic() < until, (folder / f"log-{len(running) - 1}").read_text()
+                time.sleep(0.1)
+        yield url, folder
+    finally:
+        for one in running:
+            one.terminate()
+        for one in running:
+            one.wait(30)
+
+
+@pytest.fixture(scope="module")
+def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("table") / "table.csv"
+    table_of(photos, 90).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture(scope="module")
+def expected(packaged: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The one-machine engine's answers to the table."""
+    output = tmp_path_factory.mktemp("expected") / "out.parquet"
+    done = run("--model", packaged, "--input", table, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return rows_of(output)
+
+
+def executors(folder: Path) -> list[int]:
+    """Processes of the executors that work below a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = entry.name.isdigit() and (entry / "cwd").resolve().is_relative_to(folder)
+            if ours and EXECUTOR in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return sorted(found)
+
+
+def test_an_executor_is_killed_and_every_row_is_there_once(
+    cluster: tuple[str, Path], packaged: Path, table: Path, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    url, folder = cluster
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "scoring.batch", "--model", packaged, "--input", table, "--output", output]
+    command += ["--engine", "spark", "--master", url, "--part-rows", "7", "--summary", tmp_path / "summary.json"]
+    with (tmp_path / "log").open("w+") as log:
+        job = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        until = time.monotonic() + 240
+        while "Loading weights: 100%" not in "".join(file.read_text() for file in folder.rglob("stderr")):
+            assert job.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        victim, *others = executors(folder)
+        assert others
+        os.kill(victim, signal.SIGKILL)
+        assert job.wait(300) == 0, (tmp_path / "log").read_text()
+    assert "Lost executor" in (tmp_path / "log").read_text()
+    assert [row["number"] for row in rows_of(output)] == [str(number) for number in range(90)]
+    assert same(rows_of(output), expected)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["rows"] == 90
+    assert summary["failed"] == sum(row["error"] is not None for row in expected) > 0
+    assert summary["images"] == 11
+    assert summary["predictions"] == 90 - summary["failed"]
+    assert list(summary["failures"].values()) == [summary["failed"]]
+
+
+@pytest.fixture(scope="module")
+def session(cluster: tuple[str, Path]) -> Iterator[SparkSession]:
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    found = SparkSession.builder.master(cluster[0]).config("spark.driver.host", "127.0.0.1").getOrCreate()
+    yield found
+    found.stop()
+
+
+def loads(folder: Path) -> int:
+    return sum(file.read_text().count("Loading weights: 100%") for file in folder.rglob("stderr"))
+
+
+def test_one_model_a_worker_and_each_image_in_one_task(
+    session: SparkSession,
+    cluster: tuple[str, Path],
+    packaged: Path,
+    table: Path,
+    expected: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    before = loads(cluster[1])
+    halves = pd.read_csv(table, dtype=str)
+    (tmp_path / "in").mkdir()
+    halves[:40].to_csv(tmp_path / "in" / "a.csv", index=False)
+    halves[40:].to_json(tmp_path / "in" / "b.jsonl", orient="records", lines=True)
+    params = Params(mask_encoding="rle", on_error="record")
+    source = sources.find(str(tmp_path / "in"))
+    summary = spark.run(session, packaged, params, source, str(tmp_path / "out"), rows_at_once=5)
+    assert summary.rows == 90
+    assert loads(cluster[1]) - before == 2  # for 2 workers and 16 tasks
+    found = rows_of(tmp_path / "out")
+    assert [row["number"] for row in found] == [str(number) for number in range(90)]
+    answers = [{name: row[name] for name in ("predictions", "image_id")} for row in found]
+    assert same(answers, [{name: row[name] for name in ("predictions", "image_id")} for row in expected])
+
+    gathered = spark.gathered(session, source).select("image", F.spark_partition_id().alias("task"))
+    places = gathered.distinct().toPandas()
+    assert len(places) == places["image"].nunique() == 12
+    assert places["task"].nunique() > 1
+
+
+def test_an_output_in_the_way_and_rows_that_do_not_fit(
+    session: SparkSession, packaged: Path, table: Path, tmp_path: Path
+) -> None:
+    params = Params(on_error="record")
+    with pytest.raises(ValueError, match="exists; choose another --output, or start anew with --overwrite"):
+        spark.run(session, packaged, params, sources.find(str(table)), str(tmp_path))
+    lines = [{"image": "none.png"}] * 1000 + [{"image": "none.png", "late": 1}]
+    (tmp_path / "late.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(BadTable, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
+        spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
+
+
+def test_spark_udf_types_its_answers(session: SparkSession, photos: Path, tmp_path: Path) -> None:
+    """As MLflow's users write it: no result type given, images as bytes and as paths."""
+    packaged = package.save(package.EMBEDDED, tmp_path / "model", {"local_paths": True, "mask_encoding": "rle"})
+    files = sorted(photos.glob("0[1-5].png"))
+    frame = pd.DataFrame({"image": [file.read_bytes() for file in files], "number": range(len(files))})
+    frame["input_boxes"] = "[[10, 20, 90, 120]]"
+    frame["multimask_output"] = False
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "bytes.parquet")
+    model = mlflow.pyfunc.load_model(str(packaged))
+    expected = model.predict(frame.drop(columns="number"))
+
+    rows = session.read.parquet(str(tmp_path / "bytes.parquet"))
+    segment = mlflow.pyfunc.spark_udf(session, str(packaged), env_manager="local")
+    named = F.struct("image", "input_boxes", "multimask_output")
+    answered = rows.withColumn("answer", segment(named))
+    assert answered.schema["answer"].dataType.simpleString() == (
+        "struct<predictions:array<struct<mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
+        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>>>,"
+        "image_id:string,error:string>"
+    )
+    found = answered.orderBy("number").select("answer.*").collect()
+    assert [row.image_id for row in found] == list(expected["image_id"])
+    for row, prediction in zip(found, expected["predictions"], strict=True):
+        (one,) = row.predictions[0].mask_per_prediction
+        (other,) = prediction[0]["mask_per_prediction"]
+        assert pictures.rounded({**one.asDict(), "low_res_logits": None}) == pictures.rounded(
+            {**other, "low_res_logits": None}
+        )
+
+    paths = session.createDataFrame([(str(file), "[[10, 20, 90, 120]]") for file in files], ["image", "boxes"])
+    found = paths.select(segment(F.struct("image", F.col("boxes").alias("input_boxes"))).alias("answer")).collect()
+    assert [row.answer.image_id for row in found] == list(expected["image_id"])
