@@ -2,6 +2,8 @@
 
 python -m scoring.batch --model build/model --input samples/prompts.csv --output out/predictions.parquet
 python -m scoring.batch show --predictions out/predictions.parquet --output out/overlay.png
+python -m scoring.batch export --predictions out/predictions.parquet --format coco --output out/coco.json
+python -m scoring.batch annotate --data samples --output out/labels
 python -m scoring.batch embed --model build/model --images samples --store out/embeddings
 """
 
@@ -22,7 +24,7 @@ from mlflow.pyfunc import load_model
 from model.contract import Params
 from model.errors import BadInput, BadParameter
 from model.package import json_object
-from scoring.batch import embed, job, show, sources
+from scoring.batch import annotate, embed, export, job, show, sources
 from scoring.batch.parts import OtherJob, Parts
 
 
@@ -118,7 +120,7 @@ def _on_spark(chosen: argparse.Namespace, model: Path, params: Params, source: s
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"embed": embed.main, "show": show.main}
+    commands = {"annotate": annotate.main, "embed": embed.main, "export": export.main, "show": show.main}
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
     chosen = _parser().parse_args(arguments)

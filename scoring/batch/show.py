@@ -33,7 +33,7 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
     predictions: a finished job's output, a file or a folder of parts. Raises BadInput when there is none to show.
     """
     shown: dict[str, list[Shown]] = {}
-    for row in _rows(predictions):
+    for row in rows(predictions):
         if row["error"] or not row.get("image"):
             continue
         if row["image"] not in shown and len(shown) == count:
@@ -42,7 +42,7 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
         asked = prompts.read(*cells) or [Prompt()] * len(row["predictions"])  # everything: an object each
         for prompt, prediction in zip(asked, row["predictions"], strict=True):
             best = max(prediction["mask_per_prediction"], key=lambda one: one["iou_score"])
-            one = Shown(_mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
+            one = Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
             shown.setdefault(row["image"], []).append(one)
     if not shown:
         raise BadInput("image", "images by path or URL", "none that was scored")
@@ -51,7 +51,8 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
     return sheet([overlay(images.decode(images.read(source, limits), limits), some) for source, some in found])
 
 
-def _rows(predictions: str) -> Iterator[dict[str, Any]]:
+def rows(predictions: str) -> Iterator[dict[str, Any]]:
+    """The rows of a finished job's output, a file or a folder of parts."""
     fs, path = fsspec.core.url_to_fs(predictions)
     files = sorted(file for file in fs.find(path) if file.endswith(".parquet")) if fs.isdir(path) else [path]
     for file in files:
@@ -60,7 +61,7 @@ def _rows(predictions: str) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
 
 
-def _mask(answer: dict[str, Any]) -> np.ndarray:
+def mask(answer: dict[str, Any]) -> np.ndarray:
     """The (h, w) bool mask of an answer, whichever encoding it came in."""
     text, size = answer["encoded_binary_mask"], (answer["size"][0], answer["size"][1])
     # Run lengths hold no comma, and are never "[]", which would be an unfinished number.

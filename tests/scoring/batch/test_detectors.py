@@ -1,0 +1,202 @@
+"""Detectors of every kind, from small re-initialised checkpoints as transformers saves them."""
+
+from __future__ import annotations
+
+import string
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import BertConfig, ResNetConfig, RTDetrResNetConfig, SwinConfig
+
+from scoring.batch import detectors
+from scoring.batch.detectors import Rules, chosen
+from scoring.batch.sources import BadTable
+from tests import pictures
+
+SMALL = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+}
+TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+STAGES = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+SIDES = {"shortest_edge": 64, "longest_edge": 96}
+NAMES = {0: "cup", 1: "spoon", 2: "plate"}
+
+
+def yolos(folder: Path) -> None:
+    config = transformers.YolosConfig(**TEXT, image_size=[64, 96], num_detection_tokens=10, id2label=NAMES)
+    transformers.YolosForObjectDetection(config).save_pretrained(folder)
+    transformers.YolosImageProcessorPil(size=SIDES).save_pretrained(folder)
+
+
+def detr(folder: Path) -> None:
+    backbone = ResNetConfig(**STAGES, out_features=["stage4"])
+    config = transformers.DetrConfig(**SMALL, backbone_config=backbone, num_queries=10, id2label=NAMES)
+    transformers.DetrForObjectDetection(config).save_pretrained(folder)
+    transformers.DetrImageProcessorPil(size=SIDES).save_pretrained(folder)
+
+
+def rt_detr(folder: Path) -> None:
+    stages = ["stage2", "stage3", "stage4"]
+    config = transformers.RTDetrConfig(
+        backbone_config=RTDetrResNetConfig(**STAGES, layer_type="basic", out_features=stages),
+        **SMALL,
+        encoder_hidden_dim=32,
+        encoder_in_channels=[8, 16, 16],
+        decoder_in_channels=[32, 32, 32],
+        num_queries=10,
+        id2label=NAMES,
+    )
+    transformers.RTDetrForObjectDetection(config).save_pretrained(folder)
+    transformers.RTDetrImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+
+
+def owl(folder: Path) -> None:
+    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
+    vocab = {word: i for i, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    end = len(vocab) - 1
+    config = transformers.Owlv2Config(
+        text_config={
+            **TEXT,
+            "vocab_size": len(vocab),
+            "max_position_embeddings": 16,
+            "bos_token_id": end - 1,
+            "eos_token_id": end,
+            "pad_token_id": end,
+        },
+        vision_config={**TEXT, "image_size": 64, "patch_size": 16},
+        projection_dim=32,
+    )
+    transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
+    pixels = transformers.Owlv2ImageProcessorPil(size={"height": 64, "width": 64})
+    words = transformers.CLIPTokenizer(vocab=vocab, merges=[], pad_token="<|endoftext|>", model_max_length=16)
+    transformers.Owlv2Processor(pixels, words).save_pretrained(folder)
+
+
+def grounding_dino(folder: Path) -> None:
+    vocab = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "cup", "spoon"])}
+    config = transformers.GroundingDinoConfig(
+        backbone_config=SwinConfig(
+            image_size=64,
+            embed_dim=8,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 1, 1],
+            window_size=2,
+            out_features=["stage2", "stage3", "stage4"],
+        ),
+        text_config=BertConfig(**TEXT, vocab_size=len(vocab)),
+        **SMALL,
+        num_queries=10,
+        max_text_len=16,
+    )
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    pixels = transformers.GroundingDinoImageProcessorPil(size=SIDES)
+    transformers.GroundingDinoProcessor(pixels, transformers.BertTokenizer(vocab=vocab)).save_pretrained(folder)
+
+
+def check(found: list[detectors.Detection], image: np.ndarray, names: dict[int, str]) -> None:
+    height, width = image.shape[:2]
+    assert found
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    for one in found:
+        assert 0 <= one.box[0] < one.box[2] <= width and 0 <= one.box[1] < one.box[3] <= height
+        assert one.category in names
+
+
+@pytest.mark.parametrize("save", [yolos, detr, rt_detr])
+def test_detectors_of_what_they_were_trained_on(save: Callable[[Path], None], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save(tmp_path)
+    image = pictures.clutter(120, 160)
+    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0))
+    assert detector.names == NAMES
+    found = detector(image)
+    check(found, image, NAMES)
+    only = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=(NAMES[found[0].category],)))(image)
+    assert {one.category for one in only} == {found[0].category}
+    assert len(detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, max_det=2))(image)) == 2
+
+
+@pytest.mark.parametrize("save", [owl, grounding_dino])
+def test_detectors_of_what_words_say(save: Callable[[Path], None], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save(tmp_path)
+    image = pictures.clutter(120, 160)
+    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=("cup", "spoon")))
+    assert detector.names == {0: "cup", 1: "spoon"}
+    check(detector(image), image, detector.names)
+    with pytest.raises(BadTable, match=r'looks for words: name them, as in --classes "cup, spoon"'):
+        detectors.load(str(tmp_path), Rules())
+
+
+def test_what_is_no_detector(sam_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadTable, match="is a sam, which transformers does not list for object detection"):
+        detectors.load(str(sam_folder), Rules())
+    with pytest.raises(BadTable, match="no detector can be loaded from"):
+        detectors.load(str(tmp_path / "none"), Rules())
+    with pytest.raises(BadTable, match="needs the package ultralytics"):
+        detectors.load("yolo11n.pt", Rules())
+
+
+def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its package needs torchvision, which cannot be had here: a stand-in answers as its `YOLO` does."""
+    asked = {}
+
+    class Yolo:
+        def __init__(self, file: str) -> None:
+            self.names = {0: "person", 39: "bottle"}
+            asked["file"] = file
+
+        def __call__(self, image: np.ndarray, **options: object) -> list[types.SimpleNamespace]:
+            asked.update(options, pixel=image[0, 0].tolist())
+            boxes = types.SimpleNamespace(
+                xyxy=torch.tensor([[1.0, 2, 30, 40], [5, 5, 20, 20]]),
+                conf=torch.tensor([0.5, 0.9]),
+                cls=torch.tensor([0.0, 39.0]),
+            )
+            return [types.SimpleNamespace(boxes=boxes)]
+
+    monkeypatch.setitem(sys.modules, "ultralytics", types.SimpleNamespace(YOLO=Yolo))
+    image = np.zeros((50, 60, 3), np.uint8)
+    image[0, 0] = 1, 2, 3
+    detector = detectors.load("yolo11n.pt", Rules(conf=0.3, iou=0.6, max_det=5))
+    found = [(one.box.tolist(), one.category, round(one.score, 3)) for one in detector(image)]
+    assert found == [([5, 5, 20, 20], 39, 0.9), ([1, 2, 30, 40], 0, 0.5)]
+    assert asked == {
+        "file": "yolo11n.pt",
+        "conf": 0.3,
+        "iou": 0.6,
+        "max_det": 5,
+        "device": None,
+        "verbose": False,
+        "pixel": [3, 2, 1],  # it wants BGR
+    }
+
+
+def test_which_boxes_count() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9], [50, 50, 90, 90], [200, 0, 210, 9]])
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.3, 0.95])
+    image = np.zeros((60, 100, 3), np.uint8)
+
+    def kept(rules: Rules) -> list[tuple[int, float]]:
+        found = chosen(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
+        return [(one.category, round(one.score, 2)) for one in found]
+
+    assert kept(Rules()) == [(0, 0.9), (1, 0.7), (1, 0.3)]  # overlap counts within a class; outside the image is none
+    assert kept(Rules(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
+    assert kept(Rules(conf=0.5)) == [(0, 0.9), (1, 0.7)]
+    assert kept(Rules(classes=(1,))) == kept(Rules(classes=("b",))) == [(1, 0.7), (1, 0.3)]
+    assert kept(Rules(max_det=1)) == [(0, 0.9)]
+    cut = chosen(image, boxes[3:4], scores[3:4], [1], {1: "b"}, Rules())
+    assert cut[0].box.tolist() == [50, 50, 90, 60]
