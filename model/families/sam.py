@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, SamModel
 
+from model.families import decoder, vit
 from model.families.family import Family
 
 
@@ -23,6 +24,10 @@ class Sam(Family):
     name = "sam"
     model_class: ClassVar[type[PreTrainedModel]] = SamModel
     processor: ClassVar[str] = "SamProcessor"
+
+    def __init__(self, model: Any, processing: dict[str, Any]) -> None:
+        super().__init__(model, processing)
+        vit.swap(model.vision_encoder)
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
@@ -71,19 +76,14 @@ class Sam(Family):
             input_boxes=None if boxes is None else boxes[:, None],
             input_masks=masks,
         )
-        logits, scores = self.model.mask_decoder(
-            image_embeddings=features[0],
-            image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask_output,
-            **self.more(features),
-        )
-        return logits[:, 0], scores[:, 0]
+        return self.decode_masks(features, sparse, dense, multimask_output)
 
-    def more(self, features: tuple[Tensor, ...]) -> dict[str, Any]:
-        """What else the mask decoder takes."""
-        return {}
+    def decode_masks(
+        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As `predict`, from embedded prompts."""
+        positions = self.model.get_image_wide_positional_embeddings()
+        return decoder.masks(self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output)
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = self.scaled_size(size)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, Sam2Model
 
+from model.families import decoder
 from model.families.family import Family
 
 
@@ -66,15 +67,9 @@ class Sam2(Family):
             input_masks=masks,
         )
         positions = self.model.get_image_wide_positional_embeddings()
-        logits, scores, _, _ = self.model.mask_decoder(
-            image_embeddings=image_embeddings,
-            image_positional_embeddings=positions.expand_as(image_embeddings),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask_output,
-            high_resolution_features=fine,
+        return decoder.masks(
+            self.model.mask_decoder, image_embeddings, positions, sparse, dense, multimask_output, tuple(fine)
         )
-        return logits[:, 0], scores[:, 0]
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]

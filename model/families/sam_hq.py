@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from transformers import SamHQModel
 
@@ -25,8 +23,19 @@ class SamHq(Sam):
         # The decoder looks at the first global layer's tokens only.
         return found.last_hidden_state, found.intermediate_embeddings[0].permute(0, 3, 1, 2)
 
-    def more(self, features: tuple[Tensor, ...]) -> dict[str, Any]:
+    def decode_masks(
+        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
         early = features[1].permute(0, 2, 3, 1)
         if early.stride(0) == 0:
             early = early[:1]  # the prompts of one image: the decoder compresses it once for all
-        return {"hq_token_only": False, "intermediate_embeddings": [early]}
+        logits, scores = self.model.mask_decoder(
+            image_embeddings=features[0],
+            image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+            hq_token_only=False,
+            intermediate_embeddings=[early],
+        )
+        return logits[:, 0], scores[:, 0]

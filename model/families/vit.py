@@ -1,0 +1,91 @@
+"""SAM's image encoder on a CPU: transformers' layers, their work ordered so that it stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 8  # of queries at a time in global attention: 512 x 4096 logits, 8 MiB
+TOKENS = 1024  # at a time in the MLP
+
+
+def swap(encoder: Any) -> None:
+    """Makes a SamVisionEncoder's layers (or SamHQ's) do their work as `_layer` does, where that is on a CPU.
+
+    The same sums in another order: what differs is rounding. Queries, keys and values are projected before windows are
+    cut, so that padding is not multiplied; the relative-position bias, heads x 4096 x 4096 numbers in a global layer of
+    ViT-B, exists for a few rows of queries at a time, and the logits are added onto it in place; the MLP's inner
+    activations exist for some tokens at a time. Measured in docs/performance.md.
+    """
+    for layer in encoder.layers:
+        layer.forward = partial(_layer, layer, layer.forward)
+
+
+def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
+    """(images, height, width, channels) to the same."""
+    if hidden_states.device.type != "cpu" or torch.is_grad_enabled():
+        return reference(hidden_states)
+    attention = layer.attn
+    qkv = attention.qkv(layer.layer_norm1(hidden_states))
+    mixed = torch.empty_like(hidden_states)
+    side = layer.window_size or 0
+    height, width = hidden_states.shape[1:3]
+    step = (side, side) if side else (height, width)
+    positions = None
+    if attention.use_rel_pos:
+        tables = attention.rel_pos_h, attention.rel_pos_w
+        positions = [attention.get_rel_pos(n, n, table).mT for n, table in zip(step, tables, strict=True)]
+    for i in range(len(qkv)):
+        for top in range(0, height, step[0]):
+            for left in range(0, width, step[1]):
+                window = qkv[i, top : top + step[0], left : left + step[1]]
+                kept = mixed[i, top : top + step[0], left : left + step[1]]
+                if window.shape[:2] == step:
+                    _attend(window, positions, attention, kept)
+                else:  # padding is zeros, of which the projection's bias is left
+                    whole = attention.qkv.bias.expand(*step, -1).clone()
+                    whole[: window.shape[0], : window.shape[1]] = window
+                    answer = torch.empty_like(whole[..., : mixed.shape[-1]])
+                    _attend(whole, positions, attention, answer)
+                    kept.copy_(answer[: window.shape[0], : window.shape[1]])
+    output = attention.proj(mixed).add_(hidden_states)
+    normed = layer.layer_norm2(output).flatten(0, 2)
+    flat = output.view(normed.shape)
+    for start in range(0, len(flat), TOKENS):
+        flat[start : start + TOKENS] += layer.mlp(normed[start : start + TOKENS])
+    return output
+
+
+def _attend(qkv: Tensor, positions: list[Tensor] | None, attention: Any, answer: Tensor) -> None:
+    """Attention among a window's tokens: qkv (height, width, 3 * channels) into answer (height, width, channels).
+
+    positions: what each row (height, d, height) and column (width, d, width) of queries is multiplied with for the
+    bias, which is the sum of both.
+    """
+    height, width = qkv.shape[:2]
+    heads = attention.num_attention_heads
+    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 3, 0, 1, 4).contiguous()  # (heads, h, w, d)
+    if positions is None:
+        found = F.scaled_dot_product_attention(*(part.flatten(1, 2)[None] for part in (query, key, value)))[0]
+    else:
+        rows = query @ positions[0]  # (heads, h, w, h)
+        columns = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, h, w, w)
+        keys, values = key.flatten(1, 2).mT, value.flatten(1, 2)
+        found = torch.empty_like(values)
+        step, few = (ROWS, 1) if height * width > 1024 else (height, heads)
+        for head in range(0, heads, few):
+            some = slice(head, head + few)
+            for top in range(0, height, step):
+                part = slice(top, top + step)
+                logits = rows[some, part, :, :, None] + columns[some, part, :, None, :]
+                logits = logits.flatten(1, 2).flatten(2)
+                logits.baddbmm_(query[some, part].flatten(1, 2), keys[some], alpha=attention.scale)
+                torch.softmax(logits, -1, out=logits)
+                tokens = slice(top * width, (top + step) * width)
+                torch.bmm(logits, values[some], out=found[some, tokens])
+    answer.copy_(found.view(heads, height, width, -1).permute(1, 2, 0, 3).flatten(2))
