@@ -119,7 +119,7 @@ def _in_crop(
 ) -> Iterator[Found]:
     """What passes the filters of one crop, in the order of the points (n, 2) asked about, in the crop's pixels.
 
-    Masks become run lengths one by one, so that no more than one is ever held at the image's size.
+    Masks become run lengths one by one, so that no more than one is ever held.
     """
     one_object = np.ones(1, dtype=np.int64)
     height, width = size
@@ -133,13 +133,11 @@ def _in_crop(
                 mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
                 if stability < grid.stability_score_thresh:
                     continue
-                box = extent(mask) + np.array([crop[0], crop[1]] * 2)
+                box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
                 if _cut_off(box, crop, size):
                     continue
-                if not is_whole:
-                    mask = np.pad(mask, ((crop[1], height - crop[3]), (crop[0], width - crop[2])))
                 yield Found(
-                    rle=masks.to_rle(mask),
+                    rle=masks.to_rle(mask.within(crop[1], crop[0], size)),
                     score=float(answer.scores[i]),
                     stability=stability,
                     point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),

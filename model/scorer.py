@@ -206,7 +206,7 @@ class Scorer:
 
     def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
         with self.watch("render"):
-            found = zip(self.segmenter.masks(segmentation), segmentation.scores, segmentation.logits, strict=True)
+            found = zip(self.segmenter.cuts(segmentation), segmentation.scores, segmentation.logits, strict=True)
             return {
                 "mask_per_prediction": [
                     _answer(masks.encode(mask, params.mask_encoding), score, logits, params)

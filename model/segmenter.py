@@ -11,7 +11,9 @@ from torch import Tensor
 
 from model import families
 from model.families.family import Family
+from model.masks import Cut
 from model.prompts import Prompt, batches
+from model.upscaling import above
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,18 @@ class Segmenter:
         return self.family.upscale(segmentation.logits, segmentation.size)
 
     @torch.inference_mode()
+    def cuts(self, segmentation: Segmentation) -> list[Cut]:
+        """The m masks: where the upscaled logits are above 0."""
+        steps = self.family.upscaling(segmentation.size)
+        return [above(logits.float(), steps, (0.0,))[0] for logits in segmentation.logits]
+
     def masks(self, segmentation: Segmentation) -> np.ndarray:
-        """(m, h, w) bool masks of the image's size: where the upscaled logits are above 0."""
-        return (self.full(segmentation) > 0).cpu().numpy()
+        """(m, h, w) bool masks of the image's size."""
+        return np.stack([cut.whole() for cut in self.cuts(segmentation)])
 
     @torch.inference_mode()
-    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[np.ndarray, float]:
-        """The (h, w) bool mask of one mask's low-resolution logits, and its stability score: the IoU of the masks cut
-        `offset` above and below 0, which is 0 where both are empty."""
-        full = self.family.upscale(logits[None], size)[0]
-        stability = (full > offset).sum() / (full > -offset).sum().clamp(min=1)
-        return (full > 0).cpu().numpy(), float(stability)
+    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[Cut, float]:
+        """The mask of one mask's low-resolution logits, and its stability score: the IoU of the masks cut `offset`
+        above and below 0, which is 0 where both are empty."""
+        larger, mask, smaller = above(logits.float(), self.family.upscaling(size), (-offset, 0.0, offset))
+        return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))

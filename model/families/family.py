@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.prompts import PromptBatch
+from model.upscaling import Step
 
 
 class Family(ABC):
@@ -79,8 +81,15 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def upscaling(self, size: tuple[int, int]) -> list[Step]:
+        """How low-resolution logits become those of an (h, w) image."""
+
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(m, *low_res_size) logits to (m, h, w) logits of the image's own size."""
+        full = logits[None]
+        for (height, width), larger in self.upscaling(size):
+            full = F.interpolate(full[..., :height, :width], larger, mode="bilinear", align_corners=False)
+        return full[0]
 
     def decode(
         self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool

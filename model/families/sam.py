@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, SamModel
 
 from model.families import decoder, vit
 from model.families.family import Family
+from model.upscaling import Step
 
 
 class Sam(Family):
@@ -85,7 +86,5 @@ class Sam(Family):
         positions = self.model.get_image_wide_positional_embeddings()
         return decoder.masks(self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output)
 
-    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        height, width = self.scaled_size(size)
-        full = F.interpolate(logits[None], (self.input_size, self.input_size), mode="bilinear", align_corners=False)
-        return F.interpolate(full[..., :height, :width], size, mode="bilinear", align_corners=False)[0]
+    def upscaling(self, size: tuple[int, int]) -> list[Step]:
+        return [(self.low_res_size, (self.input_size, self.input_size)), (self.scaled_size(size), size)]

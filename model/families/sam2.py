@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, Sam2Model
 
 from model.families import decoder
 from model.families.family import Family
+from model.upscaling import Step
 
 
 class Sam2(Family):
@@ -71,5 +72,5 @@ class Sam2(Family):
             self.model.mask_decoder, image_embeddings, positions, sparse, dense, multimask_output, tuple(fine)
         )
 
-    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+    def upscaling(self, size: tuple[int, int]) -> list[Step]:
+        return [(self.low_res_size, size)]

@@ -62,9 +62,10 @@ def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case
     assert np.allclose([one.point for one in found], [one.point for one in expected], atol=1e-3)
     assert [one.crop for one in found] == [one.crop for one in expected]
     assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
-    assert [one.stability for one in found] == pytest.approx([one.stability for one in expected], abs=2e-3)
     for one, other in zip(found, expected, strict=True):
         mask = masks.from_rle(one.rle)
+        # Rounding may turn one pixel, which is more than 0.002 of a small mask.
+        assert one.stability == pytest.approx(other.stability, abs=max(2e-3, 1.01 / mask.sum()))
         assert (mask & other.mask).sum() >= 0.999 * (mask | other.mask).sum()
 
 

@@ -106,3 +106,21 @@ def test_logits_keep_their_sign_and_stay_finite() -> None:
 def _without_holes(mask: np.ndarray) -> np.ndarray:
     """The mask with its holes filled; background that touches the outside by a corner is outside too."""
     return np.asarray(binary_fill_holes(mask, structure=np.ones((3, 3))))
+
+
+def test_run_lengths_of_any_cut_are_pycocotools_own() -> None:
+    rng = np.random.default_rng(0)
+    for i in range(400):
+        rows, columns = rng.integers(0, 9, 2)
+        inside = rng.random((rows, columns)) < rng.random()
+        if i % 3 == 0:
+            inside[...] = True
+        top, left, below, beside = rng.integers(0, 3, 4)
+        size = (int(rows + top + below) or 1, int(columns + left + beside) or 1)
+        cut = masks.Cut(inside, int(top), int(left), size)
+        expected = coco.encode(np.asfortranarray(cut.whole().view(np.uint8)))
+        assert masks.to_rle(cut) == expected
+        assert masks.encode(cut, "png") == masks.encode(cut.whole(), "png")
+        assert np.array_equal(masks.decode(masks.to_png(cut), "png", size), cut.whole())
+        moved = cut.within(1, 2, (size[0] + 3, size[1] + 4)).whole()
+        assert np.array_equal(moved[1 : 1 + size[0], 2 : 2 + size[1]], cut.whole()) and moved.sum() == inside.sum()

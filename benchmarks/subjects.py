@@ -1,0 +1,64 @@
+"""What is measured: the embedded checkpoints, re-initialised ones of Meta's sizes, and pictures."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from transformers import Sam2Model, SamModel
+
+from model.families import meta
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / ".cache" / "benchmarks"
+EMBEDDED = tuple(sorted(file.parent.name for file in (ROOT / "checkpoints").glob("*/config.json")))
+DRAWN = ("vit-b", "vit-l", "sam2-base-plus")
+
+
+@cache
+def checkpoint(name: str) -> Path:
+    """An embedded checkpoint's folder; or one with drawn weights of a size of Meta's, made when first asked for."""
+    if name in EMBEDDED:
+        return ROOT / "checkpoints" / name
+    folder = FOLDER / name
+    if not (folder / "model.safetensors").exists():
+        torch.manual_seed(0)
+        if name == "sam2-base-plus":
+            model: torch.nn.Module = Sam2Model(meta.sam2_config(112, *meta.SAM2_SIZES[112, 24]))
+        else:
+            channels = {"vit-b": 768, "vit-l": 1024}[name]
+            model = SamModel(meta.sam_config(channels, *meta.SAM_SIZES[channels]))
+        for key, weight in model.named_parameters():
+            if "rel_pos" in key or "pos_embed" in key:
+                torch.nn.init.normal_(weight, std=0.1)
+        model.save_pretrained(folder)  # type: ignore[operator]
+    return folder
+
+
+@cache
+def picture(height: int, width: int) -> np.ndarray:
+    """An (h, w, 3) uint8 picture with soft and hard detail at every scale."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((height, width, 3), np.float32)
+    for cells in (6, 24, 96):
+        small = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        image += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 3
+    return np.asarray(Image.fromarray(image.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1)))
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def boxes(count: int, height: int, width: int) -> list[list[float]]:
+    """Boxes of all sizes, x1, y1, x2, y2 in pixels of an image of that size."""
+    rng = np.random.default_rng(1)
+    corners = rng.random((count, 2, 2)).astype(np.float32)
+    low, high = corners.min(1), corners.max(1) + 0.02
+    return (np.concatenate([low, high], 1).clip(0, 1) * [width, height, width, height]).tolist()
