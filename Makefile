@@ -29,7 +29,7 @@ check: .venv/test
 	$(BIN)/mypy
 
 test: .venv/test check
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadgroup
 
 clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache

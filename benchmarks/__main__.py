@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import measure, model
+from benchmarks import batch, endpoint, measure, model
 from benchmarks.subjects import DRAWN, EMBEDDED
 
-CASES = {**model.CASES}
+CASES = {**model.CASES, **batch.CASES, **endpoint.CASES}
 RESULTS = Path(__file__).parent / "results"
 
 

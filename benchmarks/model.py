@@ -114,7 +114,7 @@ def rendered(encoding: str) -> Callable[[list[str], int], Iterator[Result]]:
                 return [masks.coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in made]
 
             def own(ours: Segmenter = ours, found: Segmentation = found) -> list[Any]:
-                return [masks.encode(cut, encoding) for cut in ours.cuts(found)]
+                return masks.encode_all(ours.cuts(found), encoding)
 
             yield Result(f"3 masks of 12 MP to {encoding.upper()}", name, in_turn({BASELINE: theirs, OURS: own}, turns))
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 from transformers import Sam2Model, SamModel
 
+from model import families
 from model.families import meta
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ def checkpoint(name: str) -> Path:
     if name in EMBEDDED:
         return ROOT / "checkpoints" / name
     folder = FOLDER / name
-    if not (folder / "model.safetensors").exists():
+    if not (folder / "preprocessor_config.json").exists():
         torch.manual_seed(0)
         if name == "sam2-base-plus":
             model: torch.nn.Module = Sam2Model(meta.sam2_config(112, *meta.SAM2_SIZES[112, 24]))
@@ -35,7 +36,7 @@ def checkpoint(name: str) -> Path:
         for key, weight in model.named_parameters():
             if "rel_pos" in key or "pos_embed" in key:
                 torch.nn.init.normal_(weight, std=0.1)
-        model.save_pretrained(folder)  # type: ignore[operator]
+        families.save(families.of(model), folder)
     return folder
 
 

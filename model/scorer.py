@@ -206,13 +206,9 @@ class Scorer:
 
     def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
         with self.watch("render"):
-            found = zip(self.segmenter.cuts(segmentation), segmentation.scores, segmentation.logits, strict=True)
-            return {
-                "mask_per_prediction": [
-                    _answer(masks.encode(mask, params.mask_encoding), score, logits, params)
-                    for mask, score, logits in found
-                ]
-            }
+            made = masks.encode_all(self.segmenter.cuts(segmentation), params.mask_encoding)
+            found = zip(made, segmentation.scores, segmentation.logits, strict=True)
+            return {"mask_per_prediction": [_answer(one, score, logits, params) for one, score, logits in found]}
 
     @staticmethod
     def _refuse(row: Row | BadInput, position: int, error: BadInput, params: Params) -> Answer:

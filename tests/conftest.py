@@ -33,6 +33,13 @@ os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 torch.set_num_threads(THREADS)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process, which makes their fixtures once; the docs' pages are long and run apart."""
+    for item in items:
+        group = item.nodeid if item.path.name == "test_docs.py" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small SAM with drawn weights."""

@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a reader has it after `make score`, with stand-ins for checkpoints that must be downloaded."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("model", "scoring", "training", "samples", "checkpoints", "requirements.txt"):
+    for name in ("model", "scoring", "training", "benchmarks", "samples", "checkpoints", "requirements.txt"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / "sam2.1_hiera_tiny.pt").symlink_to(metas_files / "sam2.pth")

@@ -1,0 +1,119 @@
+"""Cases of the endpoint, over HTTP on loopback, beside the plainest server one would write."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import requests
+
+from benchmarks import subjects
+from benchmarks.batch import packaged
+from benchmarks.measure import Result, in_turn
+from benchmarks.model import OURS, SIZE
+from model.prompts import Prompt
+from model.segmenter import Segmenter
+
+PLAIN = "plain server"
+CLIENTS = 16
+
+
+@contextlib.contextmanager
+def _server(command: list[str], path: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", *(word.replace("PORT", str(port)) for word in command)]
+    process = subprocess.Popen(words, cwd=subjects.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(url + path, timeout=5).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"{' '.join(words)} did not start") from None
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _image(number: int) -> str:
+    """A picture of its own each time, as base64."""
+    image = subjects.picture(*SIZE).copy()
+    image[:8, :8] = np.frombuffer(number.to_bytes(4, "big") * 48, np.uint8).reshape(8, 8, 3)
+    return base64.b64encode(subjects.jpeg(image)).decode()
+
+
+def endpoint(names: list[str], turns: int) -> Iterator[Result]:
+    """Requests as an annotation tool makes them: a new image, then prompts on it, from one client and from 16."""
+    for name in names:
+        boxes = itertools.cycle(subjects.boxes(64, *SIZE))
+        first, *new = (_image(number) for number in range(2 * turns + 3))
+        unseen = iter(new)
+        ours_command = ["scoring.online", "--model", str(packaged(name)), "--port", "PORT"]
+        with (
+            _server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
+            _server(ours_command, "/ready") as ours,
+        ):
+
+            def ask(row: dict[str, Any], url: str = ours) -> Any:
+                body: Any = {"dataframe_records": [row], "params": {"mask_encoding": "rle"}}
+                answer = requests.post(f"{url}/invocations", json=body, timeout=300)
+                answer.raise_for_status()
+                return answer.json()["predictions"][0]
+
+            def ask_plain(image: str, url: str = plain) -> None:
+                answer = requests.post(f"{url}/score", json={"image": image, "box": next(boxes)}, timeout=300)  # noqa: B023
+                answer.raise_for_status()
+
+            def ask_ours(image: str | None) -> None:
+                where = {"image_id": "kept"} if image is None else {"image": image}
+                ask({**where, "input_boxes": [next(boxes)]})  # noqa: B023
+
+            ask({"image": first, "image_id": "kept", "input_boxes": [next(boxes)]})
+            cold = {PLAIN: lambda: ask_plain(next(unseen)), OURS: lambda: ask_ours(next(unseen))}  # noqa: B023
+            yield Result("request with a new image", name, in_turn(cold, turns))
+            again = in_turn({PLAIN: lambda: ask_plain(first), OURS: lambda: ask_ours(None)}, max(turns, 20))  # noqa: B023
+            tails = ", ".join(f"{way} {np.percentile(taken, 95) * 1000:,.0f} ms" for way, taken in again.items())
+            yield Result("prompt on a kept image", name, again, note=f"95th percentile: {tails}")
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                count = 2 * CLIENTS
+                together = {
+                    f"{PLAIN}, one by one": lambda: list(map(ask_plain, [first] * 3)),  # noqa: B023
+                    OURS: lambda: list(pool.map(ask_ours, [None] * count)),  # noqa: B023
+                }
+                taken = in_turn(together, turns)
+            each = {way: [one / (count if way == OURS else 3) for one in values] for way, values in taken.items()}
+            yield Result(f"{CLIENTS} clients on one image, a request", name, each)
+            yield _overhead(name, ask_ours, turns)
+
+
+def _overhead(name: str, ask: Callable[[None], None], turns: int) -> Result:
+    """What the server takes for a prompt on a kept image beyond the decoder's own time."""
+    segmenter = Segmenter.load(str(subjects.checkpoint(name)), "cpu")
+    (embedding,) = segmenter.embed([subjects.picture(*SIZE)])
+    prompt = Prompt(box=np.array(subjects.boxes(1, *SIZE)[0], np.float32))
+    ways = {"request": lambda: ask(None), "decoder": lambda: segmenter.segment(embedding, [prompt])}
+    taken = in_turn(ways, max(turns, 20))
+    spent = [max(0.0, one - other) for one, other in zip(taken["request"], taken["decoder"], strict=True)]
+    return Result("server's own part of a prompt", name, {OURS: spent})
+
+
+CASES: dict[str, tuple[Callable[[list[str], int], Iterator[Result]], tuple[str, ...]]] = {
+    "endpoint": (endpoint, ("sam-tiny", "vit-b")),
+}

@@ -1,0 +1,44 @@
+"""The command runs a case and writes what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure import Result, table
+from tests.conftest import ROOT
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_cases_alone(tmp_path: Path) -> None:
+    done = run("rle", "encode", "--on", "sam-tiny", "--turns", "2", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = {one["case"]: one for one in json.loads((tmp_path / "results.json").read_text())["results"]}
+    assert list(results) == ["3 masks of 12 MP to RLE", "encode an image"]
+    for one in results.values():
+        assert one["subject"] == "sam-tiny"
+        assert [len(values) for values in one["values"].values()] == [2, 2]
+    assert float(results["encode an image"]["note"].split()[-1]) < 1e-3
+    assert "GFLOP/s" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "ratios.png").stat().st_size > 5000
+
+
+def test_a_case_that_is_none() -> None:
+    done = run("decoding")
+    assert done.returncode == 2 and "there is no case 'decoding'; there are encode, memory," in done.stderr
+
+
+def test_the_table() -> None:
+    result = Result("one", "a", {"theirs": [2.0, 4.0, 3.0], "ours": [1.0, 1.0, 2.0]}, floor=0.5)
+    lines = table([result]).splitlines()
+    assert lines[2] == "| one | a | theirs | 3,000 ms |  | 17% |"
+    assert lines[3] == "|  |  | ours | 1,000 ms | **2.0** (1.5 to 4.0) | 50% |"
+    assert result.ratios("ours") == pytest.approx([2, 4, 1.5])
