@@ -142,7 +142,7 @@ def automatic(names: list[str], turns: int) -> Iterator[Result]:
     for name in names:
         plain, ours = Plain(subjects.checkpoint(name)), Segmenter.load(str(subjects.checkpoint(name)), "cpu")
         slow = _PlainSegmenter(plain, ours)
-        image = subjects.picture(*SIZE)
+        image = subjects.photograph(*SIZE)
         grid = Grid(pred_iou_thresh=0.7, stability_score_thresh=0.85)
 
         def run(segmenter: Segmenter, grid: Grid = grid, image: np.ndarray = image) -> int:

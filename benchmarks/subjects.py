@@ -51,6 +51,12 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1)))
 
 
+@cache
+def photograph(height: int, width: int) -> np.ndarray:
+    """The coins of the samples, as an (h, w, 3) uint8 picture."""
+    return np.asarray(Image.open(ROOT / "samples" / "coins.png").convert("RGB").resize((width, height)))
+
+
 def jpeg(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90)
