@@ -99,6 +99,21 @@ def memory(names: list[str], turns: int) -> Iterator[Result]:
         yield Result("memory of a batch job", name, found, unit="MB")
 
 
+def workers(names: list[str], turns: int) -> Iterator[Result]:
+    """A table on Spark: one worker of one core, and two."""
+    for name in names:
+        found: dict[str, list[float]] = {"one worker": [], "two workers": []}
+        with tempfile.TemporaryDirectory() as where:
+            _table(Path(where), 240, 10)
+            for _ in range(turns):
+                for number, values in enumerate(found.values(), 1):
+                    words = [sys.executable, "-m", "benchmarks.on_spark", packaged(name), f"{where}/table.csv", number]
+                    command = [str(word) for word in words]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=subjects.ROOT)
+                    values.append(float(done.stdout.split()[-1]))
+        yield Result("2,400 rows on Spark", name, found)
+
+
 def packaged(name: str) -> Path:
     """A checkpoint as an MLflow model."""
     from model import package
@@ -111,4 +126,5 @@ CASES: dict[str, tuple[Callable[[list[str], int], Iterator[Result]], tuple[str, 
     "table": (_rows_a_second(12, 7, "table, 12 images x 7 boxes, a row"), ("vit-b",)),
     "folder": (_rows_a_second(12, 1, "folder, a box an image, a row"), ("vit-b",)),
     "rows": (memory, ("sam-tiny",)),
+    "spark": (workers, ("sam-tiny",)),
 }

@@ -27,9 +27,12 @@ from tests.model import metas_own
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Test processes that run side by side share the cores, and so do the servers and commands that they start.
-THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+# Test processes that run side by side share the cores, and so do the servers and commands that they start. The process
+# that leads them has set the variable for itself before.
+SHARED = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+THREADS = max(1, (os.cpu_count() or 1) // max(1, SHARED))
+if SHARED or "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
 torch.set_num_threads(THREADS)
 
 

@@ -93,12 +93,13 @@ def _two_way(transformer: Any, first: Tensor, image: Tensor, positions: Tensor) 
     return transformer.layer_norm_final_attn(queries + seen), keys
 
 
-def _blocks(image: Tensor, positions: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some of the image tokens (N, C) at a time, with their positions added."""
-    buffer = torch.empty_like(positions[:BLOCK])
-    for start in range(0, len(image), BLOCK):
-        part = slice(start, start + BLOCK)
-        yield part, torch.add(image[part], positions[part], out=buffer[: len(positions[part])])
+def _some(prompts: int, tokens: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Prompts that are worked on together, and the parts that their image tokens are taken in: many prompts where an
+    image has few tokens, one prompt and some tokens where it has many."""
+    together = max(1, BLOCK // tokens)
+    parts = [slice(start, start + BLOCK) for start in range(0, tokens, BLOCK)]
+    for first in range(0, prompts, together):
+        yield slice(first, first + together), parts
 
 
 def _among(attention: Any, tokens: Tensor, values: Tensor) -> Tensor:
@@ -127,12 +128,9 @@ def _image_for_tokens(attention: Any, tokens: Tensor, image: Tensor, positions: 
         folded = (queries * attention.scaling) @ attention.k_proj.weight.unflatten(0, (heads, -1))  # (heads, p * T, C)
         folded = folded.unflatten(1, (prompts, count)).transpose(0, 1).flatten(1, 2)  # (p, heads * T, C)
         context = torch.empty_like(folded)
-        logits = folded.new_empty(folded.shape[1], image.shape[1])
-        for i in range(prompts):
-            for part, placed in _blocks(image[i], positions):
-                torch.mm(folded[i], placed.mT, out=logits[:, part])
-            torch.softmax(logits, -1, out=logits)
-            torch.mm(logits, image[i], out=context[i])
+        for some, parts in _some(prompts, image.shape[1]):
+            logits = torch.cat([folded[some] @ (image[some, part] + positions[part]).mT for part in parts], -1)
+            torch.bmm(torch.softmax(logits, -1, out=logits), image[some], out=context[some])
         context = context.unflatten(1, (heads, count)).transpose(0, 1).flatten(1, 2)  # (heads, p * T, C)
         found = context @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT
         found = found + attention.v_proj.bias.view(heads, 1, -1)
@@ -155,13 +153,13 @@ def _tokens_for_image(layer: Any, image: Tensor, positions: Tensor, tokens: Tens
     )
     seen = image.expand(prompts, -1, -1)
     found = torch.empty(seen.shape) if len(image) == 1 else image  # in place, but for what prompts share
-    for i in range(prompts):
-        for part, placed in _blocks(seen[i], positions):
-            logits = torch.addmm(bias[i], folded[i], placed.mT)  # (heads * T, block)
-            weights = torch.softmax(logits.view(heads, count, -1), 1).flatten(0, 1)
-            mixed = torch.addmm(seen[i, part], weights.mT, answers[i])
-            norm = layer.layer_norm4
-            found[i, part] = F.layer_norm(mixed, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    for some, parts in _some(prompts, seen.shape[1]):
+        for part in parts:
+            placed = seen[some, part] + positions[part]
+            logits = torch.baddbmm(bias[some], folded[some], placed.mT)  # (prompts, heads * T, tokens)
+            weights = torch.softmax(logits.unflatten(1, (heads, count)), 2).flatten(1, 2)
+            mixed = torch.baddbmm(seen[some, part], weights.mT, answers[some])
+            found[some, part] = layer.layer_norm4(mixed)
     return found
 
 
@@ -176,17 +174,16 @@ def _upscaled(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, 
     finest, finer = (_patches(part, height, width) for part in fine) if fine else (None, None)
     prompts, masks_each = weights.shape[:2]
     logits = image.new_empty(prompts, masks_each, height * width, 16)
-    for i in range(prompts):
-        for start in range(0, image.shape[1], BLOCK):
-            part = slice(start, start + BLOCK)
-            small = (image[i, part] @ one).view(-1, len(bias1)).add_(bias1)  # a token's 2 x 2
+    for some, parts in _some(prompts, image.shape[1]):
+        for part in parts:
+            small = (image[some, part] @ one).unflatten(-1, (4, -1)).flatten(1, 2).add_(bias1)  # a token's 2 x 2
             if finer is not None:
-                small += finer[i % len(finer), part].flatten(0, 1)
+                small += (finer if len(finer) == 1 else finer[some])[:, part].flatten(1, 2)
             small = F.gelu(F.layer_norm(small, (len(bias1),), norm.weight, norm.bias, norm.eps))
-            large = (small @ two).view(-1, len(bias2)).add_(bias2)  # their 2 x 2
+            large = (small @ two).unflatten(-1, (4, -1)).flatten(1, 2).add_(bias2)  # their 2 x 2
             if finest is not None:
-                large += finest[i % len(finest), part].flatten(0, 1)
-            logits[i, :, part] = (weights[i] @ F.gelu(large).mT).view(masks_each, -1, 16)
+                large += (finest if len(finest) == 1 else finest[some])[:, part].flatten(1, 2)
+            logits[some, :, part] = (weights[some] @ F.gelu(large).mT).unflatten(-1, (-1, 16))
     patches = logits.view(prompts, masks_each, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
     return patches.reshape(prompts, masks_each, 4 * height, 4 * width)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextvars
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ import requests
 from PIL import Image
 
 from model import masks
+from scoring.batch.__main__ import main
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
 
@@ -25,13 +29,21 @@ BOX = "[[68, 38, 153, 123]]"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command without a process of its own, which takes seconds to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = contextvars.copy_context().run(main, [str(one) for one in arguments])
+    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+
+
+def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scoring.batch", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
 
 
 def test_the_samples(packaged: Path, tmp_path: Path) -> None:
     output, overlay = tmp_path / "deep" / "predictions.parquet", tmp_path / "overlay.png"
-    done = run("--model", packaged, "--input", "samples/prompts.csv", "--output", output, "--overlay", overlay)
+    done = run_apart("--model", packaged, "--input", "samples/prompts.csv", "--output", output, "--overlay", overlay)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "rows         6 (0 failed)" in done.stdout and "images       2" in done.stdout
     assert "6/6" in done.stderr or "scoring" not in done.stderr  # the bar, where there is a terminal
