@@ -11,6 +11,7 @@ from copy import copy
 
 from cachetools import LRUCache
 
+from model.errors import Gone
 from model.segmenter import Embedding
 from model.store import Store
 
@@ -81,20 +82,28 @@ class Embeddings:
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
         """The kept embedding under `key`, else what `embed` makes, which is then kept.
 
-        Threads that ask for one missing key at the same time share one call of `embed`, its error included.
+        Threads that ask for one missing key at the same time share one call of `embed`, its error included, unless
+        that is Gone: then the next of them takes its turn.
         """
         key = self._own(key)
-        with self._lock:
-            kept = self._kept.get(key)
-            pending = self._pending.get(key)
-            mine = pending is None
-            self.found[kept is not None or not mine] += 1
-            if kept is not None:
-                return kept
-            if pending is None:
-                pending = self._pending[key] = Future()
-        if not mine:
-            return pending.result()
+        while True:
+            with self._lock:
+                kept = self._kept.get(key)
+                pending = self._pending.get(key)
+                mine = pending is None
+                self.found[kept is not None or not mine] += 1
+                if kept is not None:
+                    return kept
+                if pending is None:
+                    pending = self._pending[key] = Future()
+            if mine:
+                return self._make(key, pending, embed)
+            try:
+                return pending.result()
+            except Gone:
+                continue
+
+    def _make(self, key: str, pending: Future[Embedding], embed: Callable[[], Embedding]) -> Embedding:
         try:
             made = self._store.load(key) if self._store else None
             if made is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NO_MEMORY = "there is not enough memory for this now"
+
 
 class BadInput(ValueError):
     """One value of one row that cannot be scored: the column, what was expected and what came.
@@ -31,6 +33,24 @@ class UnknownImage(BadInput):
 
 class BadParameter(ValueError):
     """A parameter that is unknown or out of its range."""
+
+
+class Busy(RuntimeError):
+    """There is no room for this now, in a queue or in memory; later there may be (HTTP 503)."""
+
+
+class Gone(RuntimeError):
+    """Who asked has hung up, so that nobody waits for the answer."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: Python's and numpy's, or torch's, which has no class of its own for the host's."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)
+    )
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def kind(value: object) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import io
 import json
 import os
@@ -64,7 +63,7 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
                 "task": "mask-generation",
                 "family": family.name,
                 "base_model": _base_model(checkpoint),
-                "weights_sha256": _hashes(weights),
+                "weights_sha256": families.hashes(weights),
             },
         )
         shutil.rmtree(output, ignore_errors=True)
@@ -132,14 +131,6 @@ def _full_config(given: Mapping[str, Any]) -> dict[str, Any]:
 def _base_model(checkpoint: str | Path) -> str:
     """The hub id as it came; of a folder or file only its name, since a path means nothing elsewhere."""
     return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    hashes = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashes
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class PromptBatch:
     masks: np.ndarray | None
 
 
-def batches(prompts: Sequence[Prompt], largest: int) -> Iterator[tuple[list[int], PromptBatch]]:
-    """Groups prompts of one layout, at most `largest` together, each group with the positions it came from.
+def batches(prompts: Sequence[Prompt], largest: int) -> Iterator[list[int]]:
+    """Positions of prompts of one layout, at most `largest` together.
 
     Prompts with different numbers of points are not padded to one length: padding tokens take part in the decoder's
     attention, so that a mask would depend on its neighbours.
@@ -84,17 +84,17 @@ def batches(prompts: Sequence[Prompt], largest: int) -> Iterator[tuple[list[int]
         by_layout[prompt.layout].append(position)
     for positions in by_layout.values():
         for start in range(0, len(positions), largest):
-            chosen = positions[start : start + largest]
-            group = [prompts[position] for position in chosen]
-            yield (
-                chosen,
-                PromptBatch(
-                    points=_stack([prompt.points for prompt in group]),
-                    labels=_stack([prompt.labels for prompt in group]),
-                    boxes=_stack([prompt.box for prompt in group]),
-                    masks=_stack([prompt.mask for prompt in group]),
-                ),
-            )
+            yield positions[start : start + largest]
+
+
+def batch(prompts: Sequence[Prompt]) -> PromptBatch:
+    """Prompts of one layout as one."""
+    return PromptBatch(
+        points=_stack([prompt.points for prompt in prompts]),
+        labels=_stack([prompt.labels for prompt in prompts]),
+        boxes=_stack([prompt.box for prompt in prompts]),
+        masks=_stack([prompt.mask for prompt in prompts]),
+    )
 
 
 def _stack(parts: list[np.ndarray | None]) -> np.ndarray | None:

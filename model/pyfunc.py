@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,24 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, Schema
 
+from model import families
 from model.contract import PARAM_NAMES, Params
 from model.embeddings import Embeddings
-from model.errors import BadInput, BadParameter, UnknownImage
+from model.errors import NO_MEMORY, BadInput, BadParameter, Busy, Gone, UnknownImage, is_out_of_memory
 from model.scorer import Scorer
 from model.segmenter import Segmenter
 from model.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Refusal(MlflowException):
@@ -27,9 +37,17 @@ class Refusal(MlflowException):
     The message is written once: MLflow's server would prepend the request's data to it, image and all.
     """
 
-    def __init__(self, error: BadInput | BadParameter) -> None:
-        code = RESOURCE_DOES_NOT_EXIST if isinstance(error, UnknownImage) else INVALID_PARAMETER_VALUE
-        super().__init__(str(error), error_code=code)
+    def __init__(self, error: Exception) -> None:
+        code, message = INTERNAL_ERROR, "the request could not be answered; the server's log says why"
+        if isinstance(error, UnknownImage):
+            code, message = RESOURCE_DOES_NOT_EXIST, str(error)
+        elif isinstance(error, (BadInput, BadParameter)):
+            code, message = INVALID_PARAMETER_VALUE, str(error)
+        elif isinstance(error, Busy):
+            code, message = TEMPORARILY_UNAVAILABLE, str(error)
+        elif is_out_of_memory(error):
+            code, message = TEMPORARILY_UNAVAILABLE, NO_MEMORY
+        super().__init__(message, error_code=code)
 
     @property
     def message(self) -> str:
@@ -46,25 +64,34 @@ class SegmentAnything(PythonModel):
     def load_context(self, context: Any) -> None:
         checkpoint = Path(context.artifacts["checkpoint"])
         config = dict(context.model_config or {})
-        logged = Model.load(str(checkpoint.parent.parent)).signature
-        self.signature_params = {spec.name: spec.default for spec in logged.params}
+        logged = Model.load(str(checkpoint.parent.parent))
+        self.signature_params = {spec.name: spec.default for spec in logged.signature.params}
         self.deployment_params = {name: config.pop(name) for name in PARAM_NAMES if name in config}
         settings = Settings(**config)
         Params.read(self.deployment_params)
-        segmenter = Segmenter.load(
-            str(checkpoint),
-            settings.device,
-            images_per_batch=settings.images_per_batch,
-            prompts_per_batch=settings.prompts_per_batch,
-        )
+        with ThreadPoolExecutor(1) as beside:
+            hashes = beside.submit(families.hashes, checkpoint)
+            segmenter = Segmenter.load(
+                str(checkpoint),
+                settings.device,
+                images_per_batch=settings.images_per_batch,
+                prompts_per_batch=settings.prompts_per_batch,
+            )
+        packaged = (logged.metadata or {}).get("weights_sha256")
+        if packaged is not None and packaged != hashes.result():
+            raise MlflowException("the weights beside the model are not those it was packaged with; package it again")
         embeddings = Embeddings(settings.cache_bytes)
         self.scorer = Scorer(segmenter, embeddings, settings.limits, max_prompts=settings.max_prompts)
 
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-        """One answer a row, under the row's index. Raises Refusal (HTTP 400, or 404 for an unknown image_id)."""
+        """One answer a row, under the row's index. Raises Refusal (HTTP 400; 404 for an unknown image_id; 503 where
+        there is no room for it now; 500 for a defect, of which only the log tells)."""
         try:
             return self.scorer.score_frame(model_input, Params.read(self.with_defaults(params or {})))
-        except (BadInput, BadParameter) as error:
+        except (BadInput, BadParameter, Busy, Gone) as error:
+            raise Refusal(error) from None
+        except Exception as error:
+            logger.exception("a request failed")
             raise Refusal(error) from None
 
     def with_defaults(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from model import images, masks
 from model.contract import COLUMNS, MaskAnswer, Params, Row, answers_to_frame, read_rows, unfolded
 from model.embeddings import Embeddings
-from model.errors import BadInput, UnknownImage
+from model.errors import BadInput, Busy, UnknownImage
 from model.everything import Box, everything
 from model.images import ImageLimits
 from model.prompts import Prompt
@@ -72,7 +72,13 @@ class Scorer:
         """
         answers: list[Answer | None] = [None] * len(rows)
         for source, members in self._by_image(rows, params, answers).items():
-            self._score_image(source, members, rows, params, answers)
+            try:
+                self._score_image(source, members, rows, params, answers)
+            except Busy as error:
+                if params.on_error == "raise":
+                    raise
+                for position in members:
+                    answers[position] = {"predictions": [], "image_id": None, "error": str(error)}
         return [answer for answer in answers if answer is not None]
 
     def _by_image(

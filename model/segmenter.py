@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model import families
+from model.errors import NO_MEMORY, Busy, is_out_of_memory
 from model.families.family import Family
 from model.masks import Cut
-from model.prompts import Prompt, batches
+from model.prompts import Prompt, batch, batches
 from model.upscaling import above
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -91,17 +97,25 @@ class Segmenter:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """RGB images, each (h, w, 3) uint8, to their embeddings, `images_per_batch` at a time."""
+        """RGB images, each (h, w, 3) uint8, to their embeddings, `images_per_batch` at a time, fewer where memory is
+        short. Raises Busy when it is too short for one."""
         embeddings = []
         for start in range(0, len(images), self.images_per_batch):
-            batch = images[start : start + self.images_per_batch]
-            pixels = torch.stack([self.family.preprocess(image) for image in batch])
-            features = self.family.embed(pixels.to(self.family.device))
-            for i, image in enumerate(batch):
-                # A copy where the batch has several, so that keeping one image does not keep them all.
-                own = tuple(part[i : i + 1].clone() if len(batch) > 1 else part for part in features)
-                embeddings.append(Embedding(own, image.shape[:2], self.name))
+            embeddings += halving(self._embed, images[start : start + self.images_per_batch])
         return embeddings
+
+    def _embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        pixels = torch.stack([self.family.preprocess(image) for image in images])
+        features = self.family.embed(pixels.to(self.family.device))
+        # A copy where the batch has several, so that keeping one image does not keep them all.
+        return [
+            Embedding(
+                tuple(part[i : i + 1].clone() if len(images) > 1 else part for part in features),
+                image.shape[:2],
+                self.name,
+            )
+            for i, image in enumerate(images)
+        ]
 
     def segment(
         self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
@@ -111,24 +125,27 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment_many(self, asks: Sequence[Ask]) -> list[list[Segmentation]]:
-        """What `segment` answers to each, `prompts_per_batch` at a time, prompts of several images together."""
+        """What `segment` answers to each, `prompts_per_batch` at a time, prompts of several images together; fewer
+        where memory is short. Raises Busy when it is too short for one."""
         found: dict[tuple[int, int], Segmentation] = {}
         for multimask_output in (True, False):
-            places = [
-                (i, j)
+            scaled = [
+                ((i, j), ask.embedding, prompt.scaled(*self.family.scale(ask.embedding.size)))
                 for i, ask in enumerate(asks)
                 if ask.multimask_output is multimask_output
-                for j in range(len(ask.prompts))
+                for j, prompt in enumerate(ask.prompts)
             ]
-            scaled = [asks[i].prompts[j].scaled(*self.family.scale(asks[i].embedding.size)) for i, j in places]
-            for positions, batch in batches(scaled, self.prompts_per_batch):
-                chosen = [places[position] for position in positions]
-                features = self._features([asks[i].embedding for i, _ in chosen])
-                logits, scores = self.family.decode(features, batch, multimask_output)
-                on_host = scores.float().cpu().numpy()
-                for k, (i, j) in enumerate(chosen):
-                    found[i, j] = Segmentation(logits[k], on_host[k], asks[i].embedding.size)
+            for positions in batches([prompt for _, _, prompt in scaled], self.prompts_per_batch):
+                places, embeddings, prompts = zip(*(scaled[position] for position in positions), strict=True)
+                decode = partial(self._decode, multimask_output=multimask_output)
+                found.update(zip(places, halving(decode, list(zip(embeddings, prompts, strict=True))), strict=True))
         return [[found[i, j] for j in range(len(ask.prompts))] for i, ask in enumerate(asks)]
+
+    def _decode(self, asked: Sequence[tuple[Embedding, Prompt]], multimask_output: bool) -> list[Segmentation]:
+        embeddings, prompts = [embedding for embedding, _ in asked], [prompt for _, prompt in asked]
+        logits, scores = self.family.decode(self._features(embeddings), batch(prompts), multimask_output)
+        found = zip(logits, scores.float().cpu().numpy(), embeddings, strict=True)
+        return [Segmentation(own, score, embedding.size) for own, score, embedding in found]
 
     def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
         """The features of each prompt's image, on the model's device: one image's are not copied for each."""
@@ -159,3 +176,20 @@ class Segmenter:
         above and below 0, which is 0 where both are empty."""
         larger, mask, smaller = above(logits.float(), self.family.upscaling(size), (-offset, 0.0, offset))
         return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))
+
+
+def halving(run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """What `run` answers to a batch; where memory is too short for it, to its halves. Raises Busy when it is too short
+    for one item."""
+    try:
+        return run(items)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the except block, which holds on to what the failed call held.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        raise Busy(NO_MEMORY)
+    middle = len(items) // 2
+    return halving(run, items[:middle]) + halving(run, items[middle:])

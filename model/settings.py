@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from model.images import ImageLimits
 
@@ -13,7 +13,7 @@ class Settings:
     cache_bytes: memory for kept embeddings (SAM: 4 MiB an image, SAM2: 16 MiB).
     images_per_batch, prompts_per_batch: how many are encoded or decoded at once; None chooses by the device.
     max_prompts: most prompts that one row may hold.
-    max_pixels, max_bytes, fetch_seconds, local_paths: as ImageLimits has them.
+    max_pixels, max_side, max_bytes, urls, hosts, fetch_seconds, local_paths: as ImageLimits has them.
     """
 
     device: str | None = None
@@ -22,10 +22,14 @@ class Settings:
     prompts_per_batch: int | None = None
     max_prompts: int = 10_000
     max_pixels: int = ImageLimits.max_pixels
+    max_side: int = ImageLimits.max_side
     max_bytes: int = ImageLimits.max_bytes
+    urls: bool = ImageLimits.urls
+    hosts: list[str] = field(default_factory=lambda: list(ImageLimits.hosts))
     fetch_seconds: float = ImageLimits.fetch_seconds
     local_paths: bool = ImageLimits.local_paths
 
     @property
     def limits(self) -> ImageLimits:
-        return ImageLimits(self.max_pixels, self.max_bytes, self.fetch_seconds, self.local_paths)
+        names = [one.name for one in fields(ImageLimits)]
+        return ImageLimits(**{name: getattr(self, name) for name in names} | {"hosts": tuple(self.hosts)})

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 
-def to_bytes(image: Image.Image, kind: str = "PNG") -> bytes:
+def to_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

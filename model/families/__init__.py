@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import pickle
@@ -98,6 +99,15 @@ def save(family: Family, folder: Path) -> None:
     """Writes a folder that `load` and transformers read: the config, the weights as safetensors, preprocessing."""
     family.model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(family.processing(), indent=2) + "\n")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of weights that `save` has written."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
 
 
 @contextmanager

@@ -17,11 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from starlette.responses import JSONResponse, Response
 
-from model.errors import BadInput, BadParameter, UnknownImage
+from model.errors import BadInput, BadParameter, Busy, Gone, UnknownImage
 from scoring.online import azureml, livepeer, page, roboflow
-from scoring.online.batching import Busy
 from scoring.online.catalog import Catalog, UnknownModel
-from scoring.online.gate import Gate
+from scoring.online.gate import HUNG_UP, Gate
 from scoring.online.metrics import Metrics
 from scoring.online.settings import Settings
 
@@ -65,12 +64,12 @@ def create(settings: Settings) -> FastAPI:
     for kind, status in STATUSES.items():
         app.add_exception_handler(kind, _answer(status))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _failed)
     app.add_middleware(
         Gate,
         keys=settings.keys(),
         in_flight=settings.in_flight,
         body_bytes=settings.body_bytes,
+        body_seconds=settings.body_seconds,
         refuse=refuse,
         metrics=metrics,
     )
@@ -84,6 +83,7 @@ STATUSES: dict[type[Exception], int] = {
     UnknownModel: 404,
     azureml.BadRequest: 400,
     Busy: 503,
+    Gone: HUNG_UP,
     MlflowException: 400,
     RecursionError: 400,
 }
@@ -109,10 +109,7 @@ def _answer(status: int) -> Callable[[Request, Exception], Response]:
             fields = getattr(_dialect(request.url.path), "FIELDS", {})
             error.column = fields.get(error.column, error.column)
         message = "the request is nested too deep" if isinstance(error, RecursionError) else str(error)
-        response = refuse(request.url.path, status, message)
-        if status == 503:
-            response.headers["retry-after"] = "1"
-        return response
+        return refuse(request.url.path, status, message)
 
     return answer
 
@@ -122,11 +119,6 @@ def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:3]]
     return refuse(request.url.path, 400, "; ".join(found))
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
-    return refuse(request.url.path, 500, "the request could not be answered; the server's log says why")
 
 
 @asynccontextmanager

@@ -6,21 +6,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from model.errors import Busy, Gone
 from model.prompts import Prompt
 from model.segmenter import Ask, Embedding, Segmentation, Segmenter
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Busy(RuntimeError):
-    """More is waiting than the queue takes; try again soon (HTTP 503)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,39 @@ class Batching:
     prompts: int = 64
     wait: float = 0.002
     waiting: int = 256
+
+
+class Caller:
+    """Who asked. Once gone, what waits in a queue for it is taken out, and whatever it asks next is refused."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Future[Any]] = set()
+        self._gone = False
+        self._lock = threading.Lock()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._gone, waiting = True, list(self._waiting)
+        for future in waiting:
+            future.cancel()
+
+    def result(self, future: Future[Result]) -> Result:
+        """Waits for the future's result. Raises Gone."""
+        with self._lock:
+            self._waiting.add(future)
+            gone = self._gone
+        try:
+            if gone:
+                future.cancel()
+            return future.result()
+        except CancelledError:
+            raise Gone("the client has hung up") from None
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+
+caller: ContextVar[Caller] = ContextVar("caller")
 
 
 class Gatherer(Generic[Item, Result]):
@@ -70,9 +101,11 @@ class Gatherer(Generic[Item, Result]):
                 except queue.Empty:
                     break
             crowded = len(batch) > 1
-            self._answer(batch)
+            self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])
 
     def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+        if not batch:
+            return
         try:
             results = self._run([item for item, _ in batch])
         except BaseException as error:
@@ -100,9 +133,10 @@ class BatchedSegmenter(Segmenter):
         self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
 
     def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        return [future.result() for future in [self.encoder.submit(image) for image in images]]
+        asking = caller.get(Caller())
+        return [asking.result(future) for future in [self.encoder.submit(image) for image in images]]
 
     def segment(
         self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
     ) -> list[Segmentation]:
-        return self.decoder.submit(Ask(embedding, prompts, multimask_output)).result()
+        return caller.get(Caller()).result(self.decoder.submit(Ask(embedding, prompts, multimask_output)))

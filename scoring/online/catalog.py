@@ -203,7 +203,14 @@ class Catalog:
             plain, limits = Segmenter.load(self._source(entry), self.settings.device), None
         settings = self.settings
         batching = Batching(settings.batch_images, settings.batch_requests, settings.batch_wait, settings.in_flight * 4)
-        limits = replace(limits or ImageLimits(), max_pixels=settings.pixels)
+        limits = limits or ImageLimits()
+        limits = replace(
+            limits,
+            max_pixels=settings.pixels,
+            urls=limits.urls and settings.urls,
+            hosts=settings.known_hosts() or limits.hosts,
+            fetch_seconds=settings.fetch_seconds,
+        )
         segmenter = BatchedSegmenter(plain, batching)
         scorer = Scorer(
             segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch, settings.prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -12,15 +13,19 @@ from collections.abc import Callable, Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.embeddings import tenant
+from model.errors import NO_MEMORY, is_out_of_memory
+from scoring.online.batching import Caller, caller
 from scoring.online.metrics import Metrics
 from scoring.tenants import tenant_of
 
 logger = logging.getLogger("scoring.online.requests")
 OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
+HUNG_UP = 499  # what nginx notes for a client that did not wait for its answer
 KEY_HEADERS = ("x-api-key", "api-key")
 
 
@@ -36,27 +41,33 @@ class Gate:
         keys: Sequence[str],
         in_flight: int,
         body_bytes: int,
+        body_seconds: float,
         refuse: Callable[[str, int, str], Response],
         metrics: Metrics,
     ) -> None:
         self.app, self.refuse, self.metrics = app, refuse, metrics
         self.keys = [key.encode() for key in keys]
-        self.in_flight, self.body_bytes = in_flight, body_bytes
+        self.in_flight, self.body_bytes, self.body_seconds = in_flight, body_bytes, body_seconds
         self.now = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, path, status = time.perf_counter(), scope["path"], 500
+        began, path, status = time.perf_counter(), scope["path"], HUNG_UP
         request_id = Headers(scope=scope).get("x-request-id", "")[:64]
         request_id = request_id if request_id.isprintable() and request_id else uuid.uuid4().hex
+
+        left = asyncio.Event()
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                status = HUNG_UP if left.is_set() else message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if status == 503:
+                    headers["retry-after"] = "1"
             await send(message)
 
         if path in OPEN or path.startswith("/page/"):
@@ -64,22 +75,36 @@ class Gate:
             return
         if self.now >= self.in_flight:
             response = self.refuse(path, 503, "too many requests are being answered; try again")
-            response.headers["retry-after"] = "1"
             await response(scope, receive, send_named)
             self._note(scope, request_id, status, began)
             return
         self.now += 1
         self.metrics.in_flight.set(self.now)
         try:
-            await self._let_in(scope, receive, send_named)
+            await self._let_in(scope, receive, send_named, left)
+        except Exception as error:
+            logger.error("request %s failed", request_id, exc_info=error)
+            full = is_out_of_memory(error)
+            message = NO_MEMORY if full else "the request could not be answered; the server's log says why"
+            await self.refuse(path, 503 if full else 500, message)(scope, receive, send_named)
         finally:
             self.now -= 1
             self.metrics.in_flight.set(self.now)
             self._note(scope, request_id, status, began)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send, left: asyncio.Event) -> None:
+        """Reads the body, looks at the key, and lets the app answer. `left` is set when the client hangs up."""
         path, headers = scope["path"], Headers(scope=scope)
-        body = await self._body(headers, receive)
+        try:
+            async with asyncio.timeout(self.body_seconds):
+                body = await self._body(headers, receive)
+        except TimeoutError:
+            message = f"the request's body did not arrive within {self.body_seconds:g} seconds"
+            await self.refuse(path, 408, message)(scope, receive, send)
+            return
+        except ClientDisconnect:
+            left.set()
+            return
         if body is None:
             message = f"the request's body is larger than {self.body_bytes} bytes"
             await self.refuse(path, 413, message)(scope, receive, send)
@@ -94,28 +119,40 @@ class Gate:
             await self.refuse(path, 401, message)(scope, receive, send)
             return
 
-        sent = False
+        sent, asking = False, Caller()
 
         async def replay() -> Message:
             nonlocal sent
             if sent:
-                return await receive()
+                await left.wait()
+                return {"type": "http.disconnect"}
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        token = tenant.set(owner)
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+            asking.leave()
+
+        tokens = tenant.set(owner), caller.set(asking)
+        watching = asyncio.create_task(watch())
         try:
             await self.app(scope, replay, send)
         finally:
-            tenant.reset(token)
+            watching.cancel()
+            tenant.reset(tokens[0])
+            caller.reset(tokens[1])
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None when it is too large."""
+        """The whole body; None when it is too large. Raises ClientDisconnect."""
         if int(headers.get("content-length", "0") or 0) > self.body_bytes:
             return None
         parts, size = [], 0
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
             part = message.get("body", b"")
             size += len(part)
             if size > self.body_bytes:

@@ -30,13 +30,25 @@ class Settings(BaseSettings):
     batch_wait: float = Field(0.002, ge=0, le=1, description="seconds a batch waits for more when it is crowded")
     in_flight: int = Field(64, gt=0, description="most requests at a time; one more gets 503 and Retry-After")
     body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; a larger one gets 413")
+    body_seconds: float = Field(60, gt=0, description="longest that a request's body may take; a slower one gets 408")
     prompts: int = Field(1000, gt=0, description="most prompts in one row of a request")
     pixels: int = Field(100_000_000, gt=0, description="largest image, width times height")
+    urls: bool = Field(True, description="whether images are fetched from URLs")
+    hosts: str | None = Field(
+        None,
+        description="hosts that URLs may name, parted by commas: * for every public one (the default), names and "
+        "patterns such as *.example.com, networks such as 10.0.0.0/8",
+    )
+    fetch_seconds: float = Field(30, gt=0, description="longest that fetching one image may take")
     api_keys: SecretStr | None = Field(
         None, description="keys that may ask, parted by commas; without any everybody may"
     )
     api_keys_file: Path | None = Field(None, description="file with such keys, one a line")
     grace: float = Field(30, ge=0, description="seconds that requests in flight get to finish after SIGTERM")
+
+    def known_hosts(self) -> tuple[str, ...]:
+        """The hosts that URLs may name; none means that the model's own setting stands."""
+        return tuple(host for named in (self.hosts or "").split(",") if (host := named.strip()))
 
     def keys(self) -> list[str]:
         """The keys that may ask; none means that everybody may."""

@@ -20,7 +20,7 @@ from model.errors import BadInput
 from model.images import ImageLimits
 from tests import pictures
 
-LIMITS = ImageLimits(fetch_seconds=5)
+LIMITS = ImageLimits(fetch_seconds=5, hosts=("127.0.0.1",))
 PIXELS = pictures.clutter(30, 44)
 PNG = pictures.to_bytes(Image.fromarray(PIXELS))
 
@@ -62,6 +62,17 @@ def test_urls(web: str) -> None:
         images.read("http://127.0.0.1:1/picture.png", LIMITS)
 
 
+def test_urls_switched_off(web: str) -> None:
+    with pytest.raises(BadInput, match="a URL, and these are switched off here"):
+        images.read(f"{web}/picture.png", replace(LIMITS, urls=False))
+
+
+def test_hosts_of_the_operators_own_tables_may_be_private(web: str) -> None:
+    with pytest.raises(BadInput, match="private"):
+        images.read(f"{web}/picture.png", ImageLimits())
+    assert images.read(f"{web}/picture.png", ImageLimits(local_paths=True)) == PNG
+
+
 def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(PNG)
@@ -85,6 +96,7 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
         ("file:///etc/passwd", "scheme 'file'"),
         ("data:image/png,abc", "a data: URL that is not base64"),
         ("http://[bad", "no answer"),
+        ("http://169.254.169.254/latest/meta-data", "not on the list"),
     ],
     ids=str,
 )
@@ -106,6 +118,43 @@ def test_the_pixel_limit() -> None:
     bomb = pictures.to_bytes(Image.new("1", (20_000, 20_000)))
     with pytest.raises(BadInput, match="at most 100000000 pixels"):
         images.decode(bomb, LIMITS)
+
+
+def test_the_side_limit() -> None:
+    with pytest.raises(BadInput, match="at most 40 pixels a side, got 44 x 30 pixels"):
+        images.decode(PNG, replace(LIMITS, max_side=40))
+    for size in ((1, 1), (1, 20_000), (20_000, 1)):
+        assert images.decode(pictures.to_bytes(Image.new("L", size)), LIMITS).shape == (*size[::-1], 3)
+
+
+@pytest.mark.parametrize("name", images.FORMATS)
+def test_every_format_that_is_read(name: str) -> None:
+    image = Image.fromarray(PIXELS)
+    best: dict[str, dict[str, object]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    data = pictures.to_bytes(image.quantize(256) if name == "GIF" else image, name, **best.get(name, {}))
+    found = images.decode(data, LIMITS)
+    assert found.shape == PIXELS.shape and np.abs(found.astype(int) - PIXELS).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "ICNS", "DDS"])
+def test_formats_that_nobody_needs_are_not_read(name: str) -> None:
+    with pytest.raises(BadInput, match="bytes of no known image format"):
+        images.decode(pictures.to_bytes(Image.fromarray(PIXELS), name), LIMITS)
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_picture(name: str) -> None:
+    first, second = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
+    data = pictures.to_bytes(first, name, save_all=True, append_images=[second])
+    assert (images.decode(data, LIMITS)[5, 5] > [200, -1, -1]).all() and images.decode(data, LIMITS)[5, 5, 2] < 50
+
+
+def test_a_polyglot_is_the_image_it_begins_as() -> None:
+    assert np.array_equal(images.decode(PNG + b"PK\x03\x04<script>alert(1)</script>%PDF-1.4", LIMITS), PIXELS)
 
 
 def test_exif_orientation_is_not_applied() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import mlflow
 import pytest
 import torch
 import yaml
+from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
 from model import package
@@ -214,3 +216,13 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert package.main(["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "m"), "--no-log"]) == 2
     with pytest.raises(SystemExit):
         package.main(["--alias", "champion"])
+
+
+def test_weights_that_were_changed_are_not_loaded(packaged: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(packaged, tmp_path / "model")
+    (weights,) = changed.rglob("model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(MlflowException, match="not those it was packaged with"):
+        mlflow.pyfunc.load_model(str(changed))

@@ -1,0 +1,326 @@
+"""Which URLs are fetched, how far a server may lead us on, and what is said of the others. The servers are real ones on
+loopback; only the resolver is a stand-in where a name has to have an address of our choice."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import ipaddress
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from model import fetching
+from model.errors import BadInput
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+Handler = Callable[[socket.socket], None]
+Served = Callable[..., str]
+
+
+def head(status: str = "200 OK", **fields: object) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+
+
+@pytest.fixture
+def serve() -> Iterator[Served]:
+    """Starts servers that read a request, keep it in `serve.requests` and let a function write the answer."""
+    listening: list[socket.socket] = []
+    requests: list[str] = []
+
+    def start(answer: bytes | Handler, address: str = "127.0.0.1", port: int = 0) -> str:
+        listener = socket.create_server((address, port))
+        listening.append(listener)
+
+        def work() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=talk, args=[client], daemon=True).start()
+
+        def talk(client: socket.socket) -> None:
+            with client:
+                request = b""
+                while b"\r\n\r\n" not in request and (part := client.recv(4096)):
+                    request += part
+                requests.append(request.decode())
+                with contextlib.suppress(OSError):  # when the other side has had enough
+                    client.sendall(answer) if isinstance(answer, bytes) else answer(client)
+
+        threading.Thread(target=work, daemon=True).start()
+        return f"http://{address}:{listener.getsockname()[1]}"
+
+    start.requests = requests  # type: ignore[attr-defined]
+    yield start
+    for listener in listening:
+        listener.close()
+
+
+def fetch(url: str, hosts: tuple[str, ...] = LOOPBACK, max_bytes: int = 1000, seconds: float = 5) -> bytes:
+    return fetching.fetch(url, hosts, max_bytes, seconds)
+
+
+def refusal(url: str, **settings: object) -> str:
+    with pytest.raises(BadInput) as caught:
+        fetch(url, **settings)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def resolves(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]]) -> list[str]:
+    """Lets names have these addresses, one a time asked; returns the names asked for."""
+    true, asked = socket.getaddrinfo, []
+
+    def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> object:
+        if host not in names:
+            return true(host, port, *args, **kwargs)  # type: ignore[call-overload]
+        asked.append(host)
+        answers = names[host]
+        return true(answers.pop(0) if len(answers) > 1 else answers[0], port, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_what_is_asked_and_what_comes_back(serve: Served) -> None:
+    url = serve(head(Content_Length=5) + b"image and more")
+    assert fetch(f"{url}/a%20b/ü?q=1&r=x y#part") == b"image"
+    request = serve.requests[0]  # type: ignore[attr-defined]
+    assert request.startswith("GET /a%20b/%C3%BC?q=1&r=x%20y HTTP/1.1\r\n")
+    assert f"\r\nHost: {url.removeprefix('http://')}\r\n" in request
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0.0.0.0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "192.0.0.192",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:a9fe:a9fe]",
+        "[::127.0.0.1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[2002:7f00:1::]",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "[ff02::1]",
+        "localhost",
+    ],
+)
+def test_private_addresses_are_not_asked_however_written(address: str) -> None:
+    said = refusal(f"http://{address}/latest/meta-data", hosts=("*",))
+    assert "expected a URL of a host that may be asked, got one that is private or not on the list" in said
+    assert "meta-data" not in said
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_public_addresses_are_asked(address: str) -> None:
+    assert fetching._is_public(ipaddress.ip_address(address))
+
+
+def test_a_list_of_hosts(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = serve(head() + b"image")
+    port = url.rpartition(":")[2]
+    resolves(
+        monkeypatch, {"store.example.com": ["127.0.0.1"], "elsewhere.org": ["127.0.0.1"], "public.org": ["8.8.8.8"]}
+    )
+    for hosts in (("127.0.0.0/8",), ("store.example.com",), ("*.EXAMPLE.com",), ("*", "store.example.com")):
+        assert fetch(f"http://Store.Example.com:{port}/", hosts) == b"image"
+    for hosts in (("*",), ("store.example.com",), ("*.example.com",), ("10.0.0.0/8",), ()):
+        assert "not on the list" in refusal(f"http://elsewhere.org:{port}/", hosts=hosts)
+    assert "not on the list" in refusal(f"http://public.org:{port}/", hosts=("store.example.com",))
+
+
+def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80)) for ip in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: both)
+    assert "private" in refusal("http://two-faced.org/", hosts=("*",))
+
+
+def test_the_address_that_was_looked_at_is_the_one_connected_to(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = serve(head() + b"image", "127.0.0.1")
+    port = int(good.rpartition(":")[2])
+    serve(head() + b"secret", "127.0.0.2", port)
+    asked = resolves(monkeypatch, {"changes.org": ["127.0.0.1", "127.0.0.2"]})
+    assert fetch(f"http://changes.org:{port}/", hosts=("127.0.0.1/32",)) == b"image"
+    assert asked == ["changes.org"]
+    assert "not on the list" in refusal(f"http://changes.org:{port}/", hosts=("127.0.0.1/32",))
+
+
+def test_redirects_are_looked_at_like_the_first(serve: Served) -> None:
+    image = serve(head() + b"image")
+    for place, said in {
+        "http://169.254.169.254/latest/meta-data": "private",
+        "http://[::ffff:10.0.0.1]/": "private",
+        "file:///etc/passwd": "scheme 'file'",
+        "gopher://127.0.0.1/": "scheme 'gopher'",
+        "http://user:word@127.0.0.1/": "without a user name",
+    }.items():
+        assert said in refusal(serve(head("302 Found", Location=place)) + "/picture")
+    assert fetch(serve(head("301 Moved", Location=f"{image}/a")) + "/picture") == b"image"
+    assert fetch(serve(head("307 Moved", Location=f"//{image.removeprefix('http://')}/a"))) == b"image"
+    for hops, ends in ((3, True), (4, False)):
+        url = image
+        for _ in range(hops):
+            url = serve(head("302 Found", Location=url))
+        if ends:
+            assert fetch(url) == b"image"
+        else:
+            assert "at most 3 redirects" in refusal(url)
+
+
+def test_a_redirect_to_itself_ends(serve: Served) -> None:
+    assert "at most 3 redirects" in refusal(serve(head("302 Found", Location="/again")))
+    assert len(serve.requests) == 4  # type: ignore[attr-defined]
+
+
+def test_an_endless_body_is_not_read_on(serve: Served) -> None:
+    sent = 0
+
+    def endless(client: socket.socket) -> None:
+        nonlocal sent
+        client.sendall(head())
+        while True:
+            sent += client.send(b"x" * 1000)
+
+    assert len(fetch(serve(endless), max_bytes=100_000)) == 100_001  # which the reader refuses
+    time.sleep(0.2)
+    assert sent < 10_000_000
+
+
+@pytest.mark.parametrize("part", ["head", "body", "nothing"])
+def test_a_slow_server_is_left(serve: Served, part: str) -> None:
+    def drip(client: socket.socket) -> None:
+        if part == "body":
+            client.sendall(head(Content_Length=1000))
+        while part != "nothing":
+            client.sendall(b"H")
+            time.sleep(0.05)
+        time.sleep(10)
+
+    began = time.monotonic()
+    assert "within 1 s, got an answer that takes longer" in refusal(serve(drip), seconds=1)
+    assert time.monotonic() - began < 4
+
+
+def test_a_slow_body_without_a_length_is_no_image(serve: Served) -> None:
+    def drip(client: socket.socket) -> None:
+        client.sendall(head())
+        while True:
+            client.sendall(b"x")
+            time.sleep(0.05)
+
+    assert "takes longer" in refusal(serve(drip), seconds=1)
+
+
+def test_a_lying_content_length(serve: Served) -> None:
+    assert fetch(serve(head(Content_Length=3) + b"image")) == b"ima"
+    assert "broken answer (IncompleteRead)" in refusal(serve(head(Content_Length=10) + b"image"))
+    assert "at most 1000 bytes, got 5000000000 bytes" in refusal(serve(head(Content_Length=5_000_000_000) + b"image"))
+    assert fetch(serve(head(Content_Length=-1) + b"image")) == b"image"
+
+
+def test_a_compressed_body_is_not_unpacked(serve: Served) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 100_000
+    assert "one with a Content-Encoding" in refusal(serve(head(Content_Encoding="gzip") + bomb), max_bytes=10**9)
+    assert "Accept-Encoding: identity" in serve.requests[0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "broken answer"),
+        (b"nonsense\r\n\r\n", "broken answer"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "broken answer"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "broken answer"),
+        (head(Transfer_Encoding="chunked") + b"5\r\nim", "broken answer"),
+        (head("404 Not Found"), "HTTP status 404"),
+        (head("302 Found"), "HTTP status 302"),
+        (head("500 Oh"), "HTTP status 500"),
+    ],
+    ids=str,
+)
+def test_answers_that_are_none(serve: Served, answer: bytes, said: str) -> None:
+    assert said in refusal(serve(answer) + "/secret?token=1234")
+    assert "secret" not in refusal(serve(answer) + "/secret?token=1234")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http:///path",
+        "http://[bad",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:x/",
+        "http://a..b/",
+        "http://" + "a" * 300 + "/",
+        "http://ho st/",
+        "http://user:word@127.0.0.1/",
+        "http://127.0.0.1:1/",
+        "http://no-such-host.invalid/",
+        "http://\ud800/",
+    ],
+    ids=ascii,
+)
+def test_urls_that_lead_nowhere(url: str) -> None:
+    assert "column 'image': expected a URL" in refusal(url)
+
+
+def test_no_line_can_be_smuggled_into_the_request(serve: Served) -> None:
+    url = serve(head() + b"image")
+    fetch(url + "/a\r\nX-Evil: 1\r\n\r\nGET /b")
+    assert "X-Evil" not in serve.requests[0].split("\r\n", 1)[1]  # type: ignore[attr-defined]
+
+
+def test_tls_is_held_to_the_name_not_to_the_address(
+    tmp_path: Path, serve: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=safe.org"
+    subprocess.run([*words.split(), "-addext", "subjectAltName=DNS:safe.org"], check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk() -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+                with server.wrap_socket(plain, server_side=True) as client:
+                    client.recv(4096)
+                    client.sendall(head() + b"image")
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+
+    threading.Thread(target=talk, daemon=True).start()
+    resolves(monkeypatch, {"safe.org": ["127.0.0.1"], "other.org": ["127.0.0.1"]})
+    port = listener.getsockname()[1]
+    assert "SSLCertVerificationError" in refusal(f"https://safe.org:{port}/")
+    monkeypatch.setattr(fetching, "_tls", lambda: ssl.create_default_context(cafile=str(certificate)))
+    assert fetch(f"https://safe.org:{port}/") == b"image"
+    assert "SSLCertVerificationError" in refusal(f"https://other.org:{port}/")
+    listener.close()

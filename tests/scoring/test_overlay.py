@@ -1,0 +1,35 @@
+"""Pictures people look at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scoring.overlay import COLOURS, LINES, Shown, curves, overlay
+
+
+def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((picture.reshape(-1, 3) == colour).all(1).sum() > 20)
+
+
+def test_each_line_has_its_own_colour() -> None:
+    lines = {"one": ([0, 1, 2], [0.1, 0.5, 0.9]), "other": ([0, 1, 2], [0.9, 0.5, 0.2])}
+    both = np.asarray(curves(lines, "clicks", "IoU"))
+    assert has(both, LINES[0]) and has(both, LINES[1]) and not has(both, LINES[2])
+    one = np.asarray(curves({"one": lines["one"]}, "clicks", "IoU"))
+    assert has(one, LINES[0]) and not has(one, LINES[1])
+    assert set(LINES) < set(COLOURS)
+
+
+def test_a_line_rises_where_its_values_do() -> None:
+    """With both axes from 0 to 1, at the left the line is low in the picture, at the right high."""
+    picture = np.asarray(curves({"one": ([0, 1], [0, 1])}, "predicted", "true", diagonal=True)).astype(int)
+    y, x = np.nonzero((picture == LINES[0]).all(-1))
+    assert y[x < np.quantile(x, 0.2)].min() > y[x > np.quantile(x, 0.8)].max()
+
+
+def test_a_score_is_written_only_where_there_is_one() -> None:
+    image, mask = np.full((80, 80, 3), 120, np.uint8), np.zeros((80, 80), bool)
+    mask[20:60, 20:60] = True
+    written, bare = (np.asarray(overlay(image, [Shown(mask, score)])) for score in (0.5, None))
+    assert has(written, (255, 255, 255)) and not has(bare, (255, 255, 255))
+    assert np.array_equal(written[:15], bare[:15]) and has(bare, COLOURS[0])
