@@ -1,8 +1,8 @@
-"""Pictures people look at: masks, prompts and scores over their image, and sheets of them."""
+"""Pictures people look at: masks, prompts and scores over their image, sheets of them, and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,19 @@ from PIL import Image, ImageDraw
 
 # Okabe and Ito's palette, told apart by the colour-blind (https://jfly.uni-koeln.de/color/), brightest first.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+# Those of the palette that are dark enough for lines on white, and dashes that tell them apart in grey.
+LINES = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
+DASHES = ("-", "--", "-.", ":")
 LARGEST_SIDE = 900
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A mask to draw: (h, w) bool; box: (4,) x1,y1,x2,y2; points: (n, 2); labels: (n,); score: predicted IoU."""
+    """A mask to draw: (h, w) bool; box: (4,) x1,y1,x2,y2; points: (n, 2); labels: (n,); score: predicted IoU, None to
+    write none."""
 
     mask: np.ndarray
-    score: float
+    score: float | None
     box: np.ndarray | None = None
     points: np.ndarray | None = None
     labels: np.ndarray | None = None
@@ -44,7 +48,7 @@ def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
             draw.ellipse(
                 (x - 5, y - 5, x + 5, y + 5), fill=(255, 255, 255) if label == 1 else (0, 0, 0), outline=colour, width=2
             )
-        if one.mask.any():
+        if one.score is not None and one.mask.any():
             ys, xs = np.nonzero(one.mask)
             place = (float(xs.mean()) * scale, float(ys.mean()) * scale)
             draw.text(
@@ -68,6 +72,32 @@ def sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
     for i, picture in enumerate(pictures):
         page.paste(picture, (8 + (i % columns) * (width + 8), 8 + (i // columns) * (height + 8)))
     return page
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, diagonal: bool = False
+) -> Image.Image:
+    """Lines by their names, each (xs, ys), over axes named `x` and `y`; `diagonal`: both from 0 to 1, with the line
+    where they are equal."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which few commands need
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 3.6), dpi=100, layout="constrained")
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    if diagonal:
+        axes.plot((0, 1), (0, 1), color="#999999", linewidth=1)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+    for i, (name, (xs, ys)) in enumerate(lines.items()):
+        colour = tuple(part / 255 for part in LINES[i % len(LINES)])
+        marker = "o" if len(xs) <= 20 else ""
+        axes.plot(xs, ys, DASHES[i % len(DASHES)], color=colour, marker=marker, markersize=4, label=name)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

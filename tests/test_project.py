@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import mlflow
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -65,6 +66,13 @@ def test_train_trains(tmp_path: Path) -> None:
     done = run_entry("train", tmp_path, output=tmp_path / "sam", cache=tmp_path / "cache", steps=2, scenes=8)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "sam" / "config.json").read_text())["model_type"] == "sam"
+
+
+def test_evaluate_evaluates(packaged: Path, tmp_path: Path) -> None:
+    done = run_entry("evaluate", tmp_path, model=packaged, count=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs.db").search_runs(["0"])
+    assert run.data.metrics["iou/all/things"] > 0 and run.data.params["data"] == "scenes"
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-test.txt"])

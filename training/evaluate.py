@@ -1,165 +1,242 @@
-"""How well a checkpoint segments scenes it never saw: `python -m training.evaluate`."""
+"""How good a model's masks are, on drawn scenes or on a COCO file; given two models, how they differ.
+
+python -m training.evaluate --model build/model --data scenes --count 20
+python -m training.evaluate --model build/model --data instances_val2017.json --images val2017
+python -m training.evaluate --model models:/sam@champion --model build/finetuned --data mine.json --boxes results.json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
 from PIL import Image
-from tqdm import tqdm
 
-from model.prompts import Prompt
-from model.segmenter import Embedding, Segmenter
-from scoring.overlay import Shown, overlay, sheet
-from training.scenes import Scene, scene
+from model.errors import Busy
+from model.package import DEFAULT_OUTPUT, DEFAULT_TRACKING
+from model.segmenter import Segmenter
+from scoring.batch.annotate import scorer_of
+from scoring.batch.sources import BadTable
+from scoring.overlay import sheet
+from training import detections, drawings, figures, report, runs
+from training.coco import Coco
+from training.detections import Detection, Found
+from training.drawings import Case
+from training.ground_truth import GroundTruth, Picture, Scenes
+from training.judge import Judged, judge
 
-HELD_OUT_SEED = 2
-SMALLEST_AREA = 40
-MOST_THINGS = 8
-SIZES = (("small", 0.0), ("medium", 0.01), ("large", 0.1))  # shares of the image
-Mask = NDArray[np.bool_]
-
-
-def things(drawn: Scene, rng: np.random.Generator) -> list[Mask]:
-    """Up to MOST_THINGS visible things of a scene, in drawn order, each a (height, width) mask of 40 pixels or more."""
-    visible = drawn.things()
-    areas = np.bincount(visible.ravel(), minlength=256)
-    areas[0] = 0
-    found = rng.permutation(np.flatnonzero(areas >= SMALLEST_AREA))[:MOST_THINGS]
-    return [visible == label for label in found]
+SCENES = 200
+AT_ONCE = 16  # things whose masks are held in memory together
+WORST = 12
+SHOWN = 8
 
 
-def centre(region: Mask) -> tuple[int, int]:
-    """x, y of the pixel deepest inside a (height, width) region, by octagonal distance: crosses and squares are peeled
-    off in turn."""
-    depth = np.zeros(region.shape, dtype=np.int32)
-    left = np.pad(region, 1)
-    square = False
-    while left.any():
-        depth += left[1:-1, 1:-1]
-        inner = left[1:-1, 1:-1] & left[:-2, 1:-1] & left[2:, 1:-1] & left[1:-1, :-2] & left[1:-1, 2:]
-        if square:
-            inner &= left[:-2, :-2] & left[:-2, 2:] & left[2:, :-2] & left[2:, 2:]
-        left, square = np.pad(inner, 1), not square
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(x), int(y)
+class Evaluation:
+    """One model by its name, and what has been found of it so far: rows of figures, the worst cases, the first
+    pictures, masks of given boxes."""
+
+    def __init__(self, name: str, segmenter: Segmenter) -> None:
+        self.name = name
+        self.segmenter = segmenter
+        self.rows: list[dict[str, Any]] = []
+        self.worst: list[Case] = []
+        self.pictures: list[Image.Image] = []
+        self.found: list[Found] = []
+
+    def answers(self, picture: Picture, boxes: list[Detection]) -> tuple[list[Judged], list[Found]]:
+        """What the model makes of a picture's things, and of given boxes. Raises Busy."""
+        (embedding,) = self.segmenter.embed([picture.image])
+        judged: list[Judged] = []
+        for start in range(0, len(picture.things), AT_ONCE):
+            some = [thing.mask for thing in picture.things[start : start + AT_ONCE]]
+            judged += judge(self.segmenter, embedding, some)
+        return judged, detections.segmented(self.segmenter, embedding, boxes) if boxes else []
+
+    def add(self, picture: Picture, judged: Sequence[Judged], found: Sequence[Found]) -> None:
+        self.found += found
+        for thing, one in zip(picture.things, judged, strict=True):
+            told = {"image": picture.name, "thing": thing.name, "size": thing.size}
+            self.rows.append({**told, **figures.row(one)})
+            if len(self.worst) < WORST or one.figures["box"].iou < self.worst[-1].iou:
+                self.worst = sorted([*self.worst, drawings.case(picture, thing, one)], key=lambda case: case.iou)
+                del self.worst[WORST:]
+        if judged and len(self.pictures) < SHOWN:
+            self.pictures.append(drawings.boxed(picture, judged))
+
+    @property
+    def things(self) -> pd.DataFrame:
+        """A row an object: `image`, `thing`, `size` and the columns of `figures.row`."""
+        return pd.DataFrame(self.rows)
 
 
-def next_click(true: Mask, found: Mask) -> tuple[tuple[int, int], int]:
-    """The next click where the papers place it: the centre of the larger error, with label 1 if that was missed and
-    0 if it was found too much."""
-    missed, extra = true & ~found, found & ~true
-    if missed.sum() >= extra.sum():
-        return centre(missed if missed.any() else true), 1
-    return centre(extra), 0
+def evaluate(
+    models: Mapping[str, Segmenter], truth: GroundTruth, boxes: Mapping[object, list[Detection]] | None = None
+) -> tuple[list[Evaluation], list[object]]:
+    """Each model, by its name, on all things of the ground truth, and on given boxes by image; and the ids of the
+    images gone through. Each picture is read once and judged by all, or, where memory is short for one, by none."""
+    evaluations = [Evaluation(name, segmenter) for name, segmenter in models.items()]
+    seen: list[object] = []
+    for picture in truth:
+        given = (boxes or {}).get(picture.id, [])
+        if given and isinstance(truth, Coco):
+            given = detections.within(given, (picture.image.shape[0], picture.image.shape[1]), truth)
+        if picture.things or given:
+            try:
+                answers = [one.answers(picture, given) for one in evaluations]
+            except Busy:
+                truth.problems.add("images for which memory was short, left out", picture.name)
+                continue
+            for one, (judged, found) in zip(evaluations, answers, strict=True):
+                one.add(picture, judged, found)
+        seen.append(picture.id)
+    return evaluations, seen
 
 
-def iou(a: Mask, b: Mask) -> float:
-    return float((a & b).sum() / max(1, (a | b).sum()))
+def names_of(models: Sequence[str]) -> list[str]:
+    """What the models are called in tables: a folder's last name where that tells them apart, else all of it."""
+    short = [Path(model).resolve().name if Path(model).exists() else model for model in models]
+    if len(set(short)) == len(models):
+        return short
+    return list(models) if len(set(models)) == len(models) else [f"{model} ({n})" for n, model in enumerate(models, 1)]
 
 
-def box_of(true: Mask) -> NDArray[np.float32]:
-    """x1, y1, x2, y2 around a (height, width) mask, (4,) float32."""
-    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)
-
-
-def judge(segmenter: Segmenter, embedding: Embedding, true: Mask) -> dict[str, float]:
-    """IoU of one thing from its box, one click and three clicks, and how far the predicted scores were off."""
-    figures: dict[str, float] = {}
-    single = segmenter.segment(embedding, [Prompt(box=box_of(true))], multimask_output=False)[0]
-    figures["box"] = iou(segmenter.masks(single)[0], true)
-    errors = [abs(figures["box"] - float(single.scores[0]))]
-    boxed = segmenter.segment(embedding, [Prompt(box=box_of(true))])[0]
-    figures["box best of 3"] = iou(segmenter.masks(boxed)[boxed.scores.argmax()], true)
-
-    points, labels = [centre(true)], [1]
-    prompt = Prompt(np.array(points, np.float32), np.array(labels))
-    answer = segmenter.segment(embedding, [prompt])[0]
-    masks = segmenter.masks(answer)
-    best = int(answer.scores.argmax())
-    figures["1 click"] = iou(masks[best], true)
-    figures["1 click, oracle"] = max(iou(mask, true) for mask in masks)
-    errors.append(abs(figures["1 click"] - float(answer.scores[best])))
-    for clicks in (2, 3):
-        point, label = next_click(true, masks[best])
-        points.append(point)
-        labels.append(label)
-        low_res = answer.logits[best].float().cpu().numpy()
-        prompt = Prompt(np.array(points, np.float32), np.array(labels), mask=low_res)
-        answer, best = segmenter.segment(embedding, [prompt], multimask_output=False)[0], 0
-        masks = segmenter.masks(answer)
-        figures[f"{clicks} clicks"] = iou(masks[0], true)
-    errors.append(abs(figures["3 clicks"] - float(answer.scores[0])))
-    figures["score error"] = float(np.mean(errors))
-    return figures
-
-
-def evaluate(segmenter: Segmenter, count: int, seed: int = HELD_OUT_SEED) -> dict[str, dict[str, float]]:
-    """Mean figures of `judge` over the things in `count` scenes: of all, and by size (share of the image)."""
-    gathered: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for index in tqdm(range(count), unit="scene", desc="judging", disable=None):
-        drawn = scene(seed, index)
-        embedding = segmenter.embed([drawn.image])[0]
-        for true in things(drawn, np.random.default_rng([seed, index])):
-            size = [name for name, least in SIZES if true.mean() >= least][-1]
-            for name, figure in judge(segmenter, embedding, true).items():
-                gathered["all"][name].append(figure)
-                gathered[size][name].append(figure)
-    report = {}
-    for group in ("all", *(name for name, _ in SIZES)):
-        if group in gathered:
-            means = {name: round(float(np.mean(figures)), 4) for name, figures in gathered[group].items()}
-            report[group] = {"things": len(gathered[group]["box"]), **means}
-    return report
-
-
-def picture(segmenter: Segmenter, count: int, seed: int = HELD_OUT_SEED) -> Image.Image:
-    """A sheet of the first `count` scenes with the mask of every thing, found from its box."""
-    pictures = []
-    for index in range(count):
-        drawn = scene(seed, index)
-        boxes = [box_of(true) for true in things(drawn, np.random.default_rng([seed, index]))]
-        (embedding,) = segmenter.embed([drawn.image])
-        found = segmenter.segment(embedding, [Prompt(box=box) for box in boxes], multimask_output=False)
-        shown = [
-            Shown(segmenter.masks(one)[0], float(one.scores[0]), box) for one, box in zip(found, boxes, strict=True)
-        ]
-        pictures.append(overlay(drawn.image, shown))
-    return sheet(pictures, columns=4)
-
-
-def table(report: dict[str, dict[str, float]]) -> str:
-    """The report as lines of text, a figure a line, a group a column."""
-    names = list(report["all"])
-    lines = [f"{'':18}" + "".join(f"{group:>9}" for group in report)]
-    for name in names:
-        cells = (f"{row[name]:9.0f}" if name == "things" else f"{row[name]:9.3f}" for row in report.values())
-        lines.append(f"{name:18}" + "".join(cells))
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="checkpoints/sam-tiny", help="Hugging Face id or folder")
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--device", help="cuda or cpu (default: cuda when there is one)")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        help=f"MLflow model, Hugging Face id or checkpoint; twice for two ({DEFAULT_OUTPUT})",
+    )
+    parser.add_argument("--data", default="scenes", help="COCO instances .json, or scenes (default: %(default)s)")
+    parser.add_argument("--images", default="", help="folder of the COCO file's images (default: that of the file)")
+    parser.add_argument(
+        "--boxes", type=Path, help="COCO results .json: its boxes are segmented, and the masks' AP told"
+    )
+    parser.add_argument(
+        "--count", type=int, default=0, help=f"most images (default: {SCENES} scenes, all of a COCO file)"
+    )
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
     parser.add_argument("--output", type=Path, help="also write the figures into this .json")
-    parser.add_argument("--sheet", type=Path, help="also draw the first scenes with their masks into this .png")
-    args = parser.parse_args()
-    segmenter = Segmenter.load(args.checkpoint, args.device)
-    report = evaluate(segmenter, args.scenes)
-    print(table(report))
-    if args.output:
-        settings = {"checkpoint": Path(args.checkpoint).name, "scenes": args.scenes, "seed": HELD_OUT_SEED}
-        args.output.write_text(json.dumps({**settings, "figures": report}, indent=2) + "\n")
-    if args.sheet:
-        picture(segmenter, min(8, args.scenes)).save(args.sheet)
+    parser.add_argument("--sheet", type=Path, help="also draw the first images with their masks into this .png")
+    parser.add_argument("--pictures", type=Path, help="also put curves and worst cases into this folder, as .png")
+    parser.add_argument("--no-log", action="store_true", help="log to no tracking server")
+    return parser
+
+
+def _truth(chosen: argparse.Namespace) -> GroundTruth:
+    if chosen.data == "scenes":
+        return Scenes(chosen.count or SCENES)
+    return Coco(Path(chosen.data), Path(chosen.images) if chosen.images else None, chosen.count)
+
+
+def _told(chosen: argparse.Namespace, evaluations: list[Evaluation], truth: GroundTruth, seen: list[object]) -> None:
+    """Prints, writes and logs all there is to say. Raises MlflowException and OSError."""
+    reports = []
+    for one in evaluations:
+        found = {"model": one.name, **truth.settings, "sizes": truth.sizes, **figures.report(one.things)}
+        if chosen.boxes and isinstance(truth, Coco):
+            found["average precision"] = detections.average_precision(truth, seen, one.found)
+        reports.append({**found, "problems": truth.problems.noted()})
+    tables = [one.things for one in evaluations]
+    change = figures.difference(*tables) if len(tables) == 2 else None
+    print(f"{', '.join(one.name for one in evaluations)} on {truth.settings['data']}")
+    print(truth.sizes, end="\n\n")
+    if change is None:
+        print(report.told(reports[0]))
+    else:
+        print(report.compared(evaluations[0].name, evaluations[1].name, change, figures.scalars(*reports)))
+    if truth.problems.counts:
+        print(f"\nwrong with the data:\n{truth.problems.told()}")
+
+    curves = drawings.summary({one.name: table for one, table in zip(evaluations, tables, strict=True)})
+    pictures = [{"curves": curves, "worst": drawings.worst(one.worst)} for one in evaluations]
+    if chosen.output:
+        both = {"models": reports, "difference": [] if change is None else json.loads(change.to_json(orient="records"))}
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        chosen.output.write_text(json.dumps(reports[0] if change is None else both, indent=2) + "\n")
+    if chosen.sheet:
+        chosen.sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet(evaluations[0].pictures, columns=4).save(chosen.sheet)
+    if chosen.pictures:
+        chosen.pictures.mkdir(parents=True, exist_ok=True)
+        curves.save(chosen.pictures / "curves.png")
+        for number, drawn in enumerate(pictures, 1):
+            drawn["worst"].save(chosen.pictures / ("worst.png" if len(pictures) == 1 else f"worst-{number}.png"))
+    if not chosen.no_log:
+        _logged(chosen, reports, tables, pictures, change)
+
+
+def _logged(
+    chosen: argparse.Namespace,
+    reports: list[dict[str, Any]],
+    tables: list[pd.DataFrame],
+    pictures: list[dict[str, Image.Image]],
+    change: pd.DataFrame | None,
+) -> None:
+    """A run each model; the second's also holds the difference, and names the first's."""
+    tags: dict[str, str] = {}
+    for model, found, things, drawn in zip(chosen.model, reports, tables, pictures, strict=True):
+        settings: dict[str, Any] = {name: found[name] for name in ("data", "scenes", "seed", "images") if name in found}
+        logged = {"things": things, "calibration": figures.bins(things), "encodings": figures.encodings(things)}
+        if tags and change is not None:
+            logged["difference"] = change
+        run_id = runs.log(found["model"], {"model_uri": model} | settings, found, logged, drawn, tags)
+        tags = {"compared_with": run_id}
+        print(f"logged      run {run_id}  (tracking: {mlflow.get_tracking_uri()})")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    chosen.model = chosen.model or [str(DEFAULT_OUTPUT)]
+    if len(chosen.model) > 2:
+        parser.error("--model: expected one or two")
+    if chosen.boxes and chosen.data == "scenes":
+        parser.error("--boxes needs a COCO file as --data")
+    if chosen.count < 0:
+        parser.error("--count: expected a whole number from 0 on")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(DEFAULT_TRACKING)
+    try:
+        truth = _truth(chosen)
+        boxes = detections.read(chosen.boxes, truth) if chosen.boxes and isinstance(truth, Coco) else None
+        models = {
+            name: scorer_of(model, chosen.device).segmenter
+            for name, model in zip(names_of(chosen.model), chosen.model, strict=True)
+        }
+        if not chosen.no_log:
+            mlflow.search_experiments(max_results=1)  # a server that is not there is better known before the work
+        evaluations, seen = evaluate(models, truth, boxes)
+    except (BadTable, MlflowException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    if not evaluations[0].rows:
+        print(f"error: nothing in {chosen.data} could be judged\n{truth.problems.told()}", file=sys.stderr)
+        return 1
+    try:
+        _told(chosen, evaluations, truth, seen)
+    except (OSError, MlflowException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,5 +31,5 @@ def test_a_score_is_written_only_where_there_is_one() -> None:
     image, mask = np.full((80, 80, 3), 120, np.uint8), np.zeros((80, 80), bool)
     mask[20:60, 20:60] = True
     written, bare = (np.asarray(overlay(image, [Shown(mask, score)])) for score in (0.5, None))
-    assert has(written, (255, 255, 255)) and not has(bare, (255, 255, 255))
+    assert written.max() > 250 > 240 >= bare.max()  # white letters
     assert np.array_equal(written[:15], bare[:15]) and has(bare, COLOURS[0])

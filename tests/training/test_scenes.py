@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate import centre, next_click, things
+from training.ground_truth import things
 from training.scenes import scene
 
 
@@ -27,14 +27,3 @@ def test_things_are_visible_and_apart() -> None:
         assert all(mask.sum() >= 40 and mask.shape == drawn.labels.shape for mask in masks)
         assert np.sum(masks, axis=0).max() <= 1 if masks else True  # of two things only one is seen at a pixel
     assert found > 16
-
-
-def test_clicks_are_placed_at_the_centre() -> None:
-    true = np.zeros((40, 60), bool)
-    true[10:31, 20:41] = True
-    assert centre(true) == (30, 20)
-    assert next_click(true, np.zeros_like(true)) == ((30, 20), 1)
-    found = true.copy()
-    found[:, 45:60] = True
-    (x, y), label = next_click(true, found)
-    assert label == 0 and 45 <= x < 60 and not true[y, x]
