@@ -115,13 +115,15 @@ class Row:
     multimask_output: bool
 
 
-def read_rows(frame: pd.DataFrame) -> list[Row | BadInput]:
-    """Every row of a frame, in order; a row that cannot be read stands as its error. Other columns are ignored."""
+def read_rows(frame: pd.DataFrame, most: int | None = None) -> list[Row | BadInput]:
+    """Every row of a frame, in order; a row that cannot be read stands as its error. Other columns are ignored.
+
+    most: most prompts of a row, and most points of one of these."""
     present = [name for name in COLUMNS if name in frame.columns]
     rows: list[Row | BadInput] = []
     for index, *cells in zip(frame.index, *(frame[name] for name in present), strict=True):
         try:
-            rows.append(read_row(index, dict(zip(present, cells, strict=True))))
+            rows.append(read_row(index, dict(zip(present, cells, strict=True)), most))
         except BadInput as error:
             rows.append(error.at(index))
     return rows
@@ -144,7 +146,7 @@ def unfolded(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(cell, dtype=object) for name, cell in cells.items()})
 
 
-def read_row(index: object, cells: Mapping[str, Any]) -> Row:
+def read_row(index: object, cells: Mapping[str, Any], most: int | None = None) -> Row:
     """One row from its cells by column name. Raises BadInput."""
     image, image_id = (None if prompts.is_missing(cells.get(name)) else cells[name] for name in ("image", "image_id"))
     if image is None and image_id is None:
@@ -156,7 +158,11 @@ def read_row(index: object, cells: Mapping[str, Any]) -> Row:
         image=image,
         image_id=None if image_id is None else str(image_id),
         prompts=prompts.read(
-            *(cells.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
+            cells.get("input_points"),
+            cells.get("input_labels"),
+            cells.get("input_boxes"),
+            cells.get("mask_input"),
+            most,
         ),
         multimask_output=_read_flag("multimask_output", cells.get("multimask_output")),
     )

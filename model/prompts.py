@@ -102,14 +102,15 @@ def _stack(parts: list[np.ndarray | None]) -> np.ndarray | None:
     return np.stack(present) if present else None
 
 
-def read(points: object, labels: object, boxes: object, mask_input: object) -> list[Prompt]:
+def read(points: object, labels: object, boxes: object, mask_input: object, most: int | None = None) -> list[Prompt]:
     """The prompts of one row from its four columns, each JSON text, nested lists or arrays; empty without any.
 
-    Raises BadInput with the column when a form, a number or a count is wrong.
+    most: most prompts, and most points of one. Raises BadInput with the column when a form, a number or a count is
+    wrong.
     """
-    point_sets = _read_points(parse("input_points", points, POINTS_FORM))
-    label_sets = _read_labels(parse("input_labels", labels, LABELS_FORM))
-    box_set = _read_boxes(parse("input_boxes", boxes, BOXES_FORM))
+    point_sets = _read_points(parse("input_points", points, POINTS_FORM, most), most)
+    label_sets = _read_labels(parse("input_labels", labels, LABELS_FORM, most))
+    box_set = _read_boxes(parse("input_boxes", boxes, BOXES_FORM, most))
     masks = _read_masks(mask_input)
     if label_sets is not None and point_sets is None:
         raise BadInput("input_labels", "input_points to go with the labels", "labels without points")
@@ -151,8 +152,11 @@ def is_missing(value: object) -> bool:
     return type(value).__name__ in ("NAType", "NaTType")
 
 
-def parse(column: str, value: object, form: str) -> Any:
-    """A cell as plain nested lists (or whatever its JSON says), None when it is missing."""
+def parse(column: str, value: object, form: str, most: int | None = None) -> Any:
+    """A cell as plain nested lists (or whatever its JSON says), None when it is missing.
+
+    most: longest list, looked at before all others so that a far too long one takes no time.
+    """
     if is_missing(value):
         return None
     if isinstance(value, str):
@@ -160,11 +164,18 @@ def parse(column: str, value: object, form: str) -> Any:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise BadInput(column, f"{form}, as JSON", f"{kind(value)} that is not JSON") from None
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        _check_count(column, len(value), most)
     try:
         value = _plain(value)
     except RecursionError:
         raise BadInput(column, form, "lists nested too deep") from None
     return None if is_missing(value) else value
+
+
+def _check_count(column: str, count: int, most: int | None, what: str = "prompts") -> None:
+    if most is not None and count > most:
+        raise BadInput(column, f"at most {most} {what}", str(count))
 
 
 def _plain(value: Any) -> Any:
@@ -201,7 +212,7 @@ def depth(value: object) -> int:
     return nesting
 
 
-def _read_points(value: Any) -> list[np.ndarray] | None:
+def _read_points(value: Any, most: int | None) -> list[np.ndarray] | None:
     if value is None:
         return None
     nesting = depth(value)
@@ -209,6 +220,8 @@ def _read_points(value: Any) -> list[np.ndarray] | None:
         value = [value]
     elif nesting != 3:
         raise BadInput("input_points", POINTS_FORM, f"{kind(value)} nested {nesting} deep")
+    for prompt in value:
+        _check_count("input_points", len(prompt) if isinstance(prompt, list) else 0, most, "points a prompt")
     return [_numbers("input_points", prompt, POINTS_FORM, 2) for prompt in value]
 
 

@@ -40,7 +40,7 @@ class Scorer:
     """A segmenter with its kept embeddings and its rules for images. Safe to share between threads.
 
     watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, render.
-    max_prompts: most prompts that one row may hold.
+    max_prompts: most prompts that one row may hold, and most points of one of them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Scorer:
         if not any(name in frame.columns for name in ("image", "image_id")):
             raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
         frame = unfolded(frame)
-        return answers_to_frame(self.score(read_rows(frame), params), frame.index, params)
+        return answers_to_frame(self.score(read_rows(frame, self.max_prompts), params), frame.index, params)
 
     def score(self, rows: Sequence[Row | BadInput], params: Params) -> list[Answer]:
         """One answer a row, in order: `predictions`, `image_id`, `error`.
@@ -109,11 +109,13 @@ class Scorer:
         self.check(row.prompts)
 
     def check(self, asked: Sequence[Prompt]) -> None:
-        """Raises BadInput for too many prompts, and for a mask input that is not of the model's size."""
+        """Raises BadInput for too many prompts or points, and for a mask input that is not of the model's size."""
         if len(asked) > self.max_prompts:
             column = "input_points" if asked[0].box is None else "input_boxes"
             raise BadInput(column, f"at most {self.max_prompts} prompts", str(len(asked)))
         for prompt in asked:
+            if prompt.points is not None and len(prompt.points) > self.max_prompts:
+                raise BadInput("input_points", f"at most {self.max_prompts} points a prompt", str(len(prompt.points)))
             if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
                 height, width = self.segmenter.family.low_res_size
                 raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, prompt.mask.shape)))

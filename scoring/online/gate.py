@@ -119,6 +119,9 @@ class Gate:
             await self.refuse(path, 401, message)(scope, receive, send)
             return
 
+        if "content-type" not in headers:
+            # MLflow's route fails without one; all that is asked here is JSON unless it says otherwise.
+            scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]
         sent, asking = False, Caller()
 
         async def replay() -> Message:

@@ -47,6 +47,7 @@ def segment(
         point_labels,
         _scaled(box, "box", size),
         _logits(mask_input),
+        scorer.max_prompts,
     )
     if len(asked) > 1:
         raise BadInput("point_coords", "one prompt: (points, 2) and one box", f"{len(asked)} prompts")

@@ -81,7 +81,7 @@ def sam2_embed_image(
     kept = _kept(served.scorer, asked)
     answer: dict[str, Any] = {"image_id": asked.image_id or kept.key}
     if asked.point_coords is not None:
-        found = _best(served.scorer, kept, _flat(asked), asked.multimask_output)
+        found = _best(served.scorer, kept, _flat(asked, served.scorer.max_prompts), asked.multimask_output)
         answer["masks"] = [_pairs(masks.to_polygons(mask)) for mask, _, _ in found]
     return _answer(served, {**answer, "time": time.perf_counter() - began})
 
@@ -103,7 +103,7 @@ def sam2_segment_image(
     _check_format(asked.format, ("json", "rle", "binary"))
     served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
     kept = _kept(served.scorer, asked)
-    wanted = _prompt_set(asked) or [NOTHING]
+    wanted = _prompt_set(asked, served.scorer.max_prompts) or [NOTHING]
     served.scorer.check(wanted)
     place = (tenant.get(), served.name, kept.key)
     if asked.mask_input is not None:
@@ -146,7 +146,9 @@ def sam_embed_image(
         return _bytes(served, buffer)
     answer: dict[str, Any] = {"embeddings": features.tolist()}
     if asked.point_coords is not None:
-        ((mask, _, logits),) = _best(served.scorer, kept, _flat(asked), multimask_output=False)
+        ((mask, _, logits),) = _best(
+            served.scorer, kept, _flat(asked, served.scorer.max_prompts), multimask_output=False
+        )
         answer |= {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
     return _answer(served, {**answer, "time": time.perf_counter() - began})
 
@@ -163,7 +165,7 @@ def sam_segment_image(
     _check_format(asked.format, ("json", "binary"))
     served = _served(request, "sam", asked.sam_version_id, asked.model_id)
     kept = _given(served, asked) if asked.embeddings is not None else _kept(served.scorer, asked)
-    wanted = _flat(asked) if asked.point_coords is not None else [NOTHING]
+    wanted = _flat(asked, served.scorer.max_prompts) if asked.point_coords is not None else [NOTHING]
     place = (tenant.get(), served.name, asked.image_id or kept.key)
     if asked.has_mask_input:
         earlier = answers.get(place, []) if asked.use_mask_input_cache else []
@@ -233,25 +235,27 @@ def _given(served: Served, asked: SamAsked) -> Kept:
     return Kept(embedding, asked.image_id or "", lambda: np.zeros((0, 0, 3), np.uint8))
 
 
-def _flat(asked: Asked) -> list[Prompt]:
+def _flat(asked: Asked, most: int) -> list[Prompt]:
     """One prompt of all the points in `point_coords` and `point_labels`."""
-    found = prompts.read(asked.point_coords, asked.point_labels, None, None)
+    found = prompts.read(asked.point_coords, asked.point_labels, None, None, most)
     if len(found) > 1:
         raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(found)} sets of points")
     return found or [NOTHING]
 
 
-def _prompt_set(asked: Sam2Asked) -> list[Prompt]:
+def _prompt_set(asked: Sam2Asked, most: int) -> list[Prompt]:
     """`{"prompts": [p, ...]}`, a list, one `p`, or flat points."""
     given = asked.prompts
     if isinstance(given, dict) and "prompts" in given:
         given = given["prompts"]
     if given is None:
-        return _flat(asked) if asked.point_coords is not None else []
+        return _flat(asked, most) if asked.point_coords is not None else []
     if isinstance(given, dict):
         given = [given]
     if not isinstance(given, list):
         raise BadInput("prompts", '[{"box": {...}, "points": [...]}, ...]', kind(given))
+    if len(given) > most:
+        raise BadInput("prompts", f"at most {most} prompts", str(len(given)))
     return [_prompt(one, i) for i, one in enumerate(given)]
 
 

@@ -1,0 +1,21 @@
+"""Every route of the endpoint under requests made from its own OpenAPI description, by Schemathesis."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.reliability.traffic import endpoint
+
+
+def test_no_request_is_the_servers_fault(tmp_path: Path) -> None:
+    with endpoint(tmp_path / "log", "--urls", "false") as (host, port, process):
+        command = ["-m", "schemathesis.cli", "run", f"http://{host}:{port}/openapi.json", "--max-examples", "15"]
+        command += ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--seed", "1"]
+        done = subprocess.run(
+            [sys.executable, *command, "--request-timeout", "60"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        assert process.poll() is None
+    assert "Traceback" not in (tmp_path / "log").read_text()

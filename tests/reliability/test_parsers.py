@@ -1,0 +1,120 @@
+"""Whatever comes in a prompt's or an image's place is read, or refused with a BadInput: nothing else, and soon."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from model import prompts
+from model.contract import Params, Row, read_rows, unfolded
+from model.errors import BadInput, BadParameter
+
+NUMBERS = some.one_of(
+    some.integers(),
+    some.floats(),
+    some.integers(-5, 5),
+    some.sampled_from([10**400, -(10**400), 2**63, 1e308, math.nan, math.inf, -0.0, True, None]),
+)
+SCALARS = some.one_of(NUMBERS, some.text(max_size=8), some.binary(max_size=8))
+# Mostly lists of lists of numbers, as prompts are, with anything else among them.
+NESTED = some.recursive(
+    SCALARS,
+    lambda inner: some.one_of(
+        some.lists(inner, max_size=4),
+        some.lists(some.lists(NUMBERS, min_size=2, max_size=4), max_size=4),
+        some.dictionaries(some.text(max_size=4), inner, max_size=3),
+        some.tuples(inner, inner),
+    ),
+    max_leaves=24,
+)
+CELLS = some.one_of(
+    NESTED,
+    NESTED.map(lambda value: json.dumps(value, default=str)),
+    NESTED.map(repr),
+    some.lists(some.lists(some.floats(width=32), min_size=2, max_size=2)).map(np.array),
+    some.text(),
+)
+MANY = settings(max_examples=300, deadline=2000, suppress_health_check=list(HealthCheck))
+
+
+@MANY
+@given(CELLS, CELLS, CELLS, CELLS)
+def test_prompts(points: Any, labels: Any, boxes: Any, masks: Any) -> None:
+    for given_points, given_labels, given_boxes, given_masks in (
+        (points, None, None, None),
+        (None, None, boxes, None),
+        (points, labels, boxes, masks),
+    ):
+        try:
+            found = prompts.read(given_points, given_labels, given_boxes, given_masks)
+        except BadInput as error:
+            assert error.column.startswith("input_") or error.column == "mask_input"
+            assert len(str(error)) < 300 and "\n" not in str(error)
+            continue
+        for prompt in found:
+            assert prompt.points is None or (prompt.points.shape[1] == 2 and np.isfinite(prompt.points).all())
+            assert prompt.box is None or (prompt.box.shape == (4,) and np.isfinite(prompt.box).all())
+
+
+@MANY
+@given(
+    some.lists(
+        some.dictionaries(
+            some.sampled_from(["image", "image_id", "input_points", "input_labels", "input_boxes", "multimask_output"]),
+            CELLS,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_rows(cells: list[dict[str, Any]]) -> None:
+    frame = pd.DataFrame(cells, dtype=object)
+    try:
+        rows = read_rows(unfolded(frame))
+    except BadInput:
+        return
+    assert all(isinstance(row, (Row, BadInput)) for row in rows)
+    assert all(len(str(row)) < 400 for row in rows if isinstance(row, BadInput))
+
+
+@MANY
+@given(some.dictionaries(some.one_of(some.sampled_from(list(Params.__dataclass_fields__)), some.text()), CELLS))
+def test_params(given_params: dict[str, Any]) -> None:
+    try:
+        assert isinstance(Params.read(given_params), Params)
+    except BadParameter as error:
+        assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("[" * 100_000, "nested too deep|not JSON|JSON"),
+        ("[[" + "1" * 10_000 + ", 2]]", "number"),
+        ("[[NaN, 1]]", "finite"),
+        ("[[Infinity, 1]]", "finite"),
+        ("[[1e400, 1]]", "finite"),
+        ("[[\uff11, \uff12]]", "JSON"),
+        ("[[1, 2]] \u0000", "JSON"),
+        ("{'a': 1}", "JSON"),
+        ([[10**400, 1]], "number"),
+        ([[[1, 2], [3]]], "points"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_worst(cell: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        prompts.read(cell, None, None, None)
+
+
+@pytest.mark.parametrize("text", ["[" + "[[1, 2]], " * 999_999 + "[[1, 2]]]", "[[" + "[1, 2], " * 999_999 + "[1, 2]]]"])
+def test_a_million_are_refused_unread(text: str) -> None:
+    with pytest.raises(BadInput, match=r"at most 1000 (prompts|points a prompt), got 1000000"):
+        prompts.read(text, None, None, None, most=1000)

@@ -1,0 +1,123 @@
+"""Requests whose answers are known, and a server to send them to."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+
+from model import package
+from model.contract import Params, Row
+from model.embeddings import Embeddings
+from model.images import ImageLimits
+from model.prompts import read
+from model.scorer import Scorer
+from model.segmenter import Segmenter
+from tests import pictures
+from tests.conftest import ROOT, free_port
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request's path and body, and what must come back: the status, and the run lengths of its mask where there is
+    one. Each question's image has a size of its own, so that an answer to another one is known."""
+
+    path: str
+    body: bytes
+    status: int
+    truth: dict[str, Any] | None
+
+    def wrong(self, status: int, body: bytes) -> str | None:
+        """What is wrong with an answer."""
+        if status != self.status:
+            return f"{self.path}: status {status} for {self.status}: {body[:200]!r}"
+        if self.truth is None:
+            return None
+        answer = json.loads(body)
+        if self.path == "/sam/segment_image":
+            found = coco.frPyObjects([np.ravel(answer["masks"][0]).tolist()], *self.truth["size"])[0]
+            least = 0.9  # a polygon of whole pixels beside a mask
+        else:
+            row = (answer["predictions"] if self.path == "/invocations" else answer)[0]
+            one = row["predictions"][0]["mask_per_prediction"][0]
+            if one["size"] != self.truth["size"]:
+                return f"{self.path}: an answer of size {one['size']} for {self.truth['size']}"
+            found = {"size": one["size"], "counts": one["encoded_binary_mask"].encode()}
+            least = 0.98  # batches add up in another order
+        iou = float(coco.iou([found], [self.truth], [0])[0, 0])
+        return None if iou >= least else f"{self.path}: a mask with IoU {iou:.3f} to its own"
+
+
+def questions(count: int) -> list[Question]:
+    """Good ones in three dialects, with a bad one among eight."""
+    scorer = Scorer(Segmenter.load(str(package.EMBEDDED), "cpu"), Embeddings(2**20), ImageLimits())
+    chance, found = random.Random(0), []
+    for i in range(count):
+        size = (220 + 2 * i, 160 + 3 * i)
+        x, y, radius = (chance.randint(60, 120) for _ in range(3))
+        radius //= 3
+        box = [x - radius, y - radius, x + radius, y + radius]
+        picture = Image.new("RGB", size, tuple(chance.randint(150, 255) for _ in range(3)))
+        ImageDraw.Draw(picture).ellipse(box, fill=tuple(chance.randint(0, 90) for _ in range(3)))
+        data = pictures.to_bytes(picture)
+        text = base64.b64encode(data).decode()
+        point = read([[[x, y]]], None, None, None)
+        (answer,) = scorer.score([Row(i, data, None, point, False)], Params(mask_encoding="rle"))
+        one = answer["predictions"][0]["mask_per_prediction"][0]
+        truth = {"size": one["size"], "counts": one["encoded_binary_mask"].encode()}
+        row = {"image": text, "input_points": [[[x, y]]], "multimask_output": False}
+        params = {"mask_encoding": "rle"}
+        bodies: dict[str, Any] = {
+            "/score": {"input_data": [row], "params": params},
+            "/invocations": {"dataframe_records": [row], "params": params},
+            "/sam/segment_image": {
+                "image": {"type": "base64", "value": text},
+                "point_coords": [[x, y]],
+                "point_labels": [1],
+            },
+        }
+        path = list(bodies)[i % 3]
+        if i % 8 == 7:
+            bad = {"input_data": [{**row, "input_points": [[[x, "here"]]]}]}
+            found.append(Question("/score", json.dumps(bad).encode(), 400, None))
+        else:
+            found.append(Question(path, json.dumps(bodies[path]).encode(), 200, truth))
+    return found
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process holds."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int, subprocess.Popen[bytes]]]:
+    """The endpoint on the embedded model, as a process: its host, its port and the process."""
+    port = free_port()
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), *options]
+    with log.open("w") as stream, subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream) as process:
+        try:
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, log.read_text()[-2000:]
+                    time.sleep(0.2)
+            yield "127.0.0.1", port, process
+        finally:
+            process.kill()
