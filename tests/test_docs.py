@@ -26,6 +26,7 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
     for name in ("model", "scoring", "training", "benchmarks", "samples", "checkpoints", "requirements.txt"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
+    (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sam2.1_hiera_tiny.pt").symlink_to(metas_files / "sam2.pth")
     return folder
 

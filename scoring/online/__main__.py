@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # It would name a request's unknown columns, which are the client's own words.
+    logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)
     try:
         endpoint = app.create(settings)
     except ValueError as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import resource
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -13,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from model import images
 from model.errors import BadInput
@@ -172,3 +176,41 @@ def test_deep_greys_keep_their_order(mode: str) -> None:
     deep = Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.float32), mode)
     decoded = images.decode(pictures.to_bytes(deep, "TIFF"), LIMITS)[0, :, 0]
     assert (np.diff(decoded.astype(int)) >= 0).all() and decoded[0] == 0 and 225 < decoded[-1] < 240
+
+
+BOMBS: dict[str, dict[str, object]] = {
+    "PNG": {},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "JPEG": {"quality": 1},
+    "WEBP": {"quality": 1},
+    "JPEG2000": {"quality_layers": [2000]},
+    "AVIF": {"quality": 0, "speed": 10},
+    "PPM": {},
+}
+
+
+@pytest.mark.parametrize("name", images.FORMATS)
+def test_a_bomb_of_every_format_is_refused_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Image.new("1" if name in ("PNG", "BMP", "TIFF", "PPM") else "L", (4000, 3000))
+    data = pictures.to_bytes(large, name, **BOMBS[name])
+
+    def load(self: ImageFile.ImageFile) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(BadInput, match=r"at most 1000000 pixels, got 4000 x 3000 = 12000000 pixels"):
+        images.decode(data, replace(LIMITS, max_pixels=1_000_000))
+
+
+@pytest.mark.parametrize("keyword", [b"zTXt", b"iTXt", b"iCCP"])
+def test_texts_and_profiles_that_unpack_to_much_are_not_unpacked(keyword: bytes) -> None:
+    """300 MB of text in 300 kB of a PNG: the image is refused or read, and the process has not grown by them."""
+    packed = zlib.compress(bytes(300_000_000), 9)
+    body = b"a\0" + {b"zTXt": b"\0", b"iTXt": b"\1\0\0\0", b"iCCP": b"\0"}[keyword] + packed
+    chunk = struct.pack(">I", len(body)) + keyword + body + struct.pack(">I", zlib.crc32(keyword + body))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(BadInput):
+        assert images.decode(PNG[:33] + chunk + PNG[33:], LIMITS).shape == PIXELS.shape
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes

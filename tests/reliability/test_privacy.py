@@ -1,0 +1,99 @@
+"""What is in a request is in no log, no metric and no error: neither images nor addresses nor keys nor values."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from tests.conftest import ROOT, free_port, server
+
+KEY, OTHER = "key-of-one-Zq81", "key-of-another-Xw37"
+SECRETS = ["Zq81", "Xw37", "wr0ng-k3y", "t0ken-in-a-URL", "priv4te-h0st", "a-n4me-of-an-image", "a-va1ue", "a-c0lumn"]
+
+
+def bodies(image: str) -> list[tuple[str, Any]]:
+    """Requests that are answered, refused, and broken, with secrets everywhere."""
+    urls = ["http://127.0.0.1:9/priv4te-h0st?sig=t0ken-in-a-URL", "http://priv4te-h0st.invalid/?sig=t0ken-in-a-URL"]
+    rows: list[dict[str, Any]] = [
+        {"image": image, "input_points": [[[9, 9]]], "image_id": "a-n4me-of-an-image"},
+        {"image": image, "input_points": "a-va1ue"},
+        {"image": image, "input_boxes": [["a-va1ue", 1, 2, 3]]},
+        {"image": "a-va1ue", "input_points": [[[9, 9]]]},
+        {"image": image[: len(image) // 2], "input_points": [[[9, 9]]]},
+        {"image_id": "another a-n4me-of-an-image", "input_points": [[[9, 9]]]},
+        {"image": image, "input_points": [[[9, 9]]], "a-c0lumn": "a-va1ue"},
+        *({"image": url, "input_points": [[[9, 9]]]} for url in urls),
+    ]
+    found: list[tuple[str, Any]] = []
+    for row in rows:
+        found += [("/score", {"input_data": [row]}), ("/invocations", {"dataframe_records": [row]})]
+    found += [("/score", {"input_data": [rows[0]], "params": {"mask_encoding": "a-va1ue"}})]
+    found += [("/score", {"input_data": [rows[0]], "params": {"a-c0lumn": 1}})]
+    for path in ("/sam/segment_image", "/sam/embed_image", "/sam2/segment_image"):
+        for picture in (image, image[:200], *urls, "a-va1ue"):
+            found.append((path, {"image": {"type": "base64", "value": picture}, "point_coords": "a-va1ue"}))
+            found.append((path, {"image": {"type": "a-va1ue", "value": picture}, "format": "a-va1ue"}))
+    return found
+
+
+def test_nothing_of_a_request_is_told(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    image = base64.b64encode(disc[0]).decode()
+    told: list[str] = []
+    environment = {"PYTHONPATH": str(ROOT), "SAM_API_KEYS": f"{KEY},{OTHER}"}
+    with server(command, port, "/ready", log, **environment) as url:
+        for key in (KEY, OTHER, "wr0ng-k3y"):
+            for path, body in bodies(image):
+                answer = requests.post(f"{url}{path}?api_key={key}", json=body, timeout=60)
+                assert answer.status_code < 500, answer.text
+                assert (answer.status_code == 401) is (key == "wr0ng-k3y")
+                # An answer holds the client's own image_id, and what is said of a param its name or value.
+                if answer.status_code != 200 and "params" not in body:
+                    told.append(answer.text)
+            requests.post(f"{url}/score?api_key={key}", data=b'{"input_data": a-va1ue', timeout=60)
+            requests.post(
+                f"{url}/segment-anything-2",
+                files={"image": ("a-n4me-of-an-image", b"a-va1ue")},
+                data={"model_id": "", "box": "a-va1ue"},
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=60,
+            )
+        told.append(requests.get(f"{url}/metrics", timeout=10).text)
+        told.append(requests.get(f"{url}/models?api_key={KEY}", timeout=10).text)
+    logged = log.read_text()
+    assert logged.count('"request_id"') > 100
+    for text in (*told, logged):
+        for secret in (*SECRETS, image[100:140], str(ROOT), "Traceback"):
+            assert secret not in text, f"{secret} in {text[:1000]}"
+    assert all(json.loads(line[line.index("{") :])["path"] for line in logged.splitlines() if '"request_id"' in line)
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/score"])
+def test_what_one_key_has_sent_is_encoded_again_for_another(
+    packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path, path: str
+) -> None:
+    """Else the time an answer takes would tell one key whether another has sent the same image."""
+    port = free_port()
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    row = {"image": base64.b64encode(disc[0]).decode(), "input_points": [[[9, 9]]]}
+    body = {"input_data": [row]} if path == "/score" else {"dataframe_records": [row]}
+
+    def encoded() -> int:
+        lines = requests.get(f"{url}/metrics", timeout=10).text.splitlines()
+        found = [line for line in lines if line.startswith('sam_stage_seconds_count{stage="encode"}')]
+        return int(float(found[0].split()[-1])) if found else 0
+
+    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT), SAM_API_KEYS=f"{KEY},{OTHER}") as url:
+        counts = [encoded()]
+        for key in (KEY, KEY, OTHER, OTHER):
+            assert requests.post(url + path, json=body, headers={"X-API-Key": key}, timeout=60).status_code == 200
+            counts.append(encoded())
+    assert np.diff(counts).tolist() == [1, 0, 1, 0]
