@@ -68,7 +68,7 @@ class SegmentAnything(PythonModel):
         self.signature_params = {spec.name: spec.default for spec in logged.signature.params}
         self.deployment_params = {name: config.pop(name) for name in PARAM_NAMES if name in config}
         settings = Settings(**config)
-        Params.read(self.deployment_params)
+        params = Params.read(self.deployment_params)
         with ThreadPoolExecutor(1) as beside:
             hashes = beside.submit(families.hashes, checkpoint)
             segmenter = Segmenter.load(
@@ -81,7 +81,7 @@ class SegmentAnything(PythonModel):
         if packaged is not None and packaged != hashes.result():
             raise MlflowException("the weights beside the model are not those it was packaged with; package it again")
         embeddings = Embeddings(settings.cache_bytes)
-        self.scorer = Scorer(segmenter, embeddings, settings.limits, max_prompts=settings.max_prompts)
+        self.scorer = Scorer(segmenter, embeddings, settings.limits, max_prompts=settings.max_prompts, params=params)
 
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """One answer a row, under the row's index. Raises Refusal (HTTP 400; 404 for an unknown image_id; 503 where

@@ -41,6 +41,7 @@ class Scorer:
 
     watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, render.
     max_prompts: most prompts that one row may hold, and most points of one of them.
+    params: what a deployment has set for requests that do not say.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Scorer:
         limits: ImageLimits,
         watch: Watch = nullcontext,
         max_prompts: int = 10_000,
+        params: Params | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.limits = limits
         self.watch = watch
         self.max_prompts = max_prompts
+        self.params = params or Params()
 
     def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import load_model
 
 from model.contract import Params
 from model.errors import BadInput, BadParameter
 from model.package import json_object
+from scoring import models
 from scoring.batch import annotate, embed, export, job, show, sources
 from scoring.batch.parts import OtherJob, Parts
 
@@ -77,8 +77,8 @@ def _done(chosen: argparse.Namespace) -> job.Summary:
     """The job's summary, once it is done."""
     source = sources.find(chosen.input)
     source.check()
-    folder = download_artifacts(chosen.model)
-    model = load_model(folder, model_config={"local_paths": True})
+    folder = download_artifacts(models.where(chosen.model))
+    model = models.load(folder, local_paths=True)
     given = {"mask_encoding": "rle", **chosen.params, "on_error": "record", "response_format": "model_card"}
     python_model = model.unwrap_python_model()
     params = Params.read(python_model.with_defaults(given))

@@ -12,13 +12,13 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import load_model
 from tqdm import tqdm
 
 from model.contract import Params, Row
@@ -29,6 +29,7 @@ from model.package import json_object
 from model.prompts import Prompt
 from model.scorer import Scorer
 from model.segmenter import Segmenter
+from scoring import models
 from scoring.batch import boxes, detectors, labels, sources
 from scoring.batch.ahead import Ahead
 from scoring.batch.boxes import Boxes, Detection
@@ -61,19 +62,21 @@ def auto_annotate(
     max_det: int = 300,
     classes: Sequence[int | str] | None = None,
     output_dir: str | Path | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> None:
     """Ultralytics' function of this name: a YOLO segmentation file for each image in the folder `data`.
 
     det_model: a detector (`detectors.load`), None for everything in the image as class 0. sam_model: an MLflow model, a
     checkpoint, or Ultralytics' name of one. output_dir: by default a folder `labels` beside `data`; images that have
-    their file there already are left out. imgsz changes nothing: detectors here know their own size.
-    Raises BadTable.
+    their file there already are left out. imgsz changes nothing: detectors here know their own size. params: of
+    everything in an image, such as `pred_iou_thresh`, where they are not to be the model's own.
+    Raises BadTable, BadParameter.
     """
     rules = detectors.Rules(conf, iou, max_det, None if classes is None else tuple(classes))
     find = from_detector(detectors.load(det_model, rules, device)) if det_model else everything
     folder = Path(output_dir) if output_dir is not None else Path(data).absolute().parent / "labels"
     left = {name: path for name, path in images_in(Path(data)).items() if not beside(folder, name, ".txt").exists()}
-    for name, found in annotated(scorer_of(sam_model, device), left, find):
+    for name, found in annotated(scorer_of(sam_model, device), left, find, params):
         if isinstance(found, Labelled):
             write(beside(folder, name, ".txt"), labels.yolo(found).encode())
         else:
@@ -81,10 +84,12 @@ def auto_annotate(
 
 
 def annotated(
-    scorer: Scorer, images: Mapping[str, Path], find: Finder, params: Params | None = None
+    scorer: Scorer, images: Mapping[str, Path], find: Finder, given: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[str, Labelled | Exception]]:
-    """Each image's name with its objects, or with what was wrong with it. `params`: those of everything in an image."""
-    params = replace(params or Params(), mask_encoding="rle", on_error="raise", response_format="model_card")
+    """Each image's name with its objects, or with what was wrong with it. `given`: params of everything in an image
+    that are not to be the model's own. Raises BadParameter."""
+    params = Params.read({**asdict(scorer.params), **(given or {})})
+    params = replace(params, mask_encoding="rle", on_error="raise", response_format="model_card")
     ahead = Ahead(scorer.open)
     ahead.want(map(str, images.values()))
     scorer.open = lru_cache(maxsize=1)(ahead.open)  # type: ignore[method-assign]
@@ -139,7 +144,7 @@ def scorer_of(model: str, device: str = "") -> Scorer:
     try:
         if "://" in model or ":/" in model or (Path(model) / "MLmodel").exists():
             config = {"local_paths": True, **({"device": device} if device else {})}
-            return load_model(model, model_config=config).unwrap_python_model().scorer
+            return models.load(model, **config).unwrap_python_model().scorer
         return Scorer(Segmenter.load(model, device or None), Embeddings(2**28), ImageLimits(local_paths=True))
     except (MlflowException, OSError, ValueError) as error:
         raise BadTable(f"no model can be loaded from '{model}': {str(error).splitlines()[0]}") from None
@@ -181,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     rules = detectors.Rules(chosen.conf, chosen.iou, chosen.max_det, words or None)
     try:
         images = images_in(chosen.data)
-        params = Params.read(chosen.params)
+        Params.read(chosen.params)
         find: Finder = everything
         names = {0: "object"}
         if chosen.detector:
@@ -196,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         left = {name: path for name, path in images.items() if not output.done(name)}
         failed = {}
-        for name, found in annotated(scorer_of(chosen.model, chosen.device), left, find, params) if left else ():
+        for name, found in annotated(scorer_of(chosen.model, chosen.device), left, find, chosen.params) if left else ():
             if isinstance(found, Labelled):
                 output.put(found)
             else:

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import load_model
 from tqdm import tqdm
 
 from model.embeddings import Embeddings, tenant
@@ -19,6 +18,7 @@ from model.errors import BadInput
 from model.images import ImageLimits
 from model.scorer import Scorer
 from model.store import Store
+from scoring import models
 from scoring.batch import sources
 from scoring.tenants import tenant_of
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: no images in {chosen.images}", file=sys.stderr)
         return 2
     try:
-        plain = load_model(chosen.model).unwrap_python_model().scorer.segmenter
+        plain = models.load(chosen.model).unwrap_python_model().scorer.segmenter
     except (MlflowException, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

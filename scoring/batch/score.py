@@ -15,11 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pandas as pd
-from mlflow.pyfunc import load_model
 
 from model.contract import Params, read_rows
 from model.scorer import Scorer
-from scoring import azure
+from scoring import azure, models
 from scoring.batch import sources
 from scoring.batch.job import frame, name_of
 
@@ -32,7 +31,7 @@ params: Params
 def init() -> None:
     """Loads the MLflow model in `AZUREML_MODEL_DIR` or in a folder below it. `SCORING_PARAMS`: params as JSON."""
     global scorer, params
-    python_model = load_model(azure.model_folder(), model_config={"local_paths": True}).unwrap_python_model()
+    python_model = models.load(azure.model_folder(), local_paths=True).unwrap_python_model()
     given = {"mask_encoding": "rle", **json.loads(os.environ.get("SCORING_PARAMS", "{}")), "on_error": "record"}
     scorer, params = python_model.scorer, Params.read(python_model.with_defaults(given))
 

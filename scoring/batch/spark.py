@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from mlflow.pyfunc import load_model
 from pyspark import SparkFiles, StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +25,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from model.contract import Params, Row, answers_to_frame, read_rows
 from model.scorer import Scorer
+from scoring import models
 from scoring.batch.ahead import Ahead
 from scoring.batch.job import Summary, frame, with_answers
 from scoring.batch.parts import OtherJob
@@ -149,7 +149,7 @@ def _worker(model: str, params: Params) -> Batches:
 @cache
 def _scorer(model: str) -> tuple[Scorer, Ahead]:
     """A Python worker's one model, which its later tasks find here."""
-    scorer = load_model(SparkFiles.get(model), model_config={"local_paths": True}).unwrap_python_model().scorer
+    scorer = models.load(SparkFiles.get(model), local_paths=True).unwrap_python_model().scorer
     ahead = Ahead(scorer.open)
     scorer.open = ahead.open
     return scorer, ahead

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import torch
 import yaml
+from mlflow.models import Model
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from model import package
@@ -24,6 +24,7 @@ from model.images import ImageLimits
 from model.scorer import Scorer, Watch
 from model.segmenter import Segmenter
 from model.store import Store
+from scoring import models
 from scoring.online.batching import BatchedSegmenter, Batching, Gatherer
 from scoring.online.settings import Settings
 
@@ -123,7 +124,7 @@ class Catalog:
 
     def _read(self) -> CatalogFile:
         if self.settings.model:
-            metadata = mlflow.models.Model.load(self.settings.model).metadata or {}
+            metadata = Model.load(models.where(self.settings.model)).metadata or {}
             name = str(metadata.get("base_model", "model"))
             others = [other for other in WELL_KNOWN.get(str(metadata.get("family")), []) if other != name]
             entry = Entry(model=self.settings.model, warm=True, stands_in_for=others)
@@ -228,12 +229,12 @@ class Catalog:
         return str(beside.resolve()) if beside.exists() else str(entry.checkpoint)
 
     def _pyfunc(self, entry: Entry) -> Any:
-        config = {"device": self.settings.device} if self.settings.device else None
+        config = {"device": self.settings.device} if self.settings.device else {}
         if entry.model:
-            return mlflow.pyfunc.load_model(entry.model, model_config=config)
+            return models.load(entry.model, **config)
         with tempfile.TemporaryDirectory() as folder:
             saved = package.save(self._source(entry), Path(folder) / "model")
-            return mlflow.pyfunc.load_model(str(saved), model_config=config)
+            return models.load(str(saved), **config)
 
     def described(self) -> list[dict[str, Any]]:
         """What `/models` answers: each model, its names, and whether it is warm."""

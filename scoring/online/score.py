@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel, load_model
+from mlflow.pyfunc import PyFuncModel
 
 from model.errors import BadParameter
-from scoring import azure
+from scoring import azure, models
 from scoring.online import azureml
 
 logger = logging.getLogger("azmlinfsrv.segment_anything")
@@ -25,7 +25,7 @@ endpoint: PyFuncModel
 def init() -> None:
     """Loads the MLflow model that lies in `AZUREML_MODEL_DIR` or in a folder below it."""
     global endpoint
-    endpoint = load_model(azure.model_folder())
+    endpoint = models.load(azure.model_folder())
 
 
 def run(raw: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from model import masks
+from model import masks, package
 from model.embeddings import Embeddings
 from model.images import ImageLimits
 from model.scorer import Scorer
@@ -25,6 +26,7 @@ from scoring.batch.boxes import Boxes
 from scoring.batch.labels import Labelled
 from scoring.batch.sources import BadTable
 from tests import pictures
+from tests.conftest import ROOT
 from tests.scoring.batch.test_batch import run
 
 BOX = (66, 36, 156, 126)  # around the disc
@@ -210,3 +212,20 @@ def test_what_cannot_be_annotated(tiny: Segmenter, data: Path, tmp_path: Path) -
     outside = Boxes({0: "x"}, lambda name, size: [boxes.Detection(np.array([500, 0, 600, 9], np.float32), 0)])
     found = dict(annotated(scorer(tiny), {"a.png": data / "a.png"}, from_boxes(outside)))
     assert str(found["a.png"]) == "column 'box': expected x1 < x2 and y1 < y2 within the image, got 500,0,600,9"
+
+
+def test_the_models_own_params_are_those_of_everything(packaged: Path, tmp_path: Path) -> None:
+    """A model packaged with other thresholds finds with them what it finds when they are given."""
+    few = {"points_per_side": 6, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.2}
+    data = tmp_path / "photos"
+    data.mkdir()
+    shutil.copy(ROOT / "samples" / "coins.png", data)
+    own = package.save(package.EMBEDDED, tmp_path / "own", few)
+    for name, model, params in (
+        ("own", own, None),
+        ("given", packaged, few),
+        ("usual", packaged, {"points_per_side": 6}),
+    ):
+        auto_annotate(data, None, str(model), "cpu", output_dir=tmp_path / name, params=params)
+    texts = {name: (tmp_path / name / "coins.txt").read_text() for name in ("own", "given", "usual")}
+    assert texts["own"] == texts["given"] != texts["usual"] and texts["own"].count("\n") > 3
