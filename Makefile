@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: score serve package train test check clean
+.PHONY: score serve package train test check soak fuzz clean
 
 score: .venv/run build/model/MLmodel
 	$(BIN)/python -m scoring.batch --model build/model --input samples/prompts.csv \
@@ -30,6 +30,17 @@ check: .venv/test
 
 test: .venv/test check
 	$(BIN)/pytest -n auto --dist loadgroup
+
+# Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
+soak: .venv/test
+	$(BIN)/python -m tests.reliability.soak --minutes 30
+	$(BIN)/python -m tests.reliability.overload --seconds 120
+	$(BIN)/python -m tests.reliability.kills --kills 50
+
+# Broken images, and requests made from the endpoint's own description of its routes.
+fuzz: .venv/test
+	$(BIN)/python -m tests.reliability.fuzz --images 10000
+	FUZZ_EXAMPLES=200 $(BIN)/pytest tests/reliability/test_openapi.py tests/reliability/test_parsers.py
 
 clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache

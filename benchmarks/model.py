@@ -24,6 +24,7 @@ from model.contract import Params
 from model.embeddings import Embeddings
 from model.everything import Grid, everything
 from model.images import ImageLimits
+from model.precision import PRECISIONS
 from model.prompts import Prompt
 from model.scorer import Scorer
 from model.segmenter import Embedding, Segmentation, Segmenter
@@ -58,6 +59,19 @@ def encode(names: list[str], turns: int) -> Iterator[Result]:
         times = in_turn({BASELINE: lambda: plain.embed(pixels), OURS: ours_embed}, turns)  # noqa: B023
         floor = flops(lambda: plain.embed(pixels)) / measure.matrix_rate()  # noqa: B023
         yield Result("encode an image", name, times, floor=floor, note=f"relative error {error:.1e}")
+
+
+def precision(names: list[str], turns: int) -> Iterator[Result]:
+    """One image to its embedding, with the encoder's linear layers at each precision."""
+    for name in names:
+        segmenters = {kind: Segmenter.load(str(subjects.checkpoint(name)), "cpu", kind) for kind in PRECISIONS}
+        image = subjects.picture(*SIZE)
+
+        def way(segmenter: Segmenter, image: np.ndarray = image) -> Callable[[], Any]:
+            return lambda: segmenter.embed([image])
+
+        ways = {f"{OURS}, {kind}": way(segmenter) for kind, segmenter in segmenters.items()}
+        yield Result("precision of the encoder", name, in_turn(ways, turns))
 
 
 def memory(names: list[str], turns: int) -> Iterator[Result]:
@@ -219,6 +233,7 @@ def overhead(names: list[str], turns: int) -> Iterator[Result]:
 
 CASES: dict[str, tuple[Callable[[list[str], int], Iterator[Result]], tuple[str, ...]]] = {
     "encode": (encode, (*subjects.EMBEDDED, *subjects.DRAWN)),
+    "precision": (precision, (*subjects.EMBEDDED, *subjects.DRAWN)),
     "memory": (memory, ("vit-b",)),
     "decode": (decode, ("sam-tiny", "vit-b", "sam2-base-plus")),
     "request": (request, ("sam-tiny", "vit-b")),

@@ -30,7 +30,7 @@ from model.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements.txt"
-EMBEDDED = ROOT / "checkpoints" / "sam-tiny"
+EMBEDDED, EMBEDDED_SAM2 = (ROOT / "checkpoints" / name for name in ("sam-tiny", "sam2-tiny"))
 DEFAULT_OUTPUT = Path("build") / "model"
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 

@@ -74,6 +74,7 @@ class SegmentAnything(PythonModel):
             segmenter = Segmenter.load(
                 str(checkpoint),
                 settings.device,
+                settings.precision,
                 images_per_batch=settings.images_per_batch,
                 prompts_per_batch=settings.prompts_per_batch,
             )

@@ -15,6 +15,7 @@ from model import families
 from model.errors import NO_MEMORY, Busy, is_out_of_memory
 from model.families.family import Family
 from model.masks import Cut
+from model.precision import EXACT, lower
 from model.prompts import Prompt, batch, batches
 from model.upscaling import above
 
@@ -83,17 +84,22 @@ class Segmenter:
         self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
 
     @classmethod
-    def load(cls, checkpoint: str, device: str | None = None, **batching: int | None) -> Segmenter:
+    def load(
+        cls, checkpoint: str, device: str | None = None, precision: str = EXACT, **batching: int | None
+    ) -> Segmenter:
         """From a Hugging Face id or a folder; `device` is `cuda` when there is one, else `cpu`, unless named.
 
-        Raises ValueError for a checkpoint that cannot be loaded or a device that is not there.
+        precision: of the image encoder, as `precision.lower` has it. Raises ValueError for a checkpoint that cannot be
+        loaded, a device that is not there, or a precision that is unknown.
         """
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError):
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
-        return cls(families.load(checkpoint, chosen), checkpoint, **batching)
+        family = families.load(checkpoint, chosen)
+        lower(family.model.vision_encoder, precision)
+        return cls(family, checkpoint, **batching)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from model.images import ImageLimits
+from model.precision import EXACT
 
 
 @dataclass(frozen=True)
 class Settings:
     """device: `cpu`, `cuda`, `cuda:1`; None takes `cuda` when there is one.
+    precision: of the image encoder, as `precision.lower` has it.
     cache_bytes: memory for kept embeddings (SAM: 4 MiB an image, SAM2: 16 MiB).
     images_per_batch, prompts_per_batch: how many are encoded or decoded at once; None chooses by the device.
     max_prompts: most prompts that one row may hold.
@@ -17,6 +19,7 @@ class Settings:
     """
 
     device: str | None = None
+    precision: str = EXACT
     cache_bytes: int = 2**30
     images_per_batch: int | None = None
     prompts_per_batch: int | None = None

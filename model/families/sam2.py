@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,9 @@ from transformers import PreTrainedModel, Sam2Model
 from model.families import decoder
 from model.families.family import Family
 from model.upscaling import Step
+
+# Decoded images are lent by Pillow, and are only read here; torch would warn of that in front of the user.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class Sam2(Family):

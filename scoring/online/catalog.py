@@ -201,7 +201,7 @@ class Catalog:
             python_model = pyfunc.unwrap_python_model()
             plain, limits = python_model.scorer.segmenter, python_model.scorer.limits
         else:
-            plain, limits = Segmenter.load(self._source(entry), self.settings.device), None
+            plain, limits = Segmenter.load(self._source(entry), **self._how()), None
         settings = self.settings
         batching = Batching(settings.batch_images, settings.batch_requests, settings.batch_wait, settings.in_flight * 4)
         limits = limits or ImageLimits()
@@ -229,12 +229,16 @@ class Catalog:
         return str(beside.resolve()) if beside.exists() else str(entry.checkpoint)
 
     def _pyfunc(self, entry: Entry) -> Any:
-        config = {"device": self.settings.device} if self.settings.device else {}
         if entry.model:
-            return models.load(entry.model, **config)
+            return models.load(entry.model, **self._how())
         with tempfile.TemporaryDirectory() as folder:
             saved = package.save(self._source(entry), Path(folder) / "model")
-            return models.load(str(saved), **config)
+            return models.load(str(saved), **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        """What the settings say of how models are loaded."""
+        said = {"device": self.settings.device, "precision": self.settings.precision}
+        return {name: value for name, value in said.items() if value is not None}
 
     def described(self) -> list[dict[str, Any]]:
         """What `/models` answers: each model, its names, and whether it is warm."""

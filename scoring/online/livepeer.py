@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from model import prompts
 from model.errors import BadInput, kind
 from model.segmenter import Segmentation, Segmenter
-from scoring.online.catalog import UnknownModel
+from scoring.online.catalog import Catalog, Served, UnknownModel
 
 router = APIRouter(tags=["Livepeer"])
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
@@ -36,7 +36,7 @@ def segment(
     """Masks of one prompt on one picture, with scores and low-resolution logits, by falling score."""
     began = time.perf_counter()
     try:
-        served = request.app.state.catalog.get(model_id or None)
+        served = _served(request.app.state.catalog, model_id)
     except UnknownModel as error:
         return refuse(400, str(error))
     scorer = served.scorer
@@ -65,6 +65,16 @@ def segment(
         }
     milliseconds = f"{1000 * (time.perf_counter() - began):.0f}"
     return JSONResponse(answer, headers={"x-answered-by": served.name, "x-milliseconds": milliseconds})
+
+
+def _served(catalog: Catalog, model_id: str) -> Served:
+    """The model of that name; without one a SAM 2, as the route says, or the default where there is none."""
+    try:
+        return catalog.get(model_id or catalog.of_family("sam2"))
+    except UnknownModel:
+        if model_id:
+            raise
+        return catalog.get()
 
 
 def refuse(status: int, message: str) -> JSONResponse:

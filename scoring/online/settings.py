@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(5000, ge=0, le=65535, description="port to listen on")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; cuda when there is one unless named")
+    precision: str | None = Field(
+        None, description="of image encoders: float32, bfloat16, int8; the model's own setting unless named"
+    )
     model_bytes: int = Field(8 * 2**30, gt=0, description="memory for models; the least recently used go beyond it")
     embedding_bytes: int = Field(2**30, gt=0, description="memory for kept embeddings")
     embedding_store: str | None = Field(None, description="folder or fsspec URL to keep embeddings in as well")

@@ -32,13 +32,15 @@ SPRAWLING = {"box_nms_thresh": 0.99, "crop_nms_thresh": 0.99}
 THRESHOLDS = {
     "sam": {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.5, "stability_score_offset": 0.01, **SPRAWLING},
     "sam2": {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6, "stability_score_offset": 0.05, **SPRAWLING},
-    "embedded": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
+    "sam-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
+    "sam2-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
 }
 
 
-@pytest.fixture(scope="module", params=["sam", "sam2", "embedded"])
+@pytest.fixture(scope="module", params=["sam", "sam2", "sam-tiny", "sam2-tiny"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Segmenter, Any]:
-    source = package.EMBEDDED if request.param == "embedded" else request.getfixturevalue(f"{request.param}_folder")
+    embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
+    source = embedded.get(request.param) or request.getfixturevalue(f"{request.param}_folder")
     segmenter = Segmenter.load(str(source), "cpu")
     folder = tmp_path_factory.mktemp("resaved")
     families.save(segmenter.family, folder)

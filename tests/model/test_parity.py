@@ -102,11 +102,16 @@ REFERENCES = {
 }
 
 
-@pytest.fixture(scope="session", params=["embedded", *checkpoints.SAVERS])
+EMBEDDED = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
+
+
+@pytest.fixture(scope="session", params=[*EMBEDDED, *checkpoints.SAVERS])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
     """A segmenter, the folder that transformers loads the same checkpoint from, and the reference for it."""
-    embedded = request.param == "embedded"
-    source = package.EMBEDDED if embedded else checkpoints.SAVERS[request.param](tmp_path_factory.mktemp("drawn"))
+    if request.param in EMBEDDED:
+        source = EMBEDDED[request.param]
+    else:
+        source = checkpoints.SAVERS[request.param](tmp_path_factory.mktemp("drawn"))
     segmenter = Segmenter.load(str(source), "cpu")
     folder = tmp_path_factory.mktemp("resaved")
     families.save(segmenter.family, folder)

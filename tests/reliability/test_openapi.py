@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.reliability.traffic import endpoint
 
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
+
 
 def test_no_request_is_the_servers_fault(tmp_path: Path) -> None:
     with endpoint(tmp_path / "log", "--urls", "false") as (host, port, process):
-        command = ["-m", "schemathesis.cli", "run", f"http://{host}:{port}/openapi.json", "--max-examples", "15"]
+        command = ["-m", "schemathesis.cli", "run", f"http://{host}:{port}/openapi.json", "--max-examples", EXAMPLES]
         command += ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--seed", "1"]
         done = subprocess.run(
             [sys.executable, *command, "--request-timeout", "60"], cwd=tmp_path, capture_output=True, text=True

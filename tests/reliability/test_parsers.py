@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ CELLS = some.one_of(
     some.lists(some.lists(some.floats(width=32), min_size=2, max_size=2)).map(np.array),
     some.text(),
 )
-MANY = settings(max_examples=300, deadline=2000, suppress_health_check=list(HealthCheck))
+EXAMPLES = 30 * int(os.environ.get("FUZZ_EXAMPLES", "10"))
+MANY = settings(max_examples=EXAMPLES, deadline=2000, suppress_health_check=list(HealthCheck))
 
 
 @MANY

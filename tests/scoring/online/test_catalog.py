@@ -66,7 +66,9 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others(tmp_path: Path) -> None
 def test_the_default_catalog_answers_to_the_names_clients_ask_for() -> None:
     catalog = Catalog(Settings())
     assert DEFAULT_CATALOG.exists() and set(WELL_KNOWN["sam"]) <= set(catalog.names)
+    assert set(WELL_KNOWN["sam2"]) <= set(catalog.names)
     assert catalog.get("sam/vit_b").name == "sam-tiny"
+    assert catalog.get("facebook/sam2.1-hiera-large").name == "sam2-tiny"
 
 
 WRONG = [
