@@ -3,6 +3,7 @@ for it, and not exact. What it costs in IoU, `python -m training.evaluate` tells
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -55,7 +56,10 @@ class Int8(nn.Module):
         self.bias = linear.bias
         scales = linear.weight.detach().abs().amax(1).clamp_min(1e-8) / 127
         zeros = torch.zeros_like(scales, dtype=torch.int64)
-        weight = torch.quantize_per_channel(linear.weight.detach(), scales, zeros, 0, torch.qint8)
+        with warnings.catch_warnings():
+            # It is to go from a later torch than the one that is pinned; how then, its authors have not said.
+            warnings.simplefilter("ignore", UserWarning)
+            weight = torch.quantize_per_channel(linear.weight.detach(), scales, zeros, 0, torch.qint8)
         self.packed: Any = torch.ops.quantized.linear_prepack(weight, self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:

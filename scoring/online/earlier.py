@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 from cachetools import LRUCache
@@ -18,8 +19,41 @@ class Earlier:
     logits: list[np.ndarray]
 
 
-# By tenant, model and image.
-answers: LRUCache[tuple[str, str, str], list[Earlier]] = LRUCache(1000)
+Place = tuple[str, str, str]  # tenant, model, image
+
+
+class Answers:
+    """Earlier answers by where they were given, the least recently asked first out. Safe to share between threads.
+
+    max_bytes: of their logits; most: of one image.
+    """
+
+    def __init__(self, max_bytes: int = 256 * 2**20, most: int = 20) -> None:
+        self._kept: LRUCache[Place, list[Earlier]] = LRUCache(max_bytes, getsizeof=_nbytes)
+        self._most = most
+        self._lock = Lock()
+
+    def of(self, place: Place) -> list[Earlier]:
+        """What was answered there, the latest last."""
+        with self._lock:
+            return self._kept.get(place, [])
+
+    def keep(self, place: Place, answer: Earlier, alone: bool = False) -> None:
+        """Adds an answer to those there, or puts it in the place of all of them. One too large is not kept."""
+        with self._lock:
+            before = [] if alone else self._kept.get(place, [])[1 - self._most :]
+            if _nbytes([answer]) > self._kept.maxsize:
+                return
+            while _nbytes([*before, answer]) > self._kept.maxsize:
+                del before[0]
+            self._kept[place] = [*before, answer]
+
+
+def _nbytes(answers: list[Earlier]) -> int:
+    return sum(logits.nbytes for one in answers for logits in one.logits)
+
+
+answers = Answers()
 
 
 def with_earlier(wanted: list[Prompt], earlier: list[Earlier]) -> list[Prompt]:

@@ -109,11 +109,11 @@ def sam2_segment_image(
     if asked.mask_input is not None:
         wanted = _with_masks(served.scorer, wanted, asked)
     elif asked.load_logits_from_cache:
-        wanted = with_earlier(wanted, answers.get(place, []))
+        wanted = with_earlier(wanted, answers.of(place))
     found = _best(served.scorer, kept, wanted, asked.multimask_output, as_logits=asked.format == "binary")
     if asked.save_logits_to_cache:
         bare = [replace(prompt, mask=None) for prompt in wanted]
-        answers[place] = [*answers.get(place, [])[-19:], Earlier(bare, [logits for _, _, logits in found])]
+        answers.keep(place, Earlier(bare, [logits for _, _, logits in found]))
     if asked.format == "binary":
         return _npz(
             served, masks=np.stack([mask for mask, _, _ in found]), low_res_masks=np.stack([one[2] for one in found])
@@ -168,7 +168,7 @@ def sam_segment_image(
     wanted = _flat(asked, served.scorer.max_prompts) if asked.point_coords is not None else [NOTHING]
     place = (tenant.get(), served.name, asked.image_id or kept.key)
     if asked.has_mask_input:
-        earlier = answers.get(place, []) if asked.use_mask_input_cache else []
+        earlier = answers.of(place) if asked.use_mask_input_cache else []
         if earlier:
             wanted = [replace(wanted[0], mask=earlier[-1].logits[0])]
         elif asked.mask_input is not None:
@@ -177,7 +177,7 @@ def sam_segment_image(
             raise BadInput("mask_input", "a mask input, or an image_id with an earlier answer", "neither")
     ((mask, _, logits),) = _best(served.scorer, kept, wanted, False, as_logits=asked.format == "binary")
     if asked.image_id:
-        answers[place] = [Earlier(wanted, [logits])]
+        answers.keep(place, Earlier(wanted, [logits]), alone=True)
     if asked.format == "binary":
         return _npz(served, masks=mask[None], low_res_masks=logits[None])
     answer = {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
