@@ -8,6 +8,7 @@ import itertools
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -52,6 +53,16 @@ def _server(command: list[str], path: str) -> Iterator[str]:
         process.wait()
 
 
+def _session() -> requests.Session:
+    """This thread's, which keeps its connections as clients do."""
+    if not hasattr(_own, "session"):
+        _own.session = requests.Session()
+    return _own.session
+
+
+_own = threading.local()
+
+
 def _image(number: int) -> str:
     """A picture of its own each time, as base64."""
     image = subjects.picture(*SIZE).copy()
@@ -73,12 +84,12 @@ def endpoint(names: list[str], turns: int) -> Iterator[Result]:
 
             def ask(row: dict[str, Any], url: str = ours) -> Any:
                 body: Any = {"dataframe_records": [row], "params": {"mask_encoding": "rle"}}
-                answer = requests.post(f"{url}/invocations", json=body, timeout=300)
+                answer = _session().post(f"{url}/invocations", json=body, timeout=300)
                 answer.raise_for_status()
                 return answer.json()["predictions"][0]
 
             def ask_plain(image: str, url: str = plain) -> None:
-                answer = requests.post(f"{url}/score", json={"image": image, "box": next(boxes)}, timeout=300)  # noqa: B023
+                answer = _session().post(f"{url}/score", json={"image": image, "box": next(boxes)}, timeout=300)  # noqa: B023
                 answer.raise_for_status()
 
             def ask_ours(image: str | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -40,19 +41,28 @@ class Taps:
     def of(cls, count: int, size: int, low: int, high: int, margin: int) -> Taps:
         """The outputs of `count` values scaled to `size` that sources `low` to before `high` have a part in, and
         `margin` more on either side."""
-        at = (torch.arange(size) + 0.5) * (torch.tensor(float(count)) / size) - 0.5
-        at.clamp_(min=0)
-        first = at.long().clamp_(max=count - 1)
-        second = (first + 1).clamp_(max=count - 1)
-        touched = torch.nonzero((second >= low) & (first < high))  # none, where scaling down leaves those out
-        begin, end = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 0)
+        first, second, weight = _line(count, size)
+        begin, end = int(np.searchsorted(second, low)), int(np.searchsorted(first, high))
+        if end <= begin:  # scaling down can leave those out
+            begin = end = 0
         some = slice(max(0, begin - margin), end + margin)
-        return cls(some.start, begin, end, first[some], second[some], (at - first)[some, None])
+        return cls(some.start, begin, end, *(torch.from_numpy(one[some]) for one in (first, second, weight)))
 
     def rows(self, values: Tensor, begin: int, part: slice = slice(None)) -> Tensor:
         """Rows (n, k), of which the first is source `begin`, to some of the outputs, (m, k)."""
         first, second, weight = (one[part].to(values.device) for one in (self.first, self.second, self.weight))
         return torch.lerp(values[first - begin], values[second - begin], weight)
+
+
+@lru_cache(256)
+def _line(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two sources (size,) of each of `size` outputs of `count` values, in rising order, and the second's weight
+    (size, 1)."""
+    at = (torch.arange(size) + 0.5) * (torch.tensor(float(count)) / size) - 0.5
+    at.clamp_(min=0)
+    first = at.long().clamp_(max=count - 1)
+    second = (first + 1).clamp_(max=count - 1)
+    return first.numpy(), second.numpy(), (at - first)[:, None].numpy()
 
 
 def above(logits: Tensor, steps: Sequence[Step], thresholds: Sequence[float]) -> list[Cut]:
