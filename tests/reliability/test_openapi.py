@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.reliability.traffic import endpoint
 
-EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "5")
 
 
 def test_no_request_is_the_servers_fault(tmp_path: Path) -> None:
