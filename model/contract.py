@@ -143,7 +143,11 @@ def unfolded(frame: pd.DataFrame) -> pd.DataFrame:
     for name, length in lengths.items():
         if length != lengths[names[0]]:
             raise BadInput(name, f"as many values as '{names[0]}' has ({lengths[names[0]]})", str(length))
-    return pd.DataFrame({name: pd.Series(cell, dtype=object) for name, cell in cells.items()})
+    columns = {name: cell if isinstance(cell, list) else [cell] for name, cell in cells.items()}
+    return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
+
+
+LONGEST_ID = 512
 
 
 def read_row(index: object, cells: Mapping[str, Any], most: int | None = None) -> Row:
@@ -151,6 +155,8 @@ def read_row(index: object, cells: Mapping[str, Any], most: int | None = None) -
     image, image_id = (None if prompts.is_missing(cells.get(name)) else cells[name] for name in ("image", "image_id"))
     if image is None and image_id is None:
         raise BadInput("image", "base64 text, an http(s) URL or bytes (or an image_id of a kept image)", "nothing")
+    if image_id is not None and len(str(image_id)) > LONGEST_ID:
+        raise BadInput("image_id", f"at most {LONGEST_ID} characters", kind(image_id))
     if isinstance(image, (bytearray, memoryview)):
         image = bytes(image)
     return Row(

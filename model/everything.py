@@ -70,18 +70,23 @@ class Found:
 
 
 def everything(
-    segmenter: Segmenter, whole: Embedding, crop: Callable[[Box], Embedding], grid: Grid = Grid()
+    segmenter: Segmenter,
+    whole: Embedding,
+    crop: Callable[[Box], Embedding],
+    grid: Grid = Grid(),
+    keep_logits: bool = True,
 ) -> list[Found]:
     """Every object in an image, the best predicted IoU first.
 
     whole: the image's embedding; crop: makes the embedding of a part of it, and is called only for `crop_n_layers`
-    above 0.
+    above 0; keep_logits: whether each object keeps its logits, which are most of what is held.
     """
     found: list[Found] = []
     for layer, box in crops(whole.size, grid):
         embedding = crop(box) if layer else whole
         side = max(1, grid.points_per_side // grid.crop_n_points_downscale_factor**layer)
-        inside = list(_in_crop(segmenter, embedding, box, whole.size, points(side, embedding.size), grid))
+        passed = _in_crop(segmenter, embedding, box, whole.size, points(side, embedding.size), grid)
+        inside = [one if keep_logits else replace(one, logits=None) for one in passed]
         keep = nms(_boxes(inside), np.array([one.score for one in inside]), grid.box_nms_thresh)
         found += [inside[i] for i in keep]
     if grid.crop_n_layers:

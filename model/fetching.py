@@ -47,6 +47,9 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> byt
     for _ in range(MOST_REDIRECTS + 1):
         try:
             answer = _get(url, hosts, max_bytes, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            url = urljoin(url, answer)
         except BadInput:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -54,9 +57,6 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> byt
                 raise BadInput(COLUMN, f"{EXPECTED} within {seconds:g} s", "an answer that takes longer") from None
             what = "a broken answer" if isinstance(error, http.client.HTTPException) else "no answer"
             raise BadInput(COLUMN, EXPECTED, f"{what} ({type(error).__name__})") from None
-        if isinstance(answer, bytes):
-            return answer
-        url = urljoin(url, answer)
     raise BadInput(COLUMN, f"a URL of at most {MOST_REDIRECTS} redirects", "more of them")
 
 
@@ -115,9 +115,11 @@ def _is_public(address: Address) -> bool:
     """Whether an address, and the IPv4 address that an IPv6 one stands for, leads out to the internet."""
     seen: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
+        seen += [address.sixtofour] if address.sixtofour else []
         if any(address in network for network in _TRANSLATED):
             seen.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        seen += [address.sixtofour] if address.sixtofour else []
+        elif address not in _IPV6:
+            return False
     return all(
         one.is_global and not one.is_multicast and not any(one in network for network in _NOT_PUBLIC) for one in seen
     )
@@ -125,8 +127,10 @@ def _is_public(address: Address) -> bool:
 
 # Mapped (RFC 4291), compatible (its predecessors) and NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
 _TRANSLATED = [ipaddress.ip_network(text) for text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
-# Not yet in every Python's own list: IETF protocol assignments, a cloud's metadata address among them; local NAT64.
-_NOT_PUBLIC = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "64:ff9b:1::/48")]
+_IPV6 = ipaddress.ip_network("2000::/3")  # all that is given out (RFC 4291)
+# In no Python's list, or not in every one's: IETF protocol assignments, with a cloud's metadata address among them, and
+# the address at which Azure's machines find their host.
+_NOT_PUBLIC = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "168.63.129.16/32")]
 
 
 @contextmanager

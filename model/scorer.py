@@ -22,6 +22,7 @@ from model.images import ImageLimits
 from model.prompts import Prompt
 from model.segmenter import Embedding, Segmentation, Segmenter
 
+PROMPTS_AT_ONCE = 64
 Answer = dict[str, Any]
 Watch = Callable[[str], AbstractContextManager[Any]]
 
@@ -142,9 +143,13 @@ class Scorer:
         predictions: dict[int, list[dict[str, Any]]] = {}
         for multimask in (True, False):
             prompted = [one for one in chosen if one[1].prompts and one[1].multimask_output is multimask]
-            found = iter(self.segment(kept, [prompt for _, row in prompted for prompt in row.prompts], multimask))
-            for position, row in prompted:
-                predictions[position] = [self._render(next(found), params) for _ in row.prompts]
+            asked = [(position, prompt) for position, row in prompted for prompt in row.prompts]
+            # Some at a time: their logits need not all be held, and other requests get their turn in between.
+            for start in range(0, len(asked), PROMPTS_AT_ONCE):
+                some = asked[start : start + PROMPTS_AT_ONCE]
+                found = self.segment(kept, [prompt for _, prompt in some], multimask)
+                for (position, _), segmentation in zip(some, found, strict=True):
+                    predictions.setdefault(position, []).append(self._render(segmentation, params))
         try:
             objects = self._everything(kept, params) if unprompted else []
             predictions.update((position, objects) for position, _ in unprompted)
@@ -204,7 +209,7 @@ class Scorer:
             return self.embeddings.get(key, lambda: self._encode(kept.pixels()[y1:y2, x1:x2]))
 
         with self.watch("prompt"):
-            objects = everything(self.segmenter, kept.embedding, crop, params.grid)
+            objects = everything(self.segmenter, kept.embedding, crop, params.grid, params.return_logits)
         with self.watch("render"):
             return [
                 {

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from model.contract import COLUMNS
 from model.errors import kind
 from scoring.online import sample
 
@@ -63,12 +64,13 @@ def _read_table(data: Any) -> pd.DataFrame:
             raise BadRequest("input_data: expected lists of one length under all columns")
         records, index = data, None
     elif isinstance(data, list) and all(isinstance(record, dict) for record in data):
-        names = list(dict.fromkeys(name for record in data for name in record))
+        names = [name for name in COLUMNS if any(name in record for record in data)]
         records, index = {name: [record.get(name) for record in data] for name in names}, None
     else:
         raise BadRequest(
             f"input_data: expected columns and data, a list of records or lists by column, got {kind(data)}"
         )
+    records = {name: records[name] for name in COLUMNS if name in records}  # what is in others is looked at nowhere
     # Object columns keep every value as it came: a null stays a null beside true and false.
     return pd.DataFrame({name: pd.Series(values, dtype=object, index=index) for name, values in records.items()})
 
@@ -94,10 +96,11 @@ EXAMPLE = {
 )
 async def score(request: Request, model: str | None = None) -> Response:
     """As a managed online endpoint answers. `model`: a name of the catalog; without it the default model."""
-    served, table, params = request.app.state.catalog, *read(await request.body())
+    catalog, body = request.app.state.catalog, await request.body()
 
     def answer() -> Response:
-        chosen = served.get(model)
+        table, params = read(body)
+        chosen = catalog.get(model)
         answers = render(chosen.predict(table, params))
         return JSONResponse(answers, headers={"x-answered-by": chosen.name})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
@@ -48,6 +49,11 @@ class Caller:
         for future in waiting:
             future.cancel()
 
+    def check(self) -> None:
+        """Raises Gone for who has left."""
+        if self._gone:
+            raise Gone("the client has hung up")
+
     def result(self, future: Future[Result]) -> Result:
         """Waits for the future's result. Raises Gone."""
         with self._lock:
@@ -65,6 +71,7 @@ class Caller:
 
 
 caller: ContextVar[Caller] = ContextVar("caller")
+NOBODY = Caller()  # who never leaves
 
 
 class Gatherer(Generic[Item, Result]):
@@ -73,7 +80,7 @@ class Gatherer(Generic[Item, Result]):
 
     def __init__(self, run: Callable[[list[Item]], Sequence[Result]], largest: int, wait: float, waiting: int) -> None:
         self._run, self._largest, self._wait = run, largest, wait
-        self._queue: queue.Queue[tuple[Item, Future[Result]]] = queue.Queue(waiting)
+        self._queue: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(waiting)
         threading.Thread(target=self._work, daemon=True).start()
 
     @property
@@ -89,17 +96,25 @@ class Gatherer(Generic[Item, Result]):
             raise Busy("too many requests are waiting") from None
         return future
 
+    def close(self) -> None:
+        """Ends the worker once all that waits is answered."""
+        self._queue.put(None)
+
     def _work(self) -> None:
         crowded = False
-        while True:
-            batch = [self._queue.get()]
+        while (first := self._queue.get()) is not None:
+            batch = [first]
             until = time.monotonic() + (self._wait if crowded else 0)
             while len(batch) < self._largest:
                 try:
                     left = until - time.monotonic()
-                    batch.append(self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait())
+                    more = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
                 except queue.Empty:
                     break
+                if more is None:
+                    self._queue.put(None)
+                    break
+                batch.append(more)
             crowded = len(batch) > 1
             self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])
 
@@ -131,12 +146,15 @@ class BatchedSegmenter(Segmenter):
         )
         self.encoder = Gatherer(plain.embed, batching.images, batching.wait, batching.waiting)
         self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
+        # The workers hold the plain segmenter, never this one: once nobody holds this, they end, and its weights go.
+        for gatherer in (self.encoder, self.decoder):
+            weakref.finalize(self, gatherer.close).atexit = False
 
     def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        asking = caller.get(Caller())
+        asking = caller.get(NOBODY)
         return [asking.result(future) for future in [self.encoder.submit(image) for image in images]]
 
     def segment(
         self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
     ) -> list[Segmentation]:
-        return caller.get(Caller()).result(self.decoder.submit(Ask(embedding, prompts, multimask_output)))
+        return caller.get(NOBODY).result(self.decoder.submit(Ask(embedding, prompts, multimask_output)))

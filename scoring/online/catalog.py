@@ -6,7 +6,7 @@ import logging
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from model.scorer import Scorer, Watch
 from model.segmenter import Segmenter
 from model.store import Store
 from scoring import models
-from scoring.online.batching import BatchedSegmenter, Batching, Gatherer
+from scoring.online.batching import NOBODY, BatchedSegmenter, Batching, Gatherer, caller
 from scoring.online.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class Catalog:
         )
         segmenter = BatchedSegmenter(plain, batching)
         scorer = Scorer(
-            segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self.watch, settings.prompts
+            segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self._stage, settings.prompts
         )
         if python_model is not None:
             python_model.scorer = scorer
@@ -222,6 +222,11 @@ class Catalog:
         logger.info("model %s is warm after %.1f s", key, time.monotonic() - began)
         queues: dict[str, Gatherer[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
         return Served(key, scorer, nbytes, queues, pyfunc)
+
+    def _stage(self, name: str) -> AbstractContextManager[Any]:
+        """One stage of the work, which is not begun for who has hung up. Raises Gone."""
+        caller.get(NOBODY).check()
+        return self.watch(name)
 
     def _source(self, entry: Entry) -> str:
         """A checkpoint of the file: a folder beside it where there is one."""

@@ -26,6 +26,7 @@ from scoring.tenants import tenant_of
 logger = logging.getLogger("scoring.online.requests")
 OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
 HUNG_UP = 499  # what nginx notes for a client that did not wait for its answer
+KEY_NEEDED = "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
 KEY_HEADERS = ("x-api-key", "api-key")
 
 
@@ -68,7 +69,12 @@ class Gate:
                 headers["x-request-id"] = request_id
                 if status == 503:
                     headers["retry-after"] = "1"
-            await send(message)
+            try:
+                async with asyncio.timeout(self.body_seconds):
+                    await send(message)
+            except TimeoutError:  # it has stopped reading
+                status = HUNG_UP
+                raise ClientDisconnect from None
 
         if path in OPEN or path.startswith("/page/"):
             await self.app(scope, receive, send_named)
@@ -82,6 +88,8 @@ class Gate:
         self.metrics.in_flight.set(self.now)
         try:
             await self._let_in(scope, receive, send_named, left)
+        except ClientDisconnect:
+            left.set()
         except Exception as error:
             logger.error("request %s failed", request_id, exc_info=error)
             full = is_out_of_memory(error)
@@ -95,6 +103,10 @@ class Gate:
     async def _let_in(self, scope: Scope, receive: Receive, send: Send, left: asyncio.Event) -> None:
         """Reads the body, looks at the key, and lets the app answer. `left` is set when the client hangs up."""
         path, headers = scope["path"], Headers(scope=scope)
+        shown = self._shown(scope, headers)
+        if shown and self._owner(shown) is None:  # before its body is waited for
+            await self.refuse(path, 401, KEY_NEEDED)(scope, receive, send)
+            return
         try:
             async with asyncio.timeout(self.body_seconds):
                 body = await self._body(headers, receive)
@@ -109,14 +121,13 @@ class Gate:
             message = f"the request's body is larger than {self.body_bytes} bytes"
             await self.refuse(path, 413, message)(scope, receive, send)
             return
-        if _half_characters(body):
-            message = "expected Unicode text, got half of a surrogate pair"
-            await self.refuse(path, 400, message)(scope, receive, send)
-            return
-        owner = self._owner(self._key(scope, headers, body))
+        owner = self._owner(shown or await asyncio.to_thread(_key_within, body) if self.keys else "")
         if owner is None:
-            message = "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
-            await self.refuse(path, 401, message)(scope, receive, send)
+            await self.refuse(path, 401, KEY_NEEDED)(scope, receive, send)
+            return
+        if _is_json(headers) and not await asyncio.to_thread(_is_text, body):
+            message = "expected a JSON body of Unicode text as UTF-8, got half a character or another encoding"
+            await self.refuse(path, 400, message)(scope, receive, send)
             return
 
         if "content-type" not in headers:
@@ -164,8 +175,8 @@ class Gate:
             if not message.get("more_body"):
                 return b"".join(parts)
 
-    def _key(self, scope: Scope, headers: Headers, body: bytes) -> str:
-        """The key that a request shows, wherever its client puts it."""
+    def _shown(self, scope: Scope, headers: Headers) -> str:
+        """The key that a request shows before its body, empty where it shows none or none is asked for."""
         if not self.keys:
             return ""
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -175,14 +186,7 @@ class Gate:
             if name in headers:
                 return headers[name]
         query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
-        if query:
-            return query[0]
-        if b'"api_key"' in body:
-            try:
-                return str(json.loads(body).get("api_key", ""))
-            except (ValueError, AttributeError, RecursionError):
-                return ""
-        return ""
+        return query[0] if query else ""
 
     def _owner(self, key: str) -> str | None:
         """Whose the key is, a text that says nothing of it; None for a wrong one. Every key is compared, in constant
@@ -209,17 +213,31 @@ class Gate:
         logger.info(json.dumps(line))
 
 
-def _half_characters(body: bytes) -> bool:
-    """Whether a JSON body spells half of a surrogate pair, a character that no text can hold."""
-    if not _SURROGATE.search(body):
-        return False
+def _is_json(headers: Headers) -> bool:
+    return headers.get("content-type", "application/json").partition(";")[0].strip().lower() == "application/json"
+
+
+def _key_within(body: bytes) -> str:
+    """The key in a JSON body, where some clients put it."""
+    if b'"api_key"' not in body:
+        return ""
     try:
-        json.dumps(json.loads(body), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
+        return str(json.loads(body).get("api_key", ""))
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether a body is UTF-8, and spells no half of a surrogate pair, a character that no text can hold."""
+    try:
+        body.decode()
+        if _SURROGATE.search(body):
+            json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeError:
+        return False
     except (ValueError, RecursionError):
-        return False  # whoever reads it says what is wrong
-    return False
+        return True  # whoever reads it says what is wrong
+    return True
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")

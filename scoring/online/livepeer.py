@@ -15,6 +15,7 @@ from model.errors import BadInput, kind
 from model.segmenter import Segmentation, Segmenter
 from scoring.online.catalog import Catalog, Served, UnknownModel
 
+MOST_NUMBERS = 50_000_000  # of masks, which are written as text, one by one
 router = APIRouter(tags=["Livepeer"])
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
 
@@ -54,6 +55,10 @@ def segment(
     if not asked:
         asked = [prompts.NOTHING]
     scorer.check(asked)
+    height, width = kept.embedding.size
+    if height * width * (3 if multimask_output else 1) > MOST_NUMBERS:
+        expected = f"an image whose masks have at most {MOST_NUMBERS} pixels together (at /score it may be larger)"
+        raise BadInput("image", expected, f"{width} x {height}, {3 if multimask_output else 1} masks")
     (found,) = scorer.segment(kept, asked, multimask_output)
     order = np.argsort(-found.scores, kind="stable")
     with scorer.watch("render"):

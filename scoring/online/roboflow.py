@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from fastapi import APIRouter, Body, Request
 from pycocotools import mask as coco
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from model import masks, prompts
+from model.contract import LONGEST_ID
 from model.embeddings import tenant
 from model.errors import BadInput, UnknownImage, kind
 from model.prompts import NOTHING, Prompt
@@ -27,6 +28,8 @@ from scoring.online.earlier import Earlier, answers, with_earlier
 router = APIRouter(tags=["Roboflow"])
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
 NPY_FORM = "base64 of a .npy array of numbers"
+MOST_VERTICES = 10_000  # of one polygon
+MOST_NUMBERS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one answer, together
 PICTURE = {"type": "base64", "value": sample.PICTURE}
 
 
@@ -44,7 +47,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
     image: Picture | str | None = None
-    image_id: str | None = None
+    image_id: str | None = Field(None, max_length=LONGEST_ID)
     model_id: str | None = None
     format: str = "json"
     point_coords: Any = None
@@ -218,20 +221,23 @@ def _kept(scorer: Scorer, asked: Asked) -> Kept:
 
 def _given(served: Served, asked: SamAsked) -> Kept:
     """An embedding that the client brings, with the size of its image."""
-    if asked.orig_im_size is None or min(asked.orig_im_size) < 1:
-        raise BadInput("orig_im_size", "[height, width] of the embeddings' image", "none")
+    limits, size = served.scorer.limits, asked.orig_im_size
+    if size is None or min(size) < 1 or max(size) > limits.max_side or size[0] * size[1] > limits.max_pixels:
+        expected = f"[height, width] of the embeddings' image, at most {limits.max_pixels} pixels"
+        raise BadInput("orig_im_size", expected, "none" if size is None else "another size")
     if asked.embeddings_format == "binary":
         array = prompts.npy("embeddings", asked.embeddings, NPY_FORM)
     else:
         try:
             array = np.asarray(asked.embeddings, dtype=np.float32)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise BadInput("embeddings", "(1, channels, height, width) numbers", kind(asked.embeddings)) from None
     family = served.scorer.segmenter.family
     side = family.low_res_size[0] // 4
-    if array.ndim != 4 or array.shape[0] != 1 or array.shape[2:] != (side, side) or not np.isfinite(array).all():
-        raise BadInput("embeddings", f"(1, channels, {side}, {side}) finite numbers", kind(array))
-    embedding = Embedding((torch.from_numpy(array.astype(np.float32)),), asked.orig_im_size, served.name)
+    shape = (1, family.model.config.prompt_encoder_config.hidden_size, side, side)
+    if array.dtype.kind not in "fiu" or array.shape != shape or not (np.abs(array) <= prompts.FARTHEST).all():
+        raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(array))
+    embedding = Embedding((torch.from_numpy(array.astype(np.float32)),), size, served.name)
     return Kept(embedding, asked.image_id or "", lambda: np.zeros((0, 0, 3), np.uint8))
 
 
@@ -277,8 +283,9 @@ def _prompt(given: Any, i: int) -> Prompt:
 
 
 def _fields(given: Any, names: tuple[str, ...], where: str) -> list[float]:
-    if not isinstance(given, dict) or not all(isinstance(given.get(name), (int, float)) for name in names):
-        raise BadInput(where, f"numbers {', '.join(names)}", kind(given))
+    numbers = [given.get(name) for name in names] if isinstance(given, dict) else [None]
+    if not all(isinstance(one, (int, float)) and abs(one) <= prompts.FARTHEST for one in numbers):
+        raise BadInput(where, f"numbers {', '.join(names)} within {prompts.FARTHEST:,.0f}", kind(given))
     return [given[name] for name in names]
 
 
@@ -295,11 +302,13 @@ def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prom
     else:
         try:
             given = np.asarray(asked.mask_input, dtype=np.float32)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             given = None
         if given is None or given.shape[-2:] != (height, width):
-            given = _filled(asked.mask_input, height, width)
-    found = np.asarray(given, dtype=np.float32).reshape(-1, *np.shape(given)[-2:])
+            given = _filled(asked.mask_input, height, width, scorer.max_prompts)
+    if given.ndim < 2 or not given.size or given.dtype.kind not in "fiu":
+        raise BadInput("mask_input", f"{height} x {width} logits", kind(given))
+    found = prompts.bounded(given.astype(np.float32).reshape(-1, *given.shape[-2:]))
     if len(found) == 1:
         found = np.repeat(found, len(wanted), axis=0)
     if len(found) != len(wanted):
@@ -309,15 +318,18 @@ def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prom
     return wanted
 
 
-def _filled(polygons: Any, height: int, width: int) -> np.ndarray:
-    """(n, height, width) masks of 0 and 1 of polygons [[x, y], ...]."""
+def _filled(polygons: Any, height: int, width: int, most: int) -> np.ndarray:
+    """(n, height, width) masks of 0 and 1 of at most `most` polygons [[x, y], ...]."""
     found = []
-    for polygon in polygons if isinstance(polygons, list) else [polygons]:
+    if isinstance(polygons, list) and len(polygons) > most:
+        raise BadInput("mask_input", f"at most {most} masks", str(len(polygons)))
+    for polygon in polygons if isinstance(polygons, list) and polygons else [polygons]:
         try:
             flat = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             flat = np.zeros((0, 2))
-        if len(flat) < 3 or not np.isfinite(flat).all():
+        # pycocotools walks along every edge, as far as it goes, and all threads wait for it.
+        if not 3 <= len(flat) <= MOST_VERTICES or not (np.abs(flat) <= 4 * max(height, width)).all():
             raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
         found.append(coco.decode(coco.merge(coco.frPyObjects([flat.ravel().tolist()], height, width))))
     return np.stack(found).astype(np.float32)
@@ -327,6 +339,11 @@ def _best(
     scorer: Scorer, kept: Kept, wanted: list[Prompt], multimask_output: bool, as_logits: bool = False
 ) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """Of each prompt the mask with the best score, (h, w) bool or logits, its score, its low-resolution logits."""
+    height, width = kept.embedding.size
+    most = MOST_NUMBERS["binary" if as_logits else "json"]
+    if height * width * len(wanted) > most:
+        expected = f"prompts whose masks have at most {most} pixels together"
+        raise BadInput("prompts", expected, f"{len(wanted)} on an image of {width} x {height}")
     found = []
     for one in scorer.segment(kept, wanted, multimask_output):
         best = int(one.scores.argmax())

@@ -33,7 +33,9 @@ class Settings(BaseSettings):
     batch_wait: float = Field(0.002, ge=0, le=1, description="seconds a batch waits for more when it is crowded")
     in_flight: int = Field(64, gt=0, description="most requests at a time; one more gets 503 and Retry-After")
     body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; a larger one gets 413")
-    body_seconds: float = Field(60, gt=0, description="longest that a request's body may take; a slower one gets 408")
+    body_seconds: float = Field(
+        60, gt=0, description="longest that a request's body may take (a slower one gets 408), and taking its answer"
+    )
     prompts: int = Field(1000, gt=0, description="most prompts in one row of a request")
     pixels: int = Field(100_000_000, gt=0, description="largest image, width times height")
     urls: bool = Field(True, description="whether images are fetched from URLs")

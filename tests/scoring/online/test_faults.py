@@ -128,7 +128,7 @@ def test_a_shared_image_is_encoded_for_who_stays(packaged: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("ends", ["drip", "hang up"])
 def test_a_body_that_never_ends(packaged: Path, tmp_path: Path, ends: str) -> None:
-    with faulty("none", packaged, tmp_path, "--in-flight", "1", "--body-seconds", "2") as url:
+    with faulty("none", packaged, tmp_path, "--in-flight", "1", "--body-seconds", "5") as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as asking:
             asking.sendall(f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n".encode())
@@ -136,7 +136,7 @@ def test_a_body_that_never_ends(packaged: Path, tmp_path: Path, ends: str) -> No
             until(lambda: in_flight(url) == 1)
             if ends == "drip":
                 answer = asking.recv(4096)
-                assert b" 408 " in answer.partition(b"\r\n")[0] and b"within 2 seconds" in answer
+                assert b" 408 " in answer.partition(b"\r\n")[0] and b"within 5 seconds" in answer
         until(lambda: in_flight(url) == 0)
         assert quick(url, picture(60)).status_code == 200
 
@@ -175,3 +175,50 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
                 file.write_bytes(b"\xff" * 100)
         else:
             assert len(complaints) == 1
+
+
+def test_who_does_not_read_its_answer_frees_its_place(packaged: Path, tmp_path: Path) -> None:
+    with faulty("none", packaged, tmp_path, "--in-flight", "1", "--body-seconds", "2") as url:
+        host, port = url.removeprefix("http://").split(":")
+        row = {"image": picture(60), "input_points": [[[5, 5]]] * 60}
+        content = json.dumps({"dataframe_records": [row], "params": {"return_logits": True}}).encode()
+        with socket.socket() as asking:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            asking.connect((host, int(port)))
+            asking.sendall(
+                f"POST /invocations HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                + content
+            )
+            until(lambda: in_flight(url) == 1)
+            until(lambda: in_flight(url) == 0)
+            assert quick(url, picture(60)).status_code == 200
+
+
+def test_a_wrong_key_is_refused_before_its_body(packaged: Path, tmp_path: Path) -> None:
+    with faulty("none", packaged, tmp_path, "--in-flight", "1", "--api-keys", "right") as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as asking:
+            asking.sendall(
+                f"POST /score HTTP/1.1\r\nHost: {host}\r\nX-API-Key: no\r\nContent-Length: 99\r\n\r\n{{".encode()
+            )
+            assert b" 401 " in asking.recv(4096).partition(b"\r\n")[0]
+            assert in_flight(url) == 0
+
+
+def test_fetching_for_who_has_left_ends(packaged: Path, tmp_path: Path) -> None:
+    """Twenty addresses that never answer, a second each: who hangs up does not keep its place for them."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = ("--in-flight", "1", "--fetch-seconds", "1", "--hosts", "127.0.0.1")
+        with faulty("none", packaged, tmp_path, *options) as url:
+            host, port = url.removeprefix("http://").split(":")
+            place = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            rows = [{"image": f"{place}/{i}", "input_points": [[[5, 5]]]} for i in range(40)]
+            content = json.dumps({"input_data": rows, "params": {"on_error": "record"}}).encode()
+            asking = socket.create_connection((host, int(port)))
+            asking.sendall(
+                f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+            )
+            until(lambda: in_flight(url) == 1)
+            asking.close()
+            until(lambda: in_flight(url) == 0)
+            assert noted(tmp_path)[-1]["status"] == 499 and noted(tmp_path)[-1]["milliseconds"] < 20_000

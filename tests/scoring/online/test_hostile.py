@@ -1,0 +1,181 @@
+"""Requests made to break the server: each is the client's fault, is told so soon, and leaves the server as it was."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from model import package
+from scoring.online.catalog import Catalog
+from scoring.online.settings import Settings
+from tests import pictures
+from tests.conftest import ROOT, free_port, server
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port, folder = free_port(), tmp_path_factory.mktemp("hostile")
+    command = [sys.executable, "-m", "scoring.online", "--port", str(port)]
+    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
+        yield base
+
+
+PICTURE = pictures.to_text(pictures.to_bytes(Image.fromarray(pictures.clutter(60, 80))))
+ROW = {"image": PICTURE, "input_points": [[[9, 9]]]}
+SAM = {"image": {"type": "base64", "value": PICTURE}, "point_coords": [[9, 9]], "point_labels": [1]}
+HUGE = 10**400
+
+
+def npy(head: bytes) -> str:
+    """A `.npy` with this header."""
+    return base64.b64encode(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head).decode()
+
+
+def saved(array: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def described(shape: str, kind: str = "<f4") -> bytes:
+    return f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+
+
+ARRAYS = {
+    "a zip file": base64.b64encode(b"PK\x03\x04 and more").decode(),
+    "a shape beyond all memory": npy(described("(1180591620717411303424, 2)")),
+    "a shape of 10 terabytes": npy(described("(1000000, 2621440)")),
+    "a shape of bools": npy(described("(True, 2)")),
+    "an open bracket": npy(b"{'descr': (((("),
+    "no text at all": npy(b"{[]: 1}\n"),
+    "text": saved(np.array(["a", "b"])),
+    "a struct": saved(np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])),
+    "nothing": saved(np.zeros((0, 5), np.float32)),
+    "numbers too large": saved(np.full((128, 128), 3e38, np.float32)),
+    "NaN": saved(np.full((128, 128), np.nan, np.float32)),
+}
+LISTS: dict[str, Any] = {
+    "an empty list": [],
+    "a huge number": [[HUGE]],
+    "numbers too large": np.full((1, 128, 128), 1e38).tolist(),
+    "a far vertex": [[[2e8, 0], [5, 5], [1, 9]]],
+    "a very far vertex": [[[-1e300, 0], [5, 5], [1, 9]]],
+    "many vertices": [[[i % 100, i % 97] for i in range(20_000)]],
+    "many polygons": [[[0, 0], [9, 0], [9, 9]]] * 5000,
+}
+CASES: list[tuple[str, str, Any]] = [
+    *(
+        (f"/score mask_input {name}", "/score", {"input_data": [{**ROW, "mask_input": text}]})
+        for name, text in ARRAYS.items()
+    ),
+    *(
+        (
+            f"{path} mask_input {name}",
+            path,
+            {**SAM, "has_mask_input": True, "mask_input": text, "mask_input_format": "binary"},
+        )
+        for name, text in ARRAYS.items()
+        for path in ("/sam/segment_image", "/sam2/segment_image")
+    ),
+    *(
+        (f"{path} mask_input {name}", path, {**SAM, "has_mask_input": True, "mask_input": value})
+        for name, value in LISTS.items()
+        for path in ("/sam/segment_image", "/sam2/segment_image")
+    ),
+    *(
+        (
+            f"embeddings {name}",
+            "/sam/segment_image",
+            {"embeddings": value, "orig_im_size": size, "point_coords": [[9, 9]]},
+        )
+        for name, value, size in (
+            ("of other channels", np.zeros((1, 7, 32, 32)).tolist(), [60, 80]),
+            ("of text", [["a"]], [60, 80]),
+            ("of a huge number", [HUGE], [60, 80]),
+            ("of a huge image", np.zeros((1, 128, 32, 32)).tolist(), [2**62, 2**62]),
+            ("of a long image", np.zeros((1, 128, 32, 32)).tolist(), [1, 2**40]),
+            ("of an endless image", np.zeros((1, 128, 32, 32)).tolist(), [10**30, 1]),
+        )
+    ),
+    ("a huge box", "/sam2/segment_image", {**SAM, "prompts": [{"box": {"x": 1, "y": 1, "width": HUGE, "height": 1}}]}),
+    ("a long image_id", "/score", {"input_data": [{**ROW, "image_id": "x" * 10_000}]}),
+    ("a long image_id", "/sam/embed_image", {"image": SAM["image"], "image_id": "x" * 10_000}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_it_is_the_clients_fault(url: str, path: str, body: Any) -> None:
+    answer = requests.post(url + path, data=json.dumps(body), timeout=20)
+    assert answer.status_code == 400, answer.text[:300]
+    assert "expected" in answer.text or "at most" in answer.text
+    assert requests.post(f"{url}/score", json={"input_data": [ROW]}, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_json_in_another_encoding(url: str, encoding: str) -> None:
+    answer = requests.post(f"{url}/score", data=json.dumps({"input_data": [ROW]}).encode(encoding), timeout=20)
+    assert answer.status_code == 400 and "UTF-8" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/score", "/invocations", "/sam2/segment_image"])
+def test_bytes_that_are_no_text(url: str, path: str) -> None:
+    answer = requests.post(url + path, data=b'{"input_data": [{"image_id": "\xed\xa0\x80"}]}', timeout=20)
+    assert answer.status_code == 400 and "UTF-8" in answer.text
+
+
+@pytest.mark.parametrize("form", ["records", "columns"])
+def test_a_table_of_many_columns_does_not_hold_the_others_up(url: str, form: str) -> None:
+    records = [{f"c{i}": 1, **(ROW if i == 0 else {"image_id": "none"})} for i in range(8000)]
+    columns = {f"c{i}": [1] for i in range(50_000)} | {name: [value] for name, value in ROW.items()}
+    body = {"input_data": records if form == "records" else columns, "params": {"on_error": "record"}}
+    waited: list[float] = []
+
+    def look() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            requests.get(f"{url}/ready", timeout=60)
+            waited.append(time.monotonic() - began)
+
+    over, looking = threading.Event(), threading.Thread(target=look)
+    looking.start()
+    answer = requests.post(f"{url}/score", json=body, timeout=60)
+    over.set()
+    looking.join()
+    assert answer.status_code == 200 and answer.json()[0]["error"] is None
+    assert len(answer.json()) == (8000 if form == "records" else 1)
+    assert max(waited) < 4  # it was 17 s, on the thread that answers all
+
+
+def test_livepeers_answers_have_a_size(url: str) -> None:
+    image = pictures.to_bytes(Image.new("1", (6000, 6000)))
+    answer = requests.post(f"{url}/segment-anything-2", files={"image": image}, data={"box": "[1,1,9,9]"}, timeout=60)
+    assert answer.status_code == 400 and "pixels together" in answer.json()["detail"]["msg"]
+
+
+def test_a_model_that_is_put_away_leaves_nothing(tmp_path: Path) -> None:
+    text = f"default: a\nmodels: {{a: {{checkpoint: {package.EMBEDDED}}}, b: {{checkpoint: {package.EMBEDDED_SAM2}}}, "
+    (tmp_path / "catalog.yaml").write_text(text + f"c: {{checkpoint: {package.EMBEDDED}}}}}\n")
+    catalog = Catalog(Settings(catalog=tmp_path / "catalog.yaml", model_bytes=1))
+    counts = []
+    for _ in range(3):
+        for name in ("b", "c"):
+            segmenter = catalog.get(name).scorer.segmenter
+            segmenter.segment(segmenter.embed([pictures.clutter(40, 50)])[0], [])
+            del segmenter
+        gc.collect()
+        time.sleep(0.2)
+        counts.append(threading.active_count())
+    assert counts[0] == counts[1] == counts[2]
