@@ -144,7 +144,9 @@ class BatchedSegmenter(Segmenter):
             images_per_batch=plain.images_per_batch,
             prompts_per_batch=plain.prompts_per_batch,
         )
-        self.encoder = Gatherer(plain.embed, batching.images, batching.wait, batching.waiting)
+        # No more than are encoded at once: where they are encoded one by one, none has to wait for the others.
+        images = min(batching.images, plain.images_per_batch)
+        self.encoder = Gatherer(plain.embed, images, batching.wait, batching.waiting)
         self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
         # The workers hold the plain segmenter, never this one: once nobody holds this, they end, and its weights go.
         for gatherer in (self.encoder, self.decoder):
