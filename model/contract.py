@@ -17,6 +17,7 @@ from model.errors import BadInput, BadParameter, kind
 from model.everything import Grid
 from model.prompts import Prompt
 
+LONGEST_ID = 512  # characters of an image_id
 COLUMNS = (
     "image",
     "input_points",
@@ -145,9 +146,6 @@ def unfolded(frame: pd.DataFrame) -> pd.DataFrame:
             raise BadInput(name, f"as many values as '{names[0]}' has ({lengths[names[0]]})", str(length))
     columns = {name: cell if isinstance(cell, list) else [cell] for name, cell in cells.items()}
     return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
-
-
-LONGEST_ID = 512
 
 
 def read_row(index: object, cells: Mapping[str, Any], most: int | None = None) -> Row:

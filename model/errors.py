@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NO_MEMORY = "there is not enough memory for this now"
+DEFECT = "the request could not be answered; the server's log says why"
 
 
 class BadInput(ValueError):

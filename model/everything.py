@@ -85,8 +85,8 @@ def everything(
     for layer, box in crops(whole.size, grid):
         embedding = crop(box) if layer else whole
         side = max(1, grid.points_per_side // grid.crop_n_points_downscale_factor**layer)
-        passed = _in_crop(segmenter, embedding, box, whole.size, points(side, embedding.size), grid)
-        inside = [one if keep_logits else replace(one, logits=None) for one in passed]
+        asked = points(side, embedding.size)
+        inside = list(_in_crop(segmenter, embedding, box, whole.size, asked, grid, keep_logits))
         keep = nms(_boxes(inside), np.array([one.score for one in inside]), grid.box_nms_thresh)
         found += [inside[i] for i in keep]
     if grid.crop_n_layers:
@@ -120,7 +120,13 @@ def crops(size: tuple[int, int], grid: Grid) -> Iterator[tuple[int, Box]]:
 
 
 def _in_crop(
-    segmenter: Segmenter, embedding: Embedding, crop: Box, size: tuple[int, int], asked: np.ndarray, grid: Grid
+    segmenter: Segmenter,
+    embedding: Embedding,
+    crop: Box,
+    size: tuple[int, int],
+    asked: np.ndarray,
+    grid: Grid,
+    keep_logits: bool,
 ) -> Iterator[Found]:
     """What passes the filters of one crop, in the order of the points (n, 2) asked about, in the crop's pixels.
 
@@ -128,7 +134,7 @@ def _in_crop(
     """
     one_object = np.ones(1, dtype=np.int64)
     height, width = size
-    is_whole = crop == (0, 0, width, height)
+    keep_logits = keep_logits and crop == (0, 0, width, height)
     for start in range(0, len(asked), grid.points_per_batch):
         batch = asked[start : start + grid.points_per_batch]
         answers = segmenter.segment(embedding, [Prompt(points=point[None], labels=one_object) for point in batch])
@@ -148,7 +154,7 @@ def _in_crop(
                     point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
                     crop=crop,
                     box=box,
-                    logits=answer.logits[i].clone() if is_whole else None,
+                    logits=answer.logits[i].clone() if keep_logits else None,
                 )
 
 

@@ -164,7 +164,7 @@ def parse(column: str, value: object, form: str, most: int | None = None) -> Any
         except (ValueError, RecursionError):
             raise BadInput(column, f"{form}, as JSON", f"{kind(value)} that is not JSON") from None
     if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
-        _check_count(column, len(value), most)
+        check_count(column, len(value), most)
     try:
         value = _plain(value)
     except RecursionError:
@@ -172,7 +172,8 @@ def parse(column: str, value: object, form: str, most: int | None = None) -> Any
     return None if is_missing(value) else value
 
 
-def _check_count(column: str, count: int, most: int | None, what: str = "prompts") -> None:
+def check_count(column: str, count: int, most: int | None, what: str = "prompts") -> None:
+    """Raises BadInput for more than `most`; None is any number."""
     if most is not None and count > most:
         raise BadInput(column, f"at most {most} {what}", str(count))
 
@@ -220,7 +221,7 @@ def _read_points(value: Any, most: int | None) -> list[np.ndarray] | None:
     elif nesting != 3:
         raise BadInput("input_points", POINTS_FORM, f"{kind(value)} nested {nesting} deep")
     for prompt in value:
-        _check_count("input_points", len(prompt) if isinstance(prompt, list) else 0, most, "points a prompt")
+        check_count("input_points", len(prompt) if isinstance(prompt, list) else 0, most, "points a prompt")
     return [_numbers("input_points", prompt, POINTS_FORM, 2) for prompt in value]
 
 

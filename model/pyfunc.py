@@ -23,7 +23,7 @@ from mlflow.types import DataType, Schema
 from model import families
 from model.contract import PARAM_NAMES, Params
 from model.embeddings import Embeddings
-from model.errors import NO_MEMORY, BadInput, BadParameter, Busy, Gone, UnknownImage, is_out_of_memory
+from model.errors import DEFECT, NO_MEMORY, BadInput, BadParameter, Busy, Gone, UnknownImage, is_out_of_memory
 from model.scorer import Scorer
 from model.segmenter import Segmenter
 from model.settings import Settings
@@ -38,7 +38,7 @@ class Refusal(MlflowException):
     """
 
     def __init__(self, error: Exception) -> None:
-        code, message = INTERNAL_ERROR, "the request could not be answered; the server's log says why"
+        code, message = INTERNAL_ERROR, DEFECT
         if isinstance(error, UnknownImage):
             code, message = RESOURCE_DOES_NOT_EXIST, str(error)
         elif isinstance(error, (BadInput, BadParameter)):

@@ -19,7 +19,7 @@ from model.embeddings import Embeddings
 from model.errors import BadInput, Busy, UnknownImage
 from model.everything import Box, everything
 from model.images import ImageLimits
-from model.prompts import Prompt
+from model.prompts import Prompt, check_count
 from model.segmenter import Embedding, Segmentation, Segmenter
 
 PROMPTS_AT_ONCE = 64
@@ -114,12 +114,11 @@ class Scorer:
 
     def check(self, asked: Sequence[Prompt]) -> None:
         """Raises BadInput for too many prompts or points, and for a mask input that is not of the model's size."""
-        if len(asked) > self.max_prompts:
-            column = "input_points" if asked[0].box is None else "input_boxes"
-            raise BadInput(column, f"at most {self.max_prompts} prompts", str(len(asked)))
+        column = "input_boxes" if asked and asked[0].box is not None else "input_points"
+        check_count(column, len(asked), self.max_prompts)
         for prompt in asked:
-            if prompt.points is not None and len(prompt.points) > self.max_prompts:
-                raise BadInput("input_points", f"at most {self.max_prompts} points a prompt", str(len(prompt.points)))
+            if prompt.points is not None:
+                check_count("input_points", len(prompt.points), self.max_prompts, "points a prompt")
             if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
                 height, width = self.segmenter.family.low_res_size
                 raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, prompt.mask.shape)))

@@ -207,14 +207,19 @@ def _named(entry: Any, key: str) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get(key), (int, str))
 
 
-def _read(file: Path) -> dict[str, Any]:
-    expected = f"expected a COCO instances file, an object with the lists {', '.join(KEYS)}"
+def parsed(file: Path, expected: str) -> Any:
+    """What the JSON in a file says. Raises BadTable, which says what was expected of it."""
     try:
-        given = json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except OSError as error:
         raise BadTable(f"'{file}' cannot be read: {error.strerror}; {expected}") from None
     except (ValueError, RecursionError) as error:
         raise BadTable(f"'{file}' is not JSON: {error}; {expected}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    expected = f"expected a COCO instances file, an object with the lists {', '.join(KEYS)}"
+    given = parsed(file, expected)
     if not isinstance(given, dict):
         raise BadTable(f"'{file}': {expected}; got {kind(given)}")
     missing = [key for key in KEYS if not isinstance(given.get(key), list)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from model.errors import kind
 from model.prompts import FARTHEST, Prompt
 from model.segmenter import Embedding, Segmenter
 from scoring.batch.sources import BadTable
-from training.coco import Coco
+from training.coco import Coco, parsed
 
 SIZES = ("small", "medium", "large")
 STATS = ("AP", "AP50", "AP75", *(f"AP {size}" for size in SIZES))
@@ -51,12 +50,7 @@ def read(file: Path, truth: Coco) -> dict[object, list[Detection]]:
     """The boxes in a COCO results file, `[{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]`,
     by image. What is wrong with one is counted in the truth's problems. Raises BadTable for a file without any."""
     expected = "expected COCO results, a list of objects with image_id, category_id, bbox and score"
-    try:
-        given = json.loads(file.read_bytes())
-    except OSError as error:
-        raise BadTable(f"'{file}' cannot be read: {error.strerror}; {expected}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadTable(f"'{file}' is not JSON: {error}; {expected}") from None
+    given = parsed(file, expected)
     if not isinstance(given, list):
         raise BadTable(f"'{file}': {expected}; got {kind(given)}")
     found: dict[object, list[Detection]] = {}

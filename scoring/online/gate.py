@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.embeddings import tenant
-from model.errors import NO_MEMORY, is_out_of_memory
+from model.errors import DEFECT, NO_MEMORY, is_out_of_memory
 from scoring.online.batching import Caller, caller
 from scoring.online.metrics import Metrics
 from scoring.tenants import tenant_of
@@ -93,7 +93,7 @@ class Gate:
         except Exception as error:
             logger.error("request %s failed", request_id, exc_info=error)
             full = is_out_of_memory(error)
-            message = NO_MEMORY if full else "the request could not be answered; the server's log says why"
+            message = NO_MEMORY if full else DEFECT
             await self.refuse(path, 503 if full else 500, message)(scope, receive, send_named)
         finally:
             self.now -= 1

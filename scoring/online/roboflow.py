@@ -260,8 +260,7 @@ def _prompt_set(asked: Sam2Asked, most: int) -> list[Prompt]:
         given = [given]
     if not isinstance(given, list):
         raise BadInput("prompts", '[{"box": {...}, "points": [...]}, ...]', kind(given))
-    if len(given) > most:
-        raise BadInput("prompts", f"at most {most} prompts", str(len(given)))
+    prompts.check_count("prompts", len(given), most)
     return [_prompt(one, i) for i, one in enumerate(given)]
 
 
@@ -321,8 +320,8 @@ def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prom
 def _filled(polygons: Any, height: int, width: int, most: int) -> np.ndarray:
     """(n, height, width) masks of 0 and 1 of at most `most` polygons [[x, y], ...]."""
     found = []
-    if isinstance(polygons, list) and len(polygons) > most:
-        raise BadInput("mask_input", f"at most {most} masks", str(len(polygons)))
+    if isinstance(polygons, list):
+        prompts.check_count("mask_input", len(polygons), most, "masks")
     for polygon in polygons if isinstance(polygons, list) and polygons else [polygons]:
         try:
             flat = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
