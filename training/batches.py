@@ -14,7 +14,7 @@ from training.cache import SceneCache
 Rng = np.random.Generator
 Bytes = NDArray[np.uint8]
 
-SMALLEST_AREA = 40
+SMALLEST_AREA = 40  # pixels, where the input's side is 256
 PART_SHARE = 0.15
 
 
@@ -66,7 +66,7 @@ class Batches(Dataset[Batch]):
         while True:
             scene = self.cache[int(rng.integers(self.cache.count))]
             image, labels = cropped(rng, scene.image, scene.labels, side, 0.6 if whole else 0.3, self.stretched)
-            smallest = SMALLEST_AREA if whole else SMALLEST_AREA * 0.6
+            smallest = SMALLEST_AREA * (self.side / 256) ** 2 * (1 if whole else 0.6)
             masks = chosen(rng, labels, scene.owners, self.masks, smallest)
             if masks is not None:
                 break

@@ -34,8 +34,8 @@ class Network(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def config() -> PreTrainedConfig:
-        """The architecture of the embedded checkpoint."""
+    def config(*, image_size: int = IMAGE_SIZE) -> PreTrainedConfig:
+        """The architecture of the embedded checkpoint; families take more of its sizes."""
 
     @classmethod
     @abstractmethod

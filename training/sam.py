@@ -27,6 +27,7 @@ class Sam(Network):
         heads: int = 5,
         width: int = 128,
         global_layers: tuple[int, ...] = (3, 7),
+        *,
         image_size: int = IMAGE_SIZE,
     ) -> SamConfig:
         """`width` is the embedding's, prompt encoder's and decoder's channel count."""

@@ -26,17 +26,19 @@ class Sam2(Network):
         blocks: tuple[int, ...] = (1, 2, 6, 2),
         global_blocks: tuple[int, ...] = (5, 8),
         width: int = 128,
+        *,
+        image_size: int = IMAGE_SIZE,
     ) -> Sam2Config:
         """`width` is the embedding's, prompt encoder's and decoder's channel count."""
         stages = [channels * 2**stage for stage in range(4)]
-        sides = [IMAGE_SIZE // STRIDE // 2**stage for stage in range(3)]
+        sides = [image_size // STRIDE // 2**stage for stage in range(3)]
         return Sam2Config(
             vision_config={
                 "model_type": "sam2_vision_model",
                 "backbone_config": {
                     "model_type": "sam2_hiera_det_model",
                     "hidden_size": channels,
-                    "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+                    "image_size": [image_size, image_size],
                     "patch_kernel_size": [7, 7],
                     "patch_stride": [STRIDE, STRIDE],
                     "patch_padding": [3, 3],
@@ -51,7 +53,7 @@ class Sam2(Network):
                 "backbone_feature_sizes": [[side, side] for side in sides],
                 "fpn_hidden_size": width,
             },
-            prompt_encoder_config={"hidden_size": width, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+            prompt_encoder_config={"hidden_size": width, "image_size": image_size, "patch_size": PATCH_SIZE},
             mask_decoder_config={
                 "hidden_size": width,
                 "mlp_dim": 4 * width,
@@ -78,7 +80,7 @@ class Sam2(Network):
     def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
         backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
         side, (row, column) = pixels.shape[-1] // STRIDE, (STEP * corner[0], STEP * corner[1])
-        whole = IMAGE_SIZE // STRIDE
+        whole = backbone.config.image_size[0] // STRIDE
         positions = F.interpolate(backbone.pos_embed, size=(whole, whole), mode="bicubic")
         positions = positions[:, :, row : row + side, column : column + side]
         tiles = side // backbone.pos_embed_window.shape[2]

@@ -40,6 +40,7 @@ class Plan:
 
     seed: int = 1
     scenes: int = 16000
+    side: int = network.IMAGE_SIZE
     steps: int = 7000
     windowed: int = 4500
     whole_every: int = 1
@@ -162,9 +163,14 @@ class Trainer:
         return total / rounds, figures
 
     def start_from(self, folder: Path) -> None:
-        """Takes the weights of a checkpoint instead of drawn ones."""
+        """Takes the weights of a checkpoint, of any input's side, instead of drawn ones."""
         for model in (self.model, self.average):
-            model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+            weights = type(model).from_pretrained(folder).state_dict()
+            for name, weight in model.state_dict().items():
+                if weight.shape != weights[name].shape:  # SAM's positions, of another input's side
+                    there = weights[name].permute(0, 3, 1, 2)
+                    weights[name] = F.interpolate(there, weight.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
+            model.load_state_dict(weights)
 
     def save(self, path: Path) -> None:
         state = {
@@ -221,7 +227,7 @@ def main() -> None:
     cache = SceneCache(args.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(args.drawers)
     family = FAMILIES[args.family]
-    trainer = Trainer(plan, family, family.config(), args.device, not args.eager, args.bfloat16)
+    trainer = Trainer(plan, family, family.config(image_size=plan.side), args.device, not args.eager, args.bfloat16)
     state, log = args.cache / f"{args.family}.pt", args.cache / f"{args.family}.csv"
     if state.exists():
         trainer.load(state)
@@ -232,7 +238,7 @@ def main() -> None:
         plan.seed,
         plan.images,
         plan.masks,
-        network.IMAGE_SIZE,
+        plan.side,
         plan.windowed,
         plan.whole_every,
         family.stretched,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Sam2Model, SamModel, SamProcessor
@@ -38,14 +39,22 @@ SIZES = {
 
 def trainer_of(family: str, plan: Plan, bfloat16: bool = False) -> Trainer:
     kind = FAMILIES[family]
-    return Trainer(plan, kind, kind.config(**SIZES[family]), "cpu", compiled=False, bfloat16=bfloat16)
+    config = kind.config(**SIZES[family], image_size=plan.side)
+    return Trainer(plan, kind, config, "cpu", compiled=False, bfloat16=bfloat16)
 
 
 def batches_of(family: str, plan: Plan, folder: Path) -> Batches:
     cache = SceneCache(folder, plan.seed, plan.scenes)
     cache.draw(1)
     return Batches(
-        cache, plan.seed, plan.images, plan.masks, 256, plan.windowed, plan.whole_every, FAMILIES[family].stretched
+        cache,
+        plan.seed,
+        plan.images,
+        plan.masks,
+        plan.side,
+        plan.windowed,
+        plan.whole_every,
+        FAMILIES[family].stretched,
     )
 
 
@@ -132,3 +141,20 @@ def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path)
     else:
         assert Sam2Model.from_pretrained(tmp_path / "made").config.prompt_encoder_config.image_size == 256
     assert Segmenter.load(str(tmp_path / "made"), "cpu").family.name == family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_can_be_trained_on_with_a_larger_input(family: str, tmp_path: Path) -> None:
+    finished = trainer_of(family, Plan(**SMALL))
+    network.export(finished.average, tmp_path / "finished")
+    plan = Plan(**{**SMALL, "side": 384, "windowed": 1})
+    larger, batches = trainer_of(family, plan), batches_of(family, plan, tmp_path)
+    larger.start_from(tmp_path / "finished")
+    assert [batches[step].images.shape[1] for step in (0, 1)] == [192, 384]
+    figures = [larger.learn(batches[step]) for step in (0, 1)]
+    assert all(np.isfinite(one["loss"]) for one in figures)
+    network.export(larger.average, tmp_path / "larger")
+    segmenter = Segmenter.load(str(tmp_path / "larger"), "cpu")
+    (embedding,) = segmenter.embed([pictures.clutter(300, 200)])
+    (found,) = segmenter.segment(embedding, read(None, None, [[70, 60, 130, 120]], None))
+    assert segmenter.family.input_size == 384 and found.logits.shape == (3, 192, 192)
