@@ -10,8 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from benchmarks import batch, endpoint, measure, model
 from benchmarks.subjects import DRAWN, EMBEDDED
 
@@ -24,14 +22,11 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help=f"some of {', '.join(CASES)} (default: all)")
     parser.add_argument("--on", nargs="+", choices=(*EMBEDDED, *DRAWN), help="checkpoints (default: each case's own)")
     parser.add_argument("--turns", type=int, default=5, help="turns that each way takes (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the tables (default: %(default)s)")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.cases if name not in CASES]
     if unknown:
         parser.error(f"there is no case '{unknown[0]}'; there are {', '.join(CASES)}")
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
     for name in chosen.cases or CASES:
         case, subjects = CASES[name]
         for result in case(list(chosen.on or subjects), chosen.turns):

@@ -186,9 +186,8 @@ def answers_to_frame(answers: Sequence[dict[str, Any]], index: pd.Index, params:
     """Answers with `predictions`, `image_id` and `error`, one a row, as the frame that goes out."""
     if params.response_format == "azureml":
         return pd.DataFrame({"response": pd.Series([_to_azureml(answer) for answer in answers], index, dtype=object)})
-    return pd.DataFrame(
-        {name: pd.Series([answer[name] for answer in answers], index, dtype=object) for name in OUTPUT_COLUMNS}
-    )
+    columns = {name: [answer[name] for answer in answers] for name in OUTPUT_COLUMNS}
+    return pd.DataFrame(columns, index, dtype=object)
 
 
 def _to_azureml(answer: dict[str, Any]) -> dict[str, Any]:

@@ -8,16 +8,16 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-_threads = ThreadPoolExecutor(thread_name_prefix="masks")
+from model import threads
+
 ENCODINGS = ("png", "rle", "polygon")
 
 
@@ -176,7 +176,7 @@ def encode_all(masks: Sequence[np.ndarray | Cut], encoding: str) -> list[dict[st
     """`encode` for each; PNGs side by side in threads, since deflate lets go of Python's lock."""
     if encoding != "png":
         return [encode(mask, encoding) for mask in masks]
-    return list(_threads.map(encode, masks, repeat(encoding)))
+    return threads.each(partial(encode, encoding=encoding), masks)
 
 
 def encode_rle(rle: dict[str, Any], encoding: str) -> dict[str, Any]:

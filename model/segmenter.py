@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import families
+from model import families, threads
 from model.errors import NO_MEMORY, Busy, is_out_of_memory
 from model.families.family import Family
 from model.masks import Cut
@@ -21,6 +22,7 @@ from model.upscaling import above
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+TOKENS_TOGETHER = 8192  # of images, for which a batch of prompts is worth the calls of its operators
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Ask:
     embedding: Embedding
     prompts: Sequence[Prompt]
     multimask_output: bool = True
+
+
+Asked = tuple[tuple[int, int], Embedding, Prompt]  # a prompt of an Ask: which one of which, scaled to the model's input
 
 
 @dataclass(frozen=True)
@@ -141,14 +146,35 @@ class Segmenter:
                 if ask.multimask_output is multimask_output
                 for j, prompt in enumerate(ask.prompts)
             ]
-            for positions in batches([prompt for _, _, prompt in scaled], self.prompts_per_batch):
-                places, embeddings, prompts = zip(*(scaled[position] for position in positions), strict=True)
-                decode = partial(self._decode, multimask_output=multimask_output)
-                found.update(zip(places, halving(decode, list(zip(embeddings, prompts, strict=True))), strict=True))
+            largest = self._together([embedding for _, embedding, _ in scaled])
+            together = [
+                [scaled[position] for position in positions]
+                for positions in batches([prompt for _, _, prompt in scaled], largest)
+            ]
+            decode = partial(self._decode, multimask_output=multimask_output)
+            beside = len(together) > 1 and self.family.device.type == "cpu"
+            for some in threads.each(decode, together) if beside else map(decode, together):
+                found.update(some)
         return [[found[i, j] for j in range(len(ask.prompts))] for i, ask in enumerate(asks)]
 
-    def _decode(self, asked: Sequence[tuple[Embedding, Prompt]], multimask_output: bool) -> list[Segmentation]:
-        embeddings, prompts = [embedding for embedding, _ in asked], [prompt for _, prompt in asked]
+    def _together(self, embeddings: Sequence[Embedding]) -> int:
+        """How many prompts, of those on these embeddings, to decode in one batch. On a CPU every thread has a batch, as
+        long as its operators are large enough to be worth their calls."""
+        if self.family.device.type != "cpu" or not embeddings:
+            return self.prompts_per_batch
+        tokens = embeddings[0].features[-1].shape[-2:].numel()
+        enough = max(math.ceil(len(embeddings) / threads.COUNT), math.ceil(TOKENS_TOGETHER / tokens))
+        return min(self.prompts_per_batch, enough)
+
+    def _decode(self, some: Sequence[Asked], multimask_output: bool) -> list[tuple[tuple[int, int], Segmentation]]:
+        """Some prompts, and their answers under their places; fewer at a time where memory is short."""
+        decode = partial(self._decode_batch, multimask_output=multimask_output)
+        answers = halving(decode, some)
+        return [(place, answer) for (place, _, _), answer in zip(some, answers, strict=True)]
+
+    @torch.inference_mode()  # which each thread enters for itself
+    def _decode_batch(self, some: Sequence[Asked], multimask_output: bool) -> list[Segmentation]:
+        embeddings, prompts = [embedding for _, embedding, _ in some], [prompt for _, _, prompt in some]
         logits, scores = self.family.decode(self._features(embeddings), batch(prompts), multimask_output)
         found = zip(logits, scores.float().cpu().numpy(), embeddings, strict=True)
         return [Segmentation(own, score, embedding.size) for own, score, embedding in found]
@@ -166,21 +192,19 @@ class Segmenter:
         """(m, h, w) logits of the image's size, on the model's device."""
         return self.family.upscale(segmentation.logits, segmentation.size)
 
-    @torch.inference_mode()
     def cuts(self, segmentation: Segmentation) -> list[Cut]:
         """The m masks: where the upscaled logits are above 0."""
         steps = self.family.upscaling(segmentation.size)
-        return [above(logits.float(), steps, (0.0,))[0] for logits in segmentation.logits]
+        return [above(logits, steps, (0.0,))[0] for logits in segmentation.logits.float().cpu().numpy()]
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
         """(m, h, w) bool masks of the image's size."""
         return np.stack([cut.whole() for cut in self.cuts(segmentation)])
 
-    @torch.inference_mode()
     def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[Cut, float]:
         """The mask of one mask's low-resolution logits, and its stability score: the IoU of the masks cut `offset`
         above and below 0, which is 0 where both are empty."""
-        larger, mask, smaller = above(logits.float(), self.family.upscaling(size), (-offset, 0.0, offset))
+        larger, mask, smaller = above(logits.float().cpu().numpy(), self.family.upscaling(size), (-offset, 0.0, offset))
         return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))
 
 

@@ -2,7 +2,8 @@
 
 Bilinear weights are never negative, so that a pixel can be above the threshold only where one of the low-resolution
 logits that it is made of is. What is outside their box is known to be no mask and never made; inside, the weights are
-those of torch's `F.interpolate` (bilinear, corners not aligned). Measured in docs/performance.md.
+those of torch's `F.interpolate` (bilinear, corners not aligned). In numpy, whose calls take a tenth of torch's: there
+are many small ones. Measured in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from model.masks import Cut
 
@@ -21,6 +21,7 @@ AT_ONCE = 2**15  # places on outlines
 Size = tuple[int, int]
 # What is done to (rows, columns) of logits: cut to the first size at the top left, then scaled to the second.
 Step = tuple[Size, Size]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Taps:
     start: int
     low: int
     high: int
-    first: Tensor
-    second: Tensor
-    weight: Tensor
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    weight: Floats
 
     @classmethod
     def of(cls, count: int, size: int, low: int, high: int, margin: int) -> Taps:
@@ -46,60 +47,60 @@ class Taps:
         if end <= begin:  # scaling down can leave those out
             begin = end = 0
         some = slice(max(0, begin - margin), end + margin)
-        return cls(some.start, begin, end, *(torch.from_numpy(one[some]) for one in (first, second, weight)))
+        return cls(some.start, begin, end, first[some], second[some], weight[some])
 
-    def along(self, axis: int, values: Tensor, begin: int) -> Tensor:
+    def along(self, axis: int, values: Floats, begin: int) -> Floats:
         """Rows (axis 0) or columns (axis 1) of (h, w) values, of which the first is source `begin`, to the outputs."""
-        first, second, weight = (one.to(values.device) for one in (self.first, self.second, self.weight))
-        # Not values[:, first], which takes seven times as long.
-        one, other = values.index_select(axis, first - begin), values.index_select(axis, second - begin)
-        return torch.lerp(one, other, weight if axis == 0 else weight[:, 0])
+        weight = self.weight[:, None] if axis == 0 else self.weight
+        found = values.take(self.second - begin, axis)
+        one = values.take(self.first - begin, axis)
+        found -= one
+        found *= weight
+        found += one
+        return found
 
-    def rows_above(self, values: Tensor, begin: int, threshold: float) -> Tensor:
+    def rows_above(self, values: Floats, begin: int, threshold: float) -> NDArray[np.bool_]:
         """Where rows (n, k), of which the first is source `begin`, make outputs above a threshold, (m, k) bool.
 
         Between two sources that are both above, or both not, all outputs are the same: only where they differ, at the
         outlines, is anything worked out.
         """
-        first, weight = (self.first - begin).to(values.device), self.weight[:, 0].to(values.device)
+        first = self.first - begin
         upper = values > threshold
-        lower = torch.cat([upper[1:], upper[-1:]])  # of the last source the outputs are its own
-        found = (upper & lower).index_select(0, first)
-        counts = torch.bincount(first, minlength=len(values))  # outputs between each source and the next
-        starts = counts.cumsum(0) - counts
-        # numpy finds a few among many ten times as fast as torch.
-        outline = torch.from_numpy(np.flatnonzero((upper ^ lower).cpu().numpy())).to(values.device)
-        for some in outline.split(AT_ONCE):
-            times = counts[some // values.shape[1]]
-            some = some.repeat_interleave(times)
-            source, column = some // values.shape[1], some % values.shape[1]
-            before = (times.cumsum(0) - times).repeat_interleave(times)
-            row = starts[source] + torch.arange(len(source), device=values.device) - before
-            between = torch.lerp(values[source, column], values[source + 1, column], weight[row])
-            found[row, column] = between > threshold
+        lower = np.concatenate([upper[1:], upper[-1:]])  # of the last source the outputs are its own
+        found = (upper & lower).take(first, 0)
+        counts = np.bincount(first, minlength=len(values))  # outputs between each source and the next
+        starts = counts.cumsum() - counts
+        outline = np.flatnonzero(upper ^ lower)
+        for begins in range(0, len(outline), AT_ONCE):
+            source, column = np.divmod(outline[begins : begins + AT_ONCE], values.shape[1])
+            times = counts[source]
+            above, below = values[source, column], values[source + 1, column]
+            between = np.repeat(np.arange(len(source)), times)
+            row = np.arange(len(between)) + (starts[source] - times.cumsum() + times)[between]
+            found[row, column[between]] = above[between] + (below - above)[between] * self.weight[row] > threshold
         return found
 
 
 @lru_cache(256)
-def _line(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two sources (size,) of each of `size` outputs of `count` values, in rising order, and the second's weight
-    (size, 1)."""
-    at = (torch.arange(size) + 0.5) * (torch.tensor(float(count)) / size) - 0.5
-    at.clamp_(min=0)
-    first = at.long().clamp_(max=count - 1)
-    second = (first + 1).clamp_(max=count - 1)
-    return first.numpy(), second.numpy(), (at - first)[:, None].numpy()
+def _line(count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """The two sources (size,) of each of `size` outputs of `count` values, in rising order, and the second's weight."""
+    at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * (np.float32(count) / np.float32(size))
+    at = np.maximum(at - np.float32(0.5), 0)
+    first = np.minimum(at.astype(np.int64), count - 1)
+    return first, np.minimum(first + 1, count - 1), at - first.astype(np.float32)
 
 
-def above(logits: Tensor, steps: Sequence[Step], thresholds: Sequence[float]) -> list[Cut]:
+def above(logits: Floats, steps: Sequence[Step], thresholds: Sequence[float]) -> list[Cut]:
     """Where (h, w) logits are above each of some thresholds, the lowest first, once the steps are taken."""
     size = steps[-1][1]
     nothing = [Cut(np.zeros((0, 0), bool), 0, 0, size) for _ in thresholds]
     (height, width), _ = steps[0]
-    source = torch.nonzero(logits[:height, :width] > thresholds[0])
-    if not len(source):
+    source = logits[:height, :width] > thresholds[0]
+    rows_with, columns_with = np.flatnonzero(source.any(1)), np.flatnonzero(source.any(0))
+    if not len(rows_with):
         return nothing
-    (top, left), (bottom, right) = source.amin(0).tolist(), (source.amax(0) + 1).tolist()
+    top, bottom, left, right = rows_with[0], rows_with[-1] + 1, columns_with[0], columns_with[-1] + 1
     values, row, column = logits, 0, 0
     for step, ((height, width), (to_height, to_width)) in enumerate(steps, 1):
         margin = 1 if step < len(steps) else 0  # the next step's outputs may be made of one source beside the box
@@ -114,4 +115,4 @@ def above(logits: Tensor, steps: Sequence[Step], thresholds: Sequence[float]) ->
             found = [rows.rows_above(values[: height - row], row, one) for one in thresholds]
         row, column = rows.start, columns.start
         top, bottom, left, right = rows.low, rows.high, columns.low, columns.high
-    return [Cut(inside.cpu().numpy(), row, column, size) for inside in found]
+    return [Cut(inside, row, column, size) for inside in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import torch
 import uvicorn
 from pydantic_settings import CliApp, SettingsError
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # It would name a request's unknown columns, which are the client's own words.
     logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)
+    torch.set_num_threads(1)  # for all threads but those that say otherwise, as model.threads tells
     try:
         endpoint = app.create(settings)
     except ValueError as error:

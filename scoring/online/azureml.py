@@ -72,12 +72,12 @@ def _read_table(data: Any) -> pd.DataFrame:
         )
     records = {name: records[name] for name in COLUMNS if name in records}  # what is in others is looked at nowhere
     # Object columns keep every value as it came: a null stays a null beside true and false.
-    return pd.DataFrame({name: pd.Series(values, dtype=object, index=index) for name, values in records.items()})
+    return pd.DataFrame(records, index, dtype=object)
 
 
 def render(answers: pd.DataFrame) -> list[dict[str, Any]]:
     """The answer's rows as Azure's clients read them."""
-    return answers.to_dict("records")
+    return [dict(zip(answers.columns, row, strict=True)) for row in answers.to_numpy().tolist()]
 
 
 EXAMPLE = {

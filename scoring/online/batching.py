@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from model import threads
 from model.errors import Busy, Gone
 from model.prompts import Prompt
 from model.segmenter import Ask, Embedding, Segmentation, Segmenter
@@ -76,10 +77,17 @@ NOBODY = Caller()  # who never leaves
 
 class Gatherer(Generic[Item, Result]):
     """`run` maps a list of items to their results. Where it fails on several, each is tried alone, so that a bad one
-    fails no other."""
+    fails no other. divided: threads that each operator of torch is divided in."""
 
-    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], largest: int, wait: float, waiting: int) -> None:
-        self._run, self._largest, self._wait = run, largest, wait
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Sequence[Result]],
+        largest: int,
+        wait: float,
+        waiting: int,
+        divided: int = 1,
+    ) -> None:
+        self._run, self._largest, self._wait, self._divided = run, largest, wait, divided
         self._queue: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(waiting)
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -101,6 +109,7 @@ class Gatherer(Generic[Item, Result]):
         self._queue.put(None)
 
     def _work(self) -> None:
+        threads.divide(self._divided)
         crowded = False
         while (first := self._queue.get()) is not None:
             batch = [first]
@@ -146,7 +155,7 @@ class BatchedSegmenter(Segmenter):
         )
         # No more than are encoded at once: where they are encoded one by one, none has to wait for the others.
         images = min(batching.images, plain.images_per_batch)
-        self.encoder = Gatherer(plain.embed, images, batching.wait, batching.waiting)
+        self.encoder = Gatherer(plain.embed, images, batching.wait, batching.waiting, threads.COUNT)
         self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
         # The workers hold the plain segmenter, never this one: once nobody holds this, they end, and its weights go.
         for gatherer in (self.encoder, self.decoder):

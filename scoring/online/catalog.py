@@ -80,19 +80,20 @@ class CatalogFile(BaseModel):
 
 @dataclass
 class Served:
-    """One model that is ready: `name` is the catalog's, `pyfunc` MLflow's view of it (of the default model only)."""
+    """One model that is ready: `name` is the catalog's, `params` what was packaged or deployed for requests that do not
+    say, `pyfunc` MLflow's view of it, where it has one."""
 
     name: str
     scorer: Scorer
     nbytes: int
     queues: dict[str, Gatherer[Any, Any]]
+    params: dict[str, Any] = field(default_factory=dict)
     pyfunc: Any = None
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
-        """The contract's answers to a table. Raises BadInput and BadParameter, or MlflowException with the same."""
-        if self.pyfunc is not None:
-            return self.pyfunc.predict(table, params=params)
-        return self.scorer.score_frame(table, Params.read(params))
+        """The contract's answers to a table, as MLflow's view gives them, without its looking through the table first.
+        Raises BadInput and BadParameter."""
+        return self.scorer.score_frame(table, Params.read({**self.params, **params}))
 
 
 @dataclass
@@ -216,12 +217,13 @@ class Catalog:
         scorer = Scorer(
             segmenter, self.embeddings.scoped(plain.family.fingerprint()), limits, self._stage, settings.prompts
         )
+        params: dict[str, Any] = {}
         if python_model is not None:
-            python_model.scorer = scorer
+            python_model.scorer, params = scorer, python_model.with_defaults({})
         nbytes = sum(weight.numel() * weight.element_size() for weight in plain.family.model.parameters())
         logger.info("model %s is warm after %.1f s", key, time.monotonic() - began)
         queues: dict[str, Gatherer[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
-        return Served(key, scorer, nbytes, queues, pyfunc)
+        return Served(key, scorer, nbytes, queues, params, pyfunc)
 
     def _stage(self, name: str) -> AbstractContextManager[Any]:
         """One stage of the work, which is not begun for who has hung up. Raises Gone."""

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from model import package
 from model.contract import Params, read_rows
 from model.embeddings import Embeddings
 from model.errors import Busy
 from model.images import ImageLimits
 from model.prompts import Prompt
 from model.scorer import Scorer
-from model.segmenter import Segmenter
+from model.segmenter import Ask, Segmenter
 from tests import pictures
 
 HOST = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1610612736 bytes."
@@ -95,3 +96,21 @@ def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.
     answers = scorer.score(read_rows(pd.DataFrame(rows)), Params(on_error="record"))
     assert [answer["error"] for answer in answers] == [None, "there is not enough memory for this now", None]
     assert [len(answer["predictions"]) for answer in answers] == [1, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Segmenter:
+    return Segmenter.load(package.EMBEDDED, "cpu")
+
+
+def test_prompts_side_by_side_are_answered_as_alone(trained: Segmenter) -> None:
+    """So many that every thread has some, of two layouts and both kinds of answer."""
+    first, second = trained.embed(IMAGES[:2])
+    points = [Prompt(np.array([[x, y]], np.float32), np.array([1])) for x in range(4, 44, 8) for y in range(4, 60, 8)]
+    boxes = [Prompt(box=np.array([x, x, x + 20, x + 30], np.float32)) for x in range(20)]
+    asks = [Ask(first, points), Ask(second, boxes), Ask(second, points + boxes, multimask_output=False)]
+    for ask, found in zip(asks, trained.segment_many(asks), strict=True):
+        for prompt, one in zip(ask.prompts, found, strict=True):
+            (alone,) = trained.segment(ask.embedding, [prompt], ask.multimask_output)
+            assert one.size == alone.size and torch.allclose(one.logits, alone.logits, atol=1e-3)
+            assert one.scores == pytest.approx(alone.scores, abs=1e-5)
