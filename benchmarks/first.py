@@ -1,24 +1,43 @@
-"""Loads a checkpoint and makes one mask, then ends: `python -m benchmarks.first NAME plain`."""
+"""Loads a SAM and makes the masks of one box, then ends: `python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain`.
+
+Imports what its way needs and nothing else, as both are part of what is measured.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from benchmarks import subjects
-from benchmarks.model import SIZE
+
+def plain(folder: str, image: str, box: list[float]) -> None:
+    import torch
+    from PIL import Image
+    from transformers import SamModel, SamProcessor
+
+    model: Any = SamModel.from_pretrained(folder).eval()
+    processor: Any = SamProcessor.from_pretrained(folder)
+    inputs = processor(images=Image.open(image).convert("RGB"), input_boxes=[[box]], return_tensors="pt")
+    sizes = [inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")]
+    with torch.no_grad():
+        found = model(**inputs)
+    processor.post_process_masks(found.pred_masks, *sizes)
+
+
+def ours(folder: str, image: str, box: list[float]) -> None:
+    from pathlib import Path
+
+    import numpy as np
+
+    from model.images import ImageLimits, decode
+    from model.prompts import Prompt
+    from model.segmenter import Segmenter
+
+    segmenter = Segmenter.load(folder, "cpu")
+    (embedding,) = segmenter.embed([decode(Path(image).read_bytes(), ImageLimits())])
+    (found,) = segmenter.segment(embedding, [Prompt(box=np.array(box, np.float32))])
+    segmenter.masks(found)
+
 
 if __name__ == "__main__":
-    name, way = sys.argv[1:]
-    image, box = subjects.picture(*SIZE), subjects.boxes(1, *SIZE)
-    if way == "plain":
-        from benchmarks.plain import Plain
-
-        Plain(subjects.checkpoint(name)).answer(subjects.jpeg(image), box)
-    else:
-        import numpy as np
-
-        from model.prompts import Prompt
-        from model.segmenter import Segmenter
-
-        segmenter = Segmenter.load(str(subjects.checkpoint(name)), "cpu")
-        segmenter.masks(segmenter.segment(segmenter.embed([image])[0], [Prompt(box=np.array(box[0], np.float32))])[0])
+    folder, image, box, way = sys.argv[1:]
+    {"plain": plain, "ours": ours}[way](folder, image, [float(side) for side in box.split(",")])
