@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from model import images, masks
+from model import images, masks, threads
 from model.contract import COLUMNS, MaskAnswer, Params, Row, answers_to_frame, read_rows, unfolded
 from model.embeddings import Embeddings
 from model.errors import BadInput, Busy, UnknownImage
@@ -29,12 +30,28 @@ Watch = Callable[[str], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Kept:
-    """An image that is being scored: its embedding, the key that is kept under, and its pixels (h, w, 3), decoded when
-    first asked for; these raise BadInput where the image came as the name of a kept one."""
+    """An image that is being scored: its embedding, the key that is kept under, and its pixels (h, w, 3), which raise
+    BadInput where the image came as the name of a kept one."""
 
     embedding: Embedding
     key: str
     pixels: Callable[[], np.ndarray]
+
+
+class Pixels:
+    """The pixels (h, w, 3) of an image, decoded when asked for, and held until they are to be forgotten."""
+
+    def __init__(self, decode: Callable[[], np.ndarray]) -> None:
+        self._decode = decode
+        self._made: np.ndarray | None = None
+
+    def __call__(self) -> np.ndarray:
+        if self._made is None:
+            self._made = self._decode()
+        return self._made
+
+    def forget(self) -> None:
+        self._made = None
 
 
 class Scorer:
@@ -60,6 +77,8 @@ class Scorer:
         self.watch = watch
         self.max_prompts = max_prompts
         self.params = params or Params()
+        # More images than can be encoded soon need not be held decoded: they are larger than all else.
+        self._decoding = BoundedSemaphore(segmenter.images_per_batch + threads.COUNT)
 
     def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""
@@ -175,14 +194,21 @@ class Scorer:
                 )
             return Kept(embedding, self.embeddings.key(source[0]), _no_pixels)
         key, pixels = self.open(source)
-        return Kept(self.embeddings.get(key, lambda: self._encode(pixels())), key, pixels)
 
-    def open(self, source: str | bytes) -> tuple[str, Callable[[], np.ndarray]]:
-        """The hash of an image's content, and its pixels (h, w, 3), decoded when first asked for. Raises BadInput."""
+        def embed() -> Embedding:
+            with self._decoding:
+                made = self._encode(pixels())
+                pixels.forget()
+                return made
+
+        return Kept(self.embeddings.get(key, embed), key, pixels)
+
+    def open(self, source: str | bytes) -> tuple[str, Pixels]:
+        """The hash of an image's content, and its pixels. Raises BadInput."""
         with self.watch("fetch"):
             data = images.read(source, self.limits)
             key = hashlib.sha256(data).hexdigest()
-        return key, cache(partial(self._decode, data))
+        return key, Pixels(partial(self._decode, data))
 
     def _decode(self, data: bytes) -> np.ndarray:
         with self.watch("decode"):

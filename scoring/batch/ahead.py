@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
+from model.scorer import Pixels
 
-Opened = tuple[str, Callable[[], np.ndarray]]
+Opened = tuple[str, Pixels]
 Image = str | bytes
 
 

@@ -18,7 +18,7 @@ from mlflow.pyfunc import scoring_server
 from starlette.responses import JSONResponse, Response
 
 from model.errors import BadInput, BadParameter, Busy, Gone, UnknownImage
-from scoring.online import azureml, livepeer, page, roboflow
+from scoring.online import azureml, invocations, livepeer, page, roboflow
 from scoring.online.catalog import Catalog, UnknownModel
 from scoring.online.gate import HUNG_UP, Gate
 from scoring.online.metrics import Metrics
@@ -44,7 +44,10 @@ def create(settings: Settings) -> FastAPI:
     app.description = "Masks for points and boxes, in the words of whichever client asks."
     app.state.catalog, app.state.settings = catalog, settings
     app.router.lifespan_context = _lifespan
-    for dialect in dict.fromkeys(DIALECTS.values()):
+    # MLflow's route would send the stack trace with an error; its middleware ends what takes a minute, however large.
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/invocations"]
+    app.user_middleware.clear()
+    for dialect in (*dict.fromkeys(DIALECTS.values()), invocations):
         app.include_router(dialect.router)
 
     @app.get("/ready", include_in_schema=False)
@@ -64,6 +67,7 @@ def create(settings: Settings) -> FastAPI:
     for kind, status in STATUSES.items():
         app.add_exception_handler(kind, _answer(status))
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(invocations.Refused, invocations.refused)
     app.add_middleware(
         Gate,
         keys=settings.keys(),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from model import threads
 from model.contract import Params, read_rows
 from model.embeddings import Embeddings
 from model.errors import BadInput, UnknownImage
@@ -115,6 +119,34 @@ def test_threads_with_images_of_their_own_get_their_own_masks(tiny: Segmenter) -
     scorer.embeddings = Embeddings(2**26)
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ask, pictures_of * 3)) == alone * 3
+
+
+def test_only_so_many_images_are_held_decoded(tiny: Segmenter) -> None:
+    """Clients with images of their own, more than can be encoded soon."""
+    held, most, lock = 0, 0, threading.Lock()
+
+    @contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        nonlocal held, most
+        with lock:
+            held += stage == "decode"
+            most = max(most, held)
+        try:
+            yield
+            time.sleep(0.01 * (stage == "encode"))
+        finally:
+            with lock:
+                held -= stage == "encode"
+
+    scorer, count = Scorer(tiny, Embeddings(2**26), ImageLimits(), watch), 4 * (1 + threads.COUNT)
+    images = [pictures.disc(160 + 10 * i, 150)[0] for i in range(count)]
+
+    def ask(data: bytes) -> Any:
+        return scorer.score(read_rows(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}])), Params())
+
+    with ThreadPoolExecutor(count) as pool:
+        assert all(answer[0]["error"] is None for answer in pool.map(ask, images))
+    assert held == 0 and 0 < most <= 1 + threads.COUNT
 
 
 def test_the_oldest_embedding_goes_first(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,25 @@ def test_bytes_that_are_no_text(url: str, path: str) -> None:
     assert answer.status_code == 400 and "UTF-8" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/csv", 'image,more\nSECRET,2,3,4\n"'),
+        ("application/vnd.apache.parquet", "SECRET"),
+        ("application/json", '{"inputs": SECRET'),
+        ("application/json", '{"dataframe_records": [{"image": "SECRET"}], "params": {"mask_encoding": 7}}'),
+        ("application/json", '{"dataframe_split": {"columns": ["image"], "data": [["SECRET", 1]]}}'),
+        ("application/json", '{"messages": "SECRET"}'),
+        ("application/json", json.dumps({"dataframe_records": [{f"SECRET{i}": 1} for i in range(3000)]})),
+    ],
+)
+def test_mlflows_errors_tell_neither_the_code_nor_the_data(url: str, kind: str, body: str) -> None:
+    answer = requests.post(f"{url}/invocations", data=body, headers={"content-type": kind}, timeout=5)
+    assert answer.status_code == 400 and set(answer.json()) == {"error_code", "message"}
+    assert len(answer.json()["message"]) > 20
+    assert not any(word in answer.text for word in ("SECRET", "Traceback", "site-packages"))
+
+
 @pytest.mark.parametrize("form", ["records", "columns"])
 def test_a_table_of_many_columns_does_not_hold_the_others_up(url: str, form: str) -> None:
     records = [{f"c{i}": 1, **(ROW if i == 0 else {"image_id": "none"})} for i in range(8000)]
