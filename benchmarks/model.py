@@ -181,7 +181,9 @@ class _PlainSegmenter(Segmenter):
         return [Embedding(features, images[0].shape[:2], "plain")]
 
     @torch.no_grad()
-    def segment(self, embedding: Embedding, prompts: Any, multimask_output: bool = True) -> list[Segmentation]:
+    def segment(
+        self, embedding: Embedding, prompts: Any, multimask_output: bool = True, least: float = 0
+    ) -> list[Segmentation]:
         points = np.stack([prompt.points for prompt in prompts]) * self.family.scale(embedding.size)
         features: Any = embedding.features[0] if self.plain.is_sam else list(embedding.features)
         found = self.plain.model(

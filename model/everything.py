@@ -133,14 +133,15 @@ def _in_crop(
     Masks become run lengths one by one, so that no more than one is ever held.
     """
     one_object = np.ones(1, dtype=np.int64)
+    least = grid.pred_iou_thresh or -math.inf
     height, width = size
     keep_logits = keep_logits and crop == (0, 0, width, height)
     for start in range(0, len(asked), grid.points_per_batch):
         batch = asked[start : start + grid.points_per_batch]
-        answers = segmenter.segment(embedding, [Prompt(points=point[None], labels=one_object) for point in batch])
+        prompts = [Prompt(points=point[None], labels=one_object) for point in batch]
+        answers = segmenter.segment(embedding, prompts, least=least)
         for point, answer in zip(batch, answers, strict=True):
-            believed = answer.scores > grid.pred_iou_thresh if grid.pred_iou_thresh else np.isfinite(answer.scores)
-            for i in np.flatnonzero(believed):
+            for i in np.flatnonzero(answer.scores > least):
                 mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
                 if stability < grid.stability_score_thresh:
                     continue

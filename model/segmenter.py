@@ -53,11 +53,13 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Ask:
-    """Prompts on one image, and whether each is to be answered by 3 masks or by 1."""
+    """Prompts on one image, and whether each is to be answered by 3 masks or by 1. Three that are all predicted an IoU
+    of `least` or less may be without logits: zeros."""
 
     embedding: Embedding
     prompts: Sequence[Prompt]
     multimask_output: bool = True
+    least: float = -math.inf
 
 
 Asked = tuple[tuple[int, int], Embedding, Prompt]  # a prompt of an Ask: which one of which, scaled to the model's input
@@ -129,21 +131,26 @@ class Segmenter:
         ]
 
     def segment(
-        self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[Prompt],
+        multimask_output: bool = True,
+        least: float = -math.inf,
     ) -> list[Segmentation]:
-        """One segmentation a prompt, in order. A prompt's answer does not depend on the prompts beside it."""
-        return self.segment_many([Ask(embedding, prompts, multimask_output)])[0]
+        """One segmentation a prompt, in order. A prompt's answer does not depend on the prompts beside it. `least` is
+        Ask's."""
+        return self.segment_many([Ask(embedding, prompts, multimask_output, least)])[0]
 
     @torch.inference_mode()
     def segment_many(self, asks: Sequence[Ask]) -> list[list[Segmentation]]:
         """What `segment` answers to each, `prompts_per_batch` at a time, prompts of several images together; fewer
         where memory is short. Raises Busy when it is too short for one."""
         found: dict[tuple[int, int], Segmentation] = {}
-        for multimask_output in (True, False):
+        for multimask_output, least in {(ask.multimask_output, ask.least) for ask in asks}:
             scaled = [
                 ((i, j), ask.embedding, prompt.scaled(*self.family.scale(ask.embedding.size)))
                 for i, ask in enumerate(asks)
-                if ask.multimask_output is multimask_output
+                if (ask.multimask_output, ask.least) == (multimask_output, least)
                 for j, prompt in enumerate(ask.prompts)
             ]
             largest = self._together([embedding for _, embedding, _ in scaled])
@@ -151,7 +158,7 @@ class Segmenter:
                 [scaled[position] for position in positions]
                 for positions in batches([prompt for _, _, prompt in scaled], largest)
             ]
-            decode = partial(self._decode, multimask_output=multimask_output)
+            decode = partial(self._decode, multimask_output=multimask_output, least=least)
             beside = len(together) > 1 and self.family.device.type == "cpu"
             for some in threads.each(decode, together) if beside else map(decode, together):
                 found.update(some)
@@ -166,16 +173,18 @@ class Segmenter:
         enough = max(math.ceil(len(embeddings) / threads.COUNT), math.ceil(TOKENS_TOGETHER / tokens))
         return min(self.prompts_per_batch, enough)
 
-    def _decode(self, some: Sequence[Asked], multimask_output: bool) -> list[tuple[tuple[int, int], Segmentation]]:
+    def _decode(
+        self, some: Sequence[Asked], multimask_output: bool, least: float
+    ) -> list[tuple[tuple[int, int], Segmentation]]:
         """Some prompts, and their answers under their places; fewer at a time where memory is short."""
-        decode = partial(self._decode_batch, multimask_output=multimask_output)
+        decode = partial(self._decode_batch, multimask_output=multimask_output, least=least)
         answers = halving(decode, some)
         return [(place, answer) for (place, _, _), answer in zip(some, answers, strict=True)]
 
     @torch.inference_mode()  # which each thread enters for itself
-    def _decode_batch(self, some: Sequence[Asked], multimask_output: bool) -> list[Segmentation]:
+    def _decode_batch(self, some: Sequence[Asked], multimask_output: bool, least: float) -> list[Segmentation]:
         embeddings, prompts = [embedding for _, embedding, _ in some], [prompt for _, _, prompt in some]
-        logits, scores = self.family.decode(self._features(embeddings), batch(prompts), multimask_output)
+        logits, scores = self.family.decode(self._features(embeddings), batch(prompts), multimask_output, least)
         found = zip(logits, scores.float().cpu().numpy(), embeddings, strict=True)
         return [Segmentation(own, score, embedding.size) for own, score, embedding in found]
 

@@ -15,6 +15,7 @@ Measured in docs/performance.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,12 +35,13 @@ def masks(
     dense: Tensor,
     multimask_output: bool,
     fine: tuple[Tensor, ...] = (),
+    least: float = -math.inf,
 ) -> tuple[Tensor, Tensor]:
     """What a SamMaskDecoder or Sam2MaskDecoder answers to p prompts: (p, m, 4 h, 4 w) logits, (p, m) predicted IoU.
 
     image: (p, C, h, w) feature maps, expanded from one where the prompts are on one image; positions: (1, C, h, w);
     sparse: (p, 1, tokens, C) or None; dense: (p, C, h, w); fine: SAM2's larger feature maps, (p, c, 4 h, 4 w) and
-    (p, c, 2 h, 2 w).
+    (p, c, 2 h, 2 w). The logits of a prompt are 0 where none of its three masks is predicted an IoU above `least`.
     """
     count = len(dense)
     known = [getattr(decoder, name, None) for name in ("obj_score_token", "iou_token", "mask_tokens")]
@@ -63,8 +65,9 @@ def masks(
     weights = torch.stack([head(mask_tokens[:, wanted][:, i]) for i, head in enumerate(heads)], 1)
     if one_image:
         fine = tuple(part[:1] for part in fine)
-    logits = _upscaled(decoder, keys, weights, fine, image.shape[-2:])
     scores = scores[:, wanted]
+    made = (scores > least).any(1) if multimask_output else torch.ones(count, dtype=torch.bool)
+    logits = _upscaled(decoder, keys, weights, fine, image.shape[-2:], made)
     if dynamic and not multimask_output:
         logits, scores = decoder._dynamic_multimask_via_stability(logits[:, None], scores[:, None])
         return logits[:, 0], scores[:, 0]
@@ -163,8 +166,11 @@ def _tokens_for_image(layer: Any, image: Tensor, positions: Tensor, tokens: Tens
     return found
 
 
-def _upscaled(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, ...], size: torch.Size) -> Tensor:
-    """Image tokens (p, h * w, C) and mask weights (p, m, C / 8) to logits (p, m, 4 h, 4 w)."""
+def _upscaled(
+    decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, ...], size: torch.Size, made: Tensor
+) -> Tensor:
+    """Image tokens (p, h * w, C) and mask weights (p, m, C / 8) to logits (p, m, 4 h, 4 w); 0 for prompts that `made`
+    (p,) leaves out, with no others beside them."""
     height, width = size
     (one, bias1), (two, bias2) = (
         (conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
@@ -173,8 +179,12 @@ def _upscaled(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, 
     norm = decoder.upscale_layer_norm
     finest, finer = (_patches(part, height, width) for part in fine) if fine else (None, None)
     prompts, masks_each = weights.shape[:2]
-    logits = image.new_empty(prompts, masks_each, height * width, 16)
+    logits = image.new_zeros(prompts, masks_each, 4 * height, 4 * width)
     for some, parts in _some(prompts, image.shape[1]):
+        if not made[some].any():
+            continue
+        count = len(made[some])
+        patches = image.new_empty(count, masks_each, height * width, 16)
         for part in parts:
             small = (image[some, part] @ one).unflatten(-1, (4, -1)).flatten(1, 2).add_(bias1)  # a token's 2 x 2
             if finer is not None:
@@ -183,9 +193,10 @@ def _upscaled(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, 
             large = (small @ two).unflatten(-1, (4, -1)).flatten(1, 2).add_(bias2)  # their 2 x 2
             if finest is not None:
                 large += (finest if len(finest) == 1 else finest[some])[:, part].flatten(1, 2)
-            logits[some, :, part] = (weights[some] @ F.gelu(large).mT).unflatten(-1, (-1, 16))
-    patches = logits.view(prompts, masks_each, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-    return patches.reshape(prompts, masks_each, 4 * height, 4 * width)
+            patches[:, :, part] = (weights[some] @ F.gelu(large).mT).unflatten(-1, (-1, 16))
+        placed = patches.view(count, masks_each, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        logits[some].view(placed.shape).copy_(placed)
+    return logits
 
 
 def _patches(maps: Tensor, height: int, width: int) -> Tensor:

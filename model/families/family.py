@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -73,11 +74,13 @@ class Family(ABC):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
+        least: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
         """Prompts in pixels of the model's input to (p, m, *low_res_size) logits and (p, m) predicted IoU.
 
         features: each (p, channels, height, width); points (p, n, 2), labels (p, n), boxes (p, 4),
-        masks (p, 1, *low_res_size), each of them may be None. m is 3, or 1 without `multimask_output`.
+        masks (p, 1, *low_res_size), each of them may be None. m is 3, or 1 without `multimask_output`. Of a prompt none
+        of whose 3 masks is predicted an IoU above `least`, the logits need not be made and may be 0.
         """
 
     @abstractmethod
@@ -92,7 +95,7 @@ class Family(ABC):
         return full[0]
 
     def decode(
-        self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, least: float = -math.inf
     ) -> tuple[Tensor, Tensor]:
         """As `predict`, from prompts in arrays; features each (p, channels, height, width)."""
         points, labels, boxes, masks = (
@@ -100,7 +103,7 @@ class Family(ABC):
             for part in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
         )
         return self.predict(
-            features, points, labels, boxes, None if masks is None else masks[:, None], multimask_output
+            features, points, labels, boxes, None if masks is None else masks[:, None], multimask_output, least
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,7 @@ class Sam(Family):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
+        least: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
         sparse, dense = self.model.prompt_encoder(
             input_points=None if points is None else points[:, None],
@@ -77,14 +79,16 @@ class Sam(Family):
             input_boxes=None if boxes is None else boxes[:, None],
             input_masks=masks,
         )
-        return self.decode_masks(features, sparse, dense, multimask_output)
+        return self.decode_masks(features, sparse, dense, multimask_output, least)
 
     def decode_masks(
-        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool
+        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool, least: float
     ) -> tuple[Tensor, Tensor]:
         """As `predict`, from embedded prompts."""
         positions = self.model.get_image_wide_positional_embeddings()
-        return decoder.masks(self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output)
+        return decoder.masks(
+            self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output, least=least
+        )
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
         return [(self.low_res_size, (self.input_size, self.input_size)), (self.scaled_size(size), size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, ClassVar
 
@@ -59,6 +60,7 @@ class Sam2(Family):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
+        least: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
         *fine, image_embeddings = features
         if points is None and boxes is None:
@@ -73,7 +75,7 @@ class Sam2(Family):
         )
         positions = self.model.get_image_wide_positional_embeddings()
         return decoder.masks(
-            self.model.mask_decoder, image_embeddings, positions, sparse, dense, multimask_output, tuple(fine)
+            self.model.mask_decoder, image_embeddings, positions, sparse, dense, multimask_output, tuple(fine), least
         )
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:

@@ -24,7 +24,7 @@ class SamHq(Sam):
         return found.last_hidden_state, found.intermediate_embeddings[0].permute(0, 3, 1, 2)
 
     def decode_masks(
-        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool
+        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool, least: float
     ) -> tuple[Tensor, Tensor]:
         early = features[1].permute(0, 2, 3, 1)
         if early.stride(0) == 0:

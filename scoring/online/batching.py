@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -166,6 +167,10 @@ class BatchedSegmenter(Segmenter):
         return [asking.result(future) for future in [self.encoder.submit(image) for image in images]]
 
     def segment(
-        self, embedding: Embedding, prompts: Sequence[Prompt], multimask_output: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[Prompt],
+        multimask_output: bool = True,
+        least: float = -math.inf,
     ) -> list[Segmentation]:
-        return caller.get(NOBODY).result(self.decoder.submit(Ask(embedding, prompts, multimask_output)))
+        return caller.get(NOBODY).result(self.decoder.submit(Ask(embedding, prompts, multimask_output, least)))

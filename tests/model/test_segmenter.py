@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def trained() -> Segmenter:
-    return Segmenter.load(package.EMBEDDED, "cpu")
+    return Segmenter.load(str(package.EMBEDDED), "cpu")
 
 
 def test_prompts_side_by_side_are_answered_as_alone(trained: Segmenter) -> None:
@@ -114,3 +115,20 @@ def test_prompts_side_by_side_are_answered_as_alone(trained: Segmenter) -> None:
             (alone,) = trained.segment(ask.embedding, [prompt], ask.multimask_output)
             assert one.size == alone.size and torch.allclose(one.logits, alone.logits, atol=1e-3)
             assert one.scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint", [package.EMBEDDED, package.EMBEDDED_SAM2], ids=lambda folder: folder.name)
+def test_masks_predicted_to_be_bad_are_not_made(checkpoint: Path) -> None:
+    segmenter = Segmenter.load(str(checkpoint), "cpu")
+    (embedding,) = segmenter.embed([pictures.clutter(90, 120)])
+    points = [
+        Prompt(np.array([[x, y]], np.float32), np.array([1])) for x in range(5, 120, 16) for y in range(5, 90, 16)
+    ]
+    all_made = segmenter.segment(embedding, points)
+    least = float(np.median([one.scores.max() for one in all_made]))
+    for expected, found in zip(all_made, segmenter.segment(embedding, points, least=least), strict=True):
+        assert found.scores == pytest.approx(expected.scores, abs=1e-6)
+        if expected.scores.max() > least:
+            assert torch.allclose(found.logits, expected.logits, atol=1e-4)
+        else:
+            assert not found.logits.any()
