@@ -22,6 +22,8 @@ train: .venv/run
 	$(BIN)/python -m training.train --family $(FAMILY) --output build/$(FAMILY)-tiny --eager --bfloat16
 	$(BIN)/python -m training.train --family $(FAMILY) --start build/$(FAMILY)-tiny --output build/$(FAMILY)-tiny-2 \
 		--cache .cache/second --eager --bfloat16 --seed 3 --steps 3600 --windowed 0 --whole-every 4 --rate 6e-4 --balance 0
+	$(BIN)/python -m training.train --family $(FAMILY) --start build/$(FAMILY)-tiny-2 --output build/$(FAMILY)-tiny-3 \
+		--cache .cache/third --eager --bfloat16 --side 384 --seed 5 --steps 1600 --windowed 0 --whole-every 2 --rate 5e-4 --balance 0
 
 check: .venv/test
 	$(BIN)/ruff check .

@@ -34,10 +34,13 @@ THREADS = max(1, (os.cpu_count() or 1) // max(1, SHARED))
 if SHARED or "OMP_NUM_THREADS" not in os.environ:
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
 torch.set_num_threads(THREADS)
+LONGEST = ["test_spark.py", "test_docs.py", "test_evaluate.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, which makes their fixtures once; the docs' pages are long and run apart."""
+    """A file's tests run in one process, which makes their fixtures once; the docs' pages are long and run apart. What
+    takes longest begins first, so that nothing is left to run alone in the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         group = item.nodeid if item.path.name == "test_docs.py" else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

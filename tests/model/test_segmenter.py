@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import package
+from model import package, threads
 from model.contract import Params, read_rows
 from model.embeddings import Embeddings
 from model.errors import Busy
@@ -57,6 +57,7 @@ def test_a_batch_of_prompts_is_split(tiny: Segmenter, monkeypatch: pytest.Monkey
     embedding = tiny.embed(IMAGES[:1])[0]
     expected = tiny.segment(embedding, PROMPTS)
     monkeypatch.setattr(tiny.family, "decode", short(tiny.family.decode, 2, error, tried))
+    monkeypatch.setattr(threads, "COUNT", 1)  # one batch, in place of one a thread
     found = segmenter.segment(embedding, PROMPTS)
     assert tried == [7, 3, 1, 2, 4, 2, 2]
     for one, other in zip(found, expected, strict=True):
