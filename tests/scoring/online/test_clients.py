@@ -49,7 +49,7 @@ def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     (folder / "keys").write_text(f"{KEY}\n{OTHER_KEY}\n")
     port = free_port()
     command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
-    command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "3000000"]
+    command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "9000000"]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") as base:
         yield base
 
@@ -321,8 +321,8 @@ def test_wrong_keys_large_bodies_and_no_json(url: str, path: str, where: tuple[s
     for key in ("", "wrong", KEY + "x"):
         wrong = post(url, path, {}, key=key)
         assert wrong.status_code == 401 and "a key is needed" in said(wrong)
-    large = requests.post(url + path, data=b"x" * 4_000_000, headers=AUTH, timeout=60)
-    assert large.status_code == 413 and "larger than 3000000 bytes" in said(large)
+    large = requests.post(url + path, data=b"x" * 10_000_000, headers=AUTH, timeout=60)
+    assert large.status_code == 413 and "larger than 9000000 bytes" in said(large)
     headers = {**AUTH, "content-type": "application/json"}
     broken = requests.post(url + path, data=b'{"a": [', headers=headers, timeout=60)
     assert broken.status_code == 400 and said(broken)
