@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         port=settings.port,
         access_log=False,
         timeout_graceful_shutdown=int(settings.grace),
+        # Longer than load balancers keep an idle connection, a minute as a rule: one that they reuse is still open.
+        timeout_keep_alive=75,
         log_level="warning",
     )
     return 0
