@@ -196,6 +196,12 @@ class Trainer:
             optimizer.load_state_dict(saved)
 
 
+def batches_of(plan: Plan, cache: SceneCache, family: type[Network]) -> Batches:
+    """The plan's batches of the cache's scenes, as the family takes images."""
+    sizes = plan.images, plan.masks, plan.side
+    return Batches(cache, plan.seed, *sizes, plan.windowed, plan.whole_every, family.stretched)
+
+
 def normalised(images: Tensor, sizes: Tensor) -> Tensor:
     """(images, side, side, 3) uint8 to (images, 3, side, side) float32, zero outside `sizes` (images, 2)."""
     mean = torch.tensor(Family.usual_mean, device=images.device)
@@ -233,16 +239,7 @@ def main() -> None:
         trainer.load(state)
     elif args.start:
         trainer.start_from(args.start)
-    batches = Batches(
-        cache,
-        plan.seed,
-        plan.images,
-        plan.masks,
-        plan.side,
-        plan.windowed,
-        plan.whole_every,
-        family.stretched,
-    )
+    batches = batches_of(plan, cache, family)
     loader = DataLoader(batches, batch_size=None, sampler=range(trainer.step, plan.steps), num_workers=args.workers)
     began = time.monotonic()
     for batch in (bar := tqdm(loader, initial=trainer.step, total=plan.steps, mininterval=5)):

@@ -16,7 +16,7 @@ from model.prompts import read
 from model.segmenter import Segmenter
 from tests import pictures
 from tests.conftest import ROOT
-from training import network
+from training import network, train
 from training.batches import Batches
 from training.cache import SceneCache
 from training.train import FAMILIES, Plan, Trainer
@@ -46,16 +46,7 @@ def trainer_of(family: str, plan: Plan, bfloat16: bool = False) -> Trainer:
 def batches_of(family: str, plan: Plan, folder: Path) -> Batches:
     cache = SceneCache(folder, plan.seed, plan.scenes)
     cache.draw(1)
-    return Batches(
-        cache,
-        plan.seed,
-        plan.images,
-        plan.masks,
-        plan.side,
-        plan.windowed,
-        plan.whole_every,
-        FAMILIES[family].stretched,
-    )
+    return train.batches_of(plan, cache, FAMILIES[family])
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
