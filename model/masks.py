@@ -53,7 +53,7 @@ def to_rle(mask: np.ndarray | Cut) -> dict[str, Any]:
     """COCO's compressed run lengths of a (h, w) bool mask: `{"size": [h, w], "counts": bytes}`.
 
     Runs go down the columns. They are found where a pixel differs from the one above it, row by row as the mask lies in
-    memory, and put in order then: there are far fewer than pixels.
+    memory, and put in order then, by a stable sort of their columns: there are far fewer than pixels.
     """
     cut = _cut(mask)
     height, width = cut.size
@@ -70,13 +70,14 @@ def to_rle(mask: np.ndarray | Cut) -> dict[str, Any]:
         else:
             edges[0], edges[rows] = inside[0], inside[-1]
     y, x = np.divmod(np.flatnonzero(edges), max(1, columns))
-    places = np.sort((x + cut.left) * height + y + cut.top)
+    order = np.argsort(x.astype(np.min_scalar_type(columns)), kind="stable")
+    places = ((x + cut.left) * height + y + cut.top)[order]
     if full and columns and inside[-1, -1]:  # the column after the box begins with nothing
         places = np.append(places, (cut.left + columns) * height)
     counts = np.diff(places, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
-    return coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
 def from_rle(rle: dict[str, Any]) -> np.ndarray:

@@ -38,7 +38,9 @@ def steps(size: tuple[int, int], padded: bool) -> list[Step]:
 
 
 @pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("size", [(480, 640), (640, 333), (1, 1), (1, 300), (300, 1), (31, 17), (256, 256), (64, 64)])
+@pytest.mark.parametrize(
+    "size", [(480, 640), (640, 333), (1, 1), (1, 300), (300, 1), (31, 17), (256, 256), (256, 100), (64, 64)]
+)
 @pytest.mark.parametrize(
     "kind", ["disc", "corner", "far corner", "two", "noise", "all", "none", "one", "beyond the image"]
 )
