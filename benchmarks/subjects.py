@@ -32,12 +32,27 @@ def checkpoint(name: str) -> Path:
             model: torch.nn.Module = Sam2Model(meta.sam2_config(112, *meta.SAM2_SIZES[112, 24]))
         else:
             channels = {"vit-b": 768, "vit-l": 1024}[name]
-            model = SamModel(meta.sam_config(channels, *meta.SAM_SIZES[channels]))
+            config = meta.sam_config(channels, *meta.SAM_SIZES[channels])
+            config.vision_config.initializer_range = 0.02  # for 1e-10, with which every image's embedding is the same
+            model = SamModel(config)
+            _smooth(model)
         for key, weight in model.named_parameters():
             if "rel_pos" in key or "pos_embed" in key:
                 torch.nn.init.normal_(weight, std=0.1)
         families.save(families.of(model), folder)
     return folder
+
+
+@torch.no_grad()
+def _smooth(model: SamModel) -> None:
+    """Makes the masks of drawn weights such as are worth writing: kernels of the upscaling that are alike in their four
+    places, and the positions' frequencies of Meta's checkpoints instead of some hundred times as high. What is left of
+    the noise changes with the tokens, not with every second pixel."""
+    for conv in (model.mask_decoder.upscale_conv1, model.mask_decoder.upscale_conv2):
+        conv.weight.copy_(conv.weight.mean((2, 3), keepdim=True).expand_as(conv.weight))
+    positions = model.shared_image_embedding.positional_embedding
+    torch.nn.init.normal_(positions)
+    model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
 
 
 @cache
