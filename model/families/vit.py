@@ -40,8 +40,12 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
     if attention.use_rel_pos:
         tables = attention.rel_pos_h, attention.rel_pos_w
         positions = [attention.get_rel_pos(n, n, table).mT for n, table in zip(step, tables, strict=True)]
+    alike = side and positions is None and height % side == width % side == 0
     for i in range(len(qkv)):
         for top in range(0, height, step[0]):
+            if alike:
+                _attend_alike(qkv[i, top : top + side], attention, mixed[i, top : top + side])
+                continue
             for left in range(0, width, step[1]):
                 window = qkv[i, top : top + step[0], left : left + step[1]]
                 kept = mixed[i, top : top + step[0], left : left + step[1]]
@@ -59,6 +63,19 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
     for start in range(0, len(flat), TOKENS):
         flat[start : start + TOKENS] += layer.mlp(normed[start : start + TOKENS])
     return output
+
+
+def _attend_alike(qkv: Tensor, attention: Any, answer: Tensor) -> None:
+    """Attention among the tokens of each window of a row of them, without a bias: qkv (side, windows * side,
+    3 * channels) into answer (side, windows * side, channels). Small windows are worth more than a call each: a
+    windowed layer of sam-tiny takes two thirds of the time."""
+    side, heads = len(qkv), attention.num_attention_heads
+    windows = qkv.unflatten(1, (-1, side)).unflatten(-1, (3, heads, -1)).permute(3, 1, 4, 0, 2, 5)
+    query, key, value = windows.flatten(3, 4).flatten(1, 2)  # (windows * heads, side * side, d)
+    logits = torch.bmm(query, key.mT).mul_(attention.scale)
+    torch.softmax(logits, -1, out=logits)
+    found = torch.bmm(logits, value).view(-1, heads, side, side, query.shape[-1])
+    answer.view(side, -1, side, heads, query.shape[-1]).copy_(found.permute(2, 0, 3, 1, 4))
 
 
 def _attend(qkv: Tensor, positions: list[Tensor] | None, attention: Any, answer: Tensor) -> None:
