@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ def checkpoint(name: str) -> Path:
         else:
             channels = {"vit-b": 768, "vit-l": 1024}[name]
             config = meta.sam_config(channels, *meta.SAM_SIZES[channels])
-            config.vision_config.initializer_range = 0.02  # for 1e-10, with which every image's embedding is the same
+            vision: Any = config.vision_config
+            vision.initializer_range = 0.02  # for 1e-10, with which every image's embedding is the same
             model = SamModel(config)
             _smooth(model)
         for key, weight in model.named_parameters():
