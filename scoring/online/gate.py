@@ -26,6 +26,7 @@ from scoring.tenants import tenant_of
 logger = logging.getLogger("scoring.online.requests")
 OPEN = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
 HUNG_UP = 499  # what nginx notes for a client that did not wait for its answer
+MOST_PARTS = 300_000  # lists and objects of a JSON body: tenths of a second of reading, or ten rows of all prompts
 KEY_NEEDED = "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
 KEY_HEADERS = ("x-api-key", "api-key")
 
@@ -120,6 +121,10 @@ class Gate:
         if body is None:
             message = f"the request's body is larger than {self.body_bytes} bytes"
             await self.refuse(path, 413, message)(scope, receive, send)
+            return
+        if _is_json(headers) and (parts := body.count(b"[") + body.count(b"{")) > MOST_PARTS:
+            message = f"expected a JSON body of at most {MOST_PARTS:,} lists and objects, got {parts:,}"
+            await self.refuse(path, 400, message)(scope, receive, send)
             return
         owner = self._owner(shown or await asyncio.to_thread(_key_within, body) if self.keys else "")
         if owner is None:

@@ -1,7 +1,7 @@
 """MLflow's own dialect, `/invocations`: read, scored and written by MLflow's scoring server.
 
-What is added: errors without stack traces and without the request's data, and a limit for tables that MLflow would make
-of records with different keys, a column each.
+What is added: errors without stack traces and without the request's data, and limits for tables that MLflow would make
+larger than the body they come from: of records with different keys, a column each, and of Parquet that repeats itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from fastapi import APIRouter, Request
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
@@ -22,6 +25,9 @@ router = APIRouter(tags=["MLflow"])
 LONGEST = 1000
 SMALL = 8192  # bytes of a body that can do no harm
 MOST_COLUMNS = 1000
+MOST_VALUES = 1_000_000  # in a Parquet file
+MOST_TEXT = 2**30  # bytes of them
+TEXTS = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 EXAMPLE = {
     "dataframe_records": [{"image": sample.PICTURE, "input_boxes": [[30, 14, 66, 50]], "multimask_output": False}],
     "params": {"mask_encoding": "rle"},
@@ -50,6 +56,8 @@ async def invocations(request: Request) -> Response:
     def answer() -> Any:
         if len(body) > SMALL and kind.startswith("application/json"):
             _check_columns(body)
+        if "parquet" in kind:
+            _check_parquet(body)
         try:
             return scoring_server.invocations(body, kind, model, model.metadata.get_input_schema())
         except MlflowException as error:
@@ -71,6 +79,31 @@ def _check_columns(body: bytes) -> None:
             columns = {key for record in records if isinstance(record, dict) for key in record}
             if len(columns) > MOST_COLUMNS:
                 raise BadRequest(f"{name}: expected at most {MOST_COLUMNS:,} different keys, got {len(columns):,}")
+
+
+def _check_parquet(body: bytes) -> None:
+    """Raises BadRequest for a file that says the same thing so often, in few bytes, that memory would not hold it."""
+    try:
+        texts = [field.name for field in pq.read_schema(pa.BufferReader(body)) if field.type in TEXTS]
+        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        values = sum(column.num_values for column in columns)
+        if values > MOST_VALUES:
+            raise BadRequest(f"expected a Parquet file of at most {MOST_VALUES:,} values, got {values:,}")
+        # Text within lists, which no column of ours has, is not read to see how long it is: each may be all of it.
+        nested = (one for one in columns if one.physical_type == "BYTE_ARRAY" and one.path_in_schema not in texts)
+        text = sum(one.num_values * one.total_uncompressed_size for one in nested)
+        for batch in file.iter_batches(columns=texts):
+            for column in batch.columns:
+                lengths = pc.binary_length(column.dictionary).take(column.indices)
+                text += pc.sum(lengths).as_py() or 0
+            if text > MOST_TEXT:
+                break
+        if text > MOST_TEXT:
+            raise BadRequest(f"expected a Parquet file of at most {MOST_TEXT:,} bytes of text, got more")
+    except pa.ArrowException:
+        return  # MLflow says what is wrong with it
 
 
 def refused(_: Request, error: Exception) -> JSONResponse:
