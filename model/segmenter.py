@@ -16,6 +16,7 @@ from model import families, threads
 from model.errors import NO_MEMORY, Busy, is_out_of_memory
 from model.families.family import Family
 from model.masks import Cut
+from model.memory import keep_freed
 from model.precision import EXACT, lower
 from model.prompts import Prompt, batch, batches
 from model.upscaling import above
@@ -99,6 +100,7 @@ class Segmenter:
         precision: of the image encoder, as `precision.lower` has it. Raises ValueError for a checkpoint that cannot be
         loaded, a device that is not there, or a precision that is unknown.
         """
+        keep_freed()
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=chosen)
