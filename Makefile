@@ -24,6 +24,13 @@ train: .venv/run
 		--cache .cache/second --eager --bfloat16 --seed 3 --steps 3600 --windowed 0 --whole-every 4 --rate 6e-4 --balance 0
 	$(BIN)/python -m training.train --family $(FAMILY) --start build/$(FAMILY)-tiny-2 --output build/$(FAMILY)-tiny-3 \
 		--cache .cache/third --eager --bfloat16 --side 384 --seed 5 --steps 1600 --windowed 0 --whole-every 2 --rate 5e-4 --balance 0
+ifeq ($(FAMILY),sam)
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-3 --output build/sam-tiny-4 \
+		--cache .cache/fourth --eager --bfloat16 --side 320 --seed 5 --steps 700 --windowed 0 --rate 4e-4 --balance 0
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-4 --output build/sam-tiny-5 \
+		--cache .cache/fifth --eager --bfloat16 --side 336 --seed 7 --steps 500 --windowed 0 --rate 3e-4 --balance 0
+	$(BIN)/python -m training.mean build/sam-tiny-3 build/sam-tiny-4 build/sam-tiny-5 --side 352 --output build/sam-tiny-6
+endif
 
 check: .venv/test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -156,6 +157,16 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
     with torch.autocast(query.device.type, enabled=False):
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
         return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1) @ value
+
+
+def fitted(folder: Path, model: Any) -> dict[str, Tensor]:
+    """The weights of a checkpoint of the same architecture, of any input's side: SAM's positions are interpolated."""
+    weights: dict[str, Tensor] = type(model).from_pretrained(folder).state_dict()
+    for name, weight in model.state_dict().items():
+        if weight.shape != weights[name].shape:
+            there = weights[name].permute(0, 3, 1, 2)
+            weights[name] = F.interpolate(there, weight.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
+    return weights
 
 
 def export(model: Any, folder: Path) -> None:

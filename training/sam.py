@@ -17,6 +17,11 @@ from transformers import (
 from training.network import IMAGE_SIZE, PATCH_SIZE, Features, Network, draw, waves
 
 
+def _window(grid: int) -> int:
+    """The side of the windows that fill a grid of tokens without padding: 8, else the largest up to Meta's 14."""
+    return max((side for side in range(1, 15) if grid % side == 0), key=lambda side: (side == 8, side))
+
+
 class Sam(Network):
     stretched = False
 
@@ -37,7 +42,7 @@ class Sam(Network):
             num_attention_heads=heads,
             image_size=image_size,
             patch_size=PATCH_SIZE,
-            window_size=8,
+            window_size=_window(image_size // PATCH_SIZE),
             global_attn_indexes=list(global_layers),
             mlp_ratio=4.0,
             output_channels=width,

@@ -165,12 +165,7 @@ class Trainer:
     def start_from(self, folder: Path) -> None:
         """Takes the weights of a checkpoint, of any input's side, instead of drawn ones."""
         for model in (self.model, self.average):
-            weights = type(model).from_pretrained(folder).state_dict()
-            for name, weight in model.state_dict().items():
-                if weight.shape != weights[name].shape:  # SAM's positions, of another input's side
-                    there = weights[name].permute(0, 3, 1, 2)
-                    weights[name] = F.interpolate(there, weight.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
-            model.load_state_dict(weights)
+            model.load_state_dict(network.fitted(folder, model))
 
     def save(self, path: Path) -> None:
         state = {

@@ -149,3 +149,22 @@ def test_a_checkpoint_can_be_trained_on_with_a_larger_input(family: str, tmp_pat
     (embedding,) = segmenter.embed([pictures.clutter(300, 200)])
     (found,) = segmenter.segment(embedding, read(None, None, [[70, 60, 130, 120]], None))
     assert segmenter.family.input_size == 384 and found.logits.shape == (3, 192, 192)
+
+
+def test_the_mean_of_two_checkpoints_for_another_input(tmp_path: Path) -> None:
+    kind, sides = FAMILIES["sam"], (256, 352)
+    models = [kind.new(kind.config(image_size=side), seed).model for seed, side in enumerate(sides)]
+    for side, model in zip(sides, models, strict=True):
+        network.export(model, tmp_path / str(side))
+    command = [sys.executable, "-m", "training.mean", *(str(tmp_path / str(side)) for side in sides), "--side", "352"]
+    subprocess.run([*command, "--output", str(tmp_path / "mean")], cwd=ROOT, check=True, capture_output=True)
+    found = SamModel.from_pretrained(tmp_path / "mean")
+    assert found.config.vision_config.window_size == 11  # which fills 44 tokens without padding
+    name = "vision_encoder.layers.0.attn.qkv.weight"
+    one, other = (model.state_dict()[name] for model in models)
+    assert torch.allclose(found.state_dict()[name], (one + other) / 2, atol=1e-7)
+    positions = found.vision_encoder.pos_embed[0, ::43, ::43]  # the corners, which interpolation leaves about alone
+    corners = (
+        models[0].vision_encoder.pos_embed[0, ::31, ::31] + models[1].vision_encoder.pos_embed[0, ::43, ::43]
+    ) / 2
+    assert torch.allclose(positions, corners, atol=0.05)
