@@ -149,7 +149,7 @@ def test_everything_of_a_kept_image(pyfunc: Any, picture: str) -> None:
     again = pyfunc.predict(frame({"image_id": "all of it"}), params={**LOOSE, "return_logits": True})
     logits = [one["mask_per_prediction"][0].pop("low_res_logits") for one in again["predictions"][0]]
     assert pictures.rounded(again["predictions"][0]) == pictures.rounded(whole["predictions"][0])
-    assert all(np.load(io.BytesIO(base64.b64decode(text))).shape == (192, 192) for text in logits)
+    assert all(np.load(io.BytesIO(base64.b64decode(text))).shape == (176, 176) for text in logits)
 
 
 def test_crops_need_the_image_itself_unless_they_are_kept(pyfunc: Any, picture: str) -> None:
@@ -184,7 +184,7 @@ REFUSED = [
         "as many boxes as prompts of points (1), got 2 boxes",
     ),
     ({"input_boxes": BOX, "multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
-    ({"input_boxes": BOX, "mask_input": [[1.0, 2.0]]}, "column 'mask_input': expected logits of 192 x 192, got 1x2"),
+    ({"input_boxes": BOX, "mask_input": [[1.0, 2.0]]}, "column 'mask_input': expected logits of 176 x 176, got 1x2"),
 ]
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import requests
 from PIL import Image
@@ -64,13 +66,13 @@ ARRAYS = {
     "text": saved(np.array(["a", "b"])),
     "a struct": saved(np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])),
     "nothing": saved(np.zeros((0, 5), np.float32)),
-    "numbers too large": saved(np.full((192, 192), 3e38, np.float32)),
-    "NaN": saved(np.full((192, 192), np.nan, np.float32)),
+    "numbers too large": saved(np.full((176, 176), 3e38, np.float32)),
+    "NaN": saved(np.full((176, 176), np.nan, np.float32)),
 }
 LISTS: dict[str, Any] = {
     "an empty list": [],
     "a huge number": [[HUGE]],
-    "numbers too large": np.full((1, 192, 192), 1e38).tolist(),
+    "numbers too large": np.full((1, 176, 176), 1e38).tolist(),
     "a far vertex": [[[2e8, 0], [5, 5], [1, 9]]],
     "a very far vertex": [[[-1e300, 0], [5, 5], [1, 9]]],
     "many vertices": [[[i % 100, i % 97] for i in range(20_000)]],
@@ -102,12 +104,12 @@ CASES: list[tuple[str, str, Any]] = [
             {"embeddings": value, "orig_im_size": size, "point_coords": [[9, 9]]},
         )
         for name, value, size in (
-            ("of other channels", np.zeros((1, 7, 48, 48)).tolist(), [60, 80]),
+            ("of other channels", np.zeros((1, 7, 44, 44)).tolist(), [60, 80]),
             ("of text", [["a"]], [60, 80]),
             ("of a huge number", [HUGE], [60, 80]),
-            ("of a huge image", np.zeros((1, 128, 48, 48)).tolist(), [2**62, 2**62]),
-            ("of a long image", np.zeros((1, 128, 48, 48)).tolist(), [1, 2**40]),
-            ("of an endless image", np.zeros((1, 128, 48, 48)).tolist(), [10**30, 1]),
+            ("of a huge image", np.zeros((1, 128, 44, 44)).tolist(), [2**62, 2**62]),
+            ("of a long image", np.zeros((1, 128, 44, 44)).tolist(), [1, 2**40]),
+            ("of an endless image", np.zeros((1, 128, 44, 44)).tolist(), [10**30, 1]),
         )
     ),
     ("a huge box", "/sam2/segment_image", {**SAM, "prompts": [{"box": {"x": 1, "y": 1, "width": HUGE, "height": 1}}]}),
@@ -176,6 +178,43 @@ def test_a_table_of_many_columns_does_not_hold_the_others_up(url: str, form: str
     assert answer.status_code == 200 and answer.json()[0]["error"] is None
     assert len(answer.json()) == (8000 if form == "records" else 1)
     assert max(waited) < 4  # it was 17 s, on the thread that answers all
+
+
+MILLION = [[1, 2]] * 10**6
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/score", {"input_data": [{**ROW, "input_points": [MILLION]}]}),
+        ("/invocations", {"dataframe_records": [{**ROW, "input_points": json.dumps([MILLION])}]}),
+        ("/sam/segment_image", {**SAM, "point_coords": MILLION}),
+        ("/sam2/segment_image", {"prompts": {"prompts": [{"points": [{"x": 1, "y": 2, "positive": True}]}] * 10**6}}),
+    ],
+)
+def test_a_million_prompts_are_counted_before_they_are_read(url: str, path: str, body: Any) -> None:
+    answer = requests.post(url + path, data=json.dumps(body), timeout=60)
+    assert answer.status_code == 400
+    assert "at most 300,000 lists and objects, got" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"image": pa.array(["x"] * 2_000_000)}, "at most 1,000,000 values, got 2,000,000"),
+        ({"image": pa.array(["x"]), "input_boxes": pa.array([[[1.0] * 4] * 10**6])}, "at most 1,000,000 values"),
+        ({"image": pa.array(["x"]), "input_boxes": pa.array([["x" * 200_000] * 10_000])}, "bytes of text"),
+        ({"image": pa.array(["x" * 200_000] * 10_000, pa.large_string())}, "bytes of text"),
+        ({"image": pa.array(["x" * 200_000] * 10_000)}, "at most 1,073,741,824 bytes of text"),
+    ],
+)
+def test_parquet_that_repeats_itself(url: str, table: dict[str, pa.Array], expected: str) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(table), buffer, compression="zstd")
+    assert len(buffer.getvalue()) < 1_100_000
+    kind = {"content-type": "application/vnd.apache.parquet"}
+    answer = requests.post(f"{url}/invocations", data=buffer.getvalue(), headers=kind, timeout=60)
+    assert answer.status_code == 400 and expected in answer.json()["message"]
 
 
 def test_livepeers_answers_have_a_size(url: str) -> None:
