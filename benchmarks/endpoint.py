@@ -98,8 +98,7 @@ def endpoint(names: list[str], turns: int) -> Iterator[Result]:
         ):
 
             def ask(row: dict[str, Any], url: str = ours) -> Any:
-                body: Any = {"dataframe_records": [row], "params": {"mask_encoding": "rle"}}
-                return _post(url, "/invocations", body)["predictions"][0]
+                return _post(url, "/score", {"input_data": [row], "params": {"mask_encoding": "rle"}})[0]
 
             def ask_plain(image: str, url: str = plain) -> None:
                 _post(url, "/score", {"image": image, "box": next(boxes)})  # noqa: B023
@@ -127,22 +126,23 @@ def endpoint(names: list[str], turns: int) -> Iterator[Result]:
 
 
 def _overhead(name: str, url: str, ask: Callable[[None], None], turns: int) -> Result:
-    """What a prompt on a kept image takes beyond the decoder: the request's time less what the server says of its stage
-    `prompt`, in which the decoder is waited for."""
+    """What a prompt on a kept image takes beyond the model: the request's time less what the server says of its stages
+    `prompt`, in which the decoder is waited for, and `mask`, in which its logits become masks of the image's size."""
     spent = []
     for _ in range(max(turns, 20)):
-        before, began = _decoding(url), time.perf_counter()
+        before, began = _modelling(url), time.perf_counter()
         ask(None)
         taken = time.perf_counter() - began
-        spent.append(taken - (_decoding(url) - before))
+        spent.append(taken - (_modelling(url) - before))
     return Result("server's own part of a prompt", name, {OURS: spent})
 
 
-def _decoding(url: str) -> float:
-    """Seconds that the server has spent in the decoder so far."""
+def _modelling(url: str) -> float:
+    """Seconds that the server has spent in the decoder and on making masks so far."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith('sam_stage_seconds_sum{stage="prompt"}'))
+    stages = tuple(f'sam_stage_seconds_sum{{stage="{stage}"}}' for stage in ("prompt", "mask"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(stages))
 
 
 CASES: dict[str, tuple[Callable[[list[str], int], Iterator[Result]], tuple[str, ...]]] = {

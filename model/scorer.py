@@ -57,7 +57,7 @@ class Pixels:
 class Scorer:
     """A segmenter with its kept embeddings and its rules for images. Safe to share between threads.
 
-    watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, render.
+    watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, mask, render.
     max_prompts: most prompts that one row may hold, and most points of one of them.
     params: what a deployment has set for requests that do not say.
     """
@@ -246,8 +246,10 @@ class Scorer:
             ]
 
     def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
+        with self.watch("mask"):
+            cuts = self.segmenter.cuts(segmentation)
         with self.watch("render"):
-            made = masks.encode_all(self.segmenter.cuts(segmentation), params.mask_encoding)
+            made = masks.encode_all(cuts, params.mask_encoding)
             found = zip(made, segmentation.scores, segmentation.logits, strict=True)
             return {"mask_per_prediction": [_answer(one, score, logits, params) for one, score, logits in found]}
 

@@ -30,7 +30,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Test processes that run side by side share the cores, and so do the servers and commands that they start. The process
 # that leads them has set the variable for itself before.
 SHARED = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
-THREADS = max(1, (os.cpu_count() or 1) // max(1, SHARED))
+THREADS = max(1, len(os.sched_getaffinity(0)) // max(1, SHARED))
 if SHARED or "OMP_NUM_THREADS" not in os.environ:
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
 torch.set_num_threads(THREADS)
