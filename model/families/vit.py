@@ -67,8 +67,8 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
 
 def _attend_alike(qkv: Tensor, attention: Any, answer: Tensor) -> None:
     """Attention among the tokens of each window of a row of them, without a bias: qkv (side, windows * side,
-    3 * channels) into answer (side, windows * side, channels). Small windows are worth more than a call each: a
-    windowed layer of sam-tiny takes two thirds of the time."""
+    3 * channels) into answer (side, windows * side, channels). Small windows are not worth a call each: encoding
+    with sam-tiny is 1.06 to 1.11 times as fast."""
     side, heads = len(qkv), attention.num_attention_heads
     windows = qkv.unflatten(1, (-1, side)).unflatten(-1, (3, heads, -1)).permute(3, 1, 4, 0, 2, 5)
     query, key, value = windows.flatten(3, 4).flatten(1, 2)  # (windows * heads, side * side, d)

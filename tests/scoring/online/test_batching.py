@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 
 from model.prompts import read
 from model.segmenter import Segmenter
@@ -81,16 +79,6 @@ def test_a_full_queue_says_so_at_once() -> None:
     assert [future.result(10) for future in futures] == [2, 4]
 
 
-@pytest.fixture
-def as_in_the_endpoint() -> Iterator[None]:
-    """Operators are divided by the encoder's thread alone (model/threads.py)."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(usual)
-
-
-@pytest.mark.usefixtures("as_in_the_endpoint")
 def test_threads_get_what_they_would_get_alone(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [pictures.clutter(60 + 10 * i, 90, seed=i) for i in range(4)]
     prompts = read([[[20, 30]], [[50, 40]]], None, None, None)
