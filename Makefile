@@ -38,7 +38,7 @@ check: .venv/test
 	$(BIN)/mypy
 
 test: .venv/test check
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n $$(nproc) --dist loadgroup --no-loadscope-reorder
 
 # Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
 soak: .venv/test

@@ -16,7 +16,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from model import package
@@ -27,16 +26,11 @@ from tests.model import metas_own
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Test processes that run side by side share the cores, and so do the servers and commands that they start. The process
-# that leads them has set the variable for itself before.
-SHARED = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
-THREADS = max(1, len(os.sched_getaffinity(0)) // max(1, SHARED))
-if SHARED or "OMP_NUM_THREADS" not in os.environ:
-    os.environ["OMP_NUM_THREADS"] = str(THREADS)
-torch.set_num_threads(THREADS)
-LONGEST = ["test_spark.py", "test_docs.py", "test_evaluate.py"]
+LONGEST = [f"test_{name}.py" for name in ("spark", "docs", "reliability", "everything", "evaluate", "faults")]
 
 
+# First, for pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests run in one process, which makes their fixtures once; the docs' pages are long and run apart. What
     takes longest begins first, so that nothing is left to run alone in the end."""
