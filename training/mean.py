@@ -24,13 +24,13 @@ def mean(folders: list[Path], family: str, side: int) -> torch.nn.Module:
     return model
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="folders of checkpoints")
     parser.add_argument("--family", choices=FAMILIES, default="sam")
     parser.add_argument("--side", type=int, default=network.IMAGE_SIZE, help="of the input, in pixels")
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     network.export(mean(args.checkpoints, args.family, args.side), args.output)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from scoring import models
-from tests.conftest import ROOT, free_port, server
+from scoring.batch import __main__ as batch
+from tests.conftest import ROOT, free_port, run_here, server
 
 
 @pytest.fixture
@@ -39,8 +39,7 @@ def test_every_command_takes_one(linked: Path, tmp_path: Path) -> None:
         ],
         ["embed", "--images", str(samples), "--store", str(tmp_path / "store")],
     ):
-        command = [sys.executable, "-m", "scoring.batch", *words, "--model", str(linked)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = run_here(batch.main, *words, "--model", linked)
         assert done.returncode == 0, done.stderr[-2000:]
     port = free_port()
     command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(linked)]

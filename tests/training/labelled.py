@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from model import masks
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_here
+from training import evaluate
 from training.ground_truth import Scenes
 from training.judge import box_of
 
@@ -70,8 +72,14 @@ def write(folder: Path, name: str, content: object) -> Path:
     return folder / name
 
 
-def command(folder: Path, *arguments: object, log: bool = False) -> subprocess.CompletedProcess[str]:
-    """`python -m training.evaluate` as a user runs it, in a folder of its own."""
-    whole = [sys.executable, "-m", "training.evaluate", *map(str, arguments), *([] if log else ["--no-log"])]
+def judged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`training.evaluate` in a folder of its own, without a run."""
+    with contextlib.chdir(folder):
+        return run_here(evaluate.main, *arguments, "--no-log")
+
+
+def logged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m training.evaluate` as a user runs it, who has its runs in a store of that folder."""
+    words = [sys.executable, "-m", "training.evaluate", *map(str, arguments)]
     variables = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db"}
-    return subprocess.run(whole, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)
+    return subprocess.run(words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)

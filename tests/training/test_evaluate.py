@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from model import package
 from model.prompts import Prompt
 from model.segmenter import Segmenter
-from tests.training.labelled import command, data_set, polygons, write
+from tests.training.labelled import data_set, judged, logged, polygons, write
 from training.evaluate import evaluate, main, names_of
 from training.ground_truth import Scenes
 from training.judge import PROMPTS
@@ -33,7 +33,7 @@ from training.judge import PROMPTS
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The report on the first three scenes."""
     folder = tmp_path_factory.mktemp("scenes")
-    done = command(folder, "--model", package.EMBEDDED, "--data", "scenes", "--count", 3, "--output", "out.json")
+    done = judged(folder, "--model", package.EMBEDDED, "--data", "scenes", "--count", 3, "--output", "out.json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return found
@@ -52,7 +52,7 @@ def compared(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     save_file(weights, folder / "spoilt" / "model.safetensors", metadata={"format": "pt"})
     write(folder, "data.json", data_set(folder, 3))
     models = ("--model", packaged, "--model", "spoilt")
-    done = command(folder, *models, "--data", "data.json", "--output", "out/two.json", "--pictures", "out", log=True)
+    done = logged(folder, *models, "--data", "data.json", "--output", "out/two.json", "--pictures", "out")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -150,7 +150,7 @@ def test_average_precision_is_pycocotools(tiny: Segmenter, tmp_path: Path) -> No
         for one in given["annotations"]
     ]
     write(tmp_path, "boxes.json", boxes)
-    done = command(
+    done = judged(
         tmp_path, "--model", package.EMBEDDED, "--data", data, "--boxes", "boxes.json", "--output", "out.json"
     )
     assert done.returncode == 0, done.stderr
@@ -213,10 +213,8 @@ def test_everything_wrong_is_counted_named_and_survived(tmp_path: Path) -> None:
     ]
     write(tmp_path, "data.json", given)
     write(tmp_path, "boxes.json", boxes)
-    done = command(
-        tmp_path,
-        *("--model", package.EMBEDDED, "--data", "data.json", "--boxes", "boxes.json", "--output", "out.json"),
-        log=True,
+    done = logged(
+        tmp_path, "--model", package.EMBEDDED, "--data", "data.json", "--boxes", "boxes.json", "--output", "out.json"
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out.json").read_text())
@@ -283,7 +281,7 @@ def test_nothing_to_judge_is_told_apart_from_success(tmp_path: Path) -> None:
     given = data_set(tmp_path, 1)
     (tmp_path / "0.png").unlink()
     write(tmp_path, "data.json", given)
-    done = command(tmp_path, "--model", package.EMBEDDED, "--data", "data.json", "--output", "out.json")
+    done = judged(tmp_path, "--model", package.EMBEDDED, "--data", "data.json", "--output", "out.json")
     assert done.returncode == 1
     assert "error: nothing in data.json could be judged" in done.stderr
     assert "1 images missing, left out: 0.png" in done.stderr

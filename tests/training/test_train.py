@@ -15,8 +15,8 @@ from transformers import Sam2Model, SamModel, SamProcessor
 from model.prompts import read
 from model.segmenter import Segmenter
 from tests import pictures
-from tests.conftest import ROOT
-from training import network, train
+from tests.conftest import ROOT, run_here
+from training import mean, network, train
 from training.batches import Batches
 from training.cache import SceneCache
 from training.train import FAMILIES, Plan, Trainer
@@ -156,8 +156,9 @@ def test_the_mean_of_two_checkpoints_for_another_input(tmp_path: Path) -> None:
     models = [kind.new(kind.config(image_size=side), seed).model for seed, side in enumerate(sides)]
     for side, model in zip(sides, models, strict=True):
         network.export(model, tmp_path / str(side))
-    command = [sys.executable, "-m", "training.mean", *(str(tmp_path / str(side)) for side in sides), "--side", "352"]
-    subprocess.run([*command, "--output", str(tmp_path / "mean")], cwd=ROOT, check=True, capture_output=True)
+    folders = [tmp_path / str(side) for side in sides]
+    done = run_here(mean.main, *folders, "--side", 352, "--output", tmp_path / "mean")
+    assert done.returncode == 0, done.stderr
     found = SamModel.from_pretrained(tmp_path / "mean")
     assert found.config.vision_config.window_size == 11  # which fills 44 tokens without padding
     name = "vision_encoder.layers.0.attn.qkv.weight"

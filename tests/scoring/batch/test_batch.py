@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextvars
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -23,22 +20,18 @@ from PIL import Image
 from model import masks
 from scoring.batch.__main__ import main
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, free_port, run_here, server
 
 BOX = "[[68, 38, 153, 123]]"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command without a process of its own, which takes seconds to start."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = contextvars.copy_context().run(main, [str(one) for one in arguments])
-    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+    return run_here(main, *arguments)
 
 
 def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scoring.batch", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    words = [sys.executable, "-m", "scoring.batch", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
 
 
 def test_the_samples(packaged: Path, tmp_path: Path) -> None:
