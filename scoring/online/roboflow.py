@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from fastapi import APIRouter, Body, Request
-from pycocotools import mask as coco
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from model import masks, prompts
-from model.contract import LONGEST_ID
 from model.embeddings import tenant
 from model.errors import BadInput, UnknownImage, kind
 from model.prompts import NOTHING, Prompt
@@ -24,53 +21,26 @@ from model.segmenter import Embedding, Segmentation
 from scoring.online import sample
 from scoring.online.catalog import Served
 from scoring.online.earlier import Earlier, answers, with_earlier
+from scoring.online.roboflow_asked import (
+    NPY_FORM,
+    Asked,
+    Picture,
+    Sam2Asked,
+    SamAsked,
+    check_format,
+    flat,
+    prompt_set,
+    with_masks,
+)
 
 router = APIRouter(tags=["Roboflow"])
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
-NPY_FORM = "base64 of a .npy array of numbers"
-MOST_VERTICES = 10_000  # of one polygon
 MOST_NUMBERS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one answer, together
 PICTURE = {"type": "base64", "value": sample.PICTURE}
 
 
 def _examples(**body: Any) -> dict[str, Any]:
     return {"a disc": {"value": body}}
-
-
-class Picture(BaseModel):
-    type: str = "base64"
-    value: Any = None
-
-
-class Asked(BaseModel):
-    """What every route takes; clients send more, which is not looked at."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-    image: Picture | str | None = None
-    image_id: str | None = Field(None, max_length=LONGEST_ID)
-    model_id: str | None = None
-    format: str = "json"
-    point_coords: Any = None
-    point_labels: Any = None
-    mask_input: Any = None
-    mask_input_format: Literal["json", "binary"] = "json"
-
-
-class SamAsked(Asked):
-    sam_version_id: str | None = None
-    embeddings: Any = None
-    embeddings_format: Literal["json", "binary"] = "json"
-    orig_im_size: tuple[int, int] | None = None
-    has_mask_input: bool = False
-    use_mask_input_cache: bool = True
-
-
-class Sam2Asked(Asked):
-    sam2_version_id: str | None = None
-    prompts: Any = None
-    multimask_output: bool = True
-    save_logits_to_cache: bool = False
-    load_logits_from_cache: bool = False
 
 
 @router.post("/sam2/embed_image", response_model=None)
@@ -84,7 +54,7 @@ def sam2_embed_image(
     kept = _kept(served.scorer, asked)
     answer: dict[str, Any] = {"image_id": asked.image_id or kept.key}
     if asked.point_coords is not None:
-        found = _best(served.scorer, kept, _flat(asked, served.scorer.max_prompts), asked.multimask_output)
+        found = _best(served.scorer, kept, flat(asked, served.scorer.max_prompts), asked.multimask_output)
         answer["masks"] = [_pairs(masks.to_polygons(mask)) for mask, _, _ in found]
     return _answer(served, {**answer, "time": time.perf_counter() - began})
 
@@ -103,14 +73,14 @@ def sam2_segment_image(
 ) -> Response | dict[str, Any]:
     """The best mask of each prompt, by predicted score."""
     began = time.perf_counter()
-    _check_format(asked.format, ("json", "rle", "binary"))
+    check_format(asked.format, ("json", "rle", "binary"))
     served = _served(request, "sam2", asked.sam2_version_id, asked.model_id)
     kept = _kept(served.scorer, asked)
-    wanted = _prompt_set(asked, served.scorer.max_prompts) or [NOTHING]
+    wanted = prompt_set(asked, served.scorer.max_prompts) or [NOTHING]
     served.scorer.check(wanted)
     place = (tenant.get(), served.name, kept.key)
     if asked.mask_input is not None:
-        wanted = _with_masks(served.scorer, wanted, asked)
+        wanted = with_masks(served.scorer, wanted, asked)
     elif asked.load_logits_from_cache:
         wanted = with_earlier(wanted, answers.of(place))
     found = _best(served.scorer, kept, wanted, asked.multimask_output, as_logits=asked.format == "binary")
@@ -139,7 +109,7 @@ def sam_embed_image(
     """The embedding of an image, as nested lists or as a `.npy`, kept under `image_id` as well. With `point_coords`
     the answer holds masks too, as their samples expect."""
     began = time.perf_counter()
-    _check_format(asked.format, ("json", "binary"))
+    check_format(asked.format, ("json", "binary"))
     served = _served(request, "sam", asked.sam_version_id, asked.model_id)
     kept = _kept(served.scorer, asked)
     features = kept.embedding.features[0].float().cpu().numpy()
@@ -150,7 +120,7 @@ def sam_embed_image(
     answer: dict[str, Any] = {"embeddings": features.tolist()}
     if asked.point_coords is not None:
         ((mask, _, logits),) = _best(
-            served.scorer, kept, _flat(asked, served.scorer.max_prompts), multimask_output=False
+            served.scorer, kept, flat(asked, served.scorer.max_prompts), multimask_output=False
         )
         answer |= {"masks": [_largest(mask)], "low_res_masks": [_largest(logits > 0)]}
     return _answer(served, {**answer, "time": time.perf_counter() - began})
@@ -165,17 +135,17 @@ def sam_segment_image(
 ) -> Response | dict[str, Any]:
     """The mask of one prompt, as its largest contour."""
     began = time.perf_counter()
-    _check_format(asked.format, ("json", "binary"))
+    check_format(asked.format, ("json", "binary"))
     served = _served(request, "sam", asked.sam_version_id, asked.model_id)
     kept = _given(served, asked) if asked.embeddings is not None else _kept(served.scorer, asked)
-    wanted = _flat(asked, served.scorer.max_prompts) if asked.point_coords is not None else [NOTHING]
+    wanted = flat(asked, served.scorer.max_prompts) if asked.point_coords is not None else [NOTHING]
     place = (tenant.get(), served.name, asked.image_id or kept.key)
     if asked.has_mask_input:
         earlier = answers.of(place) if asked.use_mask_input_cache else []
         if earlier:
             wanted = [replace(wanted[0], mask=earlier[-1].logits[0])]
         elif asked.mask_input is not None:
-            wanted = _with_masks(served.scorer, wanted, asked)
+            wanted = with_masks(served.scorer, wanted, asked)
         else:
             raise BadInput("mask_input", "a mask input, or an image_id with an earlier answer", "neither")
     ((mask, _, logits),) = _best(served.scorer, kept, wanted, False, as_logits=asked.format == "binary")
@@ -239,99 +209,6 @@ def _given(served: Served, asked: SamAsked) -> Kept:
         raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(array))
     embedding = Embedding((torch.from_numpy(array.astype(np.float32)),), size, served.name)
     return Kept(embedding, asked.image_id or "", lambda: np.zeros((0, 0, 3), np.uint8))
-
-
-def _flat(asked: Asked, most: int) -> list[Prompt]:
-    """One prompt of all the points in `point_coords` and `point_labels`."""
-    found = prompts.read(asked.point_coords, asked.point_labels, None, None, most)
-    if len(found) > 1:
-        raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(found)} sets of points")
-    return found or [NOTHING]
-
-
-def _prompt_set(asked: Sam2Asked, most: int) -> list[Prompt]:
-    """`{"prompts": [p, ...]}`, a list, one `p`, or flat points."""
-    given = asked.prompts
-    if isinstance(given, dict) and "prompts" in given:
-        given = given["prompts"]
-    if given is None:
-        return _flat(asked, most) if asked.point_coords is not None else []
-    if isinstance(given, dict):
-        given = [given]
-    if not isinstance(given, list):
-        raise BadInput("prompts", '[{"box": {...}, "points": [...]}, ...]', kind(given))
-    prompts.check_count("prompts", len(given), most)
-    return [_prompt(one, i) for i, one in enumerate(given)]
-
-
-def _prompt(given: Any, i: int) -> Prompt:
-    where = f"prompts[{i}]"
-    if not isinstance(given, dict):
-        raise BadInput(where, '{"box": {...}, "points": [...]}', kind(given))
-    points, labels, box = None, None, None
-    if given.get("box") is not None:
-        x, y, width, height = _fields(given["box"], ("x", "y", "width", "height"), f"{where}.box")
-        box = [[x - width / 2, y - height / 2, x + width / 2, y + height / 2]]
-    if given.get("points"):
-        if not isinstance(given["points"], list):
-            raise BadInput(f"{where}.points", '[{"x": ..., "y": ..., "positive": true}, ...]', kind(given["points"]))
-        points = [[_fields(one, ("x", "y"), f"{where}.points") for one in given["points"]]]
-        labels = [[int(bool(one.get("positive", True))) for one in given["points"]]]
-    found = prompts.read(points, labels, box, None)
-    return found[0] if found else NOTHING
-
-
-def _fields(given: Any, names: tuple[str, ...], where: str) -> list[float]:
-    numbers = [given.get(name) for name in names] if isinstance(given, dict) else [None]
-    if not all(isinstance(one, (int, float)) and abs(one) <= prompts.FARTHEST for one in numbers):
-        raise BadInput(where, f"numbers {', '.join(names)} within {prompts.FARTHEST:,.0f}", kind(given))
-    return [given[name] for name in names]
-
-
-def _check_format(given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise BadInput("format", " or ".join(known), kind(given))
-
-
-def _with_masks(scorer: Scorer, wanted: list[Prompt], asked: Asked) -> list[Prompt]:
-    """Prompts with the request's mask inputs: logits, a `.npy` of them, or polygons at the logits' size."""
-    height, width = scorer.segmenter.family.low_res_size
-    if asked.mask_input_format == "binary":
-        given: Any = prompts.npy("mask_input", asked.mask_input, NPY_FORM)
-    else:
-        try:
-            given = np.asarray(asked.mask_input, dtype=np.float32)
-        except (ValueError, TypeError, OverflowError):
-            given = None
-        if given is None or given.shape[-2:] != (height, width):
-            given = _filled(asked.mask_input, height, width, scorer.max_prompts)
-    if given.ndim < 2 or not given.size or given.dtype.kind not in "fiu":
-        raise BadInput("mask_input", f"{height} x {width} logits", kind(given))
-    found = prompts.bounded(given.astype(np.float32).reshape(-1, *given.shape[-2:]))
-    if len(found) == 1:
-        found = np.repeat(found, len(wanted), axis=0)
-    if len(found) != len(wanted):
-        raise BadInput("mask_input", f"one mask a prompt ({len(wanted)})", f"{len(found)} masks")
-    wanted = [replace(prompt, mask=mask) for prompt, mask in zip(wanted, found, strict=True)]
-    scorer.check(wanted)
-    return wanted
-
-
-def _filled(polygons: Any, height: int, width: int, most: int) -> np.ndarray:
-    """(n, height, width) masks of 0 and 1 of at most `most` polygons [[x, y], ...]."""
-    found = []
-    if isinstance(polygons, list):
-        prompts.check_count("mask_input", len(polygons), most, "masks")
-    for polygon in polygons if isinstance(polygons, list) and polygons else [polygons]:
-        try:
-            flat = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-        except (ValueError, TypeError, OverflowError):
-            flat = np.zeros((0, 2))
-        # pycocotools walks along every edge, as far as it goes, and all threads wait for it.
-        if not 3 <= len(flat) <= MOST_VERTICES or not (np.abs(flat) <= 4 * max(height, width)).all():
-            raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
-        found.append(coco.decode(coco.merge(coco.frPyObjects([flat.ravel().tolist()], height, width))))
-    return np.stack(found).astype(np.float32)
 
 
 def _best(
