@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -69,23 +70,17 @@ def _from_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
     if config.model_type not in FAMILIES:
         raise ValueError(f"checkpoint '{checkpoint}' is a '{config.model_type}'; {supported}")
     family = FAMILIES[config.model_type]
+    wrong: dict[str, list[str]] = {}
     try:
-        with _quiet():
-            # Tensors of another shape are then in the report, beside the others that are wrong.
-            how: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}
-            loaded: Any = family.model_class.from_pretrained(checkpoint, dtype=torch.float32, **how)
+        model = _as_saved(Path(checkpoint) / "model.safetensors", config, family)
+        if model is None:
+            model, wrong = _converted(checkpoint, family)
     except ImportError:
         wanted = " ".join(family.requirements)
         raise ValueError(f"checkpoint '{checkpoint}' needs more packages: pip install {wanted}") from None
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint '{checkpoint}' cannot be read: {reason}; {supported}") from None
-    model, report = loaded
-    wrong = {
-        "missing": sorted(report["missing_keys"]),
-        "left over": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(str(key[0]) for key in report["mismatched_keys"]),
-    }
     if any(wrong.values()):
         raise ValueError(f"checkpoint '{checkpoint}' has tensors {meta.listed(wrong)}; {supported}")
     try:
@@ -93,6 +88,41 @@ def _from_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
     except OSError:
         processing = {}  # a bare model: the usual normalisation
     return model, processing
+
+
+def _as_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
+    """The model of a file whose tensors are all named as the model's are, as `save` writes it; None for any other.
+
+    transformers loads it as well, but compiles the patterns of all its conversions of names first, which takes longer
+    than an image of the embedded model does.
+    """
+    if not file.is_file() or type(config) is not family.model_class.config_class:
+        return None
+    with torch.device("meta"):
+        model: Any = family.model_class(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # Copies, for the file itself, which is mapped into memory, may be written over; and aligned as torch likes them.
+    tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(file).items()}
+    if any(shapes.get(name) != tensor.shape for name, tensor in tensors.items()):
+        return None
+    model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie_weights()
+    whole = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    return model if whole else None
+
+
+def _converted(checkpoint: str, family: type[Family]) -> tuple[Any, dict[str, list[str]]]:
+    """The model of any checkpoint that transformers knows how to read, and the tensors that are wrong with it."""
+    with _quiet():
+        # Tensors of another shape are then in the report, beside the others that are wrong.
+        how: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+        loaded: Any = family.model_class.from_pretrained(checkpoint, dtype=torch.float32, **how)
+    model, report = loaded
+    return model, {
+        "missing": sorted(report["missing_keys"]),
+        "left over": sorted(report["unexpected_keys"]),
+        "of another shape": sorted(str(key[0]) for key in report["mismatched_keys"]),
+    }
 
 
 def save(family: Family, folder: Path) -> None:
