@@ -84,7 +84,7 @@ class SegmentAnything(PythonModel):
         embeddings = Embeddings(settings.cache_bytes)
         self.scorer = Scorer(segmenter, embeddings, settings.limits, max_prompts=settings.max_prompts, params=params)
 
-    def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One answer a row, under the row's index. Raises Refusal (HTTP 400; 404 for an unknown image_id; 503 where
         there is no room for it now; 500 for a defect, of which only the log tells)."""
         try:
