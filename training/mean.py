@@ -1,7 +1,7 @@
 """The mean of checkpoints that were trained one from another: `python -m training.mean build/a build/b --output mean`.
 
 Such weights lie in one valley, where their mean is often better than each (model soups: Wortsman et al. 2022,
-https://arxiv.org/abs/2203.05482). Nothing is trained.
+https://arxiv.org/abs/2203.05482). Nothing is trained. Of one checkpoint, it is that one with another size of input.
 """
 
 from __future__ import annotations
