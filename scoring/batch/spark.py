@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -148,10 +150,12 @@ def _worker(model: str, params: Params) -> Batches:
 
 @cache
 def _scorer(model: str) -> tuple[Scorer, Ahead]:
-    """A Python worker's one model, which its later tasks find here."""
+    """A Python worker's one model, which its later tasks find here; the executor's log tells."""
+    began = time.monotonic()
     scorer = models.load(SparkFiles.get(model), local_paths=True).unwrap_python_model().scorer
     ahead = Ahead(scorer.open)
     scorer.open = ahead.open
+    print(f"model loaded in {time.monotonic() - began:.1f} s", file=sys.stderr)
     return scorer, ahead
 
 

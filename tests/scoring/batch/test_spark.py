@@ -104,7 +104,7 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
     with (tmp_path / "log").open("w+") as log:
         job = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
         until = time.monotonic() + 240
-        while "Loading weights: 100%" not in "".join(file.read_text() for file in folder.rglob("stderr")):
+        while "model loaded in" not in "".join(file.read_text() for file in folder.rglob("stderr")):
             assert job.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
         victim, *others = executors(folder)
@@ -131,7 +131,7 @@ def session(cluster: tuple[str, Path]) -> Iterator[SparkSession]:
 
 
 def loads(folder: Path) -> int:
-    return sum(file.read_text().count("Loading weights: 100%") for file in folder.rglob("stderr"))
+    return sum(file.read_text().count("model loaded in") for file in folder.rglob("stderr"))
 
 
 def test_one_model_a_worker_and_each_image_in_one_task(
