@@ -16,7 +16,7 @@ def plain(folder: str, image: str, box: list[float]) -> float:
     from transformers import SamModel, SamProcessor
 
     began = time.perf_counter()
-    model: Any = SamModel.from_pretrained(folder).eval()
+    model: Any = SamModel.from_pretrained(folder, attn_implementation="eager").eval()
     processor: Any = SamProcessor.from_pretrained(folder)
     inputs = processor(images=Image.open(image).convert("RGB"), input_boxes=[[box]], return_tensors="pt")
     sizes = [inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")]

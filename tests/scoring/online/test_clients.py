@@ -142,7 +142,7 @@ def test_roboflows_published_samples(url: str, picture: Path, disc: tuple[bytes,
     assert len(unnamed["image_id"]) == 64
     later = post(url, "/sam2/segment_image", {"image_id": unnamed["image_id"], **_click(), "format": "binary"})
     archive = np.load(io.BytesIO(later.content))
-    assert archive["masks"].shape == (1, 160, 240) and archive["low_res_masks"].shape == (1, 128, 128)
+    assert archive["masks"].shape == (1, 160, 240) and archive["low_res_masks"].shape == (1, 224, 224)
 
 
 def test_roboflows_kept_logits(url: str, picture: Path) -> None:
@@ -167,7 +167,7 @@ def test_roboflows_kept_logits(url: str, picture: Path) -> None:
 def test_livepeers_client(url: str, picture: Path, disc: tuple[bytes, np.ndarray]) -> None:
     found = ask("livepeer", url, picture)
     full, scores, logits = (np.asarray(json.loads(found[name])) for name in ("masks", "scores", "logits"))
-    assert full.shape == (3, 160, 240) and full.dtype == bool and logits.shape == (3, 128, 128)
+    assert full.shape == (3, 160, 240) and full.dtype == bool and logits.shape == (3, 224, 224)
     assert list(scores) == sorted(scores, reverse=True)
     assert max(pictures.iou(mask, disc[1]) for mask in full) > 0.7
     assert "no model 'who/knows' is served here" in found["refused"]
