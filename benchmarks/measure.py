@@ -102,7 +102,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def plot(results: Sequence[Result], file: Path) -> None:
-    """How many times less each way takes than its baseline, as bars with their spread."""
+    """How many times less each way takes than its baseline, as bars with their spread, on a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -117,8 +117,16 @@ def plot(results: Sequence[Result], file: Path) -> None:
     spread = np.array([[min(ratios), max(ratios)] for _, ratios in bars]).T
     figure, axes = pyplot.subplots(figsize=(9, 1 + 0.32 * len(bars)), layout="constrained")
     places = np.arange(len(bars))[::-1]
-    axes.barh(places, middles, color="#0072b2", xerr=np.abs(spread - middles), error_kw={"ecolor": "#555555"})
+    error = np.abs(spread - middles)
+    axes.barh(places, middles - 1, left=1, color="#0072b2", xerr=error, error_kw={"ecolor": "#555555"})
+    for place, middle, most in zip(places, middles, spread[1], strict=True):
+        axes.annotate(f"{middle:.3g}", (max(1, most), place), (6, 0), textcoords="offset points", va="center")
     axes.axvline(1, color="#d55e00")
+    axes.set_xscale("log")
+    axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100, 200], [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(min(0.6, spread.min()), 1.5 * spread.max())
+    axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(places, [name for name, _ in bars])
     axes.set_xlabel("times less than the baseline (at the line: the same)")
     for side in ("top", "right"):
@@ -134,7 +142,8 @@ def save(results: Sequence[Result], folder: Path) -> None:
     before = json.loads(file.read_text())["results"] if file.exists() else []
     kept = {(one["case"], one["subject"]): Result(**one) for one in before}
     kept.update({(one.case, one.subject): one for one in results})
-    everything = list(kept.values())
+    cases = list(dict.fromkeys(case for case, _ in kept))
+    everything = sorted(kept.values(), key=lambda one: cases.index(one.case))
     described = {"machine": machine(), "results": [asdict(one) for one in everything]}
     file.write_text(json.dumps(described, indent=1) + "\n")
     (folder / "table.md").write_text(f"{described['machine']}\n\n{table(everything)}\n")
