@@ -101,10 +101,11 @@ def _as_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     with torch.device("meta"):
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    # Copies, for the file itself, which is mapped into memory, may be written over; and aligned as torch likes them.
-    tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(file).items()}
-    if any(shapes.get(name) != tensor.shape for name, tensor in tensors.items()):
+    mapped = load_file(file)
+    if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
+    # Copies, for the file itself, which is mapped into memory, may be written over; and aligned as torch likes them.
+    tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     whole = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
