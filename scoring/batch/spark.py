@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import weakref
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -55,20 +56,22 @@ def run(
     output already and `overwrite` is not set.
     """
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows_at_once))
-    with tempfile.TemporaryDirectory() as folder:
-        spark.sparkContext.addPyFile(_code(Path(folder)))
-        archive = Path(shutil.make_archive(f"{folder}/{Path(folder).name}", "zip", model))
-        spark.sparkContext.addArchive(str(archive))
-        scored = _scored(gathered(spark, source), archive.name, params)
-        scored = scored.persist(StorageLevel.DISK_ONLY)  # to sort is to look twice
-        try:
-            ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
-            ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
-            return _summary(scored)
-        except PySparkException as error:
-            raise _told(error, output) from None
-        finally:
-            scored.unpersist()
+    folder = tempfile.mkdtemp()
+    # An executor that starts later fetches what was sent in its session, whatever job it starts for.
+    weakref.finalize(spark.sparkContext, shutil.rmtree, folder, ignore_errors=True)
+    spark.sparkContext.addPyFile(_code(Path(folder)))
+    archive = Path(shutil.make_archive(f"{folder}/{Path(folder).name}", "zip", model))
+    spark.sparkContext.addArchive(str(archive))
+    scored = _scored(gathered(spark, source), archive.name, params)
+    scored = scored.persist(StorageLevel.DISK_ONLY)  # to sort is to look twice
+    try:
+        ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
+        ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
+        return _summary(scored)
+    except PySparkException as error:
+        raise _told(error, output) from None
+    finally:
+        scored.unpersist()
 
 
 def gathered(spark: SparkSession, source: Source) -> DataFrame:
