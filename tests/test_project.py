@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, free_port, server
+from tests.warm import python
 
 MLFLOW = str(Path(sys.executable).parent / "mlflow")
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(python()).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     return {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs.db", "HF_HUB_OFFLINE": "1"}
 
 

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from tests.checkpoints import redraw
+from tests.warm import python
 
 # Imported there for resizing, command lines and downloads, none of which a model needs.
 ABSENT = ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms")
@@ -33,7 +34,7 @@ SAM2 = [f"{version}/{version}_hiera_{size}" for version in ("sam2", "sam2.1") fo
 
 def run(*arguments: object) -> None:
     """This file as a process: what it puts in place of missing packages must not reach the tests' own."""
-    command = [sys.executable, "-m", "tests.model.metas_own", *map(str, arguments)]
+    command = [python(), "-m", "tests.model.metas_own", *map(str, arguments)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 

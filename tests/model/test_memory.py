@@ -11,8 +11,8 @@ from tests.conftest import ROOT
 
 # Page faults of a thousand blocks of 4 MiB, of which one is held at a time.
 CODE = """
-import resource, numpy as np
-from model.memory import keep_freed
+import resource, runpy, numpy as np
+keep_freed = runpy.run_path("model/memory.py")["keep_freed"]
 print(keep_freed())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(1000):

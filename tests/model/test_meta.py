@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from model.segmenter import Segmenter
 from tests.conftest import ROOT
 from tests.model import metas_own
 from tests.model.metas_own import SAM, SAM2, SMALL_SAM
+from tests.warm import python
 
 SMALL = {32: (*SMALL_SAM[1:3], tuple(SMALL_SAM[3]))}
 
@@ -70,7 +70,7 @@ def test_answers_are_those_of_metas_own_code(kind: str, metas_files: Path, monke
 def test_it_is_packaged_like_any_other(metas_files: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", metas_files / "sam2.pth", "--output", tmp_path / "m", "--no-log"]
     done = subprocess.run(
-        [sys.executable, "-m", "model.package", *map(str, arguments)],
+        [python(), "-m", "model.package", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

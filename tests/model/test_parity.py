@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def loaded(kind: Any, folder: Path) -> Any:
+    return kind.from_pretrained(folder)
+
+
 def sam_reference(
     classes: tuple[Any, Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
 ) -> Reference:
     """(p, m, h, w) masks and (p, m) scores as a transformers user gets them."""
     # From the family's own preprocessor_config.json, so that this file is held to the same standard.
-    processor, model = (kind.from_pretrained(folder) for kind in classes)
+    processor, model = (loaded(kind, folder) for kind in classes)
     nested = {name: [value] for name, value in prompt.items()}
     inputs = processor(picture, **nested, return_tensors="pt")
     sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
@@ -72,7 +77,7 @@ def sam2_reference(
 ) -> Reference:
     """The same for SAM2 and its kin, whose processors cannot be imported without torchvision: their steps, written
     out."""
-    model = classes[0].from_pretrained(folder)
+    model = loaded(classes[0], folder)
     side = model.config.prompt_encoder_config.image_size
     image = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None]
     height, width = image.shape[-2:]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.warm import python
 
 # Notes what it is asked, and answers as far as the scripts look at answers.
 AZ = """#!/usr/bin/env bash
@@ -55,7 +56,8 @@ def clone(packaged: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["online", "batch"])
 def test_shell_twins(kind: str, on_azure: str, clone: Path, tmp_path: Path) -> None:
     log = tmp_path / "az.log"
-    path = os.pathsep.join([str(clone / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    folders = [clone / "bin", Path(python()).parent, Path(sys.executable).parent, os.environ["PATH"]]
+    path = os.pathsep.join(map(str, folders))
     more = {"RUN_ON_AZURE": on_azure, "RESOURCE_GROUP": "group", "WORKSPACE": "space", "HF_HUB_OFFLINE": "1"}
     more |= {"PATH": path, "AZ_LOG": str(log), "AZ_ANSWER": ANSWER, "TMPDIR": str(tmp_path)}
     done = subprocess.run(

@@ -24,8 +24,6 @@ from model import package
 from tests import pictures
 from tests.conftest import ROOT
 
-COMMAND = [sys.executable, "-m", "scoring.batch"]
-
 
 def table(folder: Path, rows: int) -> Path:
     """Rows of boxes on a dozen pictures, some of them broken, in no order."""
@@ -46,19 +44,29 @@ def answers(output: Path) -> pa.Table:
     return pa.dataset.dataset(files).to_table()
 
 
-def run(kills: int, rows: int, folder: Path) -> tuple[pa.Table, pa.Table, int, int]:
+def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tuple[pa.Table, pa.Table, int, int]:
     """What an undisturbed job has written, what the killed one has, how often this was killed, and how many of these
     kills found it at work on its rows."""
     model = package.save(package.EMBEDDED, folder / "model")
-    common = ["--model", str(model), "--input", str(table(folder, rows)), "--part-rows", "8"]
+    common = [
+        python,
+        "-m",
+        "scoring.batch",
+        "--model",
+        str(model),
+        "--input",
+        str(table(folder, rows)),
+        "--part-rows",
+        "8",
+    ]
     began = time.monotonic()
-    subprocess.run([*COMMAND, *common, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([*common, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
     whole, chance = time.monotonic() - began, random.Random(1)
     killed, at_work = 0, 0
     with tqdm(total=kills, unit="kill", disable=None) as bar:
         while True:
             process = subprocess.Popen(
-                [*COMMAND, *common, "--output", str(folder / "killed")],
+                [*common, "--output", str(folder / "killed")],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from scoring import models
 from scoring.batch import __main__ as batch
 from tests.conftest import ROOT, free_port, run_here, server
+from tests.warm import python
 
 
 @pytest.fixture
@@ -42,6 +42,6 @@ def test_every_command_takes_one(linked: Path, tmp_path: Path) -> None:
         done = run_here(batch.main, *words, "--model", linked)
         assert done.returncode == 0, done.stderr[-2000:]
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(linked)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(linked)]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)):
         pass

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pycocotools import mask as coco
 
 from model import masks
 from tests.conftest import ROOT, run_here
+from tests.warm import python
 from training import evaluate
 from training.ground_truth import Scenes
 from training.judge import box_of
@@ -80,6 +80,6 @@ def judged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 
 def logged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """`python -m training.evaluate` as a user runs it, who has its runs in a store of that folder."""
-    words = [sys.executable, "-m", "training.evaluate", *map(str, arguments)]
+    words = [python(), "-m", "training.evaluate", *map(str, arguments)]
     variables = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db"}
     return subprocess.run(words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)

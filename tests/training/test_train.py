@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from model.prompts import read
 from model.segmenter import Segmenter
 from tests import pictures
 from tests.conftest import ROOT, run_here
+from tests.warm import python
 from training import mean, network, train
 from training.batches import Batches
 from training.cache import SceneCache
@@ -123,7 +123,7 @@ def test_a_finished_checkpoint_can_be_trained_on(family: str, tmp_path: Path) ->
 def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path) -> None:
     arguments = [f"--{name}={value}" for name, value in {**SMALL, "steps": 2}.items()]
     arguments += ["--eager", "--family", family, "--output", str(tmp_path / "made"), "--cache", str(tmp_path / "cache")]
-    command = [sys.executable, "-m", "training.train", *arguments]
+    command = [python(), "-m", "training.train", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     if family == "sam":

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from model import masks
 from scoring.batch.__main__ import main
 from tests import pictures
 from tests.conftest import ROOT, free_port, run_here, server
+from tests.warm import python
 
 BOX = "[[68, 38, 153, 123]]"
 
@@ -30,7 +30,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "scoring.batch", *map(str, arguments)]
+    words = [python(), "-m", "scoring.batch", *map(str, arguments)]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
 
 
@@ -143,7 +143,7 @@ def test_embeddings_made_ahead_are_found_by_the_endpoint(packaged: Path, tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     assert "images       2 (1 failed)" in done.stdout and "broken.png: column 'image'" in done.stdout
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     command += ["--embedding-store", str(store), "--api-keys", "k,l"]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         rows = {"input_data": [{"image_id": "deep/coins.png", "input_boxes": "[20, 32, 68, 77]"}]}

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from scoring.batch import sources
 from tests import pictures
 from tests.conftest import ROOT
 from tests.scoring.batch.test_batch import run
+from tests.warm import python
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +69,16 @@ def test_killed_at_any_moment_it_goes_on(packaged: Path, photos: Path, tmp_path:
     assert [row["number"] for row in expected] == [str(i) for i in range(160)]
 
     output = tmp_path / "out.parquet"
-    command = [sys.executable, "-m", "scoring.batch", *arguments, "--output", str(output)]
+    command = [python(), "-m", "scoring.batch", *arguments, "--output", str(output)]
     kills, parts = 0, tmp_path / "out.parquet.parts"
     for wanted in (1, 4, 9, 15):  # parts that are there when it is killed
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         while process.poll() is None and len(list(parts.glob("part-*.parquet"))) < wanted:
             time.sleep(0.001)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
-        process.wait()
+        process.communicate()
         assert not output.exists()
     assert kills == 4
     done = run(*arguments, "--output", output)

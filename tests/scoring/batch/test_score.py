@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from model import masks
 from tests import pictures
 from tests.conftest import ROOT
+from tests.warm import python
 
 WORKER = """
 import importlib.util, json, sys
@@ -61,7 +61,7 @@ def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[st
     def process(i: int) -> str:
         mini_batches = [[file] for file in files[i::2]]
         done = subprocess.run(
-            [sys.executable, "-c", WORKER, script, str(tmp_path / f"{i}.csv")],
+            [python(), "-c", WORKER, script, str(tmp_path / f"{i}.csv")],
             input="\n".join(map(json.dumps, mini_batches)),
             cwd=tmp_path,
             env=environment,

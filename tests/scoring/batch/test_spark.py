@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests import pictures
 from tests.conftest import free_port
 from tests.scoring.batch.test_batch import run
 from tests.scoring.batch.test_job import photos, rows_of, same, table_of
+from tests.warm import python
 
 __all__ = ["photos"]
 EXECUTOR = "CoarseGrainedExecutorBackend"
@@ -39,6 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     """The cluster's URL, and the folder that its workers work in."""
     folder = tmp_path_factory.mktemp("cluster")
     home = str(Path(pyspark.__file__).parent)
+    os.environ["PYSPARK_PYTHON"] = python()
     environment = {**os.environ, "SPARK_HOME": home, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
     url = f"spark://127.0.0.1:{free_port()}"
     port = url.rpartition(":")[2]
@@ -99,7 +100,7 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
 ) -> None:
     url, folder = cluster
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "scoring.batch", "--model", packaged, "--input", table, "--output", output]
+    command = [python(), "-m", "scoring.batch", "--model", packaged, "--input", table, "--output", output]
     command += ["--engine", "spark", "--master", url, "--part-rows", "7", "--summary", tmp_path / "summary.json"]
     with (tmp_path / "log").open("w+") as log:
         job = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
@@ -124,7 +125,6 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
 
 @pytest.fixture(scope="module")
 def session(cluster: tuple[str, Path]) -> Iterator[SparkSession]:
-    os.environ["PYSPARK_PYTHON"] = sys.executable
     found = SparkSession.builder.master(cluster[0]).config("spark.driver.host", "127.0.0.1").getOrCreate()
     yield found
     found.stop()
@@ -175,8 +175,13 @@ def test_an_output_in_the_way_and_rows_that_do_not_fit(
         spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
 
 
-def test_spark_udf_types_its_answers(session: SparkSession, photos: Path, tmp_path: Path) -> None:
-    """As MLflow's users write it: no result type given, images as bytes and as paths."""
+def test_spark_udf_types_its_answers(
+    session: SparkSession, cluster: tuple[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    """As MLflow's users write it: no result type given, images as bytes and as paths. The executors are new, and must
+    find what earlier jobs of the session have sent."""
+    for executor in executors(cluster[1]):
+        os.kill(executor, signal.SIGKILL)
     packaged = package.save(package.EMBEDDED, tmp_path / "model", {"local_paths": True, "mask_encoding": "rle"})
     files = sorted(photos.glob("0[1-5].png"))
     frame = pd.DataFrame({"image": [file.read_bytes() for file in files], "number": range(len(files))})

@@ -27,6 +27,7 @@ from model import masks, package
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
+from tests.warm import python
 
 KEY = "correct horse"
 OTHER_KEY = "battery staple"
@@ -48,7 +49,7 @@ def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
     (folder / "keys").write_text(f"{KEY}\n{OTHER_KEY}\n")
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
     command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "9000000"]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") as base:
         yield base
@@ -201,7 +202,7 @@ def test_azure(url: str, photograph: bytes) -> None:
 def test_mlflows_client(packaged: Path, picture: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     """It knows of no keys, so this endpoint asks for none; and `--model` takes any MLflow model."""
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as base:
         client = ScoringServerClient("127.0.0.1", port)
         client.wait_server_ready(10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import requests
 
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
+from tests.warm import python
 
 
 def slow(url: str, image: str) -> Any:
@@ -44,7 +44,7 @@ def started(pool: ThreadPoolExecutor, url: str, image: str) -> Future[Any]:
 
 def test_when_full_the_next_is_refused_at_once(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, image = free_port(), pictures.to_text(disc[0])
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     with server([*command, "--in-flight", "2"], port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         with ThreadPoolExecutor(2) as pool:
             running = [started(pool, url, image) for _ in range(2)]
@@ -59,7 +59,7 @@ def test_when_full_the_next_is_refused_at_once(packaged: Path, disc: tuple[bytes
 
 def test_sigterm_finishes_what_is_in_flight(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, image = free_port(), pictures.to_text(disc[0])
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log

@@ -6,7 +6,6 @@ import base64
 import gc
 import io
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,12 +24,13 @@ from scoring.online.catalog import Catalog
 from scoring.online.settings import Settings
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
+from tests.warm import python
 
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, folder = free_port(), tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port)]
+    command = [python(), "-m", "scoring.online", "--port", str(port)]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
         yield base
 

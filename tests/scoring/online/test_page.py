@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pycocotools import mask as coco
 
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
+from tests.warm import python
 
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder to look at what the browser shows
 
@@ -29,7 +29,7 @@ SHOTS = os.environ.get("SCREENSHOTS")  # a folder to look at what the browser sh
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     log = tmp_path_factory.mktemp("page") / "log"
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     with server(command, port, "/ready", log, PYTHONPATH=str(ROOT)) as base:
         yield base
 
