@@ -31,7 +31,9 @@ ifeq ($(FAMILY),sam)
 		--cache .cache/fifth --eager --bfloat16 --side 336 --seed 7 --steps 500 --windowed 0 --rate 3e-4 --balance 0
 	$(BIN)/python -m training.mean build/sam-tiny-3 build/sam-tiny-4 build/sam-tiny-5 --side 352 --output build/sam-tiny-6
 else
-	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-3 --side 448 --output build/sam2-tiny-4
+	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-3 --output build/sam2-tiny-4 \
+		--cache .cache/fourth --eager --bfloat16 --side 448 --seed 7 --steps 600 --windowed 0 --rate 4e-4 --balance 0
+	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-3 build/sam2-tiny-4 --side 448 --output build/sam2-tiny-5
 endif
 
 check: .venv/test
