@@ -8,12 +8,14 @@ its memory, or the README's commands, it is the real python that starts.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,6 +76,7 @@ def serve(address: str) -> None:
                 watch(asking)
                 return
             asking.close()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 def watch(asking: socket.socket) -> None:
@@ -90,7 +93,8 @@ def watch(asking: socket.socket) -> None:
     ended = os.pidfd_open(child)
     while ended not in select.select([asking, ended], [], [])[0]:
         os.kill(child, int(asking.recv(16) or signal.SIGKILL))
-    asking.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    with contextlib.suppress(BrokenPipeError):
+        asking.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
     os._exit(0)
 
 
