@@ -28,6 +28,8 @@ from tests.model import metas_own
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Spark's processes live for seconds: Java's second compiler and its parallel collector cost more than they save.
+os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 LONGEST = [f"test_{name}.py" for name in ("spark", "docs", "reliability", "everything", "evaluate", "faults")]
 
 
