@@ -41,8 +41,9 @@ check: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A worker more than processors, for they wait for servers and clusters now and then.
 test: .venv/test check
-	$(BIN)/pytest -n $$(nproc) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder
 
 # Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
 soak: .venv/test

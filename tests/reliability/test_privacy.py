@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import requests
 
 from tests.conftest import ROOT, free_port, server
+from tests.warm import python
 
 KEY, OTHER = "key-of-one-Zq81", "key-of-another-Xw37"
 SECRETS = ["Zq81", "Xw37", "wr0ng-k3y", "t0ken-in-a-URL", "priv4te-h0st", "a-n4me-of-an-image", "a-va1ue", "a-c0lumn"]
@@ -45,7 +45,7 @@ def bodies(image: str) -> list[tuple[str, Any]]:
 
 def test_nothing_of_a_request_is_told(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     image = base64.b64encode(disc[0]).decode()
     told: list[str] = []
     environment = {"PYTHONPATH": str(ROOT), "SAM_API_KEYS": f"{KEY},{OTHER}"}
@@ -85,7 +85,7 @@ def test_what_one_key_has_sent_is_encoded_again_for_another(
 ) -> None:
     """Else the time an answer takes would tell one key whether another has sent the same image."""
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
     row = {"image": base64.b64encode(disc[0]).decode(), "input_points": [[[9, 9]]]}
     body = {"input_data": [row]} if path == "/score" else {"dataframe_records": [row]}
 
