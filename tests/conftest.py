@@ -38,7 +38,8 @@ LONGEST = [f"test_{name}.py" for name in ("spark", "docs", "reliability", "every
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests run in one process, which makes their fixtures once; the docs' pages are long and run apart. What
     takes longest begins first, so that nothing is left to run alone in the end."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order) + (item.path.suffix != ".ipynb")))
     for item in items:
         group = item.nodeid if item.path.name == "test_docs.py" else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

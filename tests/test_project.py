@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -94,6 +95,10 @@ def test_model_below_the_contract_has_never_heard_of_mlflow() -> None:
     """A process that only embeds and segments loads no mlflow."""
     code = "import sys; import model.segmenter, model.embeddings; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_imports_leave_the_garbage_collector_on() -> None:
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
 def test_model_never_imports_scoring() -> None:

@@ -21,6 +21,7 @@ from model import package
 from model.families.sam_hq import SamHq
 from tests import checkpoints
 from tests.conftest import ROOT
+from tests.warm import python
 
 LOAD_AND_PREDICT = """
 import os, sys
@@ -90,7 +91,7 @@ def test_a_published_sam2_names_itself_a_video_model(sam2_folder: Path, tmp_path
 def test_log_register_and_alias(packaged: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            sys.executable,
+            python(),
             "-m",
             "model.package",
             "--output",

@@ -70,6 +70,6 @@ def test_sigterm_under_load_loses_no_request_that_was_read(tmp_path: Path) -> No
 
 
 def test_a_job_that_is_killed_writes_what_an_undisturbed_one_does(tmp_path: Path) -> None:
-    whole, killed, times, _ = kills.run(3, 120, tmp_path, python())
-    assert times == 3 and whole.num_rows == 120
+    whole, killed, times, _ = kills.run(3, 64, tmp_path, python())
+    assert times == 3 and whole.num_rows == 64
     assert killed.to_pylist() == whole.to_pylist()
