@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import Sam2Model, SamModel, SamProcessor
 
+from tests.model.encodings import remembered
+
 # An image (h, w, 3) and points (n, 2) in its pixels to logits (n, 3, h, w) and scores (n, 3).
 Ask = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def ask_sam(folder: Path) -> Ask:
     processor = SamProcessor.from_pretrained(folder)
-    model = SamModel.from_pretrained(folder).eval()
+    model = remembered(SamModel.from_pretrained(folder))
 
     def ask(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nested = [[[[float(x), float(y)]] for x, y in points]]
@@ -37,7 +39,7 @@ def ask_sam(folder: Path) -> Ask:
 
 
 def ask_sam2(folder: Path) -> Ask:
-    model = Sam2Model.from_pretrained(folder).eval()
+    model = remembered(Sam2Model.from_pretrained(folder))
     side = model.config.prompt_encoder_config.image_size
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
@@ -171,29 +173,25 @@ def brute_force_nms(boxes: list[tuple[float, ...]], threshold: float, names: lis
 
 def flooded(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
     """Pieces (or holes) of fewer than `area` pixels gone, found by flooding pixel by pixel over eight neighbours."""
-    working = ~mask if holes else mask
-    seen = np.zeros_like(mask)
-    regions: list[list[tuple[int, int]]] = []
-    for start in zip(*np.nonzero(working), strict=True):
-        if seen[start]:
-            continue
-        region, pending = [], [(int(start[0]), int(start[1]))]
-        seen[start] = True
-        while pending:
-            y, x = pending.pop()
-            region.append((y, x))
-            for near in ((y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
-                if 0 <= near[0] < mask.shape[0] and 0 <= near[1] < mask.shape[1] and working[near] and not seen[near]:
-                    seen[near] = True
-                    pending.append(near)
+    padded = np.pad(~mask if holes else mask, 1)
+    row, dry = padded.shape[1], bytearray(padded.tobytes())
+    around = (-row - 1, -row, -row + 1, -1, 1, row - 1, row, row + 1)
+    regions: list[list[int]] = []
+    while (start := dry.find(1)) >= 0:
+        dry[start] = 0
+        region = [start]
+        for place in region:  # it grows meanwhile
+            for step in around:
+                if dry[place + step]:
+                    dry[place + step] = 0
+                    region.append(place + step)
         regions.append(region)
     small = [region for region in regions if len(region) < area]
     if not small:
         return mask, False
     if not holes and len(small) == len(regions):
         small.remove(max(regions, key=len))
-    result = mask.copy()
+    result = np.pad(mask, 1)
     for region in small:
-        for pixel in region:
-            result[pixel] = holes
-    return result, True
+        result.flat[region] = holes
+    return result[1:-1, 1:-1], True

@@ -16,6 +16,7 @@ from model.everything import Grid, crops, everything, nms, points, without_regio
 from model.segmenter import Segmenter
 from tests import pictures
 from tests.model import literal
+from tests.model.encodings import embedding
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"points_per_side": 9},
@@ -35,13 +36,9 @@ THRESHOLDS = {
     "sam-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
     "sam2-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
 }
-# A crop more is a second more with the embedded models, and the way through crops and regions is the same for all.
-SPARED = {"sam-tiny": ["two layers", "regions and crops"]}
-SPARED["sam2-tiny"] = [*SPARED["sam-tiny"], "overlap", "regions"]
-PAIRS = [(name, case) for name in THRESHOLDS for case in CASES if case not in SPARED.get(name, [])]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["sam", "sam2", "sam-tiny", "sam2-tiny"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Segmenter, Any]:
     embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
     source = embedded.get(request.param) or request.getfixturevalue(f"{request.param}_folder")
@@ -51,7 +48,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, segmenter, literal.ASKS[segmenter.family.name](folder)
 
 
-@pytest.mark.parametrize(("subject", "case"), PAIRS, indirect=["subject"])
+@pytest.mark.parametrize("case", CASES)
 def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case: str) -> None:
     name, segmenter, ask = subject
     settings = {**CASES[case], **THRESHOLDS[name]}
@@ -59,8 +56,8 @@ def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case
     expected = literal.generate(ask, image, **settings)
     found = everything(
         segmenter,
-        segmenter.embed([image])[0],
-        lambda box: segmenter.embed([image[box[1] : box[3], box[0] : box[2]]])[0],
+        embedding(segmenter, image),
+        lambda box: embedding(segmenter, image[box[1] : box[3], box[0] : box[2]]),
         Grid(points_per_batch=16, **settings),
     )
     assert len(expected) >= 2, "the case shows nothing"

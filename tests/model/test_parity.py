@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import (
     EdgeTamModel,
+    PreTrainedModel,
     Sam2Model,
     Sam3TrackerModel,
     SamHQModel,
@@ -27,6 +28,7 @@ from model.images import ImageLimits
 from model.prompts import Prompt, read
 from model.segmenter import Ask, Segmenter
 from tests import checkpoints, pictures
+from tests.model.encodings import embedding, remembered
 
 SIZES = [(16, 12), (10, 300), (300, 10), (64, 64), (163, 240), (1100, 1500), (1301, 700)]
 MODES = ["L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"]
@@ -54,7 +56,8 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
 
 @cache
 def loaded(kind: Any, folder: Path) -> Any:
-    return kind.from_pretrained(folder)
+    found = kind.from_pretrained(folder)
+    return remembered(found) if isinstance(found, PreTrainedModel) else found
 
 
 def sam_reference(
@@ -124,7 +127,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def answer(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], multimask: bool) -> Reference:
-    found = segmenter.segment(segmenter.embed([image])[0], prompts, multimask)
+    found = segmenter.segment(embedding(segmenter, image), prompts, multimask)
     return np.stack([segmenter.masks(one) for one in found]), np.stack([one.scores for one in found])
 
 

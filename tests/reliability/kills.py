@@ -48,17 +48,8 @@ def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tu
     """What an undisturbed job has written, what the killed one has, how often this was killed, and how many of these
     kills found it at work on its rows."""
     model = package.save(package.EMBEDDED, folder / "model")
-    common = [
-        python,
-        "-m",
-        "scoring.batch",
-        "--model",
-        str(model),
-        "--input",
-        str(table(folder, rows)),
-        "--part-rows",
-        "8",
-    ]
+    common = [python, "-m", "scoring.batch", "--model", str(model)]
+    common += ["--input", str(table(folder, rows)), "--part-rows", "8"]
     began = time.monotonic()
     subprocess.run([*common, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
     whole, chance = time.monotonic() - began, random.Random(1)

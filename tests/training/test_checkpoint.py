@@ -29,7 +29,7 @@ def test_the_committed_figures_are_what_it_does(folder: Path) -> None:
     """On the first scenes of the held-out row; the committed figures are of 200."""
     committed = json.loads((folder / "heldout.json").read_text())
     assert committed["scenes"] == 200 and committed["model"] == folder.name
-    (judged,), _ = evaluate({folder.name: Segmenter.load(str(folder), "cpu")}, Scenes(12))
+    (judged,), _ = evaluate({folder.name: Segmenter.load(str(folder), "cpu")}, Scenes(24))
     found = figures.report(judged.things)["figures"]["all"]
     for name in ("box", "1 click", "3 clicks"):
         assert found[name] == pytest.approx(committed["figures"]["all"][name], abs=0.06), name
