@@ -7,6 +7,8 @@ from torch import Tensor
 
 FOCAL_WEIGHT = 20.0
 REST_WEIGHT = 0.1
+SQUARE_WEIGHT = 3.0
+PICKING = 0.05  # of predicted IoU, by which an alternative is e times as likely to be the one
 
 
 def iou(logits: Tensor, targets: Tensor) -> Tensor:
@@ -39,11 +41,17 @@ def mask_costs(logits: Tensor, targets: Tensor, balance: float) -> Tensor:
     return costs
 
 
-def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor, balance: float) -> tuple[Tensor, Tensor]:
+def decoding_loss(
+    logits: Tensor, scores: Tensor, targets: Tensor, balance: float, picked: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The loss (scalar) of four masks a prompt, and their true IoU (prompts, 4).
 
     The single mask pays for itself; of the three alternatives the best pays, the others a tenth, so that none is
     forgotten. A score pays its distance from the true IoU, as it is judged (SAM's own pays the square of it).
+
+    With `picked` the alternatives pay as well, that much, for the mask that users take, the one with the best score:
+    each as likely as a softmax of the scores has it. And a score pays the square, three times: where a click may mean
+    two things, the mean of what they would give tells which mask to take, and the median does not.
     `logits` (prompts, 4, height, width), `scores` (prompts, 4), `targets` (prompts, height, width); `balance` as in
     `mask_costs`.
     """
@@ -51,4 +59,9 @@ def decoding_loss(logits: Tensor, scores: Tensor, targets: Tensor, balance: floa
     several = costs[:, 1:]
     rest = (several.mean() - several.amin(1).mean() / 3) * REST_WEIGHT
     true = iou(logits.detach(), targets[:, None])
-    return costs[:, 0].mean() + several.amin(1).mean() + rest + F.l1_loss(scores, true), true
+    loss = costs[:, 0].mean() + several.amin(1).mean() + rest
+    if not picked:
+        return loss + F.l1_loss(scores, true), true
+    chances = (scores[:, 1:].detach() / PICKING).softmax(1)
+    loss = loss + picked * (chances * several).sum(1).mean()
+    return loss + SQUARE_WEIGHT * F.mse_loss(scores, true), true

@@ -51,6 +51,8 @@ class Plan:
     decay: float = 0.05
     averaging: float = 0.998
     balance: float = 2.0
+    picked: float = 0.0
+    frozen: bool = False  # the image encoder
 
 
 class Trainer:
@@ -71,6 +73,8 @@ class Trainer:
         self.average: Any = family.new(config, plan.seed).model.eval().requires_grad_(False).to(device)
         self.embed = torch.compile(self.network.embed) if compiled else self.network.embed
         self.decode = torch.compile(self.network.decode) if compiled else self.network.decode
+        if plan.frozen:
+            self.model.vision_encoder.requires_grad_(False)
         matrices: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
@@ -131,7 +135,8 @@ class Trainer:
         points, labels = (2 * cells + shift)[:, None], labels[:, None]
         logits = torch.zeros_like(targets)[:, None]
         has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
-        rounds = 3 if self.step % 3 == 2 else 2
+        # What a click picks is learnt in the first round, so that with `picked` many steps end with it.
+        rounds = (1, 2, 1, 3)[self.step % 4] if self.plan.picked else (2, 2, 3)[self.step % 3]
         total = torch.zeros((), device=self.device)
         figures: dict[str, float] = {}
         balance = self.plan.balance * max(0.0, 1 - self.step / (0.2 * self.plan.steps))
@@ -148,7 +153,7 @@ class Trainer:
                     sparse = self.network.tokens(points[kind, first:], labels[kind, first:], box)
                     found.append(self.decode(features, positions, sparse, logits[kind], has_mask[kind]))
             masks_found, scores = (torch.cat(parts)[in_order] for parts in zip(*found, strict=True))
-            loss, true = losses.decoding_loss(masks_found, scores, targets, balance)
+            loss, true = losses.decoding_loss(masks_found, scores, targets, balance, self.plan.picked)
             total = total + loss
             best = scores[:, 1:].argmax(1, keepdim=True) + 1
             use_best = clicked[:, None] & (turn == 0)
@@ -220,7 +225,11 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--save-every", type=int, default=100, help="steps between states")
     for field in fields(Plan):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        name, kind = f"--{field.name.replace('_', '-')}", type(field.default)
+        if kind is bool:
+            parser.add_argument(name, action="store_true")
+        else:
+            parser.add_argument(name, type=kind, default=field.default)
     args = parser.parse_args()
     plan = Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
     torch.set_flush_denormal(True)

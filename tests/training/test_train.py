@@ -16,7 +16,7 @@ from model.segmenter import Segmenter
 from tests import pictures
 from tests.conftest import ROOT, run_here
 from tests.warm import python
-from training import mean, network, train
+from training import losses, mean, network, train
 from training.batches import Batches
 from training.cache import SceneCache
 from training.train import FAMILIES, Plan, Trainer
@@ -55,8 +55,42 @@ def test_a_few_steps_on_one_batch_lower_the_loss(family: str, bfloat16: bool, tm
     plan = Plan(**{**SMALL, "steps": 100})
     batch = batches_of(family, plan, tmp_path)[0]
     trainer = trainer_of(family, plan, bfloat16)
-    losses = [trainer.learn(batch)["loss"] for _ in range(24)]
-    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    found = [trainer.learn(batch)["loss"] for _ in range(24)]
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(family: str, tmp_path: Path) -> None:
+    plan = Plan(**{**SMALL, "steps": 100, "picked": 1.0, "frozen": True})
+    batch = batches_of(family, plan, tmp_path)[0]
+    trainer = trainer_of(family, plan)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    found = [trainer.learn(batch)["loss"] for _ in range(24)]
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    for name, weight in trainer.model.state_dict().items():
+        if name.startswith("vision_encoder."):
+            assert torch.equal(weight, before[name]), name
+    assert not torch.equal(trainer.model.mask_decoder.mask_tokens.weight, before["mask_decoder.mask_tokens.weight"])
+
+
+def test_the_mask_with_the_best_score_pays() -> None:
+    """Of three alternatives the first is right, the second is what the scores pick: only with `picked` is that dear."""
+    target = torch.zeros(1, 8, 8)
+    target[:, 2:6, 2:6] = 1
+    right, wrong = (target - 0.5) * 20, (0.5 - target) * 20
+    logits = torch.stack([right, right, wrong, wrong], dim=1)
+
+    def loss(scores: list[float], picked: float) -> float:
+        """Without what the scores pay for themselves."""
+        given = torch.tensor([scores])
+        whole, true = losses.decoding_loss(logits, given, target, 0.0, picked)
+        off = given - true
+        return float(whole - (3 * off.square().mean() if picked else off.abs().mean()))
+
+    wise, unwise = [0.9, 0.9, 0.1, 0.1], [0.9, 0.1, 0.9, 0.1]
+    assert loss(unwise, 0.0) == pytest.approx(loss(wise, 0.0))
+    assert loss(wise, 1.0) == pytest.approx(loss(wise, 0.0), abs=1e-3)
+    assert loss(unwise, 1.0) > loss(wise, 1.0) + 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
