@@ -30,10 +30,25 @@ ifeq ($(FAMILY),sam)
 	$(BIN)/python -m training.train --family sam --start build/sam-tiny-4 --output build/sam-tiny-5 \
 		--cache .cache/fifth --eager --bfloat16 --side 336 --seed 7 --steps 500 --windowed 0 --rate 3e-4 --balance 0
 	$(BIN)/python -m training.mean build/sam-tiny-3 build/sam-tiny-4 build/sam-tiny-5 --side 352 --output build/sam-tiny-6
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-6 --output build/sam-tiny-7 \
+		--cache .cache/sixth --eager --bfloat16 --side 352 --seed 11 --scenes 8000 --steps 700 --windowed 0 --images 6 \
+		--masks 6 --rate 3e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1 --frozen
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-6 --output build/sam-tiny-8 \
+		--cache .cache/seventh --eager --bfloat16 --side 352 --seed 11 --scenes 8000 --steps 900 --windowed 0 \
+		--rate 4e-4 --warmup 40 --averaging 0.99 --balance 0 --picked 1
+	$(BIN)/python -m training.mean build/sam-tiny-7 build/sam-tiny-8 --side 352 --output build/sam-tiny-9
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-9 --output build/sam-tiny-10 \
+		--cache .cache/eighth --eager --bfloat16 --side 352 --seed 17 --scenes 6000 --steps 700 --windowed 0 \
+		--masks 6 --rate 4e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1.5 --frozen
+	$(BIN)/python -m training.mean build/sam-tiny-7 build/sam-tiny-8 build/sam-tiny-10 --side 352 --output build/sam-tiny-11
 else
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-3 --output build/sam2-tiny-4 \
 		--cache .cache/fourth --eager --bfloat16 --side 448 --seed 7 --steps 600 --windowed 0 --rate 4e-4 --balance 0
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-3 build/sam2-tiny-4 --side 448 --output build/sam2-tiny-5
+	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-5 --output build/sam2-tiny-6 \
+		--cache .cache/fifth --eager --bfloat16 --side 448 --seed 11 --scenes 8000 --steps 550 --windowed 0 --images 6 \
+		--masks 5 --rate 3e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1 --frozen
+	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-5 build/sam2-tiny-6 --side 448 --output build/sam2-tiny-7
 endif
 
 check: .venv/test
