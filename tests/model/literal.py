@@ -105,7 +105,8 @@ def generate(ask: Ask, image: np.ndarray, **given: Any) -> list[Literal]:
         line = np.linspace(offset, 1 - offset, per_side)
         points = np.array([[x, y] for y in line for x in line]) * [x1 - x0, y1 - y0]
         candidates: list[Literal] = []
-        logits, scores = ask(part, points)
+        # A row of points at a time, whose logits stay in the cache.
+        logits, scores = map(np.concatenate, zip(*[ask(part, row) for row in np.split(points, per_side)], strict=True))
         for p, point in enumerate(points):
             for m in range(3):
                 found = logits[p, m]
