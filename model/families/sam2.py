@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel, Sam2Model
+from transformers import PreTrainedModel, Sam2HieraDetModel, Sam2Model
 
-from model.families import decoder
+from model.families import decoder, hiera
 from model.families.family import Family
 from model.upscaling import Step
 
@@ -29,6 +29,13 @@ class Sam2(Family):
     name = "sam2"
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
     processors: ClassVar[tuple[str, str]] = ("Sam2ImageProcessor", "Sam2Processor")
+
+    def __init__(self, model: Any, processing: dict[str, Any]) -> None:
+        super().__init__(model, processing)
+        # A tenth of the time, for the memory of videos; nothing of an image model reads them.
+        model.vision_encoder.neck.position_encoding.forward = _no_positions
+        if isinstance(backbone := model.vision_encoder.backbone, Sam2HieraDetModel):
+            hiera.swap(backbone)
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
@@ -47,7 +54,8 @@ class Sam2(Family):
         return self.normalize(F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)[0])
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model.get_image_embeddings(pixels))
+        # A CPU cuts patches that overlap five times as fast from pixels whose channels lie side by side.
+        return tuple(self.model.get_image_embeddings(pixels.contiguous(memory_format=torch.channels_last)))
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         return self.input_size / size[1], self.input_size / size[0]
@@ -80,3 +88,7 @@ class Sam2(Family):
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
         return [(self.low_res_size, size)]
+
+
+def _no_positions(shape: torch.Size, device: torch.device, dtype: torch.dtype, mask: None = None) -> Tensor:
+    return torch.zeros((), device=device, dtype=dtype).expand(shape)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Sam2MaskDecoderConfig, SamMaskDecoderConfig, SamVisionConfig
+from transformers import Sam2HieraDetConfig, Sam2MaskDecoderConfig, SamMaskDecoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionEncoder
-from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
+from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2MaskDecoder
 
-from model.families import decoder, vit
+from model.families import decoder, hiera, vit
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,37 @@ def test_encoder(use_rel_pos: bool, image_size: int) -> None:
     expected = encoder(images).last_hidden_state
     vit.swap(encoder)
     assert error(encoder(images).last_hidden_state, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("image_size", "windows"),
+    [
+        (640, [8, 4, 14, 7]),  # 160 to 20 tokens a side
+        (256, [8, 4, 14, 7]),  # 64 to 8: windows are padded
+        (128, [8, 4, 14, 7]),  # 32 to 4
+        (640, [8, 8, 8, 8]),
+        (256, [8, 4, 7, 4]),  # odd windows, which pooling cuts
+    ],
+)
+def test_hiera(image_size: int, windows: list[int]) -> None:
+    config = Sam2HieraDetConfig(
+        hidden_size=16,
+        num_attention_heads=1,
+        image_size=[image_size, image_size],
+        blocks_per_stage=[1, 2, 4, 2],
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=windows,
+        global_attention_blocks=[4],
+    )
+    config._attn_implementation = "eager"
+    encoder = drawn(Sam2HieraDetModel(config))
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = encoder(images).intermediate_hidden_states
+    hiera.swap(encoder)
+    found = encoder(images).intermediate_hidden_states
+    assert [part.shape for part in found] == [part.shape for part in expected]
+    assert all(error(*pair) < 1e-5 for pair in zip(found, expected, strict=True))
 
 
 def prompts(count: int, tokens: int, images: int, mask: bool) -> tuple[Tensor, ...]:

@@ -1,0 +1,88 @@
+"""SAM 2's image encoder, Hiera, on a CPU: transformers' blocks, their work ordered so that it stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUMBERS = 2**19  # of a block's output at a time, 2 MiB, or as many as a row of windows has
+FEW = 512  # tokens of a window whose attention weights are made at once
+
+
+def swap(backbone: Any) -> None:
+    """Makes a Sam2HieraDetModel's blocks do their work as `_block` does, where that is on a CPU.
+
+    The same sums in another order: what differs is rounding. All of a block is done to some rows of windows before the
+    next ones are looked at; queries, keys and values are projected before windows are cut, so that padding is not
+    multiplied; attention in small windows is two plain products and a softmax. What transformers computes and does not
+    use, attention among the heads of a token, is left out. Measured in docs/performance.md.
+    """
+    for block in backbone.blocks:
+        block.forward = partial(_block, block, block.forward)
+
+
+def _block(block: Any, reference: Callable[..., Tensor], hidden_states: Tensor, **options: Any) -> Tensor:
+    """(images, height, width, channels) to (images, height, width, block.dim_out), or half of both sides."""
+    down, across = block.query_stride or (1, 1)
+    images, height, width = hidden_states.shape[:3]
+    window = (block.window_size,) * 2 if block.window_size else (height, width)
+    # Of odd windows, which no checkpoint of Meta's has, pooling leaves something out.
+    uneven = any(side % stride for side in (height, width, window[0]) for stride in (down, across))
+    if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or uneven:
+        return reference(hidden_states, **options)
+    output = hidden_states.new_empty(images, height // down, width // across, block.dim_out)
+    tokens = NUMBERS // block.dim_out
+    rows = window[0] * max(1, tokens // (window[0] * width))
+    for image, answer in zip(hidden_states, output, strict=True):
+        for top in range(0, height, rows):
+            part, kept = image[top : top + rows], answer[top // down : (top + rows) // down]
+            normed = block.layer_norm1(part)
+            mixed = _attend(block.attn.qkv(normed), block.attn, window)
+            if block.dim != block.dim_out:
+                part = _pooled(block.proj(normed), (down, across))
+            torch.add(part, block.attn.proj(mixed[: len(kept), : kept.shape[1]]), out=kept)
+            flat = kept.flatten(0, 1)
+            for start in range(0, len(flat), tokens):
+                some = flat[start : start + tokens]
+                some += block.mlp(block.layer_norm2(some))
+    return output
+
+
+def _pooled(maps: Tensor, stride: tuple[int, int]) -> Tensor:
+    """The largest of each cell of `stride` pixels: (..., height, width, channels) to (..., height / stride[0], width /
+    stride[1], channels)."""
+    for axis, step in ((-3, stride[0]), (-2, stride[1])):
+        if step > 1:
+            maps = maps.unflatten(axis, (-1, step)).amax(axis)
+    return maps
+
+
+def _attend(qkv: Tensor, attention: Any, window: tuple[int, int]) -> Tensor:
+    """Attention among the tokens of each window: qkv (height, width, 3 * channels) to (height, width, channels), each
+    side up to a multiple of the window's, and halved where the queries are pooled."""
+    high, wide = window
+    height, width = qkv.shape[:2]
+    down, across = -(-height // high), -(-width // wide)
+    if (down * high, across * wide) != (height, width):  # padding is zeros, of which the projection's bias is left
+        whole = attention.qkv.bias.expand(down * high, across * wide, -1).clone()
+        whole[:height, :width] = qkv
+        qkv = whole
+    heads = attention.num_attention_heads
+    windows = qkv.view(down, high, across, wide, 3, heads, -1).permute(4, 0, 2, 5, 1, 3, 6)
+    query, key, value = windows.flatten(1, 3)  # (windows * heads, high, wide, d)
+    if attention.query_stride:
+        query = _pooled(query, attention.query_stride)
+        high, wide = query.shape[1:3]
+    query, key, value = (part.flatten(1, 2) for part in (query, key, value))
+    if key.shape[1] > FEW:
+        found = F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+    else:
+        logits = torch.bmm(query, key.mT).mul_(attention.scale)
+        found = torch.bmm(torch.softmax(logits, -1, out=logits), value)
+    found = found.view(down, across, heads, high, wide, -1).permute(0, 3, 1, 4, 2, 5)
+    return found.reshape(down * high, across * wide, -1)
