@@ -77,7 +77,7 @@ async def drive(host: str, port: int, process: int, seconds: float, asked: list[
         return [(await ask(host, port, asked[i % len(asked)])).seconds for i in range(count)]
 
     await one_by_one(10)
-    alone = percentile(await one_by_one(40))
+    alone = percentile(await one_by_one(int(min(40, 10 + seconds))))
 
     async def client(number: int) -> int:
         done, until = 0, time.monotonic() + min(10, seconds / 4)

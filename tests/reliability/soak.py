@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Report:
         return statistics.median(self.resident[-fifth:]) / statistics.median(self.resident[fifth : 2 * fifth]) - 1
 
 
-def run(seconds: float, log: Path, asked: list[Question], *options: str) -> Report:
+def run(seconds: float, log: Path, asked: Sequence[Question], *options: str) -> Report:
     """What came of so many seconds of traffic; every request that was sent is in it."""
     report = Report()
     with endpoint(log, *options) as (host, port, process), tqdm(total=round(seconds), unit="s", disable=None) as bar:

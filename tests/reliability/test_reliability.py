@@ -39,7 +39,7 @@ def test_overload_is_refused_and_over_when_it_ends(tmp_path: Path) -> None:
 def test_sigterm_under_load_loses_no_request_that_was_read(tmp_path: Path) -> None:
     """Each request that the server notes as answered has reached its client, whole."""
     log, answered = tmp_path / "log", {}
-    asked = [question for question in questions(12) if question.status == 200]
+    asked = [question for question in questions(24) if question.status == 200]
     with endpoint(log) as (host, port, process), ThreadPoolExecutor(6) as pool:
 
         def client(number: int) -> None:

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Question:
         return None if iou >= least else f"{self.path}: a mask with IoU {iou:.3f} to its own"
 
 
-def questions(count: int) -> list[Question]:
+@cache
+def questions(count: int) -> tuple[Question, ...]:
     """Good ones in three dialects, with a bad one among eight."""
     scorer = Scorer(Segmenter.load(str(package.EMBEDDED), "cpu"), Embeddings(2**20), ImageLimits())
     chance, found = random.Random(0), []
@@ -95,7 +97,7 @@ def questions(count: int) -> list[Question]:
             found.append(Question("/score", json.dumps(bad).encode(), 400, None))
         else:
             found.append(Question(path, json.dumps(bodies[path]).encode(), 200, truth))
-    return found
+    return tuple(found)
 
 
 def resident(process: int) -> int:
