@@ -21,13 +21,13 @@ from training.batches import Batches
 from training.cache import SceneCache
 from training.train import FAMILIES, Plan, Trainer
 
-SMALL = {"scenes": 8, "steps": 12, "windowed": 8, "images": 2, "masks": 2, "warmup": 2}
+SMALL = {"scenes": 8, "side": 128, "steps": 12, "windowed": 8, "images": 2, "masks": 2, "warmup": 2}
 
 
 def test_whole_inputs_come_every_so_many_steps(tmp_path: Path) -> None:
     batches = batches_of("sam", Plan(**{**SMALL, "windowed": 2, "whole_every": 3}), tmp_path)
     assert [batches[step].images.shape[:2] for step in range(7)] == [
-        (4, 128), (4, 128), (2, 256), (4, 128), (4, 128), (2, 256), (4, 128),
+        (4, 64), (4, 64), (2, 128), (4, 64), (4, 64), (2, 128), (4, 64),
     ]  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_the_mask_with_the_best_score_pays() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_trained_is_what_is_used(family: str, tmp_path: Path) -> None:
     """The forward pass of training gives the logits and scores that the exported checkpoint gives."""
-    trainer = trainer_of(family, Plan(**SMALL))
+    trainer = trainer_of(family, Plan(**{**SMALL, "side": 256}))
     network.export(trainer.model, tmp_path / "checkpoint")
     segmenter = Segmenter.load(str(tmp_path / "checkpoint"), "cpu")
     (embedding,) = segmenter.embed([pictures.clutter(256, 256)])
@@ -161,10 +161,10 @@ def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     if family == "sam":
-        assert SamModel.from_pretrained(tmp_path / "made").config.vision_config.image_size == 256
-        assert SamProcessor.from_pretrained(tmp_path / "made").image_processor.size["longest_edge"] == 256
+        assert SamModel.from_pretrained(tmp_path / "made").config.vision_config.image_size == 128
+        assert SamProcessor.from_pretrained(tmp_path / "made").image_processor.size["longest_edge"] == 128
     else:
-        assert Sam2Model.from_pretrained(tmp_path / "made").config.prompt_encoder_config.image_size == 256
+        assert Sam2Model.from_pretrained(tmp_path / "made").config.prompt_encoder_config.image_size == 128
     assert Segmenter.load(str(tmp_path / "made"), "cpu").family.name == family
 
 
@@ -172,17 +172,17 @@ def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path)
 def test_a_checkpoint_can_be_trained_on_with_a_larger_input(family: str, tmp_path: Path) -> None:
     finished = trainer_of(family, Plan(**SMALL))
     network.export(finished.average, tmp_path / "finished")
-    plan = Plan(**{**SMALL, "side": 384, "windowed": 1})
+    plan = Plan(**{**SMALL, "side": 192, "windowed": 1})
     larger, batches = trainer_of(family, plan), batches_of(family, plan, tmp_path)
     larger.start_from(tmp_path / "finished")
-    assert [batches[step].images.shape[1] for step in (0, 1)] == [192, 384]
+    assert [batches[step].images.shape[1] for step in (0, 1)] == [96, 192]
     figures = [larger.learn(batches[step]) for step in (0, 1)]
     assert all(np.isfinite(one["loss"]) for one in figures)
     network.export(larger.average, tmp_path / "larger")
     segmenter = Segmenter.load(str(tmp_path / "larger"), "cpu")
     (embedding,) = segmenter.embed([pictures.clutter(300, 200)])
     (found,) = segmenter.segment(embedding, read(None, None, [[70, 60, 130, 120]], None))
-    assert segmenter.family.input_size == 384 and found.logits.shape == (3, 192, 192)
+    assert segmenter.family.input_size == 192 and found.logits.shape == (3, 96, 96)
 
 
 def test_the_mean_of_two_checkpoints_for_another_input(tmp_path: Path) -> None:

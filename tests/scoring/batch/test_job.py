@@ -209,12 +209,12 @@ def test_a_disk_that_fills_loses_nothing(packaged: Path, photos: Path, tmp_path:
     """A file system of its own, of a few megabytes, which fills while the job runs."""
     mount = tmp_path / "small"
     mount.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(mount)]).returncode:
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(mount)]).returncode:
         pytest.fail("this test mounts a small file system, for which it must be root")
     try:
-        files = [str(file) for file in sorted(photos.rglob("*.png")) if file.name != "07.png"] * 30
+        files = [str(file) for file in sorted(photos.rglob("*.png")) if file.name != "07.png"] * 12
         pd.DataFrame({"image": files, "input_boxes": "[10, 20, 90, 120]"}).to_csv(tmp_path / "in.csv", index=False)
-        arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 20]
+        arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 10]
         arguments += ["--params", '{"return_logits": true}']
         full = run(*arguments, "--output", mount / "out")
         assert full.returncode == 2 and "No space left on device" in full.stderr and "goes on from there" in full.stderr
