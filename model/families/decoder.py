@@ -66,6 +66,10 @@ def masks(
     if one_image:
         fine = tuple(part[:1] for part in fine)
     scores = scores[:, wanted]
+    if dynamic and not multimask_output:  # the best of the others is what an unstable single mask falls back on
+        best = scores[:, 1:].argmax(1) + 1
+        both = torch.stack([torch.zeros_like(best), best], 1)
+        weights, scores = weights.take_along_dim(both[..., None], 1), scores.gather(1, both)
     made = (scores > least).any(1) if multimask_output else torch.ones(count, dtype=torch.bool)
     logits = _upscaled(decoder, keys, weights, fine, image.shape[-2:], made)
     if dynamic and not multimask_output:
@@ -159,9 +163,10 @@ def _tokens_for_image(layer: Any, image: Tensor, positions: Tensor, tokens: Tens
     for some, parts in _some(prompts, seen.shape[1]):
         for part in parts:
             placed = seen[some, part] + positions[part]
-            logits = torch.baddbmm(bias[some], folded[some], placed.mT)  # (prompts, heads * T, tokens)
-            weights = torch.softmax(logits.unflatten(1, (heads, count)), 2).flatten(1, 2)
-            mixed = torch.baddbmm(seen[some, part], weights.mT, answers[some])
+            logits = torch.bmm(folded[some], placed.mT).add_(bias[some])  # (prompts, heads * T, tokens)
+            logits = logits.unflatten(1, (heads, count))
+            weights = torch.softmax(logits, 2, out=logits).flatten(1, 2)
+            mixed = torch.bmm(weights.mT, answers[some], out=placed).add_(seen[some, part])
             found[some, part] = layer.layer_norm4(mixed)
     return found
 

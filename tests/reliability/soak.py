@@ -39,15 +39,20 @@ class Report:
         return statistics.median(self.resident[-fifth:]) / statistics.median(self.resident[fifth : 2 * fifth]) - 1
 
 
-def run(seconds: float, log: Path, asked: Sequence[Question], *options: str) -> Report:
-    """What came of so many seconds of traffic; every request that was sent is in it."""
+def run(seconds: float, log: Path, asked: Sequence[Question], *options: str, least: int = 0) -> Report:
+    """What came of so many seconds of traffic, and of more until there are `least` answers; every request that was
+    sent is in it."""
     report = Report()
+
+    def goes_on() -> bool:
+        return time.monotonic() < until or len(report.seconds) + len(report.wrong) < least
+
     with endpoint(log, *options) as (host, port, process), tqdm(total=round(seconds), unit="s", disable=None) as bar:
         until = time.monotonic() + seconds
 
         def client(number: int) -> None:
             connection, turn = http.client.HTTPConnection(host, port, timeout=60), number
-            while time.monotonic() < until:
+            while goes_on():
                 question, turn = asked[turn % len(asked)], turn + 1
                 began = time.monotonic()
                 try:
@@ -66,7 +71,7 @@ def run(seconds: float, log: Path, asked: Sequence[Question], *options: str) -> 
         clients = [threading.Thread(target=client, args=[7 * number]) for number in range(CLIENTS)]
         for one in clients:
             one.start()
-        while time.monotonic() < until:
+        while goes_on():
             time.sleep(min(1, seconds / 20))
             report.resident.append(resident(process.pid))
             bar.n = min(bar.total, round(seconds - (until - time.monotonic())))
