@@ -52,7 +52,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case: str) -> None:
     name, segmenter, ask = subject
     settings = {**CASES[case], **THRESHOLDS[name]}
-    image = pictures.clutter(150, 210)
+    image = pictures.clutter(150, 212)
     expected = literal.generate(ask, image, **settings)
     found = everything(
         segmenter,
@@ -67,9 +67,9 @@ def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case
     assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
     for one, other in zip(found, expected, strict=True):
         mask = masks.from_rle(one.rle)
-        # Rounding may turn a pixel whose logit is 1e-6, which is more than 0.001 of a small mask.
+        # Rounding may turn one pixel, which is more than 0.002 of a small mask.
         assert one.stability == pytest.approx(other.stability, abs=max(2e-3, 1.01 / mask.sum()))
-        assert (mask ^ other.mask).sum() <= max(1, 0.001 * (mask | other.mask).sum())
+        assert (mask & other.mask).sum() >= 0.999 * (mask | other.mask).sum()
 
 
 def test_nms_is_the_brute_force_one() -> None:
