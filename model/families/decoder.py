@@ -59,20 +59,20 @@ def masks(
 
     mask_tokens = queries[:, len(special) - decoder.num_mask_tokens : len(special)]
     scores = decoder.iou_prediction_head(queries[:, len(special) - decoder.num_mask_tokens - 1])
-    dynamic = getattr(decoder, "dynamic_multimask_via_stability", False)
+    dynamic = not multimask_output and getattr(decoder, "dynamic_multimask_via_stability", False)
     wanted = slice(1, None) if multimask_output else slice(0, None if dynamic else 1)
     heads = decoder.output_hypernetworks_mlps[wanted]
     weights = torch.stack([head(mask_tokens[:, wanted][:, i]) for i, head in enumerate(heads)], 1)
     if one_image:
         fine = tuple(part[:1] for part in fine)
     scores = scores[:, wanted]
-    if dynamic and not multimask_output:  # the best of the others is what an unstable single mask falls back on
+    if dynamic:  # the best of the others is what an unstable single mask falls back on
         best = scores[:, 1:].argmax(1) + 1
         both = torch.stack([torch.zeros_like(best), best], 1)
         weights, scores = weights.take_along_dim(both[..., None], 1), scores.gather(1, both)
     made = (scores > least).any(1) if multimask_output else torch.ones(count, dtype=torch.bool)
     logits = _upscaled(decoder, keys, weights, fine, image.shape[-2:], made)
-    if dynamic and not multimask_output:
+    if dynamic:
         logits, scores = decoder._dynamic_multimask_via_stability(logits[:, None], scores[:, None])
         return logits[:, 0], scores[:, 0]
     return logits, scores

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from model.families import windows
+
 NUMBERS = 2**19  # of a block's output at a time, 2 MiB, or as many as a row of windows has
-FEW = 512  # tokens of a window whose attention weights are made at once
 
 
 def swap(backbone: Any) -> None:
@@ -42,47 +42,12 @@ def _block(block: Any, reference: Callable[..., Tensor], hidden_states: Tensor, 
         for top in range(0, height, rows):
             part, kept = image[top : top + rows], answer[top // down : (top + rows) // down]
             normed = block.layer_norm1(part)
-            mixed = _attend(block.attn.qkv(normed), block.attn, window)
+            mixed = windows.attend(block.attn.qkv(normed), block.attn, window, block.query_stride)
             if block.dim != block.dim_out:
-                part = _pooled(block.proj(normed), (down, across))
+                part = windows.pooled(block.proj(normed), (down, across))
             torch.add(part, block.attn.proj(mixed[: len(kept), : kept.shape[1]]), out=kept)
             flat = kept.flatten(0, 1)
             for start in range(0, len(flat), tokens):
                 some = flat[start : start + tokens]
                 some += block.mlp(block.layer_norm2(some))
     return output
-
-
-def _pooled(maps: Tensor, stride: tuple[int, int]) -> Tensor:
-    """The largest of each cell of `stride` pixels: (..., height, width, channels) to (..., height / stride[0], width /
-    stride[1], channels)."""
-    for axis, step in ((-3, stride[0]), (-2, stride[1])):
-        if step > 1:
-            maps = maps.unflatten(axis, (-1, step)).amax(axis)
-    return maps
-
-
-def _attend(qkv: Tensor, attention: Any, window: tuple[int, int]) -> Tensor:
-    """Attention among the tokens of each window: qkv (height, width, 3 * channels) to (height, width, channels), each
-    side up to a multiple of the window's, and halved where the queries are pooled."""
-    high, wide = window
-    height, width = qkv.shape[:2]
-    down, across = -(-height // high), -(-width // wide)
-    if (down * high, across * wide) != (height, width):  # padding is zeros, of which the projection's bias is left
-        whole = attention.qkv.bias.expand(down * high, across * wide, -1).clone()
-        whole[:height, :width] = qkv
-        qkv = whole
-    heads = attention.num_attention_heads
-    windows = qkv.view(down, high, across, wide, 3, heads, -1).permute(4, 0, 2, 5, 1, 3, 6)
-    query, key, value = windows.flatten(1, 3)  # (windows * heads, high, wide, d)
-    if attention.query_stride:
-        query = _pooled(query, attention.query_stride)
-        high, wide = query.shape[1:3]
-    query, key, value = (part.flatten(1, 2) for part in (query, key, value))
-    if key.shape[1] > FEW:
-        found = F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
-    else:
-        logits = torch.bmm(query, key.mT).mul_(attention.scale)
-        found = torch.bmm(torch.softmax(logits, -1, out=logits), value)
-    found = found.view(down, across, heads, high, wide, -1).permute(0, 3, 1, 4, 2, 5)
-    return found.reshape(down * high, across * wide, -1)

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from model.families import windows
 
 ROWS = 8  # of queries at a time in global attention: 512 x 4096 logits, 8 MiB
 TOKENS = 1024  # at a time in the MLP
@@ -40,11 +41,11 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
     if attention.use_rel_pos:
         tables = attention.rel_pos_h, attention.rel_pos_w
         positions = [attention.get_rel_pos(n, n, table).mT for n, table in zip(step, tables, strict=True)]
-    alike = side and positions is None and height % side == width % side == 0
     for i in range(len(qkv)):
         for top in range(0, height, step[0]):
-            if alike:
-                _attend_alike(qkv[i, top : top + side], attention, mixed[i, top : top + side])
+            if positions is None:
+                row = mixed[i, top : top + step[0]]
+                row.copy_(windows.attend(qkv[i, top : top + step[0]], attention, step)[: len(row), :width])
                 continue
             for left in range(0, width, step[1]):
                 window = qkv[i, top : top + step[0], left : left + step[1]]
@@ -65,20 +66,7 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
     return output
 
 
-def _attend_alike(qkv: Tensor, attention: Any, answer: Tensor) -> None:
-    """Attention among the tokens of each window of a row of them, without a bias: qkv (side, windows * side,
-    3 * channels) into answer (side, windows * side, channels). Small windows are not worth a call each: encoding
-    with sam-tiny is 1.06 to 1.11 times as fast."""
-    side, heads = len(qkv), attention.num_attention_heads
-    windows = qkv.unflatten(1, (-1, side)).unflatten(-1, (3, heads, -1)).permute(3, 1, 4, 0, 2, 5)
-    query, key, value = windows.flatten(3, 4).flatten(1, 2)  # (windows * heads, side * side, d)
-    logits = torch.bmm(query, key.mT).mul_(attention.scale)
-    torch.softmax(logits, -1, out=logits)
-    found = torch.bmm(logits, value).view(-1, heads, side, side, query.shape[-1])
-    answer.view(side, -1, side, heads, query.shape[-1]).copy_(found.permute(2, 0, 3, 1, 4))
-
-
-def _attend(qkv: Tensor, positions: list[Tensor] | None, attention: Any, answer: Tensor) -> None:
+def _attend(qkv: Tensor, positions: list[Tensor], attention: Any, answer: Tensor) -> None:
     """Attention among a window's tokens: qkv (height, width, 3 * channels) into answer (height, width, channels).
 
     positions: what each row (height, d, height) and column (width, d, width) of queries is multiplied with for the
@@ -87,22 +75,19 @@ def _attend(qkv: Tensor, positions: list[Tensor] | None, attention: Any, answer:
     height, width = qkv.shape[:2]
     heads = attention.num_attention_heads
     query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 3, 0, 1, 4).contiguous()  # (heads, h, w, d)
-    if positions is None:
-        found = F.scaled_dot_product_attention(*(part.flatten(1, 2)[None] for part in (query, key, value)))[0]
-    else:
-        rows = query @ positions[0]  # (heads, h, w, h)
-        columns = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, h, w, w)
-        keys, values = key.flatten(1, 2).mT, value.flatten(1, 2)
-        found = torch.empty_like(values)
-        step, few = (ROWS, 1) if height * width > 1024 else (height, heads)
-        for head in range(0, heads, few):
-            some = slice(head, head + few)
-            for top in range(0, height, step):
-                part = slice(top, top + step)
-                logits = rows[some, part, :, :, None] + columns[some, part, :, None, :]
-                logits = logits.flatten(1, 2).flatten(2)
-                logits.baddbmm_(query[some, part].flatten(1, 2), keys[some], alpha=attention.scale)
-                torch.softmax(logits, -1, out=logits)
-                tokens = slice(top * width, (top + step) * width)
-                torch.bmm(logits, values[some], out=found[some, tokens])
+    rows = query @ positions[0]  # (heads, h, w, h)
+    columns = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, h, w, w)
+    keys, values = key.flatten(1, 2).mT, value.flatten(1, 2)
+    found = torch.empty_like(values)
+    step, few = (ROWS, 1) if height * width > 1024 else (height, heads)
+    for head in range(0, heads, few):
+        some = slice(head, head + few)
+        for top in range(0, height, step):
+            part = slice(top, top + step)
+            logits = rows[some, part, :, :, None] + columns[some, part, :, None, :]
+            logits = logits.flatten(1, 2).flatten(2)
+            logits.baddbmm_(query[some, part].flatten(1, 2), keys[some], alpha=attention.scale)
+            torch.softmax(logits, -1, out=logits)
+            tokens = slice(top * width, (top + step) * width)
+            torch.bmm(logits, values[some], out=found[some, tokens])
     answer.copy_(found.view(heads, height, width, -1).permute(1, 2, 0, 3).flatten(2))
