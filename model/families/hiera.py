@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.families import windows
+from model.families.linear import linear, mlp
 
 NUMBERS = 2**19  # of a block's output at a time, 2 MiB, or as many as a row of windows has
 
@@ -42,12 +43,12 @@ def _block(block: Any, reference: Callable[..., Tensor], hidden_states: Tensor, 
         for top in range(0, height, rows):
             part, kept = image[top : top + rows], answer[top // down : (top + rows) // down]
             normed = block.layer_norm1(part)
-            mixed = windows.attend(block.attn.qkv(normed), block.attn, window, block.query_stride)
+            mixed = windows.attend(linear(block.attn.qkv, normed), block.attn, window, block.query_stride)
             if block.dim != block.dim_out:
-                part = windows.pooled(block.proj(normed), (down, across))
-            torch.add(part, block.attn.proj(mixed[: len(kept), : kept.shape[1]]), out=kept)
-            flat = kept.flatten(0, 1)
+                part = windows.pooled(linear(block.proj, normed), (down, across))
+            kept.copy_(linear(block.attn.proj, mixed[: len(kept), : kept.shape[1]], part))
+            flat, inner = kept.flatten(0, 1), block.mlp
             for start in range(0, len(flat), tokens):
                 some = flat[start : start + tokens]
-                some += block.mlp(block.layer_norm2(some))
+                some.copy_(mlp(inner.proj_in, inner.activation, inner.proj_out, block.layer_norm2(some), some))
     return output

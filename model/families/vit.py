@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from model.families import windows
+from model.families.linear import linear, mlp
 
 ROWS = 8  # of queries at a time in global attention: 512 x 4096 logits, 8 MiB
-TOKENS = 1024  # at a time in the MLP
+INNER = 3 * 2**20  # numbers of the MLP's inner activations at a time, 12 MiB
 
 
 def swap(encoder: Any) -> None:
@@ -32,7 +33,7 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
     if hidden_states.device.type != "cpu" or torch.is_grad_enabled():
         return reference(hidden_states)
     attention = layer.attn
-    qkv = attention.qkv(layer.layer_norm1(hidden_states))
+    qkv = linear(attention.qkv, layer.layer_norm1(hidden_states))
     mixed = torch.empty_like(hidden_states)
     side = layer.window_size or 0
     height, width = hidden_states.shape[1:3]
@@ -42,11 +43,10 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
         tables = attention.rel_pos_h, attention.rel_pos_w
         positions = [attention.get_rel_pos(n, n, table).mT for n, table in zip(step, tables, strict=True)]
     for i in range(len(qkv)):
+        if positions is None:
+            mixed[i] = windows.attend(qkv[i], attention, step)[:height, :width]
+            continue
         for top in range(0, height, step[0]):
-            if positions is None:
-                row = mixed[i, top : top + step[0]]
-                row.copy_(windows.attend(qkv[i, top : top + step[0]], attention, step)[: len(row), :width])
-                continue
             for left in range(0, width, step[1]):
                 window = qkv[i, top : top + step[0], left : left + step[1]]
                 kept = mixed[i, top : top + step[0], left : left + step[1]]
@@ -58,11 +58,13 @@ def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Ten
                     answer = torch.empty_like(whole[..., : mixed.shape[-1]])
                     _attend(whole, positions, attention, answer)
                     kept.copy_(answer[: window.shape[0], : window.shape[1]])
-    output = attention.proj(mixed).add_(hidden_states)
+    output = linear(attention.proj, mixed, hidden_states)
     normed = layer.layer_norm2(output).flatten(0, 2)
     flat = output.view(normed.shape)
-    for start in range(0, len(flat), TOKENS):
-        flat[start : start + TOKENS] += layer.mlp(normed[start : start + TOKENS])
+    tokens = INNER // (4 * flat.shape[-1])
+    for start in range(0, len(flat), tokens):
+        some = slice(start, start + tokens)
+        flat[some] = mlp(layer.mlp.lin1, layer.mlp.act, layer.mlp.lin2, normed[some], flat[some])
     return output
 
 

@@ -1,0 +1,67 @@
+"""Products by oneDNN are the products that torch makes of the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from model.families import linear
+from model.precision import Bfloat16, Int8
+
+INPUTS = 96
+
+
+@pytest.fixture(autouse=True, params=["oneDNN", "without oneDNN"])
+def _without_gradients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param != "oneDNN":
+        monkeypatch.setattr(linear, "_onednn", None)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(7, INPUTS), (2, 5, 6, INPUTS), (1, 1, INPUTS)])
+def test_a_layer_and_what_is_added(shape: tuple[int, ...], bias: bool) -> None:
+    layer, inputs = nn.Linear(INPUTS, 40, bias=bias), torch.randn(shape)
+    added = torch.randn(*shape[:-1], 40)
+    kept = added.clone()
+    assert close(linear.linear(layer, inputs), F.linear(inputs, layer.weight, layer.bias))
+    assert close(linear.linear(layer, inputs, added), F.linear(inputs, layer.weight, layer.bias) + added)
+    assert torch.equal(added, kept)
+
+
+def test_inputs_that_are_not_in_one_piece() -> None:
+    layer, inputs = nn.Linear(INPUTS, 40), torch.randn(6, 9, 2 * INPUTS)[:5, 1:8, :INPUTS]
+    assert close(linear.linear(layer, inputs), layer(inputs))
+
+
+@pytest.mark.parametrize("gelu", [True, False])
+def test_a_product(gelu: bool) -> None:
+    inputs, weight, bias = torch.randn(3, 50, 16) * 3, torch.randn(32, 16), torch.randn(32)
+    expected = F.linear(inputs, weight, bias)
+    assert close(linear.product(inputs, weight, bias, gelu), F.gelu(expected) if gelu else expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_pytorch_tanh"])
+def test_an_mlp(activation: str) -> None:
+    first, act, second = nn.Linear(INPUTS, 200), ACT2FN[activation], nn.Linear(200, INPUTS)
+    inputs, added = torch.randn(33, INPUTS), torch.randn(33, INPUTS)
+    assert close(linear.mlp(first, act, second, inputs, added), second(act(first(inputs))) + added)
+
+
+@pytest.mark.parametrize("kind", [Bfloat16, Int8])
+def test_layers_of_a_lower_precision_do_their_own_work(kind: type[Bfloat16 | Int8]) -> None:
+    first, second = (kind(nn.Linear(INPUTS, INPUTS)) for _ in range(2))
+    inputs, added = torch.randn(8, INPUTS), torch.randn(8, INPUTS)
+    expected = second(F.gelu(first(inputs))) + added
+    assert torch.equal(linear.mlp(first, ACT2FN["gelu"], second, inputs, added), expected)
