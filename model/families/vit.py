@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.families import windows
-from model.families.linear import linear, mlp
+from model.families.linear import linear, mlp, product
 
 ROWS = 8  # of queries at a time in global attention: 512 x 4096 logits, 8 MiB
 INNER = 3 * 2**20  # numbers of the MLP's inner activations at a time, 12 MiB
@@ -79,17 +79,24 @@ def _attend(qkv: Tensor, positions: list[Tensor], attention: Any, answer: Tensor
     query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 3, 0, 1, 4).contiguous()  # (heads, h, w, d)
     rows = query @ positions[0]  # (heads, h, w, h)
     columns = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, h, w, w)
-    keys, values = key.flatten(1, 2).mT, value.flatten(1, 2)
-    found = torch.empty_like(values)
-    step, few = (ROWS, 1) if height * width > 1024 else (height, heads)
-    for head in range(0, heads, few):
-        some = slice(head, head + few)
-        for top in range(0, height, step):
-            part = slice(top, top + step)
-            logits = rows[some, part, :, :, None] + columns[some, part, :, None, :]
-            logits = logits.flatten(1, 2).flatten(2)
-            logits.baddbmm_(query[some, part].flatten(1, 2), keys[some], alpha=attention.scale)
-            torch.softmax(logits, -1, out=logits)
-            tokens = slice(top * width, (top + step) * width)
-            torch.bmm(logits, values[some], out=found[some, tokens])
+    queries, keys, values = (part.flatten(1, 2) for part in (query.mul_(attention.scale), key, value))
+    if height <= 2 * ROWS:
+        found = torch.bmm(_weights(torch.bmm(queries, keys.mT), rows, columns), values)
+    else:
+        found = torch.empty_like(values)
+        for head in range(heads):
+            turned = values[head].mT.contiguous()
+            for top in range(0, height, ROWS):
+                part, tokens = slice(top, top + ROWS), slice(top * width, (top + ROWS) * width)
+                logits = product(queries[head, tokens], keys[head], None)
+                found[head, tokens] = product(_weights(logits, rows[head, part], columns[head, part]), turned, None)
     answer.copy_(found.view(heads, height, width, -1).permute(1, 2, 0, 3).flatten(2))
+
+
+def _weights(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attention weights, in place of the logits (..., queries, keys), with their bias by rows (..., h, w, height) and
+    columns (..., h, w, width)."""
+    placed = logits.view(*rows.shape, columns.shape[-1])
+    placed += rows[..., None]
+    placed += columns[..., None, :]
+    return torch.softmax(logits, -1, out=logits)
