@@ -66,13 +66,13 @@ ARRAYS = {
     "text": saved(np.array(["a", "b"])),
     "a struct": saved(np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])),
     "nothing": saved(np.zeros((0, 5), np.float32)),
-    "numbers too large": saved(np.full((176, 176), 3e38, np.float32)),
-    "NaN": saved(np.full((176, 176), np.nan, np.float32)),
+    "numbers too large": saved(np.full((180, 180), 3e38, np.float32)),
+    "NaN": saved(np.full((180, 180), np.nan, np.float32)),
 }
 LISTS: dict[str, Any] = {
     "an empty list": [],
     "a huge number": [[HUGE]],
-    "numbers too large": np.full((1, 176, 176), 1e38).tolist(),
+    "numbers too large": np.full((1, 180, 180), 1e38).tolist(),
     "a far vertex": [[[2e8, 0], [5, 5], [1, 9]]],
     "a very far vertex": [[[-1e300, 0], [5, 5], [1, 9]]],
     "many vertices": [[[i % 100, i % 97] for i in range(20_000)]],
@@ -104,12 +104,12 @@ CASES: list[tuple[str, str, Any]] = [
             {"embeddings": value, "orig_im_size": size, "point_coords": [[9, 9]]},
         )
         for name, value, size in (
-            ("of other channels", np.zeros((1, 7, 44, 44)).tolist(), [60, 80]),
+            ("of other channels", np.zeros((1, 7, 45, 45)).tolist(), [60, 80]),
             ("of text", [["a"]], [60, 80]),
             ("of a huge number", [HUGE], [60, 80]),
-            ("of a huge image", np.zeros((1, 128, 44, 44)).tolist(), [2**62, 2**62]),
-            ("of a long image", np.zeros((1, 128, 44, 44)).tolist(), [1, 2**40]),
-            ("of an endless image", np.zeros((1, 128, 44, 44)).tolist(), [10**30, 1]),
+            ("of a huge image", np.zeros((1, 128, 45, 45)).tolist(), [2**62, 2**62]),
+            ("of a long image", np.zeros((1, 128, 45, 45)).tolist(), [1, 2**40]),
+            ("of an endless image", np.zeros((1, 128, 45, 45)).tolist(), [10**30, 1]),
         )
     ),
     ("a huge box", "/sam2/segment_image", {**SAM, "prompts": [{"box": {"x": 1, "y": 1, "width": HUGE, "height": 1}}]}),
