@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import subjects
+from benchmarks.limits import least
 from benchmarks.measure import BASELINE, Result
 from benchmarks.model import OURS
 from benchmarks.plain import Plain
@@ -73,7 +74,8 @@ def _rows_a_second(images: int, boxes: int, title: str) -> Callable[[list[str], 
                     summary = job.run(ours, Params(on_error="record"), sources.find(f"{folder}/table.csv"), parts)
                     found[OURS].append((time.perf_counter() - began) / len(table))
                     waited.append(summary.seconds["images"] / (found[OURS][-1] * len(table)))
-            yield Result(title, name, found, note=f"waiting for images at most {max(waited):.1%} of the time")
+            note = f"waiting for images at most {max(waited):.1%} of the time"
+            yield Result(title, name, found, floor=least(name, images=1 / boxes, prompts=1), note=note)
 
     return case
 
@@ -111,7 +113,7 @@ def workers(names: list[str], turns: int) -> Iterator[Result]:
                     command = [str(word) for word in words]
                     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=subjects.ROOT)
                     values.append(float(done.stdout.split()[-1]))
-        yield Result("2,400 rows on Spark", name, found)
+        yield Result("2,400 rows on Spark", name, found, floor=least(name, images=240, prompts=2400))
 
 
 def packaged(name: str) -> Path:

@@ -22,7 +22,8 @@ BASELINE = "transformers"
 class Result:
     """One comparison: `values` a way by its name (the baseline first), each taken in turn with the others.
 
-    unit: of the values, `s` or `MB`; floor: what the machine would need at least, in that unit; note: how to read it.
+    unit: of the values, `s` or `MB`; floor: the seconds that the machine needs at least (`limits.least`); note: how to
+    read it.
     """
 
     case: str
@@ -88,6 +89,10 @@ def _shown(values: Sequence[float], unit: str) -> str:
     return f"{middle:,.3g} {name} ({low:,.3g} to {high:,.3g})" if middle < 1000 else f"{middle:,.0f} {name}"
 
 
+def _share(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"
+
+
 def table(results: Sequence[Result]) -> str:
     """The results as a Markdown table."""
     lines = ["| case | on | way | median (spread) | times less | of the limit |", "|---|---|---|---|---|---|"]
@@ -95,7 +100,7 @@ def table(results: Sequence[Result]) -> str:
         for i, (way, values) in enumerate(result.values.items()):
             ratios = result.ratios(way)
             times = f"**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f})" if i else ""
-            share = f"{result.floor / result.median(way):.0%}" if result.floor else ""
+            share = _share(result.floor / result.median(way)) if result.floor else ""
             where = (result.case, result.subject) if i == 0 else ("", "")
             lines.append(f"| {where[0]} | {where[1]} | {way} | {_shown(values, result.unit)} | {times} | {share} |")
     return "\n".join(lines)

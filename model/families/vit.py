@@ -21,8 +21,8 @@ def swap(encoder: Any) -> None:
 
     The same sums in another order: what differs is rounding. Queries, keys and values are projected before windows are
     cut, so that padding is not multiplied; the relative-position bias, heads x 4096 x 4096 numbers in a global layer of
-    ViT-B, exists for a few rows of queries at a time, and the logits are added onto it in place; the MLP's inner
-    activations exist for some tokens at a time. Measured in docs/performance.md.
+    ViT-B, is never made: its terms for rows and for columns are added to the logits of a few rows of queries at a time;
+    the MLP's inner activations exist for some tokens at a time. Measured in docs/performance.md.
     """
     for layer in encoder.layers:
         layer.forward = partial(_layer, layer, layer.forward)

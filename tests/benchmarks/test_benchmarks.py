@@ -26,6 +26,7 @@ def test_cases_alone(tmp_path: Path) -> None:
     for one in results.values():
         assert one["subject"] == "sam-tiny"
         assert [len(values) for values in one["values"].values()] == [2, 2]
+        assert 0 < one["floor"] < min(one["values"]["transformers"])
     assert float(results["encode an image"]["note"].split()[-1]) < 1e-3
     assert "GFLOP/s" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "ratios.png").stat().st_size > 5000
@@ -42,3 +43,5 @@ def test_the_table() -> None:
     assert lines[2] == "| one | a | theirs | 3,000 ms |  | 17% |"
     assert lines[3] == "|  |  | ours | 1,000 ms | **2.0** (1.5 to 4.0) | 50% |"
     assert result.ratios("ours") == pytest.approx([2, 4, 1.5])
+    result.floor = 0.001
+    assert table([result]).splitlines()[3].endswith("| under 1% |")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -57,6 +58,21 @@ def test_png_is_eight_bit_grey_of_0_and_255() -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(masks.to_png(ALL["drawn 0"]))))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (211, 157))
     assert set(np.unique(np.asarray(picture))) == {0, 255}
+
+
+@pytest.mark.parametrize(("top", "rows"), [(0, 40), (1, 40), (300, 40), (700, 40), (1360, 40), (0, 1400), (600, 0)])
+def test_png_of_a_mask_among_many_blank_rows(top: int, rows: int) -> None:
+    """Its checksums too, as another reader of zlib's format finds them, and hardly longer than in one piece."""
+    inside = np.random.default_rng(top).random((rows, 70)) < 0.5
+    cut = masks.Cut(inside, top, 900, (1400, 1000))
+    png = base64.b64decode(masks.to_png(cut))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), cut.whole() * np.uint8(255))
+    start = png.index(b"IDAT") + 4
+    data = png[start : start + int.from_bytes(png[start - 8 : start - 4], "big")]
+    lines = np.pad(cut.whole() * np.uint8(255), ((0, 0), (1, 0))).tobytes()
+    whole = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    assert zlib.decompress(data) == lines
+    assert len(data) < 1.05 * len(whole.compress(lines) + whole.flush()) + 100
 
 
 @pytest.mark.parametrize("name", list(ALL))
