@@ -110,7 +110,7 @@ def test_every_object_of_an_image_with_an_overlay(
 ) -> None:
     (tmp_path / "disc.png").write_bytes(disc[0])
     pd.DataFrame({"image": [str(tmp_path / "disc.png")]}).to_csv(tmp_path / "in.csv", index=False)
-    params = json.dumps({"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.7})
+    params = json.dumps({"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5})
     output, overlay = tmp_path / "out.parquet", tmp_path / "overlay.png"
     done = run(
         "--input",
