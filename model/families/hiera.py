@@ -12,7 +12,7 @@ from torch import Tensor
 from model.families import windows
 from model.families.linear import linear, mlp
 
-NUMBERS = 2**19  # of a block's output at a time, 2 MiB, or as many as a row of windows has
+NUMBERS = 2**21  # of a block's output at a time, 8 MiB, or as many as a row of windows has
 
 
 def swap(backbone: Any) -> None:
