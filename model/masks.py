@@ -113,7 +113,7 @@ def _deflated(above: int, lines: np.ndarray, below: int) -> bytes:
     BLANK zeros at a time are deflated once and for all: blocks that refer to nothing before them and end at a whole
     byte can stand anywhere (RFC 1951). Of zeros, the checksum is known.
     """
-    deflate = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
+    deflate = _run_lengths()
     data = _blank() * (above // BLANK) + deflate.compress(bytes(above % BLANK))
     data += deflate.compress(lines.data) + deflate.compress(bytes(below % BLANK))
     if below < BLANK:
@@ -128,8 +128,13 @@ def _deflated(above: int, lines: np.ndarray, below: int) -> bytes:
 
 @cache
 def _blank() -> bytes:
-    deflate = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
+    deflate = _run_lengths()
     return deflate.compress(bytes(BLANK)) + deflate.flush(zlib.Z_FULL_FLUSH)
+
+
+def _run_lengths() -> Any:
+    """Deflate's run-length strategy, without zlib's header and checksum."""
+    return zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
 
 
 def to_polygons(mask: np.ndarray) -> list[list[float]]:
