@@ -49,6 +49,11 @@ else
 		--cache .cache/fifth --eager --bfloat16 --side 448 --seed 11 --scenes 8000 --steps 550 --windowed 0 --images 6 \
 		--masks 5 --rate 3e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1 --frozen
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-5 build/sam2-tiny-6 --side 448 --output build/sam2-tiny-7
+	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-7 --output build/sam2-tiny-8 \
+		--cache .cache/sixth --eager --bfloat16 --side 384 --seed 31 --steps 3000 --windowed 0 --whole-every 3 --close \
+		--masks 6 --rate 8e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-8 build/sam2-tiny-8 build/sam2-tiny-7 --side 448 \
+		--output build/sam2-tiny-9
 endif
 
 check: .venv/test

@@ -16,6 +16,8 @@ Bytes = NDArray[np.uint8]
 
 SMALLEST_AREA = 40  # pixels, where the input's side is 256
 PART_SHARE = 0.15
+PART = (0.35, 0.9)
+CLOSE_PART = (0.35, 0.65)
 
 
 class Batch(NamedTuple):
@@ -34,7 +36,7 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """Batch number `step`: for `windowed` steps windows of half the side, twice `images` of them, afterwards `images`
     at the full side every `whole_every` steps, and windows in between; `stretched`: the image fills the square, instead
-    of being padded to it."""
+    of being padded to it; `close`: windows show about a quarter of a scene, as large as the whole shows it."""
 
     def __init__(
         self,
@@ -46,9 +48,11 @@ class Batches(Dataset[Batch]):
         windowed: int,
         whole_every: int = 1,
         stretched: bool = False,
+        close: bool = False,
     ) -> None:
         self.cache, self.seed, self.images, self.masks = cache, seed, images, masks
         self.side, self.windowed, self.whole_every, self.stretched = side, windowed, whole_every, stretched
+        self.close = close
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -65,7 +69,8 @@ class Batches(Dataset[Batch]):
         """One image with its masks and boxes, as in `Batch`; scenes in which nothing large enough shows are passed."""
         while True:
             scene = self.cache[int(rng.integers(self.cache.count))]
-            image, labels = cropped(rng, scene.image, scene.labels, side, 0.6 if whole else 0.3, self.stretched)
+            keep, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
+            image, labels = cropped(rng, scene.image, scene.labels, side, keep, part, self.stretched)
             smallest = SMALLEST_AREA * (self.side / 256) ** 2 * (1 if whole else 0.6)
             masks = chosen(rng, labels, scene.owners, self.masks, smallest)
             if masks is not None:
@@ -86,10 +91,13 @@ def bounds(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
-def cropped(rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float, stretched: bool) -> tuple[Bytes, Bytes]:
-    """The scene, or with probability 1 - `keep` a part of it, turned or mirrored, its longest edge (or both) `side`."""
+def cropped(
+    rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float, part: tuple[float, float], stretched: bool
+) -> tuple[Bytes, Bytes]:
+    """The scene, or with probability 1 - `keep` a part of it, turned or mirrored, its longest edge (or both) `side`;
+    `part`: the shares of the longest edge between which a part's lies."""
     if rng.random() > keep:
-        longest = rng.uniform(0.35, 0.9) * max(labels.shape)
+        longest = rng.uniform(*part) * max(labels.shape)
         shape = np.array([longest, longest / rng.choice([1.0, 4 / 3, 3 / 2, 16 / 9])])
         shape = shape if rng.random() < 0.3 else shape[::-1]
         height, width = np.minimum(np.maximum(shape.astype(int), 24), labels.shape)

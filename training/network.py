@@ -44,8 +44,12 @@ class Network(nn.Module, ABC):
         """A model with weights drawn for training."""
 
     @abstractmethod
-    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
-        """(images, 3, side, side) normalised pixels to what `decode` takes."""
+    def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        """What the image encoder adds to the patches of a window of `grid` cells."""
+
+    @abstractmethod
+    def embed(self, pixels: Tensor, positions: Tensor) -> Features:
+        """(images, 3, side, side) normalised pixels, at these patch positions, to what `decode` takes."""
 
     @abstractmethod
     def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:

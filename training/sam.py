@@ -73,11 +73,14 @@ class Sam(Network):
         shared.positional_embedding.requires_grad_(False)
         return cls(model)
 
-    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
+    def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        row, column = corner
+        whole: Tensor = self.model.vision_encoder.pos_embed
+        return whole[:, row : row + grid, column : column + grid]
+
+    def embed(self, pixels: Tensor, positions: Tensor) -> Features:
         encoder = self.model.vision_encoder
-        grid, (row, column) = pixels.shape[-1] // PATCH_SIZE, corner
-        hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1)
-        hidden = hidden + encoder.pos_embed[:, row : row + grid, column : column + grid]
+        hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1) + positions
         for layer in encoder.layers:
             hidden = layer(hidden)
         return (encoder.neck(hidden),)

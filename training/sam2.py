@@ -77,15 +77,18 @@ class Sam2(Network):
         model.mask_decoder.pred_obj_score_head.requires_grad_(False)
         return cls(model)
 
-    def embed(self, pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
-        backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
-        side, (row, column) = pixels.shape[-1] // STRIDE, (STEP * corner[0], STEP * corner[1])
+    def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        backbone = self.model.vision_encoder.backbone
+        side, row, column = STEP * grid, STEP * corner[0], STEP * corner[1]
         whole = backbone.config.image_size[0] // STRIDE
         positions = F.interpolate(backbone.pos_embed, size=(whole, whole), mode="bicubic")
         positions = positions[:, :, row : row + side, column : column + side]
         tiles = side // backbone.pos_embed_window.shape[2]
-        positions = positions + backbone.pos_embed_window.tile(1, 1, tiles, tiles)
-        hidden = backbone.patch_embed(pixels) + positions.permute(0, 2, 3, 1)
+        return (positions + backbone.pos_embed_window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1)
+
+    def embed(self, pixels: Tensor, positions: Tensor) -> Features:
+        backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
+        hidden = backbone.patch_embed(pixels) + positions
         stages = []
         for i, block in enumerate(backbone.blocks):
             hidden = block(hidden)

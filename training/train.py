@@ -44,6 +44,7 @@ class Plan:
     steps: int = 7000
     windowed: int = 4500
     whole_every: int = 1
+    close: bool = False  # windows show things as large as whole inputs do
     images: int = 8
     masks: int = 4
     rate: float = 1.2e-3
@@ -71,8 +72,9 @@ class Trainer:
         self.network = family.new(config, plan.seed).train().to(device)
         self.model: Any = self.network.model
         self.average: Any = family.new(config, plan.seed).model.eval().requires_grad_(False).to(device)
-        self.embed = torch.compile(self.network.embed) if compiled else self.network.embed
-        self.decode = torch.compile(self.network.decode) if compiled else self.network.decode
+        # Shapes are few, and each compiles much faster than any.
+        self.embed = torch.compile(self.network.embed, dynamic=False) if compiled else self.network.embed
+        self.decode = torch.compile(self.network.decode, dynamic=False) if compiled else self.network.decode
         if plan.frozen:
             self.model.vision_encoder.requires_grad_(False)
         matrices: list[Tensor] = []
@@ -122,8 +124,10 @@ class Trainer:
         corner = (int(batch.corner[0]), int(batch.corner[1]))
         side, per_image = images.shape[1], masks.shape[1]
         targets = masks.flatten(0, 1).float() / 255
-        features = self.embed(normalised(images, torch.as_tensor(batch.sizes).to(self.device)), corner)
-        positions = self.network.positions(side // network.PATCH_SIZE, corner)
+        grid = side // network.PATCH_SIZE
+        pixels = normalised(images, torch.as_tensor(batch.sizes).to(self.device))
+        features = self.embed(pixels, self.network.patch_positions(grid, corner))
+        positions = self.network.positions(grid, corner)
         clicked = (torch.arange(len(targets), device=self.device) % per_image) < per_image // 2
         shift = torch.tensor([corner[1], corner[0]], device=self.device) * float(network.PATCH_SIZE)
         # Clicks and boxes are different numbers of tokens, so they are decoded one kind after the other.
@@ -199,7 +203,7 @@ class Trainer:
 def batches_of(plan: Plan, cache: SceneCache, family: type[Network]) -> Batches:
     """The plan's batches of the cache's scenes, as the family takes images."""
     sizes = plan.images, plan.masks, plan.side
-    return Batches(cache, plan.seed, *sizes, plan.windowed, plan.whole_every, family.stretched)
+    return Batches(cache, plan.seed, *sizes, plan.windowed, plan.whole_every, family.stretched, plan.close)
 
 
 def normalised(images: Tensor, sizes: Tensor) -> Tensor:

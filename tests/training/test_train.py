@@ -31,6 +31,21 @@ def test_whole_inputs_come_every_so_many_steps(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_close_windows_show_things_as_large_as_whole_inputs(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.batches.recoloured", lambda rng, image: image)
+    windows = batches_of(family, Plan(**{**SMALL, "close": True}), tmp_path)
+    across = np.arange(256, dtype=np.uint8)
+    windows.cache.arrays["images"][..., 0], windows.cache.arrays["images"][..., 1] = across, across[:, None]
+    images, sizes = windows[0].images, windows[0].sizes
+    for image, (height, width) in zip(images, sizes, strict=True):
+        seen = np.ptp(image[:height, :width, :2].reshape(-1, 2).astype(int), axis=0).max()  # of the scene
+        assert images.shape[1] == 64
+        assert 0.3 < seen / 256 < 0.7  # the whole, twice as wide, shows 256
+
+
 SIZES = {
     "sam": {"hidden_size": 32, "layers": 2, "heads": 2, "width": 32, "global_layers": (1,)},
     "sam2": {"channels": 16, "blocks": (1, 1, 2, 1), "global_blocks": (3,), "width": 32},
@@ -105,7 +120,7 @@ def test_what_is_trained_is_what_is_used(family: str, tmp_path: Path) -> None:
     network_of = trainer.network.eval()
     pixels = segmenter.family.preprocess(pictures.clutter(256, 256))[None]
     with torch.no_grad():
-        features = network_of.embed(pixels)
+        features = network_of.embed(pixels, network_of.patch_positions(32, (0, 0)))
         for prompt, multimask in itertools.product(prompts, (True, False)):
             box = None if prompt.box is None else torch.from_numpy(prompt.box)[None]
             sparse = network_of.tokens(
