@@ -16,8 +16,8 @@ Bytes = NDArray[np.uint8]
 
 SMALLEST_AREA = 40  # pixels, where the input's side is 256
 PART_SHARE = 0.15
-PART = (0.35, 0.9)
-CLOSE_PART = (0.35, 0.65)
+PART = (0.35, 0.9)  # of a scene, shares of its longest edge
+CLOSE_PART = (0.35, 0.65)  # half in the middle, as a window is half of the input
 
 
 class Batch(NamedTuple):

@@ -72,7 +72,7 @@ class Trainer:
         self.network = family.new(config, plan.seed).train().to(device)
         self.model: Any = self.network.model
         self.average: Any = family.new(config, plan.seed).model.eval().requires_grad_(False).to(device)
-        # Shapes are few, and each compiles much faster than any.
+        # Shapes are few: code for each compiles much faster than code for any shape at all.
         self.embed = torch.compile(self.network.embed, dynamic=False) if compiled else self.network.embed
         self.decode = torch.compile(self.network.decode, dynamic=False) if compiled else self.network.decode
         if plan.frozen:
