@@ -10,12 +10,14 @@ from PIL import Image, ImageFilter
 from torch.utils.data import Dataset
 
 from training.cache import SceneCache
+from training.ground_truth import SMALLEST_AREA, box_of
+from training.scenes import LONGEST_EDGE
 
 Rng = np.random.Generator
 Bytes = NDArray[np.uint8]
 
-SMALLEST_AREA = 40  # pixels, where the input's side is 256
-PART_SHARE = 0.15
+PART_SHARE = 0.15  # of the masks of things that have parts
+RECOLOURED_SHARE = 0.5  # of images; scenes differ in light and camera as they are
 PART = (0.35, 0.9)  # of a scene, shares of its longest edge
 CLOSE_PART = (0.35, 0.65)  # half in the middle, as a window is half of the input
 
@@ -23,8 +25,8 @@ CLOSE_PART = (0.35, 0.65)  # half in the middle, as a window is half of the inpu
 class Batch(NamedTuple):
     """`images` (images, side, side, 3) uint8, padded right and bottom; `sizes` (images, 2) height and width within;
     `masks` (images, masks, side / 2, side / 2) uint8, the covered share of each cell times 255; `boxes`
-    (images, masks, 4) float32, first and last column and row as x, y, x, y in pixels; `corner` (2,) the window's first
-    row and column in grid cells."""
+    (images, masks, 4) float32, x1, y1, x2, y2 around them in pixels; `corner` (2,) the window's first row and column
+    in grid cells."""
 
     images: Bytes
     sizes: NDArray[np.int64]
@@ -71,24 +73,18 @@ class Batches(Dataset[Batch]):
             scene = self.cache[int(rng.integers(self.cache.count))]
             keep, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
             image, labels = cropped(rng, scene.image, scene.labels, side, keep, part, self.stretched)
-            smallest = SMALLEST_AREA * (self.side / 256) ** 2 * (1 if whole else 0.6)
+            smallest = SMALLEST_AREA * (self.side / LONGEST_EDGE) ** 2 * (1 if whole else 0.6)
             masks = chosen(rng, labels, scene.owners, self.masks, smallest)
             if masks is not None:
                 break
         height, width = labels.shape
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
-        canvas[:height, :width] = recoloured(rng, image)
+        canvas[:height, :width] = recoloured(rng, image) if rng.random() < RECOLOURED_SHARE else image
         padded = np.zeros((self.masks, side, side), dtype=np.float32)
         padded[:, :height, :width] = masks
         cells = padded.reshape(self.masks, side // 2, 2, side // 2, 2).mean((2, 4))
-        boxes = np.stack([bounds(mask) for mask in masks])
+        boxes = np.stack([box_of(mask) for mask in masks])
         return canvas, np.array([height, width]), (cells * 255).astype(np.uint8), boxes
-
-
-def bounds(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """First and last column and row (4,) of a (height, width) mask, as x, y, x, y."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
 def cropped(
@@ -115,21 +111,26 @@ def cropped(
 
 
 def chosen(rng: Rng, labels: Bytes, owners: Bytes, count: int, smallest: float) -> NDArray[np.bool_] | None:
-    """`count` masks (count, height, width) of things, now and then of parts, each once before any comes twice."""
+    """`count` masks (count, height, width) of things, each once before any comes twice; now and then of a part instead.
+
+    A thing is asked for far more often than any of its parts, so that a click means the thing where it may mean both.
+    """
     parts = np.bincount(labels.ravel(), minlength=256)
     things = np.bincount(owners, weights=parts, minlength=256)
     things[0] = parts[0] = 0
     whole = rng.permutation(np.flatnonzero(things >= smallest))
     if not len(whole):
         return None
-    inner = rng.permutation(np.flatnonzero((parts >= smallest) & ((owners != np.arange(256)) | (parts < things))))
+    inner = np.flatnonzero((parts >= smallest) & ((owners != np.arange(256)) | (parts < things)))
     owner_of = owners[labels]
     masks = []
     for index in range(count):
-        if len(inner) and rng.random() < PART_SHARE:
-            masks.append(labels == inner[index % len(inner)])
+        thing = whole[index % len(whole)]
+        own = inner[owners[inner] == thing]
+        if len(own) and rng.random() < PART_SHARE:
+            masks.append(labels == rng.choice(own))
         else:
-            masks.append(owner_of == whole[index % len(whole)])
+            masks.append(owner_of == thing)
     return np.stack(masks)
 
 

@@ -15,7 +15,7 @@ from model import masks
 from training.scenes import Scene, scene
 
 HELD_OUT_SEED = 2
-SMALLEST_AREA = 40
+SMALLEST_AREA = 40  # pixels of a scene
 MOST_THINGS = 8
 SIZES = ("small", "medium", "large")
 SHARES = (0.01, 0.1)  # of the image, from which a thing in a scene is medium and large
@@ -114,3 +114,9 @@ def things(drawn: Scene, rng: np.random.Generator) -> list[Mask]:
     areas[0] = 0
     found = rng.permutation(np.flatnonzero(areas >= SMALLEST_AREA))[:MOST_THINGS]
     return [visible == label for label in found]
+
+
+def box_of(true: Mask) -> NDArray[np.float32]:
+    """x1, y1, x2, y2 around a (height, width) mask, (4,) float32."""
+    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)

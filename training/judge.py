@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from model import masks
 from model.prompts import Prompt
 from model.segmenter import Embedding, Segmenter
-from training.ground_truth import Mask
+from training.ground_truth import Mask, box_of
 
 CLICKED = ("1 click", "2 clicks", "3 clicks", "4 clicks", "5 clicks")
 PROMPTS = ("box", "box best of 3", "1 click", "1 click, oracle", *CLICKED[1:])
@@ -133,9 +133,3 @@ def next_click(true: Mask, found: Mask) -> tuple[tuple[int, int], int]:
     if missed.sum() >= extra.sum():
         return centre(missed if missed.any() else true), 1
     return centre(extra), 0
-
-
-def box_of(true: Mask) -> NDArray[np.float32]:
-    """x1, y1, x2, y2 around a (height, width) mask, (4,) float32."""
-    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)

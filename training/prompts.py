@@ -31,14 +31,14 @@ def clicks(region: Tensor, generator: torch.Generator, strict: float) -> Tensor:
     prompts, _, width = region.shape
     noise = torch.rand(region.shape, generator=generator).to(region.device)
     centred = (torch.rand(prompts, 1, 1, generator=generator) < strict).to(region.device)
-    score = region * torch.where(centred, spread(region) * (0.8 + 0.2 * noise), noise + 1e-3)
+    score = region * torch.where(centred, spread(region) * (0.9 + 0.1 * noise), noise + 1e-3)
     best = score.flatten(1).argmax(1)
     return torch.stack([best % width, best // width], dim=1)
 
 
 def first_clicks(targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A positive click on each target (prompts, height, width): cells (prompts, 2) and labels (prompts,)."""
-    cells = clicks((targets > 0.5).float(), generator, strict=0.6)
+    cells = clicks((targets > 0.5).float(), generator, strict=0.8)
     return cells, torch.ones(len(targets), dtype=torch.long, device=targets.device)
 
 
@@ -57,10 +57,10 @@ def next_clicks(targets: Tensor, logits: Tensor, generator: torch.Generator) -> 
 
 
 def shaken(boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Boxes (prompts, 4) as hands draw them: a quarter exact, a fifth loose, the others off by a few percent."""
-    sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
+    """Boxes (prompts, 4) as hands draw them: half exact, a fifth loose, the others off by a few percent."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     kind = torch.rand(len(boxes), 1, generator=generator).to(boxes.device)
     offset = torch.randn(boxes.shape, generator=generator).to(boxes.device).clamp(-2, 2) * 0.04 * sides
     outward = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=boxes.device)
     loose = torch.rand(boxes.shape, generator=generator).to(boxes.device) * 0.2 * sides * outward
-    return boxes + torch.where(kind < 0.25, torch.zeros_like(boxes), torch.where(kind < 0.45, loose, offset))
+    return boxes + torch.where(kind < 0.5, torch.zeros_like(boxes), torch.where(kind < 0.7, loose, offset))

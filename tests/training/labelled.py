@@ -17,8 +17,7 @@ from model import masks
 from tests.conftest import ROOT, run_here
 from tests.warm import python
 from training import evaluate
-from training.ground_truth import Scenes
-from training.judge import box_of
+from training.ground_truth import Scenes, box_of
 
 CATEGORIES = [{"id": 1, "name": "odd"}, {"id": 2, "name": "even"}]
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from model.prompts import Prompt
 from model.segmenter import Segmenter
-from training.ground_truth import Scenes
-from training.judge import CLICKED, PROMPTS, boundary_f, box_of, centre, iou, judge, next_click
+from training.ground_truth import Scenes, box_of
+from training.judge import CLICKED, PROMPTS, boundary_f, centre, iou, judge, next_click
 
 
 def square(left: int, top: int, side: int = 20) -> np.ndarray:
