@@ -54,6 +54,10 @@ else
 		--masks 6 --rate 8e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-8 build/sam2-tiny-8 build/sam2-tiny-7 --side 448 \
 		--output build/sam2-tiny-9
+	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-9 --output build/sam2-tiny-10 \
+		--cache .cache/seventh --bfloat16 --side 384 --seed 37 --steps 3200 --windowed 0 --whole-every 3 --close \
+		--masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-10 --side 448 --output build/sam2-tiny-11
 endif
 
 check: .venv/test
