@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import masks
+from model.everything import extent
 from training.scenes import Scene, scene
 
 HELD_OUT_SEED = 2
@@ -118,5 +119,5 @@ def things(drawn: Scene, rng: np.random.Generator) -> list[Mask]:
 
 def box_of(true: Mask) -> NDArray[np.float32]:
     """x1, y1, x2, y2 around a (height, width) mask, (4,) float32."""
-    rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)
+    x1, y1, x2, y2 = extent(true)
+    return np.array([x1, y1, x2 + 1, y2 + 1], dtype=np.float32)
