@@ -10,6 +10,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring.batch import parquet
+
 NOTES = b"scoring.batch"
 
 
@@ -86,13 +88,15 @@ class Parts:
         if not self.single:
             self._write("_SUCCESS", json.dumps(notes).encode())
             return
-        schemas = [self._read(number, rows=False).schema.remove_metadata() for number in range(count)]
+        schemas = [self._schema(number).remove_metadata() for number in range(count)]
         empty = pa.unify_schemas(schemas, promote_options="permissive").empty_table()
         schema = _with(empty, {"job": self.job, **notes}).schema
         unfinished = f"{self.folder}/whole"
         with self.fs.open(unfinished, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             for number in range(count):
-                writer.write_table(pa.concat_tables([empty, self._read(number)], promote_options="permissive"))
+                with self.fs.open(self.name(number), "rb") as part:
+                    tables = [empty, *parquet.tables(part, 4096)]
+                writer.write_table(pa.concat_tables(tables, promote_options="permissive"))
         self.fs.mv(unfinished, self.path)
         self.fs.rm(self.folder, recursive=True)
 
@@ -103,9 +107,9 @@ class Parts:
         with self.fs.open(self.path, "rb") as stream:
             return json.loads((pq.read_schema(stream).metadata or {})[NOTES])
 
-    def _read(self, number: int, rows: bool = True) -> pa.Table:
+    def _schema(self, number: int) -> pa.Schema:
         with self.fs.open(self.name(number), "rb") as stream:
-            return pq.read_table(stream) if rows else pq.read_schema(stream).empty_table()
+            return pq.read_schema(stream)
 
     def _write(self, name: str, content: bytes) -> None:
         part = f"{self.folder}/.{name}.unfinished"

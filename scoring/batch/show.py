@@ -14,7 +14,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from model import images, masks, prompts
 from model.errors import BadInput
 from model.images import ImageLimits
 from model.prompts import Prompt
+from scoring.batch import parquet
 from scoring.overlay import Shown, overlay, sheet
 
 IMAGES = 6
@@ -57,8 +57,8 @@ def rows(predictions: str) -> Iterator[dict[str, Any]]:
     files = sorted(file for file in fs.find(path) if file.endswith(".parquet")) if fs.isdir(path) else [path]
     for file in files:
         with fs.open(file, "rb") as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=64):
-                yield from batch.to_pylist()
+            for table in parquet.tables(stream, 64):
+                yield from table.to_pylist()
 
 
 def mask(answer: dict[str, Any]) -> np.ndarray:

@@ -10,9 +10,9 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.contract import COLUMNS, OUTPUT_COLUMNS
+from scoring.batch import parquet
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -147,9 +147,7 @@ def _csv(stream: Any) -> Iterator[pa.Table]:
 
 
 def _parquet(stream: Any) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(stream)
-    for batch in file.iter_batches(batch_size=256):
-        yield pa.Table.from_batches([batch], file.schema_arrow)
+    return parquet.tables(stream, 256)
 
 
 def _json_lines(stream: Any) -> Iterator[pa.Table]:

@@ -160,6 +160,30 @@ def test_show_draws_what_was_found(packaged: Path, photos: Path, tmp_path: Path,
     assert wrong.returncode == 2 and "cannot be shown" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+READING = """
+import os, sys
+import pyarrow as pa
+from scoring.batch import show, sources
+from scoring.batch.parts import Parts
+
+def threads():
+    names = {number: open(f"/proc/self/task/{number}/comm").read() for number in os.listdir("/proc/self/task")}
+    return {number for number, name in names.items() if "jemalloc" not in name}
+
+before = threads()
+parts = Parts(sys.argv[1], {})
+parts.put(0, pa.table({name: [name] * 9 for name in ("image", "b", "c")}), {})
+parts.finish(1, {})
+print(len(list(show.rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
+"""
+
+
+def test_arrows_threads_hold_no_file_when_a_job_ends(tmp_path: Path) -> None:
+    """One that lets go of a file while the interpreter ends aborts the process; reading starts none."""
+    command = [python(), "-c", READING, str(tmp_path / "out.parquet")]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "9 9 0\n"
+
+
 def test_urls_of_other_file_systems() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/tables/a.csv", b'image,note\nx.png,"two\nlines"\ny.png,\n')
