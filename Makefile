@@ -41,6 +41,11 @@ ifeq ($(FAMILY),sam)
 		--cache .cache/eighth --eager --bfloat16 --side 352 --seed 17 --scenes 6000 --steps 700 --windowed 0 \
 		--masks 6 --rate 4e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1.5 --frozen
 	$(BIN)/python -m training.mean build/sam-tiny-7 build/sam-tiny-8 build/sam-tiny-10 --side 360 --output build/sam-tiny-11
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-11 --output build/sam-tiny-12 \
+		--cache .cache/ninth --bfloat16 --side 352 --seed 37 --steps 4000 --windowed 0 --whole-every 3 \
+		--close --masks 6 --rate 7e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+	$(BIN)/python -m training.mean build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-11 --side 360 \
+		--output build/sam-tiny-13
 else
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-3 --output build/sam2-tiny-4 \
 		--cache .cache/fourth --eager --bfloat16 --side 448 --seed 7 --steps 600 --windowed 0 --rate 4e-4 --balance 0
