@@ -63,6 +63,11 @@ else
 		--cache .cache/seventh --bfloat16 --side 384 --seed 37 --steps 3200 --windowed 0 --whole-every 3 --close \
 		--masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-10 --side 448 --output build/sam2-tiny-11
+	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-11 --output build/sam2-tiny-12 \
+		--cache .cache/eighth --bfloat16 --side 384 --seed 41 --steps 3200 --windowed 0 --whole-every 3 --close \
+		--masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-12 build/sam2-tiny-12 build/sam2-tiny-12 \
+		build/sam2-tiny-11 --side 448 --output build/sam2-tiny-13
 endif
 
 check: .venv/test
