@@ -46,6 +46,10 @@ ifeq ($(FAMILY),sam)
 		--close --masks 6 --rate 7e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
 	$(BIN)/python -m training.mean build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-11 --side 360 \
 		--output build/sam-tiny-13
+	$(BIN)/python -m training.train --family sam --start build/sam-tiny-13 --output build/sam-tiny-14 \
+		--cache .cache/tenth --bfloat16 --side 352 --seed 43 --steps 4000 --windowed 0 --whole-every 3 \
+		--close --masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+	$(BIN)/python -m training.mean build/sam-tiny-14 build/sam-tiny-13 --side 360 --output build/sam-tiny-15
 else
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-3 --output build/sam2-tiny-4 \
 		--cache .cache/fourth --eager --bfloat16 --side 448 --seed 7 --steps 600 --windowed 0 --rate 4e-4 --balance 0
