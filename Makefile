@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAMILY ?= sam
+# What trainings on close windows have in common.
+CLOSE := --bfloat16 --windowed 0 --whole-every 3 --close --masks 6 --warmup 50 --averaging 0.997 --balance 0 --picked 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -42,13 +44,11 @@ ifeq ($(FAMILY),sam)
 		--masks 6 --rate 4e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1.5 --frozen
 	$(BIN)/python -m training.mean build/sam-tiny-7 build/sam-tiny-8 build/sam-tiny-10 --side 360 --output build/sam-tiny-11
 	$(BIN)/python -m training.train --family sam --start build/sam-tiny-11 --output build/sam-tiny-12 \
-		--cache .cache/ninth --bfloat16 --side 352 --seed 37 --steps 4000 --windowed 0 --whole-every 3 \
-		--close --masks 6 --rate 7e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+		--cache .cache/ninth --side 352 --seed 37 --steps 4000 --rate 7e-4 $(CLOSE)
 	$(BIN)/python -m training.mean build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-12 build/sam-tiny-11 --side 360 \
 		--output build/sam-tiny-13
 	$(BIN)/python -m training.train --family sam --start build/sam-tiny-13 --output build/sam-tiny-14 \
-		--cache .cache/tenth --bfloat16 --side 352 --seed 43 --steps 4000 --windowed 0 --whole-every 3 \
-		--close --masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+		--cache .cache/tenth --side 352 --seed 43 --steps 4000 --rate 6e-4 $(CLOSE)
 	$(BIN)/python -m training.mean build/sam-tiny-14 build/sam-tiny-13 --side 360 --output build/sam-tiny-15
 else
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-3 --output build/sam2-tiny-4 \
@@ -59,17 +59,14 @@ else
 		--masks 5 --rate 3e-4 --warmup 30 --averaging 0.99 --balance 0 --picked 1 --frozen
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-5 build/sam2-tiny-6 --side 448 --output build/sam2-tiny-7
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-7 --output build/sam2-tiny-8 \
-		--cache .cache/sixth --eager --bfloat16 --side 384 --seed 31 --steps 3000 --windowed 0 --whole-every 3 --close \
-		--masks 6 --rate 8e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+		--cache .cache/sixth --eager --side 384 --seed 31 --steps 3000 --rate 8e-4 $(CLOSE)
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-8 build/sam2-tiny-8 build/sam2-tiny-7 --side 448 \
 		--output build/sam2-tiny-9
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-9 --output build/sam2-tiny-10 \
-		--cache .cache/seventh --bfloat16 --side 384 --seed 37 --steps 3200 --windowed 0 --whole-every 3 --close \
-		--masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+		--cache .cache/seventh --side 384 --seed 37 --steps 3200 --rate 6e-4 $(CLOSE)
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-10 --side 448 --output build/sam2-tiny-11
 	$(BIN)/python -m training.train --family sam2 --start build/sam2-tiny-11 --output build/sam2-tiny-12 \
-		--cache .cache/eighth --bfloat16 --side 384 --seed 41 --steps 3200 --windowed 0 --whole-every 3 --close \
-		--masks 6 --rate 6e-4 --warmup 50 --averaging 0.997 --balance 0 --picked 1
+		--cache .cache/eighth --side 384 --seed 41 --steps 3200 --rate 6e-4 $(CLOSE)
 	$(BIN)/python -m training.mean --family sam2 build/sam2-tiny-12 build/sam2-tiny-12 build/sam2-tiny-12 \
 		build/sam2-tiny-11 --side 448 --output build/sam2-tiny-13
 endif
