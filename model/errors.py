@@ -1,15 +1,50 @@
-"""What is said to a user whose input cannot be scored."""
+"""The exceptions of this project, and short descriptions of bad values for their messages.
+
+EndpointError                      carries an MLflow error code and an HTTP status
+├── BadInput                  400  one value of one row
+│   └── UnknownImage          404  an image_id that no cached image has
+├── BadParameter              400  a parameter of a request
+├── BadRequest                400  the body of a request
+├── UnknownModel              404  a model name that the catalog does not list
+├── BadModel                  400  a model or checkpoint that cannot be opened
+├── BadData                   400  a table, data set or folder that cannot be read
+├── OutputConflict            400  an output location that belongs to another job
+├── TooManyFailures           400  a batch job with more failed rows than it allows
+├── Overloaded                503  no place in a queue, or no memory, at the moment
+└── ClientDisconnected        499  the client no longer waits for the response
+"""
 
 from __future__ import annotations
 
-NO_MEMORY = "there is not enough memory for this now"
-DEFECT = "the request could not be answered; the server's log says why"
+from collections.abc import Mapping
+from typing import Any
+
+OUT_OF_MEMORY = "not enough memory is available at the moment"
+INTERNAL_ERROR = "the request failed because of an internal error; the server's log has the details"
 
 
-class BadInput(ValueError):
-    """One value of one row that cannot be scored: the column, what was expected and what came.
+class EndpointError(Exception):
+    """Base class of every error that this project raises on purpose.
 
-    The message never holds the payload itself, only its kind, shape or size, so it can be logged and returned.
+    Its message is safe to log and to return: it never holds request data, only kinds, shapes and sizes of values.
+
+    Attributes:
+        code: MLflow's name of the error class.
+        status: HTTP status of a response that reports the error.
+    """
+
+    code: str = "INVALID_PARAMETER_VALUE"
+    status: int = 400
+
+
+class BadInput(EndpointError, ValueError):
+    """One value of one row cannot be scored.
+
+    Attributes:
+        column: name of the column or field that holds the value.
+        expected: what is accepted there.
+        got: what came, without its content.
+        row: index label of the row, or None outside a table.
     """
 
     def __init__(self, column: str, expected: str, got: str, row: object | None = None) -> None:
@@ -20,8 +55,12 @@ class BadInput(ValueError):
         super().__init__(column, expected, got)
 
     def at(self, row: object) -> BadInput:
-        """The same error, with the index of the row it stands in."""
+        """Return the same error with the index label of its row."""
         return type(self)(self.column, self.expected, self.got, row)
+
+    def renamed(self, names: Mapping[str, str]) -> BadInput:
+        """Return the same error with the client's name for the column."""
+        return type(self)(names.get(self.column, self.column), self.expected, self.got, self.row)
 
     def __str__(self) -> str:
         place = f"column '{self.column}'" if self.row is None else f"row {self.row}, column '{self.column}'"
@@ -29,33 +68,78 @@ class BadInput(ValueError):
 
 
 class UnknownImage(BadInput):
-    """An `image_id` that names no kept image (HTTP 404)."""
+    """No cached image has this `image_id`."""
+
+    code = "RESOURCE_DOES_NOT_EXIST"
+    status = 404
 
 
-class BadParameter(ValueError):
-    """A parameter that is unknown or out of its range."""
+class BadParameter(EndpointError, ValueError):
+    """A parameter has an unknown name, a wrong type, or a value out of range."""
 
 
-class Busy(RuntimeError):
-    """There is no room for this now, in a queue or in memory; later there may be (HTTP 503)."""
+class BadRequest(EndpointError, ValueError):
+    """The body of a request does not have the form that its route expects."""
 
 
-class Gone(RuntimeError):
-    """Who asked has hung up, so that nobody waits for the answer."""
+class UnknownModel(EndpointError, ValueError):
+    """The catalog lists no model of this name."""
+
+    code = "RESOURCE_DOES_NOT_EXIST"
+    status = 404
+
+
+class BadModel(EndpointError, ValueError):
+    """A model or checkpoint cannot be opened."""
+
+
+class BadData(EndpointError, ValueError):
+    """A table, a data set or a folder of files cannot be read."""
+
+
+class OutputConflict(EndpointError, ValueError):
+    """The output location holds the output of another job, or other files."""
+
+
+class TooManyFailures(EndpointError, RuntimeError):
+    """More rows failed than a batch job allows."""
+
+    def __init__(self, failed: int, limit: int) -> None:
+        super().__init__(f"{failed} rows failed; the limit is {limit} (--error-threshold)")
+
+
+class Overloaded(EndpointError, RuntimeError):
+    """A queue is full or memory is short; the same request may succeed later."""
+
+    code = "TEMPORARILY_UNAVAILABLE"
+    status = 503
+
+
+class ClientDisconnected(EndpointError, RuntimeError):
+    """The client closed its connection, so the request is abandoned."""
+
+    code = "CANCELLED"
+    status = 499  # nginx's status for a client that closes the connection early
+
+    def __init__(self) -> None:
+        super().__init__("the client disconnected")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: Python's and numpy's, or torch's, which has no class of its own for the host's."""
+    """Return whether an exception reports a failed allocation.
+
+    torch has no exception class for host memory, so its RuntimeErrors are recognised by their text.
+    """
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)
+        isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES)
     )
 
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def kind(value: object) -> str:
-    """A short name of what came, for messages: its type and size, never its content."""
+    """Describe a value by its type and size for an error message, never by its content."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -72,5 +156,5 @@ def kind(value: object) -> str:
         return f"an object with {len(value)} keys"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
-    shape = getattr(value, "shape", None)
+    shape: Any = getattr(value, "shape", None)
     return f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(value).__name__}"

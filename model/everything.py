@@ -1,7 +1,7 @@
-"""Everything in an image, found by asking about a grid of points.
+"""Automatic mask generation: segment every object in an image by prompting with a grid of points.
 
-The algorithm is SamAutomaticMaskGenerator's of the original segment-anything (Kirillov et al. 2023, appendix B),
-its parameters by the same names.
+The algorithm and the parameter names are those of `SamAutomaticMaskGenerator` in the original segment-anything
+(Kirillov et al. 2023, appendix B).
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from model import masks
-from model.prompts import Prompt
-from model.segmenter import Embedding, Segmenter
+from . import masks
+from .call import UNTRACKED, Call
+from .prompts import Prompt
+from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-EDGE = 20.0  # pixels; a mask this close to a crop's edge is probably cut off by it
+EDGE = 20.0  # pixels; a mask this close to the edge of a crop is probably truncated by it
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where to ask, and which answers to believe.
+    """Point grid and mask filters.
 
-    points_per_side: points along each side of the image.
-    points_per_batch: points decoded at once.
-    pred_iou_thresh: least predicted IoU; 0 takes any.
-    stability_score_thresh: least stability score, the IoU of the masks that the logits give when they are cut
-        `stability_score_offset` above and below 0.
-    box_nms_thresh: of two masks from one crop whose boxes have a larger IoU, the one with the lower score goes.
-    crop_n_layers: besides the whole image, layer i asks again in 4^i overlapping crops.
-    crop_nms_thresh: as box_nms_thresh, between crops; the mask from the smaller crop stays.
-    crop_overlap_ratio: overlap of neighbouring crops, as a share of the image's shorter side, halved each layer.
-    crop_n_points_downscale_factor: points along a side are divided by it each layer.
-    min_mask_region_area: holes and separate pieces of fewer pixels are filled and removed; 0 leaves masks as they are.
+    Attributes:
+        points_per_side: points along each side of the image.
+        points_per_batch: points decoded at once.
+        pred_iou_thresh: minimum predicted IoU; 0 accepts every mask.
+        stability_score_thresh: minimum stability score: the IoU of the two masks that result from thresholding the
+            logits at `stability_score_offset` above and below 0.
+        stability_score_offset: see `stability_score_thresh`.
+        box_nms_thresh: if the boxes of two masks from the same crop have a larger IoU, the mask with the lower score
+            is removed.
+        crop_n_layers: number of crop layers besides the whole image; layer i prompts again in 4^i overlapping crops.
+        crop_nms_thresh: like `box_nms_thresh`, between crops; the mask from the smaller crop is preferred.
+        crop_overlap_ratio: overlap of neighbouring crops as a share of the image's shorter side, halved each layer.
+        crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
+        min_mask_region_area: fill holes and remove separate pieces of fewer pixels; 0 leaves masks unchanged.
     """
 
     points_per_side: int = 32
@@ -54,13 +57,25 @@ class Grid:
     min_mask_region_area: int = 0
 
 
-@dataclass(frozen=True)
-class Found:
-    """One object: its mask as COCO's compressed run lengths of the whole image, its predicted IoU and stability score,
-    the point (x, y) that found it, in which crop, and the low-resolution logits (h, w), None from within a crop, whose
-    logits mean nothing for the whole image."""
+DEFAULT_GRID = Grid()
 
-    rle: dict[str, Any]
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object in an image.
+
+    Attributes:
+        rle: mask in the coordinates of the whole image, as COCO compressed run lengths.
+        score: predicted IoU.
+        stability: stability score.
+        point: the grid point (x, y) whose prompt produced the mask, in pixels of the image.
+        crop: the crop that was prompted.
+        box: (4,) first and last column and row of the mask: x1, y1, x2, y2.
+        logits: (h, w) low-resolution logits, or None; None for objects found in a crop, whose logits do not cover the
+            whole image.
+    """
+
+    rle: masks.RunLengths
     score: float
     stability: float
     point: tuple[float, float]
@@ -73,39 +88,53 @@ def everything(
     segmenter: Segmenter,
     whole: Embedding,
     crop: Callable[[Box], Embedding],
-    grid: Grid = Grid(),
+    grid: Grid = DEFAULT_GRID,
     keep_logits: bool = True,
-) -> list[Found]:
-    """Every object in an image, the best predicted IoU first.
+    call: Call = UNTRACKED,
+) -> list[FoundObject]:
+    """Segment every object in an image.
 
-    whole: the image's embedding; crop: makes the embedding of a part of it, and is called only for `crop_n_layers`
-    above 0; keep_logits: whether each object keeps its logits, which are most of what is held.
+    Args:
+        segmenter: decodes the points of the grid.
+        whole: the image's embedding.
+        crop: returns the embedding of a part of the image; called only if `crop_n_layers` is above 0.
+        grid: point grid and mask filters.
+        keep_logits: whether to return the low-resolution logits of each object, which take up the largest part of the
+            memory.
+        call: cancellation is checked between batches of points.
+
+    Returns:
+        The objects in descending order of predicted IoU.
     """
-    found: list[Found] = []
+    objects: list[FoundObject] = []
     for layer, box in crops(whole.size, grid):
         embedding = crop(box) if layer else whole
         side = max(1, grid.points_per_side // grid.crop_n_points_downscale_factor**layer)
-        asked = points(side, embedding.size)
-        inside = list(_in_crop(segmenter, embedding, box, whole.size, asked, grid, keep_logits))
-        keep = nms(_boxes(inside), np.array([one.score for one in inside]), grid.box_nms_thresh)
-        found += [inside[i] for i in keep]
+        grid_points = points(side, embedding.size)
+        candidates = list(_in_crop(segmenter, embedding, box, whole.size, grid_points, grid, keep_logits, call))
+        keep = nms(_boxes(candidates), np.array([candidate.score for candidate in candidates]), grid.box_nms_thresh)
+        objects += [candidates[i] for i in keep]
     if grid.crop_n_layers:
-        sizes = np.array([(one.crop[2] - one.crop[0]) * (one.crop[3] - one.crop[1]) for one in found])
-        found = [found[i] for i in nms(_boxes(found), 1 / np.maximum(sizes, 1), grid.crop_nms_thresh)]
+        sizes = np.array([(obj.crop[2] - obj.crop[0]) * (obj.crop[3] - obj.crop[1]) for obj in objects])
+        objects = [objects[i] for i in nms(_boxes(objects), 1 / np.maximum(sizes, 1), grid.crop_nms_thresh)]
     if grid.min_mask_region_area:
-        found = _without_small_regions(found, grid)
-    return sorted(found, key=lambda one: -one.score)
+        objects = _without_small_regions(objects, grid)
+    return sorted(objects, key=lambda obj: -obj.score)
 
 
 def points(side: int, size: tuple[int, int]) -> np.ndarray:
-    """The centres of side x side equal cells of an (h, w) image, row by row: (side * side, 2) float32 x,y in pixels."""
+    """Return the centres of side x side equal cells of an (h, w) image.
+
+    Returns:
+        (side * side, 2) float32 x, y in pixels, row by row.
+    """
     line = (np.arange(side) + 0.5) / side
     x, y = np.meshgrid(line * size[1], line * size[0])
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
 def crops(size: tuple[int, int], grid: Grid) -> Iterator[tuple[int, Box]]:
-    """The layer and box of each crop of an (h, w) image, the whole image first, as layer 0."""
+    """Yield the layer and box of each crop of an (h, w) image. The first crop, layer 0, is the whole image."""
     height, width = size
     yield 0, (0, 0, width, height)
     for layer in range(1, grid.crop_n_layers + 1):
@@ -115,7 +144,7 @@ def crops(size: tuple[int, int], grid: Grid) -> Iterator[tuple[int, Box]]:
         for x in ((crop_w - overlap) * i for i in range(count)):
             for y in ((crop_h - overlap) * i for i in range(count)):
                 box = (x, y, min(x + crop_w, width), min(y + crop_h, height))
-                if box[0] < box[2] and box[1] < box[3]:  # an image of a few pixels has no room for that many
+                if box[0] < box[2] and box[1] < box[3]:  # crops of very small images can be empty
                     yield layer, box
 
 
@@ -124,31 +153,33 @@ def _in_crop(
     embedding: Embedding,
     crop: Box,
     size: tuple[int, int],
-    asked: np.ndarray,
+    grid_points: np.ndarray,
     grid: Grid,
     keep_logits: bool,
-) -> Iterator[Found]:
-    """What passes the filters of one crop, in the order of the points (n, 2) asked about, in the crop's pixels.
+    call: Call,
+) -> Iterator[FoundObject]:
+    """Yield the objects of one crop that pass the filters, in the order of `grid_points`.
 
-    Masks become run lengths one by one, so that no more than one is ever held.
+    `grid_points` is (n, 2) in pixels of the crop; `size` is (h, w) of the whole image. Each mask is run-length encoded
+    before the next one is upscaled, so that only one full mask is in memory at a time.
     """
-    one_object = np.ones(1, dtype=np.int64)
-    least = grid.pred_iou_thresh or -math.inf
+    foreground = np.ones(1, dtype=np.int64)
+    min_score = grid.pred_iou_thresh or -math.inf
     height, width = size
     keep_logits = keep_logits and crop == (0, 0, width, height)
-    for start in range(0, len(asked), grid.points_per_batch):
-        batch = asked[start : start + grid.points_per_batch]
-        prompts = [Prompt(points=point[None], labels=one_object) for point in batch]
-        answers = segmenter.segment(embedding, prompts, least=least)
+    for start in range(0, len(grid_points), grid.points_per_batch):
+        batch = grid_points[start : start + grid.points_per_batch]
+        prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
+        answers = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
         for point, answer in zip(batch, answers, strict=True):
-            for i in np.flatnonzero(answer.scores > least):
+            for i in np.flatnonzero(answer.scores > min_score):
                 mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
                 if stability < grid.stability_score_thresh:
                     continue
                 box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
                 if _cut_off(box, crop, size):
                     continue
-                yield Found(
+                yield FoundObject(
                     rle=masks.to_rle(mask.within(crop[1], crop[0], size)),
                     score=float(answer.scores[i]),
                     stability=stability,
@@ -160,7 +191,7 @@ def _in_crop(
 
 
 def extent(mask: np.ndarray) -> np.ndarray:
-    """First and last column and row of a (h, w) bool mask, as (4,) x1, y1, x2, y2; zeros for an empty one."""
+    """Return the first and last column and row of a (h, w) bool mask as (4,) x1, y1, x2, y2; zeros if it is empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.zeros(4, dtype=np.int64)
@@ -168,55 +199,75 @@ def extent(mask: np.ndarray) -> np.ndarray:
 
 
 def _cut_off(box: np.ndarray, crop: Box, size: tuple[int, int]) -> bool:
-    """Whether a mask ends near an edge of its crop that is no edge of the (h, w) image."""
+    """Return whether a mask ends near an edge of its crop that is not also an edge of the (h, w) image."""
     near_crop = np.abs(box - np.array(crop)) <= EDGE
     near_image = np.abs(box - np.array([0, 0, size[1], size[0]])) <= EDGE
     return bool((near_crop & ~near_image).any())
 
 
-def _boxes(found: list[Found]) -> np.ndarray:
-    return np.stack([one.box for one in found]) if found else np.zeros((0, 4), dtype=np.int64)
+def _boxes(objects: list[FoundObject]) -> np.ndarray:
+    """Return the boxes of all objects, (n, 4) x1, y1, x2, y2."""
+    return np.stack([obj.box for obj in objects]) if objects else np.zeros((0, 4), dtype=np.int64)
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
-    """Non-maximum suppression: positions of the boxes (n, 4) x1, y1, x2, y2 that stay, the best score (n,) first.
+    """Apply non-maximum suppression, with the same result as torchvision's `nms`.
 
-    A box goes when its IoU with a better one that stays is above `threshold`; of equal scores the first counts as
-    better. The same as torchvision's, which cannot be had beside every build of torch; a row at a time, so that
-    memory grows with the number of boxes and not with its square.
+    torchvision is not available for every build of torch. The IoUs are computed row by row, so memory is linear in the
+    number of boxes.
+
+    Args:
+        boxes: (n, 4) x1, y1, x2, y2.
+        scores: (n,) scores; of equal scores the first takes precedence.
+        threshold: a box is removed if its IoU with a retained box of a better score is above this threshold.
+
+    Returns:
+        Positions of the retained boxes in descending order of score.
     """
-    left = torch.from_numpy(np.argsort(-scores, kind="stable"))
+    remaining = torch.from_numpy(np.argsort(-scores, kind="stable"))
     edges = torch.from_numpy(np.asarray(boxes, dtype=np.float32))
     areas = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-    kept = []
-    while len(left):
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        low = torch.maximum(edges[best, :2], edges[left, :2])
-        high = torch.minimum(edges[best, 2:], edges[left, 2:])
-        both = (high - low).clamp(min=0).prod(1)
-        left = left[~(both / (areas[best] + areas[left] - both) > threshold)]
-    return kept
+    keep = []
+    while len(remaining):
+        best, remaining = remaining[0], remaining[1:]
+        keep.append(int(best))
+        low = torch.maximum(edges[best, :2], edges[remaining, :2])
+        high = torch.minimum(edges[best, 2:], edges[remaining, 2:])
+        intersection = (high - low).clamp(min=0).prod(1)
+        remaining = remaining[~(intersection / (areas[best] + areas[remaining] - intersection) > threshold)]
+    return keep
 
 
-def _without_small_regions(found: list[Found], grid: Grid) -> list[Found]:
-    """Holes filled and separate pieces removed; where that makes masks alike, those that had none are preferred."""
-    cleaned, untouched = [], []
-    for one in found:
-        mask = masks.from_rle(one.rle)
+def _without_small_regions(objects: list[FoundObject], grid: Grid) -> list[FoundObject]:
+    """Fill small holes, remove small pieces, and suppress the duplicates that result.
+
+    Of duplicates, masks that did not change are preferred.
+    """
+    cleaned, unchanged = [], []
+    for obj in objects:
+        mask = masks.from_rle(obj.rle)
         filled, had_holes = without_regions(mask, grid.min_mask_region_area, holes=True)
         whole, had_pieces = without_regions(filled, grid.min_mask_region_area, holes=False)
         changed = had_holes or had_pieces
-        cleaned.append(replace(one, rle=masks.to_rle(whole), box=extent(whole)) if changed else one)
-        untouched.append(0.0 if changed else 1.0)
-    keep = nms(_boxes(cleaned), np.array(untouched), max(grid.box_nms_thresh, grid.crop_nms_thresh))
+        cleaned.append(replace(obj, rle=masks.to_rle(whole), box=extent(whole)) if changed else obj)
+        unchanged.append(0.0 if changed else 1.0)
+    keep = nms(_boxes(cleaned), np.array(unchanged), max(grid.box_nms_thresh, grid.crop_nms_thresh))
     return [cleaned[i] for i in keep]
 
 
 def without_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
-    """A (h, w) bool mask with its holes, or its pieces, of fewer than `area` pixels gone, and whether there were any.
+    """Fill the holes, or remove the pieces, of fewer than `area` pixels.
 
-    Pixels that touch at a corner hang together. Of pieces that are all too small the largest stays.
+    Regions are 8-connected: pixels that touch at a corner belong together. If every piece is too small, the largest is
+    retained.
+
+    Args:
+        mask: (h, w) bool.
+        area: minimum size of a region in pixels.
+        holes: fill holes if True, remove pieces if False.
+
+    Returns:
+        The (h, w) bool mask, and whether it changed.
     """
     regions, count = ndimage.label(~mask if holes else mask, structure=np.ones((3, 3), dtype=int))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]

@@ -1,4 +1,4 @@
-"""Masks to PNG, RLE and polygons, and back."""
+"""Encode masks as PNG, RLE or polygons, and decode them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from model import threads
+from . import threads
 
 ENCODINGS = ("png", "rle", "polygon")
-BLANK = 2**18  # zeros of a PNG that are deflated together, and once only
+BLANK = 2**18  # length of the block of zeros that is deflated once and reused
+
+
+class RunLengths(TypedDict):
+    """COCO compressed run lengths as in pycocotools: the mask's [height, width], and the runs."""
+
+    size: list[int]
+    counts: bytes
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The mask of an image of `size` (h, w) that is cut to a box, outside of which it is nothing.
+class CroppedMask:
+    """A mask that is stored only inside a box; outside the box it is empty.
 
-    inside: (rows, columns) bool, whose first pixel is the image's at `top`, `left`.
+    Attributes:
+        inside: (rows, columns) bool, the mask inside the box.
+        top: row of the image at which the box begins.
+        left: column of the image at which the box begins.
+        size: (height, width) of the image.
     """
 
     inside: np.ndarray
@@ -35,34 +46,35 @@ class Cut:
     size: tuple[int, int]
 
     def whole(self) -> np.ndarray:
-        """The (h, w) bool mask."""
+        """Return the mask of the whole image, (h, w) bool."""
         mask = np.zeros(self.size, bool)
         rows, columns = self.inside.shape
         mask[self.top : self.top + rows, self.left : self.left + columns] = self.inside
         return mask
 
-    def within(self, top: int, left: int, size: tuple[int, int]) -> Cut:
-        """The same mask in a larger image of that size, of which its image is the part at `top`, `left`."""
-        return Cut(self.inside, self.top + top, self.left + left, size)
+    def within(self, top: int, left: int, size: tuple[int, int]) -> CroppedMask:
+        """Return this mask in a larger image of `size` (h, w), where its own image begins at `top`, `left`."""
+        return CroppedMask(self.inside, self.top + top, self.left + left, size)
 
 
-def _cut(mask: np.ndarray | Cut) -> Cut:
-    return mask if isinstance(mask, Cut) else Cut(mask, 0, 0, (mask.shape[0], mask.shape[1]))
+def _cropped(mask: np.ndarray | CroppedMask) -> CroppedMask:
+    return mask if isinstance(mask, CroppedMask) else CroppedMask(mask, 0, 0, (mask.shape[0], mask.shape[1]))
 
 
-def to_rle(mask: np.ndarray | Cut) -> dict[str, Any]:
-    """COCO's compressed run lengths of a (h, w) bool mask: `{"size": [h, w], "counts": bytes}`.
+def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
+    """Encode a (h, w) bool mask as COCO compressed run lengths.
 
-    Runs go down the columns. They are found where a pixel differs from the one above it, row by row as the mask lies in
-    memory, and put in order then, by a stable sort of their columns: there are far fewer than pixels.
+    Runs go down the columns. A run begins where a pixel differs from the pixel above it. The beginnings are collected
+    in memory order, row by row, and then sorted by column with a stable sort; there are far fewer runs than pixels.
     """
-    cut = _cut(mask)
-    height, width = cut.size
-    rows, columns = cut.inside.shape
-    # Above the first row is the last one of the column before, in a box as high as the image; else nothing.
+    cropped = _cropped(mask)
+    height, width = cropped.size
+    rows, columns = cropped.inside.shape
+    # If the box is as high as the image, the pixel before the first row is the last pixel of the previous column;
+    # otherwise it is empty.
     full = rows == height
     edges = np.zeros((rows + (not full), columns), bool)
-    inside = cut.inside
+    inside = cropped.inside
     if rows and columns:
         np.not_equal(inside[1:], inside[:-1], out=edges[1:rows])
         if full:
@@ -72,33 +84,35 @@ def to_rle(mask: np.ndarray | Cut) -> dict[str, Any]:
             edges[0], edges[rows] = inside[0], inside[-1]
     y, x = np.divmod(np.flatnonzero(edges), max(1, columns))
     order = np.argsort(x.astype(np.min_scalar_type(columns)), kind="stable")
-    places = ((x + cut.left) * height + y + cut.top)[order]
-    if full and columns and inside[-1, -1]:  # the column after the box begins with nothing
-        places = np.append(places, (cut.left + columns) * height)
+    places = ((x + cropped.left) * height + y + cropped.top)[order]
+    if full and columns and inside[-1, -1]:  # the column after the box is empty
+        places = np.append(places, (cropped.left + columns) * height)
     counts = np.diff(places, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
-    return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    rle: RunLengths = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return rle
 
 
-def from_rle(rle: dict[str, Any]) -> np.ndarray:
-    """The (h, w) bool mask of COCO's compressed run lengths."""
-    return coco.decode(rle).view(bool)
+def from_rle(rle: RunLengths) -> np.ndarray:
+    """Decode COCO compressed run lengths to a (h, w) bool mask."""
+    mask: np.ndarray = coco.decode(rle).view(bool)
+    return mask
 
 
-def to_png(mask: np.ndarray | Cut) -> str:
-    """A (h, w) bool mask as base64 text of an 8-bit grey PNG of 0 and 255.
+def to_png(mask: np.ndarray | CroppedMask) -> str:
+    """Encode a (h, w) bool mask as base64 text of an 8-bit greyscale PNG with the values 0 and 255.
 
-    Written here, without a choice of filter for each row (PNG specification, sections 9 and 11): two values need none,
-    and runs of one value are what deflate's run-length strategy is for. Rows above and below the mask are not looked
-    at: a small mask of a large image is written several times as fast.
+    This encoder (PNG specification, sections 9 and 11) uses no row filters, which two values do not need, and deflate's
+    run-length strategy. It skips rows above and below the mask, so a small mask of a large image is encoded several
+    times as fast.
     """
-    cut = _cut(mask)
-    height, width = cut.size
-    rows, columns = cut.inside.shape
-    lines = np.zeros((rows, 1 + width), np.uint8)  # a line begins with its filter, 0
-    np.multiply(cut.inside, np.uint8(255), out=lines[:, 1 + cut.left : 1 + cut.left + columns])
-    data = _deflated(cut.top * (1 + width), lines, (height - cut.top - rows) * (1 + width))
+    cropped = _cropped(mask)
+    height, width = cropped.size
+    rows, columns = cropped.inside.shape
+    lines = np.zeros((rows, 1 + width), np.uint8)  # the first byte of a line is its filter type, 0
+    np.multiply(cropped.inside, np.uint8(255), out=lines[:, 1 + cropped.left : 1 + cropped.left + columns])
+    data = _deflated(cropped.top * (1 + width), lines, (height - cropped.top - rows) * (1 + width))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     png = b"".join(
@@ -108,10 +122,10 @@ def to_png(mask: np.ndarray | Cut) -> str:
 
 
 def _deflated(above: int, lines: np.ndarray, below: int) -> bytes:
-    """zlib's format (RFC 1950) of so many zeros, the bytes of `lines`, and so many zeros.
+    """Return a zlib stream (RFC 1950) of `above` zeros, the bytes of `lines`, and `below` zeros.
 
-    BLANK zeros at a time are deflated once and for all: blocks that refer to nothing before them and end at a whole
-    byte can stand anywhere (RFC 1951). Of zeros, the checksum is known.
+    A block of BLANK zeros is deflated once and reused: blocks without back references that end at a byte boundary can
+    be placed anywhere (RFC 1951). The checksum of zeros has a closed form.
     """
     deflate = _run_lengths()
     data = _blank() * (above // BLANK) + deflate.compress(bytes(above % BLANK))
@@ -128,24 +142,25 @@ def _deflated(above: int, lines: np.ndarray, below: int) -> bytes:
 
 @cache
 def _blank() -> bytes:
+    """Return the deflated block of BLANK zeros."""
     deflate = _run_lengths()
     return deflate.compress(bytes(BLANK)) + deflate.flush(zlib.Z_FULL_FLUSH)
 
 
-def _run_lengths() -> Any:
-    """Deflate's run-length strategy, without zlib's header and checksum."""
+def _run_lengths() -> zlib._Compress:
+    """Return a compressor with deflate's run-length strategy that writes no zlib header or checksum."""
     return zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
 
 
 def to_polygons(mask: np.ndarray) -> list[list[float]]:
-    """The outer contours of a (h, w) bool mask as COCO polygons `[[x1, y1, x2, y2, ...], ...]`, one a piece.
+    """Return the outer contours of a (h, w) bool mask as COCO polygons `[[x1, y1, x2, y2, ...], ...]`, one per piece.
 
-    The contours run along pixel edges (a single pixel at x, y is the square from x,y to x+1,y+1), so that filling
-    them gives the mask back, except for its holes. Pieces that touch only at a corner are separate polygons. Pieces
-    come in the order of their topmost, then leftmost pixel.
+    The contours run along pixel edges (a single pixel at x, y is the square from x,y to x+1,y+1), so filling them
+    restores the mask except for its holes. Pieces that touch only at a corner are separate polygons. Pieces are sorted
+    by their topmost, then leftmost pixel.
     """
     padded = np.pad(mask.view(np.uint8), 1)
-    # An edge is walked with the mask on its right: along tops to the right, along bottoms to the left, and so on.
+    # Edges are directed so that the mask is on their right: top edges point right, bottom edges point left, and so on.
     step_down = np.diff(padded.astype(np.int8), axis=0)[:, 1:-1]  # (h + 1, w): between rows y - 1 and y
     step_right = np.diff(padded.astype(np.int8), axis=1)[1:-1]  # (h, w + 1): between columns x - 1 and x
     stride = mask.shape[1] + 1
@@ -163,10 +178,10 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
 
 
 def _outer_loops(starts: np.ndarray, ends: np.ndarray, stride: int) -> list[list[float]]:
-    """Follows directed unit edges between grid vertices (numbered y * stride + x) into closed loops.
+    """Join directed unit edges between grid vertices (numbered y * stride + x) into closed loops.
 
-    Where two pieces touch at a corner two edges leave one vertex; turning right keeps to the same piece. Loops that
-    run the other way round enclose holes and are left out.
+    Where two pieces touch at a corner, two edges leave the same vertex; a right turn stays on the same piece. Loops in
+    the opposite direction enclose holes and are omitted.
     """
     leaving: dict[int, list[int]] = {}
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -175,51 +190,56 @@ def _outer_loops(starts: np.ndarray, ends: np.ndarray, stride: int) -> list[list
     polygons = []
     for first in sorted(leaving):
         while leaving[first]:
-            here, step = leaving[first].pop(), 0
-            step = here - first
+            vertex, step = leaving[first].pop(), 0
+            step = vertex - first
             corners, position, doubled_area = [first], first, 0
             while True:
-                doubled_area += (position % stride) * (here // stride) - (here % stride) * (position // stride)
-                position = here
+                doubled_area += (position % stride) * (vertex // stride) - (vertex % stride) * (position // stride)
+                position = vertex
                 if position == first:
                     break
-                ways = leaving[position]
+                targets = leaving[position]
                 turn = position + right_turn[step]
-                here = turn if turn in ways else ways[0]
-                ways.remove(here)
-                if here - position != step:
+                vertex = turn if turn in targets else targets[0]
+                targets.remove(vertex)
+                if vertex - position != step:
                     corners.append(position)
-                    step = here - position
+                    step = vertex - position
             if doubled_area > 0:
                 polygons.append([float(n) for corner in corners for n in (corner % stride, corner // stride)])
     return polygons
 
 
-def encode(mask: np.ndarray | Cut, encoding: str) -> dict[str, Any]:
-    """A (h, w) bool mask as the answer carries it: `encoded_binary_mask`, `size`, `bbox` and `area`.
+def encode(mask: np.ndarray | CroppedMask, encoding: str) -> dict[str, Any]:
+    """Encode a (h, w) bool mask for a response.
 
-    encoding: one of ENCODINGS. `bbox` is [x, y, w, h] and `area` a pixel count, both as pycocotools has them.
+    Args:
+        mask: (h, w) bool mask.
+        encoding: one of ENCODINGS.
+
+    Returns:
+        `encoded_binary_mask`, `size` [h, w], `bbox` [x, y, w, h] and `area` in pixels, the last two as in pycocotools.
     """
-    return _described(to_rle(mask), mask, encoding)
+    return _response_fields(to_rle(mask), mask, encoding)
 
 
-def encode_all(masks: Sequence[np.ndarray | Cut], encoding: str) -> list[dict[str, Any]]:
-    """`encode` for each; PNGs side by side in threads, since deflate lets go of Python's lock."""
+def encode_all(masks: Sequence[np.ndarray | CroppedMask], encoding: str) -> list[dict[str, Any]]:
+    """Apply `encode` to each mask; PNGs are encoded in parallel threads because deflate releases the GIL."""
     if encoding != "png":
         return [encode(mask, encoding) for mask in masks]
     return threads.each(partial(encode, encoding=encoding), masks)
 
 
-def encode_rle(rle: dict[str, Any], encoding: str) -> dict[str, Any]:
-    """The same of compressed run lengths, which become a mask only where the encoding needs one."""
-    return _described(rle, None if encoding == "rle" else from_rle(rle), encoding)
+def encode_rle(rle: RunLengths, encoding: str) -> dict[str, Any]:
+    """Encode compressed run lengths for a response, like `encode`; decode them only if the encoding needs it."""
+    return _response_fields(rle, None if encoding == "rle" else from_rle(rle), encoding)
 
 
-def _described(rle: dict[str, Any], mask: np.ndarray | Cut | None, encoding: str) -> dict[str, Any]:
+def _response_fields(rle: RunLengths, mask: np.ndarray | CroppedMask | None, encoding: str) -> dict[str, Any]:
     if mask is None:
         text = rle["counts"].decode("ascii")
     elif encoding == "polygon":
-        text = json.dumps(to_polygons(mask.whole() if isinstance(mask, Cut) else mask))
+        text = json.dumps(to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask))
     else:
         text = rle["counts"].decode("ascii") if encoding == "rle" else to_png(mask)
     return {
@@ -231,7 +251,7 @@ def _described(rle: dict[str, Any], mask: np.ndarray | Cut | None, encoding: str
 
 
 def decode(text: str, encoding: str, size: tuple[int, int]) -> np.ndarray:
-    """The (h, w) bool mask back from `encoded_binary_mask`; `size` is the answer's (height, width)."""
+    """Decode `encoded_binary_mask` to a (h, w) bool mask; `size` is the (height, width) of the response."""
     height, width = size
     if encoding == "png":
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) > 0
@@ -244,7 +264,7 @@ def decode(text: str, encoding: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def logits_to_text(logits: np.ndarray) -> str:
-    """(h, w) low-resolution logits as base64 text of a float16 .npy."""
+    """Encode (h, w) low-resolution logits as base64 text of a float16 .npy file."""
     largest = np.finfo(np.float16).max
     buffer = io.BytesIO()
     np.save(buffer, np.clip(logits, -largest, largest).astype(np.float16), allow_pickle=False)

@@ -1,5 +1,8 @@
-"""Image encoders whose linear layers compute with less than float32: faster where the processor has the instructions
-for it, and not exact. What it costs in IoU, `python -m training.evaluate` tells."""
+"""Image encoders whose linear layers compute with less than float32.
+
+Lower precision is faster on processors that have the instructions for it, and not exact. `sam-endpoint evaluate` shows
+the cost in IoU.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,17 @@ EXACT = "float32"
 PRECISIONS = (EXACT, "bfloat16", "int8")
 
 
-def lower(encoder: nn.Module, precision: str) -> None:
-    """Replaces an encoder's linear layers, in place; activations between them stay float32.
+def quantize_encoder(encoder: nn.Module, precision: str) -> None:
+    """Replace an encoder's linear layers, in place. Activations between the layers stay float32.
 
-    bfloat16: weights and inputs rounded to 8 bits of mantissa. int8: to 8-bit integers, weights with a scale for each
-    output channel, inputs with one for each call (dynamic quantisation); on CPUs only.
-    Raises ValueError for a precision that is unknown, or int8 on a GPU.
+    Args:
+        encoder: the image encoder, before or after its layers are replaced by fast ones.
+        precision: `float32` leaves the layers as they are. `bfloat16` rounds weights and inputs to 8 bits of mantissa.
+            `int8` rounds them to 8-bit integers, with a scale for each output channel of the weights and one scale for
+            the inputs of each call (dynamic quantization); CPUs only.
+
+    Raises:
+        ValueError: the precision is unknown, or `int8` on a GPU.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
@@ -28,11 +36,11 @@ def lower(encoder: nn.Module, precision: str) -> None:
     on_gpu = next(encoder.parameters()).device.type != "cpu"
     if precision == "int8" and on_gpu:
         raise ValueError("precision 'int8' is for CPUs; take bfloat16 on a GPU")
-    kind = Bfloat16 if precision == "bfloat16" else Int8
+    layer_class = Bfloat16 if precision == "bfloat16" else Int8
     for module in list(encoder.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, kind(child))
+                setattr(module, name, layer_class(child))
 
 
 class Bfloat16(nn.Module):
@@ -57,10 +65,11 @@ class Int8(nn.Module):
         scales = linear.weight.detach().abs().amax(1).clamp_min(1e-8) / 127
         zeros = torch.zeros_like(scales, dtype=torch.int64)
         with warnings.catch_warnings():
-            # It is to go from a later torch than the one that is pinned; how then, its authors have not said.
+            # Torch announces that a later release than the pinned one removes the function, and names no successor.
             warnings.simplefilter("ignore", UserWarning)
             weight = torch.quantize_per_channel(linear.weight.detach(), scales, zeros, 0, torch.qint8)
         self.packed: Any = torch.ops.quantized.linear_prepack(weight, self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(inputs, self.packed)
+        outputs: Tensor = torch.ops.quantized.linear_dynamic(inputs, self.packed)
+        return outputs

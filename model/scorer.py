@@ -1,272 +1,175 @@
-"""Rows to answers: each image read and encoded once, its prompts decoded together, masks written as text."""
+"""Rows to answers over an Engine: each image embedded once, its prompts decoded together, masks written as text."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from threading import BoundedSemaphore
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from model import images, masks, threads
-from model.contract import COLUMNS, MaskAnswer, Params, Row, answers_to_frame, read_rows, unfolded
-from model.embeddings import Embeddings
-from model.errors import BadInput, Busy, UnknownImage
-from model.everything import Box, everything
-from model.images import ImageLimits
-from model.prompts import Prompt, check_count
-from model.segmenter import Embedding, Segmentation, Segmenter
+from . import masks
+from .call import UNTRACKED, Call
+from .engine import EmbeddedImage, Engine
+from .errors import BadInput, Overloaded
+from .images import ImageRef
+from .params import Params
+from .prompts import Prompt
+from .rows import COLUMNS, MaskAnswer, Row, answers_to_frame, read_rows, unfold
+from .segmenter import Segmentation
 
-PROMPTS_AT_ONCE = 64
+PROMPTS_AT_ONCE = 64  # limits the logits in memory, and lets other requests take their turn in between
 Answer = dict[str, Any]
-Watch = Callable[[str], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An image that is being scored: its embedding, the key that is kept under, and its pixels (h, w, 3), which raise
-    BadInput where the image came as the name of a kept one."""
-
-    embedding: Embedding
-    key: str
-    pixels: Callable[[], np.ndarray]
-
-
-class Pixels:
-    """The pixels (h, w, 3) of an image, decoded when asked for, and held until they are to be forgotten."""
-
-    def __init__(self, decode: Callable[[], np.ndarray]) -> None:
-        self._decode = decode
-        self._made: np.ndarray | None = None
-
-    def __call__(self) -> np.ndarray:
-        if self._made is None:
-            self._made = self._decode()
-        return self._made
-
-    def forget(self) -> None:
-        self._made = None
+Prediction = dict[str, Any]
+Members = dict[int, Row]  # rows by their positions in the request
 
 
 class Scorer:
-    """A segmenter with its kept embeddings and its rules for images. Safe to share between threads.
+    """Scores tables over an Engine. Safe to share between threads."""
 
-    watch: entered around each stage of the work, by name: fetch, decode, encode, prompt, mask, render.
-    max_prompts: most prompts that one row may hold, and most points of one of them.
-    params: what a deployment has set for requests that do not say.
-    """
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        embeddings: Embeddings,
-        limits: ImageLimits,
-        watch: Watch = nullcontext,
-        max_prompts: int = 10_000,
-        params: Params | None = None,
-    ) -> None:
-        self.segmenter = segmenter
-        self.embeddings = embeddings
-        self.limits = limits
-        self.watch = watch
-        self.max_prompts = max_prompts
-        self.params = params or Params()
-        # More images than can be encoded soon need not be held decoded: they are larger than all else.
-        self._decoding = BoundedSemaphore(segmenter.images_per_batch + threads.COUNT)
+    def read(self, frame: pd.DataFrame) -> list[Row | BadInput]:
+        """Parse the rows of a table; a row that cannot be parsed is represented by its error."""
+        return read_rows(frame, self.engine.images.reference, self.engine.max_prompts)
 
-    def score_frame(self, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
-        """The answers to a table of the contract's columns, under its index. Raises BadInput, as `score` does."""
+    def score_frame(self, frame: pd.DataFrame, params: Params, call: Call = UNTRACKED) -> pd.DataFrame:
+        """Return the answers to a table of the contract's columns, under its index. Raises as `score` does."""
         if not any(name in frame.columns for name in ("image", "image_id")):
             raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
-        frame = unfolded(frame)
-        return answers_to_frame(self.score(read_rows(frame, self.max_prompts), params), frame.index, params)
+        frame = unfold(frame)
+        return answers_to_frame(self.score(self.read(frame), params, call), frame.index, params)
 
-    def score(self, rows: Sequence[Row | BadInput], params: Params) -> list[Answer]:
-        """One answer a row, in order: `predictions`, `image_id`, `error`.
+    def score(self, rows: Sequence[Row | BadInput], params: Params, call: Call = UNTRACKED) -> list[Answer]:
+        """Return one answer a row, in order: a dict with `predictions`, `image_id` and `error`.
 
-        Raises the first bad row's BadInput, unless `on_error` is `record`: then it answers with its error and no
-        predictions.
+        With `on_error` `record`, a bad row answers with its error and no predictions.
+
+        Raises:
+            BadInput: the error of the first bad row, with `on_error` `raise`.
+            Overloaded: a queue is full or memory is short, with `on_error` `raise`.
+            ClientDisconnected: the call was cancelled.
         """
-        answers: list[Answer | None] = [None] * len(rows)
-        for source, members in self._by_image(rows, params, answers).items():
+        answers: dict[int, Answer] = {}
+        for ref, members in self._by_image(rows, params, answers).items():
             try:
-                self._score_image(source, members, rows, params, answers)
-            except Busy as error:
+                answers.update(self._score_image(ref, members, params, call))
+            except Overloaded as error:
                 if params.on_error == "raise":
                     raise
-                for position in members:
-                    answers[position] = {"predictions": [], "image_id": None, "error": str(error)}
-        return [answer for answer in answers if answer is not None]
+                answers.update((position, _failure(None, error)) for position in members)
+        return [answers[position] for position in range(len(rows))]
 
     def _by_image(
-        self, rows: Sequence[Row | BadInput], params: Params, answers: list[Answer | None]
-    ) -> dict[str | bytes | tuple[str], list[int]]:
-        """Positions of the rows of each image, by the image as it came, or by (image_id,) for one already kept.
+        self, rows: Sequence[Row | BadInput], params: Params, answers: dict[int, Answer]
+    ) -> dict[ImageRef, Members]:
+        """Group rows by image; bad rows are answered instead.
 
-        An `image_id` names the image that an earlier row of the request gave it to, else a kept one.
+        An `image_id` refers to the image that an earlier row of the request gave it to, else to a cached image.
         """
-        named: dict[str, str | bytes] = {}
-        grouped: dict[str | bytes | tuple[str], list[int]] = {}
+        named: dict[str, ImageRef] = {}
+        grouped: dict[ImageRef, Members] = {}
         for position, row in enumerate(rows):
             try:
                 if isinstance(row, BadInput):
                     raise row
-                self._check(row)
-                if row.image is not None and row.image_id is not None:
-                    named[row.image_id] = row.image
-                source = row.image if row.image is not None else named.get(row.image_id or "", (row.image_id or "",))
-                grouped.setdefault(source, []).append(position)
+                self.engine.check_prompts(row.prompts)
             except BadInput as error:
-                answers[position] = self._refuse(row, position, error, params)
+                answers[position] = _refuse(row, error, params)
+                continue
+            ref = row.image
+            if ref is None:
+                ref = named.get(row.image_id or "", ImageRef.id(row.image_id or ""))
+            elif row.image_id is not None:
+                named[row.image_id] = ref
+            grouped.setdefault(ref, {})[position] = row
         return grouped
 
-    def _check(self, row: Row) -> None:
-        if row.image is not None and not isinstance(row.image, (str, bytes)):
-            images.read(row.image, self.limits)  # raises, in its own words
-        self.check(row.prompts)
-
-    def check(self, asked: Sequence[Prompt]) -> None:
-        """Raises BadInput for too many prompts or points, and for a mask input that is not of the model's size."""
-        column = "input_boxes" if asked and asked[0].box is not None else "input_points"
-        check_count(column, len(asked), self.max_prompts)
-        for prompt in asked:
-            if prompt.points is not None:
-                check_count("input_points", len(prompt.points), self.max_prompts, "points a prompt")
-            if prompt.mask is not None and prompt.mask.shape != self.segmenter.family.low_res_size:
-                height, width = self.segmenter.family.low_res_size
-                raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, prompt.mask.shape)))
-
-    def _score_image(
-        self,
-        source: str | bytes | tuple[str],
-        members: list[int],
-        rows: Sequence[Row | BadInput],
-        params: Params,
-        answers: list[Answer | None],
-    ) -> None:
+    def _score_image(self, ref: ImageRef, members: Members, params: Params, call: Call) -> dict[int, Answer]:
+        """Return the answers of the rows on one image, by position."""
         try:
-            kept = self.keep(source)
+            image = self.engine.embed(ref, call)
         except BadInput as error:
-            for position in members:
-                answers[position] = self._refuse(rows[position], position, error, params)
-            return
-        chosen = [(position, row) for position in members if isinstance(row := rows[position], Row)]
-        unprompted = [(position, row) for position, row in chosen if not row.prompts]
-        predictions: dict[int, list[dict[str, Any]]] = {}
-        for multimask in (True, False):
-            prompted = [one for one in chosen if one[1].prompts and one[1].multimask_output is multimask]
-            asked = [(position, prompt) for position, row in prompted for prompt in row.prompts]
-            # Some at a time: their logits need not all be held, and other requests get their turn in between.
-            for start in range(0, len(asked), PROMPTS_AT_ONCE):
-                some = asked[start : start + PROMPTS_AT_ONCE]
-                found = self.segment(kept, [prompt for _, prompt in some], multimask)
-                for (position, _), segmentation in zip(some, found, strict=True):
-                    predictions.setdefault(position, []).append(self._render(segmentation, params))
+            return {position: _refuse(row, error, params) for position, row in members.items()}
+        answers: dict[int, Answer] = {}
+        predictions: dict[int, list[Prediction]] = {}
+        for multimask_output in (True, False):
+            placed = [
+                (position, prompt)
+                for position, row in members.items()
+                if row.multimask_output is multimask_output
+                for prompt in row.prompts
+            ]
+            made = self.predict(image, [prompt for _, prompt in placed], multimask_output, params, call)
+            for (position, _), prediction in zip(placed, made, strict=True):
+                predictions.setdefault(position, []).append(prediction)
+        unprompted = {position: row for position, row in members.items() if not row.prompts}
         try:
-            objects = self._everything(kept, params) if unprompted else []
-            predictions.update((position, objects) for position, _ in unprompted)
+            objects = self.predict_everything(image, params, call) if unprompted else []
+            predictions.update((position, objects) for position in unprompted)
         except BadInput as error:
-            for position, row in unprompted:
-                answers[position] = self._refuse(row, position, error, params)
-        for position, row in chosen:
+            answers.update((position, _refuse(row, error, params)) for position, row in unprompted.items())
+        for position, row in members.items():
             if position in predictions:
                 if row.image_id is not None:
-                    self.embeddings.name(row.image_id, kept.key)
-                image_id = row.image_id or kept.key
+                    self.engine.name(row.image_id, image)
+                image_id = row.image_id or image.key
                 answers[position] = {"predictions": predictions[position], "image_id": image_id, "error": None}
+        return answers
 
-    def keep(self, source: str | bytes | tuple[str]) -> Kept:
-        """The image, as base64 text, a URL, bytes or (image_id,), with its embedding under the hash of its content.
+    def predict(
+        self,
+        image: EmbeddedImage,
+        prompts: Sequence[Prompt],
+        multimask_output: bool,
+        params: Params,
+        call: Call = UNTRACKED,
+    ) -> list[Prediction]:
+        """Return one prediction a prompt, in order: a dict with `mask_per_prediction`, a list of 3 or 1 masks."""
+        predictions = []
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            batch = prompts[start : start + PROMPTS_AT_ONCE]
+            for segmentation in self.engine.segment(image, batch, multimask_output, call):
+                predictions.append(self._render(segmentation, params, call))
+        return predictions
 
-        Raises BadInput for what is no image, UnknownImage for an id under which none is kept.
-        """
-        if isinstance(source, tuple):
-            embedding = self.embeddings.find(source[0])
-            if embedding is None:
-                raise UnknownImage(
-                    "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
-                )
-            return Kept(embedding, self.embeddings.key(source[0]), _no_pixels)
-        key, pixels = self.open(source)
-
-        def embed() -> Embedding:
-            with self._decoding:
-                made = self._encode(pixels())
-                pixels.forget()
-                return made
-
-        return Kept(self.embeddings.get(key, embed), key, pixels)
-
-    def open(self, source: str | bytes) -> tuple[str, Pixels]:
-        """The hash of an image's content, and its pixels. Raises BadInput."""
-        with self.watch("fetch"):
-            data = images.read(source, self.limits)
-            key = hashlib.sha256(data).hexdigest()
-        return key, Pixels(partial(self._decode, data))
-
-    def _decode(self, data: bytes) -> np.ndarray:
-        with self.watch("decode"):
-            return images.decode(data, self.limits)
-
-    def _encode(self, pixels: np.ndarray) -> Embedding:
-        with self.watch("encode"):
-            return self.segmenter.embed([pixels])[0]
-
-    def segment(self, kept: Kept, prompts: Sequence[Prompt], multimask_output: bool = True) -> list[Segmentation]:
-        """One segmentation a prompt, in order."""
-        if not prompts:
-            return []
-        with self.watch("prompt"):
-            return self.segmenter.segment(kept.embedding, prompts, multimask_output)
-
-    def _everything(self, kept: Kept, params: Params) -> list[dict[str, Any]]:
-        """Every object in the image, one prediction of one mask each."""
-
-        def crop(box: Box) -> Embedding:
-            x1, y1, x2, y2 = box
-            key = f"{kept.key} {x1},{y1},{x2},{y2}"
-            return self.embeddings.get(key, lambda: self._encode(kept.pixels()[y1:y2, x1:x2]))
-
-        with self.watch("prompt"):
-            objects = everything(self.segmenter, kept.embedding, crop, params.grid, params.return_logits)
-        with self.watch("render"):
+    def predict_everything(self, image: EmbeddedImage, params: Params, call: Call = UNTRACKED) -> list[Prediction]:
+        """Return one prediction of one mask for each object in an image, the best first."""
+        objects = self.engine.everything(image, params.grid, params.return_logits, call)
+        with call.stage("render"):
             return [
                 {
                     "mask_per_prediction": [
-                        _answer(masks.encode_rle(found.rle, params.mask_encoding), found.score, found.logits, params)
+                        _mask_answer(masks.encode_rle(item.rle, params.mask_encoding), item.score, item.logits, params)
                     ]
                 }
-                for found in objects
+                for item in objects
             ]
 
-    def _render(self, segmentation: Segmentation, params: Params) -> dict[str, Any]:
-        with self.watch("mask"):
-            cuts = self.segmenter.cuts(segmentation)
-        with self.watch("render"):
-            made = masks.encode_all(cuts, params.mask_encoding)
-            found = zip(made, segmentation.scores, segmentation.logits, strict=True)
-            return {"mask_per_prediction": [_answer(one, score, logits, params) for one, score, logits in found]}
-
-    @staticmethod
-    def _refuse(row: Row | BadInput, position: int, error: BadInput, params: Params) -> Answer:
-        at_row = error.at(row.index if isinstance(row, Row) else row.row)
-        if params.on_error == "raise":
-            raise at_row
-        return {"predictions": [], "image_id": row.image_id if isinstance(row, Row) else None, "error": str(at_row)}
+    def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
+        with call.stage("mask"):
+            cropped = self.engine.cropped_masks(segmentation)
+        with call.stage("render"):
+            encoded = masks.encode_all(cropped, params.mask_encoding)
+            parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
+            return {"mask_per_prediction": [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]}
 
 
-def _answer(described: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> dict[str, Any]:
-    answer = MaskAnswer(**described, iou_score=float(score))
+def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:
+    answer = MaskAnswer(**mask, iou_score=float(score))
     if params.return_logits and logits is not None:
         answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
     return answer
 
 
-def _no_pixels() -> np.ndarray:
-    raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")
+def _refuse(row: Row | BadInput, error: BadInput, params: Params) -> Answer:
+    """Return the answer of a bad row, or raise its error if the request says so."""
+    at_row = error.at(row.index if isinstance(row, Row) else row.row)
+    if params.on_error == "raise":
+        raise at_row
+    return _failure(row.image_id if isinstance(row, Row) else None, at_row)
+
+
+def _failure(image_id: str | None, error: Exception) -> Answer:
+    return {"predictions": [], "image_id": image_id, "error": str(error)}

@@ -1,4 +1,4 @@
-"""The two verbs: `embed` an image, `segment` an embedding by prompts."""
+"""The two verbs on a model: `embed` images, and `segment` an embedding by prompts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import families, threads
-from model.errors import NO_MEMORY, Busy, is_out_of_memory
-from model.families.family import Family
-from model.masks import Cut
-from model.memory import keep_freed
-from model.precision import EXACT, lower
-from model.prompts import Prompt, batch, batches
-from model.upscaling import above
+from . import families, threads
+from .call import UNTRACKED, Call
+from .errors import OUT_OF_MEMORY, Overloaded, is_out_of_memory
+from .families.family import Family
+from .masks import CroppedMask
+from .precision import EXACT, quantize_encoder
+from .prompts import Prompt, group_by_layout, stack
+from .upscaling import above
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-TOKENS_TOGETHER = 8192  # of images, for which a batch of prompts is worth the calls of its operators
+MIN_TOKENS = 8192  # image tokens of a batch of prompts; smaller batches spend their time on calling operators
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """All the decoder needs of one image: a value that can be kept, passed on and moved between devices.
+    """All that the decoder needs of one image: a value that can be cached, stored and moved between devices.
 
-    features: feature maps, each (1, channels, height, width); size: the image's (height, width);
-    model: the name of the checkpoint that made it.
+    Attributes:
+        features: feature maps, each (1, channels, height, width).
+        size: (height, width) of the image in pixels.
+        model: name of the checkpoint that made it.
     """
 
     features: tuple[Tensor, ...]
@@ -45,33 +47,43 @@ class Embedding:
 
     @property
     def device(self) -> torch.device:
+        """Device of the features."""
         return self.features[0].device
 
     def to(self, device: str | torch.device) -> Embedding:
-        """The same embedding on another device."""
+        """Return the same embedding on another device."""
         return replace(self, features=tuple(feature.to(device) for feature in self.features))
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Prompts on one image, and whether each is to be answered by 3 masks or by 1. Three that are all predicted an IoU
-    of `least` or less may be without logits: zeros."""
+class SegmentRequest:
+    """Prompts on one image.
+
+    Attributes:
+        embedding: the image.
+        prompts: one mask, or three candidates, are decoded for each.
+        multimask_output: whether each prompt gets 3 masks or 1.
+        min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
+    """
 
     embedding: Embedding
     prompts: Sequence[Prompt]
     multimask_output: bool = True
-    least: float = -math.inf
+    min_score: float = -math.inf
 
 
-Asked = tuple[tuple[int, int], Embedding, Prompt]  # a prompt of an Ask: which one of which, scaled to the model's input
+# A prompt scaled to the model's input, with its place: (number of its request, number within the request).
+PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What one prompt answers, m masks (3 or 1) in the model's order.
+    """The m masks (3 or 1) of one prompt, in the model's order.
 
-    logits: (m, *low_res_size) float32 on the model's device; scores: (m,) float32 predicted IoU;
-    size: the image's (height, width).
+    Attributes:
+        logits: (m, *low_res_size) float32 on the model's device.
+        scores: (m,) float32 predicted IoU.
+        size: (height, width) of the image in pixels.
     """
 
     logits: Tensor
@@ -80,7 +92,14 @@ class Segmentation:
 
 
 class Segmenter:
-    """A checkpoint on a device. Keeps nothing between calls, so that threads may share one."""
+    """A model on a device. It keeps no state between calls, so threads may share it.
+
+    Args:
+        family: the loaded model.
+        name: name of the checkpoint.
+        images_per_batch: images encoded together; by default 8 on a GPU and 1 on a CPU.
+        prompts_per_batch: prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+    """
 
     def __init__(
         self, family: Family, name: str, *, images_per_batch: int | None = None, prompts_per_batch: int | None = None
@@ -95,34 +114,49 @@ class Segmenter:
     def load(
         cls, checkpoint: str, device: str | None = None, precision: str = EXACT, **batching: int | None
     ) -> Segmenter:
-        """From a Hugging Face id or a folder; `device` is `cuda` when there is one, else `cpu`, unless named.
+        """Load a checkpoint.
 
-        precision: of the image encoder, as `precision.lower` has it. Raises ValueError for a checkpoint that cannot be
-        loaded, a device that is not there, or a precision that is unknown.
+        Args:
+            checkpoint: a Hugging Face id, a folder, or one of Meta's files.
+            device: `cpu`, `cuda`, `cuda:1`; by default `cuda` if there is one, else `cpu`.
+            precision: precision of the image encoder, one of `precision.PRECISIONS`.
+            **batching: `images_per_batch` and `prompts_per_batch`.
+
+        Raises:
+            ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
         """
-        keep_freed()
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError):
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
         family = families.load(checkpoint, chosen)
-        lower(family.model.vision_encoder, precision)
+        quantize_encoder(family.model.vision_encoder, precision)
         return cls(family, checkpoint, **batching)
 
+    @property
+    def weights_nbytes(self) -> int:
+        """Bytes held by the weights."""
+        return sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+
     @torch.inference_mode()
-    def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """RGB images, each (h, w, 3) uint8, to their embeddings, `images_per_batch` at a time, fewer where memory is
-        short. Raises Busy when it is too short for one."""
+    def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
+        """Encode RGB images, each (height, width, 3) uint8, `images_per_batch` at a time, fewer if memory is short.
+
+        Raises:
+            Overloaded: memory is too short for a single image.
+            ClientDisconnected: the call was cancelled between two batches.
+        """
         embeddings = []
         for start in range(0, len(images), self.images_per_batch):
-            embeddings += halving(self._embed, images[start : start + self.images_per_batch])
+            call.check()
+            embeddings += halve_on_out_of_memory(self._embed, images[start : start + self.images_per_batch])
         return embeddings
 
     def _embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         pixels = torch.stack([self.family.preprocess(image) for image in images])
         features = self.family.embed(pixels.to(self.family.device))
-        # A copy where the batch has several, so that keeping one image does not keep them all.
+        # Features of a batch are copied image by image, so that caching one image does not hold the whole batch.
         return [
             Embedding(
                 tuple(part[i : i + 1].clone() if len(images) > 1 else part for part in features),
@@ -137,100 +171,116 @@ class Segmenter:
         embedding: Embedding,
         prompts: Sequence[Prompt],
         multimask_output: bool = True,
-        least: float = -math.inf,
+        min_score: float = -math.inf,
+        call: Call = UNTRACKED,
     ) -> list[Segmentation]:
-        """One segmentation a prompt, in order. A prompt's answer does not depend on the prompts beside it. `least` is
-        Ask's."""
-        return self.segment_many([Ask(embedding, prompts, multimask_output, least)])[0]
+        """Decode prompts on one image: one segmentation a prompt, in order.
+
+        The result of a prompt does not depend on the other prompts. Arguments are those of SegmentRequest. Raises as
+        `segment_many` does.
+        """
+        call.check()
+        return self.segment_many([SegmentRequest(embedding, prompts, multimask_output, min_score)])[0]
 
     @torch.inference_mode()
-    def segment_many(self, asks: Sequence[Ask]) -> list[list[Segmentation]]:
-        """What `segment` answers to each, `prompts_per_batch` at a time, prompts of several images together; fewer
-        where memory is short. Raises Busy when it is too short for one."""
-        found: dict[tuple[int, int], Segmentation] = {}
-        for multimask_output, least in {(ask.multimask_output, ask.least) for ask in asks}:
-            scaled = [
-                ((i, j), ask.embedding, prompt.scaled(*self.family.scale(ask.embedding.size)))
-                for i, ask in enumerate(asks)
-                if (ask.multimask_output, ask.least) == (multimask_output, least)
-                for j, prompt in enumerate(ask.prompts)
-            ]
-            largest = self._together([embedding for _, embedding, _ in scaled])
-            together = [
-                [scaled[position] for position in positions]
-                for positions in batches([prompt for _, _, prompt in scaled], largest)
-            ]
-            decode = partial(self._decode, multimask_output=multimask_output, least=least)
-            beside = len(together) > 1 and self.family.device.type == "cpu"
-            for some in threads.each(decode, together) if beside else map(decode, together):
-                found.update(some)
-        return [[found[i, j] for j in range(len(ask.prompts))] for i, ask in enumerate(asks)]
+    def segment_many(self, requests: Sequence[SegmentRequest]) -> list[list[Segmentation]]:
+        """Decode several requests, `prompts_per_batch` prompts at a time, prompts of different images together.
 
-    def _together(self, embeddings: Sequence[Embedding]) -> int:
-        """How many prompts, of those on these embeddings, to decode in one batch. On a CPU every thread has a batch, as
-        long as its operators are large enough to be worth their calls."""
+        Returns:
+            One list of segmentations a request, in order.
+
+        Raises:
+            Overloaded: memory is too short for a single prompt.
+        """
+        segmentations: dict[tuple[int, int], Segmentation] = {}
+        for multimask_output, min_score in {(request.multimask_output, request.min_score) for request in requests}:
+            scaled: list[PlacedPrompt] = [
+                ((i, j), request.embedding, prompt.scaled(*self.family.scale(request.embedding.size)))
+                for i, request in enumerate(requests)
+                if (request.multimask_output, request.min_score) == (multimask_output, min_score)
+                for j, prompt in enumerate(request.prompts)
+            ]
+            size = self._batch_size([embedding for _, embedding, _ in scaled])
+            batches = [
+                [scaled[position] for position in positions]
+                for positions in group_by_layout([prompt for _, _, prompt in scaled], size)
+            ]
+            decode = partial(self._decode, multimask_output=multimask_output, min_score=min_score)
+            in_threads = len(batches) > 1 and self.family.device.type == "cpu"
+            for batch in threads.each(decode, batches) if in_threads else map(decode, batches):
+                segmentations.update(batch)
+        return [[segmentations[i, j] for j in range(len(request.prompts))] for i, request in enumerate(requests)]
+
+    def _batch_size(self, embeddings: Sequence[Embedding]) -> int:
+        """Return how many prompts on these embeddings to decode in one batch.
+
+        On a CPU every thread gets a batch, as long as the batches are large enough to be worth their operator calls.
+        """
         if self.family.device.type != "cpu" or not embeddings:
             return self.prompts_per_batch
         tokens = embeddings[0].features[-1].shape[-2:].numel()
-        enough = max(math.ceil(len(embeddings) / threads.COUNT), math.ceil(TOKENS_TOGETHER / tokens))
+        enough = max(math.ceil(len(embeddings) / threads.thread_count()), math.ceil(MIN_TOKENS / tokens))
         return min(self.prompts_per_batch, enough)
 
     def _decode(
-        self, some: Sequence[Asked], multimask_output: bool, least: float
+        self, batch: Sequence[PlacedPrompt], multimask_output: bool, min_score: float
     ) -> list[tuple[tuple[int, int], Segmentation]]:
-        """Some prompts, and their answers under their places; fewer at a time where memory is short."""
-        decode = partial(self._decode_batch, multimask_output=multimask_output, least=least)
-        answers = halving(decode, some)
-        return [(place, answer) for (place, _, _), answer in zip(some, answers, strict=True)]
+        """Decode a batch, in halves if memory is short. Returns the places with their segmentations."""
+        decode = partial(self._decode_batch, multimask_output=multimask_output, min_score=min_score)
+        segmentations = halve_on_out_of_memory(decode, batch)
+        return [(place, segmentation) for (place, _, _), segmentation in zip(batch, segmentations, strict=True)]
 
-    @torch.inference_mode()  # which each thread enters for itself
-    def _decode_batch(self, some: Sequence[Asked], multimask_output: bool, least: float) -> list[Segmentation]:
-        embeddings, prompts = [embedding for _, embedding, _ in some], [prompt for _, _, prompt in some]
-        logits, scores = self.family.decode(self._features(embeddings), batch(prompts), multimask_output, least)
-        found = zip(logits, scores.float().cpu().numpy(), embeddings, strict=True)
-        return [Segmentation(own, score, embedding.size) for own, score, embedding in found]
+    @torch.inference_mode()  # inference mode is a setting of the thread, and this runs in the pool's threads
+    def _decode_batch(
+        self, batch: Sequence[PlacedPrompt], multimask_output: bool, min_score: float
+    ) -> list[Segmentation]:
+        embeddings, prompts = [embedding for _, embedding, _ in batch], [prompt for _, _, prompt in batch]
+        logits, scores = self.family.decode(self._features(embeddings), stack(prompts), multimask_output, min_score)
+        by_prompt = zip(logits, scores.float().cpu().numpy(), embeddings, strict=True)
+        return [Segmentation(own, score, embedding.size) for own, score, embedding in by_prompt]
 
     def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
-        """The features of each prompt's image, on the model's device: one image's are not copied for each."""
+        """Return the features of each prompt's image on the model's device; those of a single image are not copied."""
         first = embeddings[0]
-        if all(one is first for one in embeddings):
+        if all(embedding is first for embedding in embeddings):
             return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
-        parts = zip(*(one.to(self.family.device).features for one in embeddings), strict=True)
+        parts = zip(*(embedding.to(self.family.device).features for embedding in embeddings), strict=True)
         return tuple(torch.cat(part) for part in parts)
 
     @torch.inference_mode()
-    def full(self, segmentation: Segmentation) -> Tensor:
-        """(m, h, w) logits of the image's size, on the model's device."""
+    def full_logits(self, segmentation: Segmentation) -> Tensor:
+        """Return the (m, height, width) logits at the image's size, on the model's device."""
         return self.family.upscale(segmentation.logits, segmentation.size)
 
-    def cuts(self, segmentation: Segmentation) -> list[Cut]:
-        """The m masks: where the upscaled logits are above 0."""
+    def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
+        """Return the m masks, each cropped to its extent: the pixels whose upscaled logits are above 0."""
         steps = self.family.upscaling(segmentation.size)
         return [above(logits, steps, (0.0,))[0] for logits in segmentation.logits.float().cpu().numpy()]
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
-        """(m, h, w) bool masks of the image's size."""
-        return np.stack([cut.whole() for cut in self.cuts(segmentation)])
+        """Return the (m, height, width) bool masks of the image's size."""
+        return np.stack([mask.whole() for mask in self.cropped_masks(segmentation)])
 
-    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[Cut, float]:
-        """The mask of one mask's low-resolution logits, and its stability score: the IoU of the masks cut `offset`
-        above and below 0, which is 0 where both are empty."""
+    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[CroppedMask, float]:
+        """Return the mask of (h, w) low-resolution logits and its stability score.
+
+        The stability score is the IoU of the masks cut `offset` above and below 0; it is 0 if both are empty.
+        """
         larger, mask, smaller = above(logits.float().cpu().numpy(), self.family.upscaling(size), (-offset, 0.0, offset))
         return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))
 
 
-def halving(run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """What `run` answers to a batch; where memory is too short for it, to its halves. Raises Busy when it is too short
-    for one item."""
+def halve_on_out_of_memory(run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """Run a batch; if memory is too short for it, run its halves. Raises Overloaded if one item is too much."""
     try:
         return run(items)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    # Out of the except block, which holds on to what the failed call held.
+    # Outside the except block, because the traceback holds what the failed call allocated.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:
-        raise Busy(NO_MEMORY)
+        raise Overloaded(OUT_OF_MEMORY)
     middle = len(items) // 2
-    return halving(run, items[:middle]) + halving(run, items[middle:])
+    return halve_on_out_of_memory(run, items[:middle]) + halve_on_out_of_memory(run, items[middle:])

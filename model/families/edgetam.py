@@ -1,14 +1,14 @@
-"""EdgeTAM (2025): SAM2 on a small convolutional backbone."""
+"""EdgeTAM (2025): SAM 2 on a small convolutional backbone."""
 
 from __future__ import annotations
 
 from transformers import EdgeTamModel
 
-from model.families.sam2 import Sam2
+from .sam2 import Sam2
 
 
 class EdgeTam(Sam2):
-    """`yonigozlan/EdgeTAM-hf`. Its RepViT backbone is timm's, which needs the torchvision that fits torch."""
+    """`yonigozlan/EdgeTAM-hf`. The RepViT backbone is timm's and needs the torchvision release that matches torch."""
 
     name = "edgetam"
     model_class = EdgeTamModel

@@ -1,4 +1,4 @@
-"""What the segmenter asks of a model family, and what the families share."""
+"""The protocol of a model family, and what all families share."""
 
 from __future__ import annotations
 
@@ -13,21 +13,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.prompts import PromptBatch
-from model.upscaling import Step
+from ..prompts import PromptBatch
+from ..upscaling import Step
 
 
 class Family(ABC):
-    """One kind of model. Below, (h, w) is an image's size, S the model's input size, p prompts, m masks a prompt.
+    """A model of one architecture, with the preprocessing that belongs to it.
 
-    Nothing is kept between calls, so one instance serves any number of threads.
+    In the shapes below, (h, w) is an image's size, S the side of the model's input, p the number of prompts and m the
+    number of masks per prompt. Nothing is kept between calls, so that threads may share an instance.
+
+    Args:
+        model: transformers' model, which may be changed: its layers are replaced by faster ones.
+        processing: the content of the checkpoint's `preprocessor_config.json`; empty for the family's usual values.
+
+    Attributes:
+        name: the family's name.
+        model_class: transformers' class of the model.
+        usual_mean: the mean of red, green and blue, from 0 to 1, that published checkpoints are trained with.
+        usual_std: the standard deviation likewise.
+        requirements: the packages that the family needs in addition to the project's own requirements.
+        input_size: S.
+        low_res_size: (height, width) of the logits that the model predicts.
     """
 
     name: ClassVar[str]
     model_class: ClassVar[type[PreTrainedModel]]
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
-    requirements: ClassVar[tuple[str, ...]] = ()  # what its models need besides requirements.txt
+    requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         self.model = model
@@ -39,31 +53,53 @@ class Family(ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """The device of the model's weights."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def features_shape(self) -> tuple[int, int, int, int]:
+        """Shape (1, channels, height, width) of the coarsest feature map."""
+        side = self.low_res_size[0] // 4
+        return 1, int(self.model.config.prompt_encoder_config.hidden_size), side, side
 
     def fingerprint(self) -> str:
-        """What tells these weights from all others, from a few numbers of every tensor."""
+        """Return a hash that differs for different weights, from about 64 numbers of every tensor."""
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
-            some = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())
+            sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:32]
 
     @abstractmethod
     def processing(self) -> dict[str, Any]:
-        """The `preprocessor_config.json` with which transformers' own processor does what `preprocess` does."""
+        """Return the `preprocessor_config.json` that makes transformers' processor do what `preprocess` does."""
 
     @abstractmethod
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """An (h, w, 3) uint8 RGB image as the (3, S, S) float32 that `embed` takes, on the CPU."""
+        """Scale and normalise an image.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+
+        Returns:
+            (3, S, S) float32 on the CPU, as `embed` takes it.
+        """
 
     @abstractmethod
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(n, 3, S, S) images to their feature maps, each (n, channels, height, width)."""
+        """Encode images.
+
+        Args:
+            pixels: (n, 3, S, S) float32 on the model's device.
+
+        Returns:
+            The feature maps, each (n, channels, height, width).
+        """
 
     @abstractmethod
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Pixels of the model's input for a pixel of an (h, w) image, along x and y."""
+        """Return the factors from pixels of an (h, w) image to pixels of the model's input, along x and y."""
 
     @abstractmethod
     def predict(
@@ -74,40 +110,48 @@ class Family(ABC):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
-        least: float = -math.inf,
+        min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
-        """Prompts in pixels of the model's input to (p, m, *low_res_size) logits and (p, m) predicted IoU.
+        """Predict the masks of p prompts, which are given in pixels of the model's input.
 
-        features: each (p, channels, height, width); points (p, n, 2), labels (p, n), boxes (p, 4),
-        masks (p, 1, *low_res_size), each of them may be None. m is 3, or 1 without `multimask_output`. Of a prompt none
-        of whose 3 masks is predicted an IoU above `least`, the logits need not be made and may be 0.
+        Args:
+            features: the feature maps of each prompt's image, each (p, channels, height, width).
+            points: (p, n, 2) float32 x and y, or None.
+            labels: (p, n) int64, 1 for foreground and 0 for background, or None.
+            boxes: (p, 4) float32 x1, y1, x2, y2, or None.
+            masks: (p, 1, *low_res_size) float32 logits, or None.
+            multimask_output: whether to predict three masks per prompt or one.
+            min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
+
+        Returns:
+            (p, m, *low_res_size) logits and (p, m) predicted IoU.
         """
 
     @abstractmethod
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
-        """How low-resolution logits become those of an (h, w) image."""
+        """Return the steps that upscale low-resolution logits to an (h, w) image."""
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """(m, *low_res_size) logits to (m, h, w) logits of the image's own size."""
-        full = logits[None]
+        """Upscale logits (m, *low_res_size) to the size of the image: (m, h, w)."""
+        maps = logits[None]
         for (height, width), larger in self.upscaling(size):
-            full = F.interpolate(full[..., :height, :width], larger, mode="bilinear", align_corners=False)
-        return full[0]
+            maps = F.interpolate(maps[..., :height, :width], larger, mode="bilinear", align_corners=False)
+        return maps[0]
 
     def decode(
-        self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, least: float = -math.inf
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, min_score: float = -math.inf
     ) -> tuple[Tensor, Tensor]:
-        """As `predict`, from prompts in arrays; features each (p, channels, height, width)."""
+        """Predict the masks of prompts that are given as arrays; see `predict`."""
         points, labels, boxes, masks = (
-            None if part is None else torch.from_numpy(part).to(self.device)
-            for part in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
+            None if array is None else torch.from_numpy(array).to(self.device)
+            for array in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
         )
         return self.predict(
-            features, points, labels, boxes, None if masks is None else masks[:, None], multimask_output, least
+            features, points, labels, boxes, None if masks is None else masks[:, None], multimask_output, min_score
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(3, height, width) uint8 to float32 with the mean and deviation of the checkpoint's training."""
+        """Normalise (3, height, width) uint8 to float32 with the checkpoint's mean and standard deviation."""
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std

@@ -1,7 +1,6 @@
-"""Meta's own checkpoint files (`sam_vit_b_01ec64.pth`, `sam2.1_hiera_tiny.pt` and their siblings) as transformers
-models: every tensor under its new name, none left over.
+"""Conversion of Meta's checkpoint files (`sam_vit_b_01ec64.pth`, `sam2.1_hiera_tiny.pt`) to transformers' models.
 
-The names and sizes are those of the repositories facebookresearch/segment-anything and facebookresearch/sam2.
+Names and sizes are those of the repositories facebookresearch/segment-anything and facebookresearch/sam2.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Sam2Config, Sam2Model, SamConfig, SamModel
 
 SUFFIXES = (".pt", ".pth")
+# Patterns of Meta's names and their replacements, for both families, SAM and SAM 2.
 NAMES = (
     (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
     (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", "shared_image_embedding.positional_embedding"),
@@ -50,19 +50,19 @@ SAM2_NAMES = (
     (r"\.out_proj\.", ".o_proj."),
     (r"^no_mem_embed$", "no_memory_embedding"),
 )
-# What SAM2 needs only to follow things through a video.
+# Tensors that SAM 2 uses only to follow objects through a video.
 SAM2_VIDEO = re.compile(
     r"memory_attention\.|memory_encoder\.|mask_downsample\.|obj_ptr_proj\.|obj_ptr_tpos_proj\."
     r"|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
 )
-# By the channels of the first layer: layers, heads, layers with global attention.
+# Channels of the first layer -> number of layers, number of heads, layers with global attention.
 SAM_SIZES = {
     768: (12, 12, (2, 5, 8, 11)),
     1024: (24, 16, (5, 11, 17, 23)),
     1280: (32, 16, (7, 15, 23, 31)),
 }
-# By the channels of the first layer and the number of blocks: blocks a stage, heads of the first stage, blocks with
-# global attention, window of each stage, side of the background position embedding.
+# Channels of the first layer and number of blocks -> blocks per stage, heads of the first stage, blocks with global
+# attention, window per stage, side of the background position embedding.
 SAM2_SIZES = {
     (96, 12): ((1, 2, 7, 2), 1, (5, 7, 9), (8, 4, 14, 7), 7),
     (96, 16): ((1, 2, 11, 2), 1, (7, 10, 13), (8, 4, 14, 7), 7),
@@ -73,43 +73,53 @@ SUPPORTED = "SAM vit_b, vit_l, vit_h and SAM 2 and 2.1 hiera tiny, small, base-p
 
 
 def load(path: Path) -> PreTrainedModel:
-    """The transformers model, float32 on the CPU, of one of Meta's files.
+    """Load one of Meta's files as a transformers model.
 
-    Raises ValueError for a file that is none, that holds anything but tensors, or whose tensors are not all those of
-    one of the supported sizes.
+    Returns:
+        The model, float32 on the CPU.
+
+    Raises:
+        ValueError: the file is not one of Meta's, holds anything but tensors, or its tensors are not exactly those of a
+            supported size.
     """
-    tensors = read(path)
-    found = size_of(tensors)
-    if found is None:
+    tensors = read_tensors(path)
+    architecture = detect_architecture(tensors)
+    if architecture is None:
         raise ValueError(f"checkpoint '{path}' is not one of Meta's; supported are {SUPPORTED}")
-    kind, config = found
+    model_class, config = architecture
     with torch.device("meta"):
-        model = kind(config)
-    state = renamed(tensors, kind)
-    wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    wrong = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "left over": sorted(state.keys() - wanted.keys()),
+        model = model_class(config)
+    state = rename_tensors(tensors, model_class)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    mismatches = {
+        "missing": sorted(shapes.keys() - state.keys()),
+        "left over": sorted(state.keys() - shapes.keys()),
         "of another shape": sorted(
-            name for name in state if tuple(state[name].shape) != wanted.get(name, state[name].shape)
+            name for name in state if tuple(state[name].shape) != shapes.get(name, state[name].shape)
         ),
     }
-    if any(wrong.values()):
-        raise ValueError(f"checkpoint '{path}' has tensors {listed(wrong)}; supported are {SUPPORTED}")
+    if any(mismatches.values()):
+        raise ValueError(
+            f"checkpoint '{path}' has tensors {describe_mismatches(mismatches)}; supported are {SUPPORTED}"
+        )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by Meta's names, without running any code that the file may hold. Raises ValueError."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a PyTorch file, by Meta's names, without running code that the file may hold.
+
+    Raises:
+        ValueError: the file is not a PyTorch file, or holds anything but tensors.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"a pickled object ({found[1]})" if found else "something that is not a tensor"
-        raise ValueError(f"checkpoint '{path}' holds {what}, which could run code; only tensors are read") from None
+        pickled_class = re.search(r"GLOBAL (\S+)", str(error))
+        held = f"a pickled object ({pickled_class[1]})" if pickled_class else "something that is not a tensor"
+        raise ValueError(f"checkpoint '{path}' holds {held}, which could run code; only tensors are read") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or "it is cut short").splitlines()[0]
+        reason = (str(error).strip() or "the file is truncated").splitlines()[0]
         raise ValueError(f"checkpoint '{path}' is not a PyTorch file: {reason}") from None
     tensors = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -117,8 +127,8 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def size_of(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | None:
-    """The model class and config that tensors by Meta's names belong to; None if to none of them."""
+def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | None:
+    """Return transformers' model class and config for tensors by Meta's names, or None for unknown tensors."""
     if (patch := tensors.get("image_encoder.trunk.patch_embed.proj.weight")) is not None:
         depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
         sam2_size = SAM2_SIZES.get((patch.shape[0], depth))
@@ -130,6 +140,7 @@ def size_of(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | N
 
 
 def sam_config(channels: int, layers: int, heads: int, global_layers: tuple[int, ...]) -> SamConfig:
+    """Return the config of a SAM of one of `SAM_SIZES`."""
     return SamConfig(
         vision_config={
             "hidden_size": channels,
@@ -148,6 +159,7 @@ def sam2_config(
     windows: tuple[int, ...],
     background: int,
 ) -> Sam2Config:
+    """Return the config of a SAM 2 of one of `SAM2_SIZES`."""
     stages = [channels * 2**stage for stage in range(4)]
     return Sam2Config(
         vision_config={
@@ -168,30 +180,30 @@ def sam2_config(
     )
 
 
-def renamed(tensors: dict[str, Tensor], kind: type[PreTrainedModel]) -> dict[str, Tensor]:
-    """Tensors by Meta's names to tensors by transformers' names; those for video alone are left out."""
-    own = SAM2_NAMES if kind is Sam2Model else SAM_NAMES
+def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel]) -> dict[str, Tensor]:
+    """Return tensors by transformers' names for tensors by Meta's names, without those for videos only."""
+    patterns = (*NAMES, *(SAM2_NAMES if model_class is Sam2Model else SAM_NAMES))
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if kind is Sam2Model and SAM2_VIDEO.match(name):
+        if model_class is Sam2Model and SAM2_VIDEO.match(name):
             continue
-        for pattern, replacement in (*NAMES, *own):
+        for pattern, replacement in patterns:
             name = re.sub(pattern, replacement, name)
         state[name] = tensor
     if (positions := state.get("shared_image_embedding.positional_embedding")) is not None:
         state["prompt_encoder.shared_embedding.positional_embedding"] = positions.clone()
-    if kind is Sam2Model:  # one table of four rows there
+    if model_class is Sam2Model:  # transformers keeps the four point embeddings in one tensor
         rows = [name for i in range(4) if (name := f"prompt_encoder.point_embed.{i}.weight") in state]
         if rows:
             state["prompt_encoder.point_embed.weight"] = torch.cat([state.pop(name) for name in rows])
     return state
 
 
-def listed(wrong: dict[str, list[str]]) -> str:
-    """What is wrong with which tensors, in words: the first five of each kind."""
+def describe_mismatches(mismatches: dict[str, list[str]]) -> str:
+    """Format the names of wrong tensors, by kind of fault, for an error message: the first five of each kind."""
     parts = []
-    for what, names in wrong.items():
+    for fault, names in mismatches.items():
         if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            parts.append(f"{what}: {', '.join(names[:5])}{more}")
+            remainder = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            parts.append(f"{fault}: {', '.join(names[:5])}{remainder}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Segment Anything (2023): one feature map, the longest edge scaled to the input, the rest padded."""
+"""Segment Anything (2023): one feature map; the image's longer side is scaled to the input and the rest is padded."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, SamModel
 
-from model.families import decoder, vit
-from model.families.family import Family
-from model.upscaling import Step
+from ..upscaling import Step
+from . import vit
+from .decoder import predict_masks
+from .family import Family
 
 
 class Sam(Family):
-    """`facebook/sam-vit-base`, `-large`, `-huge` and their like.
+    """`facebook/sam-vit-base`, `-large`, `-huge` and checkpoints of the same architecture.
 
-    The reference is transformers' SamImageProcessorPil.
+    The reference for preprocessing is transformers' SamImageProcessorPil.
     """
 
     name = "sam"
@@ -29,7 +30,7 @@ class Sam(Family):
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)
-        vit.swap(model.vision_encoder)
+        vit.use_fast_layers(model.vision_encoder)
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
@@ -45,7 +46,7 @@ class Sam(Family):
         }
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of an (h, w) image inside the padded input, at least one pixel each."""
+        """Return the (height, width), at least 1, that an (h, w) image has inside the padded input."""
         scale = self.input_size / max(size)
         height, width = (max(1, int(side * scale + 0.5)) for side in size)
         return height, width
@@ -71,7 +72,7 @@ class Sam(Family):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
-        least: float = -math.inf,
+        min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
         sparse, dense = self.model.prompt_encoder(
             input_points=None if points is None else points[:, None],
@@ -79,15 +80,31 @@ class Sam(Family):
             input_boxes=None if boxes is None else boxes[:, None],
             input_masks=masks,
         )
-        return self.decode_masks(features, sparse, dense, multimask_output, least)
+        return self.decode_masks(features, sparse, dense, multimask_output, min_score)
 
     def decode_masks(
-        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool, least: float
+        self,
+        features: tuple[Tensor, ...],
+        sparse: Tensor | None,
+        dense: Tensor,
+        multimask_output: bool,
+        min_score: float,
     ) -> tuple[Tensor, Tensor]:
-        """As `predict`, from embedded prompts."""
+        """Predict the masks of embedded prompts.
+
+        Args:
+            features: the feature maps of each prompt's image, each (p, channels, height, width).
+            sparse: (p, 1, tokens, channels) embedded points and boxes, or None.
+            dense: (p, channels, height, width) embedded mask inputs.
+            multimask_output: see `predict`.
+            min_score: see `predict`.
+
+        Returns:
+            (p, m, *low_res_size) logits and (p, m) predicted IoU.
+        """
         positions = self.model.get_image_wide_positional_embeddings()
-        return decoder.masks(
-            self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output, least=least
+        return predict_masks(
+            self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output, min_score=min_score
         )
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:

@@ -1,29 +1,27 @@
-"""Segment Anything 2 (2024): three feature maps, the image stretched to the square input."""
+"""Segment Anything 2 (2024): three feature maps; the image is stretched to the square input."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Sam2HieraDetModel, Sam2Model
 
-from model.families import decoder, hiera
-from model.families.family import Family
-from model.upscaling import Step
-
-# Decoded images are lent by Pillow, and are only read here; torch would warn of that in front of the user.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+from ..upscaling import Step
+from . import hiera
+from .decoder import predict_masks
+from .family import Family
 
 
 class Sam2(Family):
-    """`facebook/sam2-hiera-tiny`, `-small`, `-base-plus`, `-large`, `facebook/sam2.1-*`, as image models.
+    """`facebook/sam2-hiera-tiny`, `-small`, `-base-plus`, `-large` and `facebook/sam2.1-*`, as image models.
 
-    The reference is transformers' Sam2Processor, which needs torchvision; torch's own resize is the one it calls.
+    The reference for preprocessing is transformers' Sam2Processor. The processor needs torchvision, which calls torch's
+    own resize.
     """
 
     name = "sam2"
@@ -32,10 +30,9 @@ class Sam2(Family):
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)
-        # A tenth of the time, for the memory of videos; nothing of an image model reads them.
-        model.vision_encoder.neck.position_encoding.forward = _no_positions
+        model.vision_encoder.neck.position_encoding = ZeroPositionEncoding()
         if isinstance(backbone := model.vision_encoder.backbone, Sam2HieraDetModel):
-            hiera.swap(backbone)
+            hiera.use_fast_layers(backbone)
 
     def processing(self) -> dict[str, Any]:
         low_res = self.low_res_size[0]
@@ -49,12 +46,14 @@ class Sam2(Family):
         }
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        # A copy if the array is read-only, as Pillow's arrays are; torch warns about read-only arrays.
+        writable = np.require(image, requirements="W")
+        pixels = torch.from_numpy(writable).permute(2, 0, 1)[None]
         square = (self.input_size, self.input_size)
         return self.normalize(F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)[0])
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        # A CPU cuts patches that overlap five times as fast from pixels whose channels lie side by side.
+        # A CPU cuts overlapping patches five times as fast if the channels of a pixel are adjacent in memory.
         return tuple(self.model.get_image_embeddings(pixels.contiguous(memory_format=torch.channels_last)))
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
@@ -68,12 +67,12 @@ class Sam2(Family):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
-        least: float = -math.inf,
+        min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
-        *fine, image_embeddings = features
+        *high_resolution, image = features
         if points is None and boxes is None:
-            # A mask alone comes with an empty point, as in Meta's predictor.
-            points = image_embeddings.new_zeros(len(image_embeddings), 1, 2)
+            # A mask input alone comes with an empty point, as in Meta's predictor.
+            points = image.new_zeros(len(image), 1, 2)
             labels = torch.full(points.shape[:2], -1, device=points.device)
         sparse, dense = self.model.prompt_encoder(
             input_points=None if points is None else points[:, None],
@@ -82,13 +81,29 @@ class Sam2(Family):
             input_masks=masks,
         )
         positions = self.model.get_image_wide_positional_embeddings()
-        return decoder.masks(
-            self.model.mask_decoder, image_embeddings, positions, sparse, dense, multimask_output, tuple(fine), least
+        return predict_masks(
+            self.model.mask_decoder,
+            image,
+            positions,
+            sparse,
+            dense,
+            multimask_output,
+            tuple(high_resolution),
+            min_score,
         )
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
         return [(self.low_res_size, size)]
 
 
-def _no_positions(shape: torch.Size, device: torch.device, dtype: torch.dtype, mask: None = None) -> Tensor:
-    return torch.zeros((), device=device, dtype=dtype).expand(shape)
+class ZeroPositionEncoding(nn.Module):
+    """Replaces the position encoding of the encoder's neck, which takes a tenth of the time of encoding an image.
+
+    Only SAM 2's memory of a video's earlier frames reads the encoding.
+    """
+
+    def forward(
+        self, shape: torch.Size, device: torch.device | str, dtype: torch.dtype, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return zeros of this shape, which share one number in memory."""
+        return torch.zeros((), device=device, dtype=dtype).expand(shape)

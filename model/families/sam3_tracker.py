@@ -1,14 +1,14 @@
-"""SAM 3's tracker (2025) as an image model: SAM2's decoder on a plain vision transformer of 1008 x 1008 pixels."""
+"""SAM 3's tracker (2025) as an image model: SAM 2's decoder on a plain vision transformer of 1008 x 1008 pixels."""
 
 from __future__ import annotations
 
 from transformers import Sam3TrackerModel
 
-from model.families.sam2 import Sam2
+from .sam2 import Sam2
 
 
 class Sam3Tracker(Sam2):
-    """`facebook/sam3`; of a whole video checkpoint the tracker and the vision encoder are read."""
+    """`facebook/sam3`. Of a complete video checkpoint, only the tracker and the vision encoder are read."""
 
     name = "sam3_tracker"
     model_class = Sam3TrackerModel

@@ -1,17 +1,18 @@
-"""SAM-HQ (2023): SAM with one more mask token, whose mask sharpens the others with early features of the encoder."""
+"""SAM-HQ (2023): SAM with one more mask token, whose mask refines the others with early features of the encoder."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from transformers import SamHQModel
 
-from model.families.sam import Sam
+from .sam import Sam
 
 
 class SamHq(Sam):
     """`syscv-community/sam-hq-vit-base`, `-large`, `-huge`.
 
-    Its three masks come best first, the high-quality one added to each, as transformers does by default.
+    The three masks are in descending order of their scores, and the high-quality mask is added to each, which is
+    transformers' default.
     """
 
     name = "sam_hq"
@@ -19,16 +20,21 @@ class SamHq(Sam):
     processor = "SamHQProcessor"
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        found = self.model.vision_encoder(pixels)
-        # The decoder looks at the first global layer's tokens only.
-        return found.last_hidden_state, found.intermediate_embeddings[0].permute(0, 3, 1, 2)
+        outputs = self.model.vision_encoder(pixels)
+        # Of the intermediate embeddings, the decoder reads the tokens of the first global layer only.
+        return outputs.last_hidden_state, outputs.intermediate_embeddings[0].permute(0, 3, 1, 2)
 
     def decode_masks(
-        self, features: tuple[Tensor, ...], sparse: Tensor | None, dense: Tensor, multimask_output: bool, least: float
+        self,
+        features: tuple[Tensor, ...],
+        sparse: Tensor | None,
+        dense: Tensor,
+        multimask_output: bool,
+        min_score: float,
     ) -> tuple[Tensor, Tensor]:
         early = features[1].permute(0, 2, 3, 1)
         if early.stride(0) == 0:
-            early = early[:1]  # the prompts of one image: the decoder compresses it once for all
+            early = early[:1]  # all prompts are on one image: the decoder compresses its features once
         logits, scores = self.model.mask_decoder(
             image_embeddings=features[0],
             image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),

@@ -1,102 +1,141 @@
-"""SAM's image encoder on a CPU: transformers' layers, their work ordered so that it stays in the cache."""
+"""Fast layers for SAM's and SAM-HQ's image encoders on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.models.sam.modeling_sam import SamVisionLayer
+from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionLayer
 
-from model.families import windows
-from model.families.linear import linear, mlp, product
+from . import windows
+from .fast_layer import FastLayer, replace_layers
+from .linear import linear, mlp, product
 
-ROWS = 8  # of queries at a time in global attention: 512 x 4096 logits, 8 MiB
-INNER = 3 * 2**20  # numbers of the MLP's inner activations at a time, 12 MiB
+QUERY_ROWS = 8  # rows of queries per step of global attention: 512 x 4096 logits, 8 MiB
+MLP_NUMBERS = 3 * 2**20  # numbers of the MLP's inner activations per step, 12 MiB
 
 
-def swap(encoder: Any) -> None:
-    """Makes a SamVisionEncoder's layers (or SamHQ's) do their work as `_layer` does, where that is on a CPU.
+def use_fast_layers(encoder: Any) -> None:
+    """Replace the layers of a SamVisionEncoder or SamHQVisionEncoder, in place, by layers that are faster on a CPU.
 
-    The same sums in another order: what differs is rounding. Queries, keys and values are projected before windows are
-    cut, so that padding is not multiplied; the relative-position bias, heads x 4096 x 4096 numbers in a global layer of
-    ViT-B, is never made: its terms for rows and for columns are added to the logits of a few rows of queries at a time;
-    the MLP's inner activations exist for some tokens at a time. Measured in docs/performance.md.
+    The fast layers compute the same sums in another order, so that results differ by rounding only, and most work stays
+    in the processor's cache. Measurements are in docs/performance.md.
+
+    - Queries, keys and values are projected before windows are cut, so that padding is not multiplied.
+    - The relative-position bias (heads x 4096 x 4096 numbers in a global layer of ViT-B) is never computed as a whole:
+      its terms for rows and columns are added to the logits of a few rows of queries at a time.
+    - The MLP's inner activations are computed for some of the tokens at a time.
+
+    Args:
+        encoder: `model.vision_encoder` of a SamModel or SamHQModel.
     """
-    for layer in encoder.layers:
-        layer.forward = partial(_layer, layer, layer.forward)
+    replace_layers(encoder.layers, {SamVisionLayer: FastSamVisionLayer, SamHQVisionLayer: FastSamHQVisionLayer})
 
 
-def _layer(layer: Any, reference: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
-    """(images, height, width, channels) to the same."""
-    if hidden_states.device.type != "cpu" or torch.is_grad_enabled():
-        return reference(hidden_states)
-    attention = layer.attn
-    qkv = linear(attention.qkv, layer.layer_norm1(hidden_states))
-    mixed = torch.empty_like(hidden_states)
-    side = layer.window_size or 0
-    height, width = hidden_states.shape[1:3]
-    step = (side, side) if side else (height, width)
-    positions = None
-    if attention.use_rel_pos:
+class FastVisionLayer(FastLayer):
+    """The fast path that SAM's and SAM-HQ's layers share; they differ in their names only."""
+
+    layer_norm1: Any
+    attn: Any
+    layer_norm2: Any
+    mlp: Any
+    window_size: int
+
+    def fast_forward(self, hidden_states: Tensor) -> Tensor:
+        attended = torch.empty_like(hidden_states)
+        self._attend(linear(self.attn.qkv, self.layer_norm1(hidden_states)), attended)
+        output = linear(self.attn.proj, attended, hidden_states)
+        normed = self.layer_norm2(output).flatten(0, 2)
+        tokens = output.view(normed.shape)
+        step = MLP_NUMBERS // (4 * tokens.shape[-1])
+        for start in range(0, len(tokens), step):
+            part = slice(start, start + step)
+            tokens[part] = mlp(self.mlp.lin1, self.mlp.act, self.mlp.lin2, normed[part], tokens[part])
+        return output
+
+    def _attend(self, qkv: Tensor, output: Tensor) -> None:
+        """Attend within each window: qkv (images, height, width, 3 * channels) into output (..., channels)."""
+        attention = self.attn
+        height, width = qkv.shape[1:3]
+        window = (self.window_size, self.window_size) if self.window_size else (height, width)
+        if not attention.use_rel_pos:
+            for image_qkv, image_output in zip(qkv, output, strict=True):
+                image_output.copy_(windows.attend(image_qkv, attention, window)[:height, :width])
+            return
         tables = attention.rel_pos_h, attention.rel_pos_w
-        positions = [attention.get_rel_pos(n, n, table).mT for n, table in zip(step, tables, strict=True)]
-    for i in range(len(qkv)):
-        if positions is None:
-            mixed[i] = windows.attend(qkv[i], attention, step)[:height, :width]
-            continue
-        for top in range(0, height, step[0]):
-            for left in range(0, width, step[1]):
-                window = qkv[i, top : top + step[0], left : left + step[1]]
-                kept = mixed[i, top : top + step[0], left : left + step[1]]
-                if window.shape[:2] == step:
-                    _attend(window, positions, attention, kept)
-                else:  # padding is zeros, of which the projection's bias is left
-                    whole = attention.qkv.bias.expand(*step, -1).clone()
-                    whole[: window.shape[0], : window.shape[1]] = window
-                    answer = torch.empty_like(whole[..., : mixed.shape[-1]])
-                    _attend(whole, positions, attention, answer)
-                    kept.copy_(answer[: window.shape[0], : window.shape[1]])
-    output = linear(attention.proj, mixed, hidden_states)
-    normed = layer.layer_norm2(output).flatten(0, 2)
-    flat = output.view(normed.shape)
-    tokens = INNER // (4 * flat.shape[-1])
-    for start in range(0, len(flat), tokens):
-        some = slice(start, start + tokens)
-        flat[some] = mlp(layer.mlp.lin1, layer.mlp.act, layer.mlp.lin2, normed[some], flat[some])
-    return output
+        positions = [attention.get_rel_pos(side, side, table).mT for side, table in zip(window, tables, strict=True)]
+        for image_qkv, image_output in zip(qkv, output, strict=True):
+            for top in range(0, height, window[0]):
+                for left in range(0, width, window[1]):
+                    cell = slice(top, top + window[0]), slice(left, left + window[1])
+                    _attend_in_window(image_qkv[cell], positions, attention, window, image_output[cell])
 
 
-def _attend(qkv: Tensor, positions: list[Tensor], attention: Any, answer: Tensor) -> None:
-    """Attention among a window's tokens: qkv (height, width, 3 * channels) into answer (height, width, channels).
+class FastSamVisionLayer(FastVisionLayer, SamVisionLayer):
+    """SAM's layer."""
 
-    positions: what each row (height, d, height) and column (width, d, width) of queries is multiplied with for the
-    bias, which is the sum of both.
+
+class FastSamHQVisionLayer(FastVisionLayer, SamHQVisionLayer):
+    """SAM-HQ's layer."""
+
+
+def _attend_in_window(
+    qkv: Tensor, positions: list[Tensor], attention: Any, window: tuple[int, int], output: Tensor
+) -> None:
+    """Attend within one window, which the image's edge may cut: qkv (h, w, 3 * channels) into output (h, w, channels).
+
+    See `_attend_with_bias` for `positions`.
+    """
+    height, width = qkv.shape[:2]
+    if (height, width) == window:
+        _attend_with_bias(qkv, positions, attention, output)
+        return
+    # Padding is zeros, whose projection is the bias.
+    padded_qkv = attention.qkv.bias.expand(*window, -1).clone()
+    padded_qkv[:height, :width] = qkv
+    padded_output = torch.empty_like(padded_qkv[..., : output.shape[-1]])
+    _attend_with_bias(padded_qkv, positions, attention, padded_output)
+    output.copy_(padded_output[:height, :width])
+
+
+def _attend_with_bias(qkv: Tensor, positions: list[Tensor], attention: Any, output: Tensor) -> None:
+    """Attend within a whole window: qkv (height, width, 3 * channels) into output (height, width, channels).
+
+    Args:
+        positions: the factors by which each row (height, d, height) and each column (width, d, width) of queries is
+            multiplied. The relative-position bias is the sum of both products.
     """
     height, width = qkv.shape[:2]
     heads = attention.num_attention_heads
-    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 3, 0, 1, 4).contiguous()  # (heads, h, w, d)
-    rows = query @ positions[0]  # (heads, h, w, h)
-    columns = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, h, w, w)
+    split = torch.unflatten(qkv, -1, (3, heads, -1))
+    query, key, value = split.permute(2, 3, 0, 1, 4).contiguous()  # each (heads, height, width, d)
+    row_bias = query @ positions[0]  # (heads, height, width, height)
+    column_bias = (query.transpose(1, 2) @ positions[1]).transpose(1, 2)  # (heads, height, width, width)
     queries, keys, values = (part.flatten(1, 2) for part in (query.mul_(attention.scale), key, value))
-    if height <= 2 * ROWS:
-        found = torch.bmm(_weights(torch.bmm(queries, keys.mT), rows, columns), values)
+    if height <= 2 * QUERY_ROWS:
+        attended = torch.bmm(_softmax_with_bias(torch.bmm(queries, keys.mT), row_bias, column_bias), values)
     else:
-        found = torch.empty_like(values)
+        attended = torch.empty_like(values)
         for head in range(heads):
-            turned = values[head].mT.contiguous()
-            for top in range(0, height, ROWS):
-                part, tokens = slice(top, top + ROWS), slice(top * width, (top + ROWS) * width)
+            head_values = values[head].mT.contiguous()
+            for top in range(0, height, QUERY_ROWS):
+                rows, tokens = slice(top, top + QUERY_ROWS), slice(top * width, (top + QUERY_ROWS) * width)
                 logits = product(queries[head, tokens], keys[head], None)
-                found[head, tokens] = product(_weights(logits, rows[head, part], columns[head, part]), turned, None)
-    answer.copy_(found.view(heads, height, width, -1).permute(1, 2, 0, 3).flatten(2))
+                weights = _softmax_with_bias(logits, row_bias[head, rows], column_bias[head, rows])
+                attended[head, tokens] = product(weights, head_values, None)
+    output.copy_(attended.view(heads, height, width, -1).permute(1, 2, 0, 3).flatten(2))
 
 
-def _weights(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Attention weights, in place of the logits (..., queries, keys), with their bias by rows (..., h, w, height) and
-    columns (..., h, w, width)."""
-    placed = logits.view(*rows.shape, columns.shape[-1])
-    placed += rows[..., None]
-    placed += columns[..., None, :]
+def _softmax_with_bias(logits: Tensor, row_bias: Tensor, column_bias: Tensor) -> Tensor:
+    """Turn logits (..., queries, keys) into attention weights, in place.
+
+    Args:
+        row_bias: (..., rows, width, height), added to all keys of a row.
+        column_bias: (..., rows, width, width), added to all keys of a column.
+    """
+    by_place = logits.view(*row_bias.shape, column_bias.shape[-1])
+    by_place += row_bias[..., None]
+    by_place += column_bias[..., None, :]
     return torch.softmax(logits, -1, out=logits)

@@ -1,4 +1,4 @@
-"""Embeddings in a folder or object store: shared by replicas, there after a restart, filled ahead of time."""
+"""Persistent store of embeddings in a folder or object store, shared by replicas and retained across restarts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from model.segmenter import Embedding
+from ..segmenter import Embedding
 
 logger = logging.getLogger(__name__)
 
 
 class Store:
-    """Embeddings and names for them, as files below `url` (a folder, `s3://...`, whatever fsspec knows).
+    """Embeddings and their alternative names, as files below a URL.
 
-    What is written is written behind the back of who asked, in one thread. A store that cannot be read or written is
-    done without, which is logged once. `device`: where embeddings are put that are read.
+    Writes happen in one background thread. If the store cannot be read or written, the failure is logged once and the
+    caller continues without it.
+
+    Args:
+        url: a folder or any URL that fsspec supports, such as `s3://...`.
+        device: the device to which loaded embeddings are moved.
     """
 
     def __init__(self, url: str, device: str = "cpu") -> None:
@@ -32,7 +36,7 @@ class Store:
         self._complained = False
 
     def load(self, key: str) -> Embedding | None:
-        """The embedding kept under a key; None when there is none that can be read."""
+        """Return the embedding stored under a key, or None if there is none or it cannot be read."""
         data = self._read(f"{_name(key)}.safetensors")
         if data is None:
             return None
@@ -48,28 +52,29 @@ class Store:
             return None
 
     def save(self, key: str, embedding: Embedding) -> None:
-        """Keeps an embedding under a key, soon."""
+        """Store an embedding under a key, in the background."""
         self._writer.submit(self._write, f"{_name(key)}.safetensors", lambda: _packed(embedding))
 
     def load_name(self, name: str) -> str | None:
-        """The key that a name was given to."""
+        """Return the key to which a name refers, or None."""
         data = self._read(f"{_name(name)}.name")
         return None if data is None else data.decode("utf-8", "replace")
 
     def save_name(self, name: str, key: str) -> None:
-        """Gives a name to a key, soon."""
+        """Let a name refer to a key, in the background."""
         self._writer.submit(self._write, f"{_name(name)}.name", lambda: key.encode())
 
     def flush(self) -> None:
-        """Returns once all that was saved before is written."""
+        """Wait until every earlier write has finished."""
         self._writer.submit(lambda: None).result()
 
     def _read(self, name: str) -> bytes | None:
         try:
-            return self.fs.cat_file(f"{self.root}/{name}")
+            content: bytes = self.fs.cat_file(f"{self.root}/{name}")
+            return content
         except FileNotFoundError:
             return None
-        except Exception as error:  # each of fsspec's file systems has errors of its own
+        except Exception as error:  # every fsspec file system raises its own exceptions
             self._complain("read", error)
             return None
 
@@ -78,23 +83,26 @@ class Store:
         try:
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.fs.pipe_file(part, content())
-            self.fs.mv(part, path)  # so that nobody reads a half of it
+            self.fs.mv(part, path)  # readers never see a partially written file
         except Exception as error:
             self._complain("written", error)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _complain(self, action: str, error: Exception) -> None:
         if not self._complained:
-            logger.warning("the store of embeddings cannot be %s, and is done without: %s", what, type(error).__name__)
+            logger.warning(
+                "the store of embeddings cannot be %s, and is done without: %s", action, type(error).__name__
+            )
         self._complained = True
 
 
 def _name(key: str) -> str:
-    """A file name that says nothing of the key, in one of 256 folders."""
+    """Return a hashed file name, which does not reveal the key, in one of 256 folders."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     return f"{digest[:2]}/{digest[2:]}"
 
 
 def _packed(embedding: Embedding) -> bytes:
+    """Serialise an embedding in safetensors format."""
     tensors = {str(i): feature.cpu().contiguous() for i, feature in enumerate(embedding.features)}
     tensors["size"] = torch.tensor(embedding.size, dtype=torch.int64)
     tensors["model"] = torch.tensor(list(embedding.model.encode()), dtype=torch.uint8)

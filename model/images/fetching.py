@@ -1,7 +1,7 @@
-"""Images by URL: from public hosts and from those that a deployment names, and from nothing else.
+"""Download images by URL, only from public hosts and from hosts that the deployment allows.
 
-A URL in a request is an attacker's way to whatever this machine can reach. So a host is resolved once, its addresses
-are looked at, and the connection goes to the address that was looked at; each redirect is a URL like the first.
+A URL in a request could make the server connect to any host in its network (SSRF). A host is therefore resolved once,
+its addresses are checked, and the connection uses a checked address; every redirect is checked in the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from functools import cache
 from urllib.parse import quote, urljoin, urlsplit
 
-from model.errors import BadInput
+from ..errors import BadInput
 
 COLUMN = "image"
 EXPECTED = "a URL that answers with an image"
@@ -33,35 +33,41 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> bytes:
-    """What an http(s) URL answers with.
+    """Download the content of an http(s) URL.
 
-    hosts: which may be asked: `*` for every host with public addresses; a name, or a pattern such as `*.example.com`,
-    whatever its addresses; a network such as `10.0.0.0/8`, under whatever name.
-    max_bytes: at most one byte more than that is read, and nothing when the answer says that it is larger.
-    seconds: for the whole of it, redirects, connecting and the last byte included; only the system's own time to
-    resolve a name is not counted.
+    Args:
+        url: the URL.
+        hosts: allowed hosts: `*` for every host with public addresses; a name, or a pattern such as `*.example.com`,
+            whatever its addresses are; a network such as `10.0.0.0/8`, whatever the host's name is.
+        max_bytes: maximum size. At most one more byte is read, and nothing if the Content-Length is larger.
+        seconds: timeout for the whole download, including redirects, connecting and the last byte. The system's name
+            resolution is not interrupted.
 
-    Raises BadInput for a host that may not be asked, and for anything but an answer of status 200 to 299.
+    Returns:
+        The body of the response.
+
+    Raises:
+        BadInput: the host is not allowed, or the status of the response is not 200 to 299.
     """
     deadline = time.monotonic() + seconds
     for _ in range(MOST_REDIRECTS + 1):
         try:
-            answer = _get(url, hosts, max_bytes, deadline)
-            if isinstance(answer, bytes):
-                return answer
-            url = urljoin(url, answer)
+            response = _get(url, hosts, max_bytes, deadline)
+            if isinstance(response, bytes):
+                return response
+            url = urljoin(url, response)
         except BadInput:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
             if time.monotonic() >= deadline:
                 raise BadInput(COLUMN, f"{EXPECTED} within {seconds:g} s", "an answer that takes longer") from None
-            what = "a broken answer" if isinstance(error, http.client.HTTPException) else "no answer"
-            raise BadInput(COLUMN, EXPECTED, f"{what} ({type(error).__name__})") from None
+            problem = "a broken answer" if isinstance(error, http.client.HTTPException) else "no answer"
+            raise BadInput(COLUMN, EXPECTED, f"{problem} ({type(error).__name__})") from None
     raise BadInput(COLUMN, f"a URL of at most {MOST_REDIRECTS} redirects", "more of them")
 
 
 def _get(url: str, hosts: Sequence[str], max_bytes: int, deadline: float) -> bytes | str:
-    """The body of the answer, or where it redirects to."""
+    """Send one request; return the body of the response, or the location to which it redirects."""
     parts = urlsplit(url)
     if parts.scheme.lower() not in PORTS:
         raise BadInput(COLUMN, "a URL that redirects to http or https", f"one to scheme '{parts.scheme}'")
@@ -72,13 +78,13 @@ def _get(url: str, hosts: Sequence[str], max_bytes: int, deadline: float) -> byt
     with _connected(_resolve(host, port, hosts), port, host if secure else None, deadline) as connected:
         connection = http.client.HTTPConnection(host, None if port == PORTS[parts.scheme.lower()] else port)
         connection.sock = connected
-        # What is quoted already stays so; what could end the request's first line early is quoted here.
+        # Quotes characters that could end the request line early; existing percent escapes stay unchanged.
         target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="%/:=&?~#+!$,;'@()*[]")
         connection.request("GET", target, headers=HEADERS)
         with connection.getresponse() as response:
-            place = response.headers.get("Location")
-            if response.status in REDIRECTS and place:
-                return place
+            location = response.headers.get("Location")
+            if response.status in REDIRECTS and location:
+                return location
             if not 200 <= response.status < 300:
                 raise BadInput(COLUMN, EXPECTED, f"HTTP status {response.status}")
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -89,6 +95,7 @@ def _get(url: str, hosts: Sequence[str], max_bytes: int, deadline: float) -> byt
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -> bytes:
+    """Read at most `max_bytes` + 1 bytes of the body."""
     body = bytearray()
     while len(body) <= max_bytes and (chunk := response.read(min(CHUNK, max_bytes + 1 - len(body)))):
         body += chunk
@@ -100,71 +107,74 @@ def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -
 
 
 def _resolve(host: str, port: int, hosts: Sequence[str]) -> list[str]:
-    """The addresses of a host. Raises BadInput when one of them may not be asked."""
-    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    """Return the addresses of a host. Raises BadInput if any of them is not allowed."""
+    addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not any(fnmatch(host.lower(), pattern.lower()) for pattern in hosts if pattern != ANY_PUBLIC):
         networks = [ipaddress.ip_network(pattern) for pattern in hosts if "/" in pattern]
-        for address in map(ipaddress.ip_address, found):
-            named = any(address in network for network in networks)
-            if not (named or (ANY_PUBLIC in hosts and _is_public(address))):
+        for address in map(ipaddress.ip_address, addresses):
+            listed = any(address in network for network in networks)
+            if not (listed or (ANY_PUBLIC in hosts and _is_public(address))):
                 raise BadInput(COLUMN, "a URL of a host that may be asked", "one that is private or not on the list")
-    return found
+    return addresses
 
 
 def _is_public(address: Address) -> bool:
-    """Whether an address, and the IPv4 address that an IPv6 one stands for, leads out to the internet."""
-    seen: list[Address] = [address]
+    """Return whether an address is public; an IPv4 address embedded in an IPv6 address must be public too."""
+    candidates: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
-        seen += [address.sixtofour] if address.sixtofour else []
+        candidates += [address.sixtofour] if address.sixtofour else []
         if any(address in network for network in _TRANSLATED):
-            seen.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+            candidates.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         elif address not in _IPV6:
             return False
     return all(
-        one.is_global and not one.is_multicast and not any(one in network for network in _NOT_PUBLIC) for one in seen
+        candidate.is_global and not candidate.is_multicast and not any(candidate in network for network in _NOT_PUBLIC)
+        for candidate in candidates
     )
 
 
 # Mapped (RFC 4291), compatible (its predecessors) and NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
 _TRANSLATED = [ipaddress.ip_network(text) for text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
-_IPV6 = ipaddress.ip_network("2000::/3")  # all that is given out (RFC 4291)
-# In no Python's list, or not in every one's: IETF protocol assignments, with a cloud's metadata address among them, and
-# the address at which Azure's machines find their host.
+_IPV6 = ipaddress.ip_network("2000::/3")  # global unicast (RFC 4291)
+# Networks that `is_global` accepts in some or all Python versions: IETF protocol assignments, which contain a cloud
+# metadata address, and the address of the Azure host agent.
 _NOT_PUBLIC = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "168.63.129.16/32")]
 
 
 @contextmanager
-def _connected(addresses: Sequence[str], port: int, named: str | None, deadline: float) -> Iterator[socket.socket]:
-    """A connection to the first address that takes one, over TLS where `named` says who must be there; it is shut when
-    the deadline comes, whatever is being read then."""
+def _connected(addresses: Sequence[str], port: int, tls_host: str | None, deadline: float) -> Iterator[socket.socket]:
+    """Connect to the first address that accepts a connection, and shut the connection down at the deadline.
+
+    If `tls_host` is set, TLS is used and the certificate must be valid for that host.
+    """
     connected, failed = None, OSError("no address")
     for address in addresses:
         try:
-            connected = socket.create_connection((address, port), _left(deadline))
+            connected = socket.create_connection((address, port), _remaining(deadline))
             break
         except OSError as error:
             failed = error
     if connected is None:
         raise failed
     with connected:
-        if named:
-            connected = _tls().wrap_socket(connected, server_hostname=named)
-        # A timeout on the socket begins anew with every byte that arrives; this one does not.
-        cut = threading.Timer(_left(deadline), _shut, [connected])
-        cut.daemon = True
-        cut.start()
+        if tls_host:
+            connected = _tls().wrap_socket(connected, server_hostname=tls_host)
+        # A socket timeout restarts with every byte that arrives; this timer does not.
+        timer = threading.Timer(_remaining(deadline), _shut, [connected])
+        timer.daemon = True
+        timer.start()
         try:
             yield connected
         finally:
-            cut.cancel()
+            timer.cancel()
             connected.close()
 
 
-def _left(deadline: float) -> float:
-    """Seconds up to the deadline. Raises TimeoutError when it is past."""
-    if (left := deadline - time.monotonic()) <= 0:
+def _remaining(deadline: float) -> float:
+    """Return the seconds until the deadline. Raises TimeoutError if it has passed."""
+    if (remaining := deadline - time.monotonic()) <= 0:
         raise TimeoutError
-    return left
+    return remaining
 
 
 def _shut(connected: socket.socket) -> None:

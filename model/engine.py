@@ -1,0 +1,226 @@
+"""The Engine: what every way in calls to embed images, segment them, and find them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import threads
+from .call import UNTRACKED, Call
+from .embeddings import EmbeddingCache
+from .errors import BadInput, UnknownImage, kind
+from .everything import DEFAULT_GRID, Box, FoundObject, Grid, everything
+from .images import ImageRef, ImageSource, OpenedImage
+from .masks import CroppedMask
+from .prompts import Prompt
+from .prompts.cells import check_count
+from .prompts.parsing import MAX_COORDINATE
+from .segmenter import Embedding, Segmentation, Segmenter
+
+Pixels = Callable[[Call], np.ndarray]
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """An image that is ready to be segmented.
+
+    Attributes:
+        embedding: its feature maps.
+        key: the key of its embedding in the cache, the SHA-256 of its file.
+        pixels: returns the (height, width, 3) uint8 pixels; raises BadInput if only the embedding is known.
+    """
+
+    embedding: Embedding
+    key: str
+    pixels: Pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.embedding.size
+
+
+class Engine:
+    """A model, a way to read images, and a cache of embeddings. Safe to share between threads.
+
+    Args:
+        segmenter: embeds images and decodes prompts.
+        images: reads images by reference.
+        cache: keeps embeddings; keys are scoped to this model.
+        max_prompts: largest number of prompts in one row, and of points in one prompt.
+
+    Attributes:
+        fingerprint: tells the model's weights from all others.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from sam_endpoint.model.images import ImageReader
+        >>> engine = Engine(Segmenter.load("checkpoints/sam-tiny", "cpu"), ImageReader(), EmbeddingCache(2**28))
+        >>> image = engine.embed(ImageRef.path("samples/coffee.jpg"))
+        >>> prompts = [Prompt(box=np.array([170, 14, 414, 312], np.float32))]
+        >>> (segmentation,) = engine.segment(image, prompts, multimask_output=False)
+        >>> engine.masks(segmentation).shape
+        (1, 400, 600)
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, images: ImageSource, cache: EmbeddingCache, max_prompts: int = 10_000
+    ) -> None:
+        self.segmenter = segmenter
+        self.images = images
+        self.fingerprint = segmenter.family.fingerprint()
+        self.cache = cache.for_model(self.fingerprint)
+        self.max_prompts = max_prompts
+        # Decoded images are the largest objects in memory: only as many exist as can be encoded soon.
+        self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
+
+    def for_tenant(self, tenant: str) -> Engine:
+        """Return a view whose cached images and names belong to one tenant; model and memory are shared."""
+        view = copy(self)
+        view.cache = self.cache.for_tenant(tenant)
+        return view
+
+    def with_images(self, images: ImageSource) -> Engine:
+        """Return a view that reads images from another source; model and cache are shared."""
+        view = copy(self)
+        view.images = images
+        return view
+
+    @property
+    def family(self) -> str:
+        """Name of the model family, such as `sam` or `sam2`."""
+        return self.segmenter.family.name
+
+    @property
+    def low_res_size(self) -> tuple[int, int]:
+        """(height, width) of low-resolution logits and mask inputs."""
+        return self.segmenter.family.low_res_size
+
+    def embed(self, ref: ImageRef, call: Call = UNTRACKED) -> EmbeddedImage:
+        """Return an image with its embedding, from the cache if possible.
+
+        Raises:
+            BadInput: the image cannot be read or decoded.
+            UnknownImage: the reference is an `image_id` that no cached image has.
+            Overloaded: memory is too short.
+            ClientDisconnected: the call was cancelled.
+        """
+        if ref.kind == "id":
+            return self.find(str(ref.value))
+        return self.embed_opened(self.images.open(ref, call), call)
+
+    def embed_opened(self, image: OpenedImage, call: Call = UNTRACKED) -> EmbeddedImage:
+        """Return an image that is already read with its embedding. Raises as `embed` does."""
+
+        def encode() -> Embedding:
+            with self._decoded:
+                embedding = self._encode(image.pixels(call), call)
+                image.release()
+                return embedding
+
+        return EmbeddedImage(self.cache.get(image.key, encode), image.key, image.pixels)
+
+    def find(self, image_id: str) -> EmbeddedImage:
+        """Return a cached image by its id or key. Raises UnknownImage."""
+        embedding = self.cache.find(image_id)
+        if embedding is None:
+            raise UnknownImage(
+                "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
+            )
+        return EmbeddedImage(embedding, self.cache.key(image_id), _no_pixels)
+
+    def name(self, image_id: str, image: EmbeddedImage) -> None:
+        """Let `find(image_id)` return this image from now on."""
+        self.cache.name(image_id, image.key)
+
+    def from_features(self, features: np.ndarray, size: tuple[int, int], key: str = "") -> EmbeddedImage:
+        """Return an image whose embedding the caller computed, for families with one feature map.
+
+        Args:
+            features: (1, channels, height, width) numbers of the model's shape.
+            size: (height, width) of the image in pixels.
+            key: the image's key, if it has one.
+
+        Raises:
+            BadInput: the shape is not the model's, or a number is not finite or too large.
+        """
+        shape = self.segmenter.family.features_shape
+        if (
+            features.dtype.kind not in "fiu"
+            or features.shape != shape
+            or not (np.abs(features) <= MAX_COORDINATE).all()
+        ):
+            raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(features))
+        embedding = Embedding((torch.from_numpy(features.astype(np.float32)),), size, self.segmenter.name)
+        return EmbeddedImage(embedding, key, _no_pixels)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raise BadInput for too many prompts or points, and for mask inputs that are not of the model's size."""
+        column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
+        check_count(column, len(prompts), self.max_prompts)
+        points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
+        check_count("input_points", points, self.max_prompts, "points a prompt")
+        shapes = {prompt.mask.shape for prompt in prompts if prompt.mask is not None} - {self.low_res_size}
+        if shapes:
+            height, width = self.low_res_size
+            raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, min(shapes))))
+
+    def segment(
+        self, image: EmbeddedImage, prompts: Sequence[Prompt], multimask_output: bool = True, call: Call = UNTRACKED
+    ) -> list[Segmentation]:
+        """Return one segmentation a prompt, in order: 3 masks each, or 1 without `multimask_output`.
+
+        Raises:
+            Overloaded: a queue is full, or memory is too short.
+            ClientDisconnected: the call was cancelled.
+        """
+        if not prompts:
+            return []
+        with call.stage("prompt"):
+            return self.segmenter.segment(image.embedding, prompts, multimask_output, call=call)
+
+    def everything(
+        self, image: EmbeddedImage, grid: Grid = DEFAULT_GRID, keep_logits: bool = False, call: Call = UNTRACKED
+    ) -> list[FoundObject]:
+        """Return every object in an image, the best predicted IoU first.
+
+        Raises:
+            BadInput: `grid.crop_n_layers` is above 0 and only the embedding of the image is known.
+            Overloaded: a queue is full, or memory is too short.
+            ClientDisconnected: the call was cancelled.
+        """
+
+        def crop(box: Box) -> Embedding:
+            x1, y1, x2, y2 = box
+            key = f"{image.key} {x1},{y1},{x2},{y2}"
+            return self.cache.get(key, lambda: self._encode(image.pixels(call)[y1:y2, x1:x2], call))
+
+        with call.stage("prompt"):
+            return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
+
+    def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
+        """Return the m masks of a segmentation, each cropped to its extent."""
+        return self.segmenter.cropped_masks(segmentation)
+
+    def masks(self, segmentation: Segmentation) -> np.ndarray:
+        """Return the (m, height, width) bool masks of a segmentation at the image's size."""
+        return self.segmenter.masks(segmentation)
+
+    def full_logits(self, segmentation: Segmentation) -> Tensor:
+        """Return the (m, height, width) logits of a segmentation at the image's size."""
+        return self.segmenter.full_logits(segmentation)
+
+    def _encode(self, pixels: np.ndarray, call: Call) -> Embedding:
+        with call.stage("encode"):
+            return self.segmenter.embed([pixels], call)[0]
+
+
+def _no_pixels(call: Call) -> np.ndarray:
+    raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")

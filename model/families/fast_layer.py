@@ -1,0 +1,51 @@
+"""The base class of layers that replace transformers' layers with faster ones on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FastLayer(nn.Module):
+    """A layer with a fast path for inference on a CPU; in all other cases it does what transformers' layer does.
+
+    A concrete class derives from this class first and from transformers' layer class second. `super().forward` is then
+    the reference implementation, and transformers still recognises the layer by its class: it records hidden states,
+    checkpoints gradients and names tensors as before.
+
+    Args:
+        original: the layer to replace. Its parameters, submodules, hooks and settings are shared, not copied.
+    """
+
+    def __init__(self, original: nn.Module) -> None:
+        nn.Module.__init__(self)  # not the layer class's own __init__, which would create new weights
+        vars(self).update(vars(original))
+
+    def forward(self, hidden_states: Tensor, **options: Any) -> Any:
+        """Apply the layer to (images, height, width, channels) and return a tensor of that form."""
+        if hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and self.has_fast_path(hidden_states):
+            return self.fast_forward(hidden_states)
+        return super().forward(hidden_states, **options)
+
+    def has_fast_path(self, hidden_states: Tensor) -> bool:
+        """Return whether `fast_forward` supports tokens of this shape."""
+        return True
+
+    def fast_forward(self, hidden_states: Tensor) -> Tensor:
+        """Return what transformers' layer returns, up to rounding. Called on a CPU, without gradients."""
+        raise NotImplementedError
+
+
+def replace_layers(layers: nn.ModuleList, replacements: Mapping[type[nn.Module], type[FastLayer]]) -> None:
+    """Replace the layers in a list, in place, by their fast versions. Layers of other classes stay.
+
+    Args:
+        layers: the layers of an encoder.
+        replacements: the fast class for each of transformers' layer classes.
+    """
+    for index, layer in enumerate(layers):
+        if replacement := replacements.get(type(layer)):
+            layers[index] = replacement(layer)

@@ -1,0 +1,182 @@
+"""Packaging: a checkpoint in, an MLflow model out, saved, logged and registered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from .. import families
+from ..deployment import full_config
+from ..errors import BadModel
+from ..params import PARAM_NAMES, Params
+from ..saved import FORMAT, weights_sha256
+from ..version import VERSION
+from .signature import signature
+
+PACKAGE = Path(__file__).resolve().parents[1]  # the package `model`, which travels inside the MLflow model
+REQUIREMENTS = PACKAGE / "requirements.txt"
+EMBEDDED, EMBEDDED_SAM2 = (PACKAGE.parent / "checkpoints" / name for name in ("sam-tiny", "sam2-tiny"))
+DEFAULT_OUTPUT = Path("build") / "model"
+DEFAULT_TRACKING = "sqlite:///mlflow.db"
+LOADER = "loader.py"
+LOADER_TEXT = '''"""Sets the MLflow model. Its code is the package below, named after its version and its content."""
+
+from mlflow.models import set_model
+from {package}.mlflow.pyfunc import SegmentAnything
+
+set_model(SegmentAnything())
+'''
+
+
+def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] | None = None) -> Path:
+    """Save a checkpoint as an MLflow model in the folder `output`.
+
+    An MLflow model that is there already is replaced. If saving fails, the folder stays as it was.
+
+    Args:
+        checkpoint: a Hugging Face id, a folder, or one of Meta's files.
+        output: the folder.
+        model_config: settings of `deployment.DeploymentSettings`, and other defaults for the params.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BadModel: the output holds something else than an MLflow model.
+        BadParameter: a setting or a param is unknown or out of range.
+        ValueError: the checkpoint is not supported.
+    """
+    config = full_config(model_config or {})
+    if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
+        raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
+    family = families.load(str(checkpoint))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+        weights, saved = Path(scratch) / "checkpoint", Path(scratch) / "model"
+        families.save(family, weights)
+        code = copy_code(Path(scratch) / "code")
+        loader = Path(scratch) / LOADER
+        loader.write_text(LOADER_TEXT.format(package=code.name))
+        with importable(code):
+            mlflow.pyfunc.save_model(
+                path=saved,
+                python_model=str(loader),
+                code_paths=[str(code)],
+                artifacts={"checkpoint": str(weights)},
+                pip_requirements=[f"-r {REQUIREMENTS}", *family.requirements],
+                signature=signature(Params(**{name: config[name] for name in PARAM_NAMES})),
+                input_example=input_example(),
+                model_config=config,
+                metadata={
+                    "task": "mask-generation",
+                    "family": family.name,
+                    "base_model": _base_model(checkpoint),
+                    "weights_sha256": weights_sha256(weights),
+                    "packaged_by": VERSION,
+                    "format": FORMAT,
+                },
+            )
+        shutil.rmtree(output, ignore_errors=True)
+        saved.rename(output)
+    return output
+
+
+def log(saved: Path, register: str | None = None, alias: str | None = None) -> str:
+    """Log a saved model in a new run of the tracking server in use.
+
+    Args:
+        saved: folder that `save` wrote.
+        register: name to register the model under.
+        alias: alias for the registered version.
+
+    Returns:
+        The URI to load the model by.
+    """
+    described = mlflow.models.Model.load(str(saved))
+    flavor = described.flavors["python_function"]
+    (code,) = (folder for folder in (saved / flavor["code"]).iterdir() if (folder / "version.py").exists())
+    with importable(code), mlflow.start_run(run_name=f"package {register or saved.name}"):
+        mlflow.set_tags({name: (described.metadata or {})[name] for name in ("task", "family", "base_model")})
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(saved / LOADER),
+            code_paths=[str(code)],
+            artifacts={name: str(saved / entry["path"]) for name, entry in flavor["artifacts"].items()},
+            pip_requirements=str(saved / "requirements.txt"),
+            signature=described.signature,
+            input_example=input_example(),
+            model_config=flavor["config"],
+            metadata=described.metadata,
+            registered_model_name=register,
+        )
+    if register is None:
+        return str(logged.model_uri)
+    if alias is None:
+        return f"models:/{register}/{logged.registered_model_version}"
+    mlflow.MlflowClient().set_registered_model_alias(register, alias, logged.registered_model_version)
+    return f"models:/{register}@{alias}"
+
+
+def copy_code(folder: Path) -> Path:
+    """Copy this package into a folder, under a name of its version and content; returns the copy.
+
+    The name keeps a model's code apart from a user's own modules, and from other versions in the same process.
+    """
+    files = sorted(file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + file.read_bytes())
+    copy = folder / f"sam_endpoint_model_{VERSION.replace('.', '_')}_{digest.hexdigest()[:12]}"
+    for file in files:
+        target = copy / file.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return copy
+
+
+@contextmanager
+def importable(package: Path) -> Iterator[None]:
+    """Let a package be imported from its folder, which MLflow does to check a model's code, and forget it then."""
+    sys.path.insert(0, str(package.parent))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(package.parent))
+        for name in [name for name in sys.modules if name.partition(".")[0] == package.name]:
+            del sys.modules[name]
+
+
+def input_example() -> pd.DataFrame:
+    """Return one row: a disc on a plain ground, and the box around it."""
+    picture = Image.new("RGB", (96, 64), (205, 200, 190))
+    ImageDraw.Draw(picture).ellipse((30, 14, 66, 50), fill=(60, 90, 160))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return pd.DataFrame(
+        {
+            "image": [base64.b64encode(buffer.getvalue()).decode("ascii")],
+            "input_points": [""],
+            "input_boxes": ["[[28, 12, 68, 52]]"],
+            "input_labels": [""],
+            "multimask_output": [False],
+        }
+    )
+
+
+def _base_model(checkpoint: str | Path) -> str:
+    """Return a hub id as it is; of a path only the name, since a path means nothing on another machine."""
+    return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)

@@ -1,0 +1,44 @@
+"""The signature of the logged model: its columns, its outputs and its params."""
+
+from __future__ import annotations
+
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, Object, Property
+
+from ..params import Params
+from ..rows import COLUMNS
+
+_PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
+
+
+def signature(defaults: Params) -> ModelSignature:
+    """Return the signature of a model with these default params.
+
+    The prompt columns and `image` are untyped (AnyType), so that JSON text and nested lists, text and bytes pass alike.
+    `multimask_output` is untyped because a boolean column would turn null into False.
+    """
+    typed = {"image_id": DataType.string}
+    mask = Object(
+        [
+            Property("encoded_binary_mask", DataType.string),
+            Property("iou_score", DataType.double),
+            Property("size", Array(DataType.long)),
+            Property("bbox", Array(DataType.double)),
+            Property("area", DataType.long),
+            Property("low_res_logits", DataType.string, required=False),
+        ]
+    )
+    return ModelSignature(
+        inputs=Schema([ColSpec(typed.get(name, AnyType()), name, required=False) for name in COLUMNS]),
+        outputs=Schema(
+            [
+                ColSpec(Array(Object([Property("mask_per_prediction", Array(mask))])), "predictions"),
+                ColSpec(DataType.string, "image_id", required=False),
+                ColSpec(DataType.string, "error", required=False),
+            ]
+        ),
+        params=ParamSchema(
+            [ParamSpec(name, _PARAM_TYPES[type(value)], value) for name, value in vars(defaults).items()]
+        ),
+    )

@@ -1,0 +1,113 @@
+"""The parameters of a request, with the contract's names, types, ranges and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from . import masks
+from .errors import BadParameter, kind
+from .everything import Grid
+
+RESPONSE_FORMATS = ("model_card", "azureml")
+ON_ERROR = ("raise", "record")
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters of a request; `docs/contract.md` describes each."""
+
+    mask_encoding: str = "png"
+    response_format: str = "model_card"
+    return_logits: bool = False
+    on_error: str = "raise"
+    points_per_side: int = Grid.points_per_side
+    points_per_batch: int = Grid.points_per_batch
+    pred_iou_thresh: float = Grid.pred_iou_thresh
+    stability_score_thresh: float = Grid.stability_score_thresh
+    stability_score_offset: float = Grid.stability_score_offset
+    box_nms_thresh: float = Grid.box_nms_thresh
+    crop_n_layers: int = Grid.crop_n_layers
+    crop_nms_thresh: float = Grid.crop_nms_thresh
+    crop_overlap_ratio: float = Grid.crop_overlap_ratio
+    crop_n_points_downscale_factor: int = Grid.crop_n_points_downscale_factor
+    min_mask_region_area: int = Grid.min_mask_region_area
+
+    @property
+    def grid(self) -> Grid:
+        """The parameters of automatic mask generation."""
+        return Grid(**{field.name: getattr(self, field.name) for field in fields(Grid)})
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Params:
+        """Return the parameters of these names and values; defaults stand for the others.
+
+        Raises:
+            BadParameter: a name is unknown, or a value is of another type than its default or out of range.
+        """
+        known = {field.name: field for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise BadParameter(f"unknown parameter '{name}'; known are {', '.join(known)}")
+            expected = type(known[name].default)
+            if expected is float and type(value) is int:
+                continue
+            if type(value) is not expected:
+                raise BadParameter(f"parameter '{name}': expected {_TYPE_WORDS[expected]}, got {kind(value)}")
+        params = cls(**values)
+        for name, choices in _CHOICES.items():
+            if getattr(params, name) not in choices:
+                raise BadParameter(
+                    f"parameter '{name}': expected {' or '.join(repr(choice) for choice in choices)}, "
+                    f"got {getattr(params, name)[:40]!r}"
+                )
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(params, name) <= high:  # false for NaN too
+                word = _TYPE_WORDS[type(getattr(cls, name))]
+                value = kind(getattr(params, name))
+                raise BadParameter(f"parameter '{name}': expected {word} from {low:g} to {high:,}, got {value}")
+        return params
+
+
+PARAM_NAMES = tuple(field.name for field in fields(Params))
+_CHOICES = {"mask_encoding": masks.ENCODINGS, "response_format": RESPONSE_FORMATS, "on_error": ON_ERROR}
+_RANGES = {
+    "points_per_side": (1, 128),
+    "points_per_batch": (1, 1024),
+    "pred_iou_thresh": (0, 1),
+    "stability_score_thresh": (0, 1),
+    "stability_score_offset": (0, 100),
+    "box_nms_thresh": (0, 1),
+    "crop_n_layers": (0, 3),
+    "crop_nms_thresh": (0, 1),
+    "crop_overlap_ratio": (0, 0.9),
+    "crop_n_points_downscale_factor": (1, 128),
+    "min_mask_region_area": (0, 10**9),
+}
+_TYPE_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class ParamDefaults:
+    """The defaults of one deployment.
+
+    Attributes:
+        packaged: defaults of the model's signature.
+        deployed: params that the deployment sets in its `model_config`.
+    """
+
+    packaged: Mapping[str, Any] = field(default_factory=dict)
+    deployed: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, values: Mapping[str, Any]) -> Params:
+        """Return the params of a request that sends only what it wants to change. Raises BadParameter."""
+        return Params.read({**self.packaged, **self.deployed, **values})
+
+    def read_filled(self, values: Mapping[str, Any]) -> Params:
+        """Return the params of a request whose absent params MLflow has filled from the signature.
+
+        A value equal to the signature's default counts as absent, so the deployment's default applies. Raises
+        BadParameter.
+        """
+        return self.read({name: value for name, value in values.items() if value != self.packaged.get(name)})

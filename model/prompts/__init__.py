@@ -1,0 +1,6 @@
+"""Prompts: points, boxes and mask inputs that each select one object."""
+
+from .parsing import parse_prompts
+from .values import EMPTY_PROMPT, Prompt, PromptBatch, group_by_layout, stack
+
+__all__ = ["EMPTY_PROMPT", "Prompt", "PromptBatch", "group_by_layout", "parse_prompts", "stack"]

@@ -1,0 +1,223 @@
+"""Parsing of the prompt columns: JSON text, nested lists or arrays to checked prompts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+
+from .cells import Mismatch, is_missing, parse, parse_cell, reading
+from .values import Prompt
+
+LABELS = (1, 0, -1, -10)
+MAX_COORDINATE = 1e6  # pixels; beyond it float32 coordinates lose the half pixel that the models add
+
+POINTS_FORM = "(prompts, points, 2) numbers x,y in pixels"
+LABELS_FORM = "(prompts, points) labels, each one of 1, 0, -1, -10"
+BOXES_FORM = "(prompts, 4) numbers x1,y1,x2,y2 in pixels"
+MASK_FORM = "one low_res_logits text or one (height, width) array of logits a prompt"
+
+
+def parse_prompts(
+    points: object, labels: object, boxes: object, mask_input: object, max_count: int | None = None
+) -> list[Prompt]:
+    """Parse the prompts of one row from its four columns.
+
+    Args:
+        points: (prompts, points, 2) or (points, 2) x,y in pixels, as JSON text, nested lists or an array.
+        labels: (prompts, points) or (points,) labels, likewise.
+        boxes: (prompts, 4) or (4,) x1,y1,x2,y2 in pixels, likewise.
+        mask_input: logits of earlier masks, one a prompt: `low_res_logits` text, lists or arrays.
+        max_count: largest number of prompts, and of points in one prompt; None for no limit.
+
+    Returns:
+        The prompts in order; an empty list if all columns are missing.
+
+    Raises:
+        BadInput: a form, a number or a count is wrong; the error names the column.
+    """
+    point_lists = parse_cell("input_points", points, POINTS_FORM, max_count)
+    label_lists = parse_cell("input_labels", labels, LABELS_FORM, max_count)
+    box_lists = parse_cell("input_boxes", boxes, BOXES_FORM, max_count)
+    with reading("input_points"):
+        point_sets = _read_points(point_lists, max_count)
+    with reading("input_labels"):
+        label_sets = _read_labels(label_lists)
+    with reading("input_boxes"):
+        box_set = _read_boxes(box_lists)
+    with reading("mask_input"):
+        masks = _read_masks(mask_input)
+    with reading("input_labels"):
+        label_sets = _match_labels(point_sets, label_sets)
+    with reading("input_boxes"):
+        if point_sets is not None and box_set is not None and len(point_sets) != len(box_set):
+            raise Mismatch(f"as many boxes as prompts of points ({len(point_sets)})", got=f"{len(box_set)} boxes")
+    counts = [len(part) for part in (point_sets, box_set, masks) if part is not None]
+    count = counts[0] if counts else 0
+    with reading("mask_input"):
+        if masks is not None and len(masks) != count:
+            raise Mismatch(f"one mask a prompt ({count})", got=f"{len(masks)} masks")
+    return [
+        Prompt(
+            points=None if point_sets is None else point_sets[i],
+            labels=None if label_sets is None else label_sets[i],
+            box=None if box_set is None else box_set[i],
+            mask=None if masks is None else masks[i],
+        )
+        for i in range(count)
+    ]
+
+
+def _numbers(value: object, form: str, width: int) -> np.ndarray:
+    """Return a list of `width`-tuples of finite numbers as a (n, width) float32 array."""
+    if not isinstance(value, list) or not value:
+        raise Mismatch(form, value, "an empty list" if value == [] else "")
+    for item in value:
+        if not isinstance(item, list) or len(item) != width:
+            raise Mismatch(form, item, f"{{}} where {width} numbers should stand")
+        for number in item:
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise Mismatch(form, number, "{} where a number should stand")
+            if not -MAX_COORDINATE <= number <= MAX_COORDINATE:  # false for NaN too
+                raise Mismatch(f"finite coordinates within {MAX_COORDINATE:,.0f} pixels", got=_number(number))
+    return np.asarray(value, dtype=np.float32)
+
+
+def _number(number: float) -> str:
+    return "a number too large" if isinstance(number, int) else "NaN" if math.isnan(number) else f"{number:g}"
+
+
+def nesting_depth(value: object) -> int:
+    """Return how deep lists are nested, along their first items."""
+    nesting = 0
+    while isinstance(value, list):
+        nesting += 1
+        value = value[0] if value else None
+    return nesting
+
+
+def _nested(value: object, depth: int, form: str) -> Any:
+    """Return lists nested `depth` deep; a level that may be left out is added. Raises Mismatch for another depth."""
+    nesting = nesting_depth(value)
+    if nesting == depth - 1:
+        return [value]
+    if nesting != depth:
+        raise Mismatch(form, value, f"{{}} nested {nesting} deep")
+    return value
+
+
+def _read_points(value: Any, max_count: int | None) -> list[np.ndarray] | None:
+    if value is None:
+        return None
+    prompts = _nested(value, 3, POINTS_FORM)
+    longest = max(len(prompt) if isinstance(prompt, list) else 0 for prompt in prompts)
+    if max_count is not None and longest > max_count:
+        raise Mismatch(f"at most {max_count} points a prompt", got=str(longest))
+    return [_numbers(prompt, POINTS_FORM, 2) for prompt in prompts]
+
+
+def _read_boxes(value: Any) -> np.ndarray | None:
+    if value is None:
+        return None
+    boxes = _numbers(_nested(value, 2, BOXES_FORM), BOXES_FORM, 4)
+    for box in boxes:
+        if box[2] <= box[0] or box[3] <= box[1]:
+            corners = ",".join(f"{number:g}" for number in box)
+            raise Mismatch("x1,y1,x2,y2 with x2 > x1 and y2 > y1", got=f"a box {corners}")
+    return boxes
+
+
+def _read_labels(value: Any) -> list[np.ndarray] | None:
+    if value is None:
+        return None
+    prompts = _nested(value, 2, LABELS_FORM)
+    for prompt in prompts:
+        if not isinstance(prompt, list):
+            raise Mismatch(LABELS_FORM, prompt, "{} where a list should stand")
+        for label in prompt:
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or label not in LABELS:
+                raise Mismatch(LABELS_FORM, label)
+    return [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
+
+
+def _match_labels(points: list[np.ndarray] | None, labels: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    """Return labels for all points: those that came, or 1 for each point."""
+    if points is None:
+        if labels is not None:
+            raise Mismatch("input_points to go with the labels", got="labels without points")
+        return None
+    if labels is None:
+        return [np.ones(len(prompt), dtype=np.int64) for prompt in points]
+    if len(labels) != len(points):
+        raise Mismatch(f"labels for {len(points)} prompts, as many as input_points has", got=str(len(labels)))
+    for i, (prompt_points, prompt_labels) in enumerate(zip(points, labels, strict=True)):
+        if len(prompt_points) != len(prompt_labels):
+            raise Mismatch(
+                f"{len(prompt_points)} labels for prompt {i}, one a point", got=f"{len(prompt_labels)} labels"
+            )
+    return labels
+
+
+def _read_masks(value: object) -> list[np.ndarray] | None:
+    """Return mask inputs as a list of (h, w) float32 logits."""
+    if is_missing(value):
+        return None
+    if isinstance(value, str) and not value.lstrip().startswith(("[", '"')):
+        return [_read_npy(value)]
+    value = parse(value, MASK_FORM)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return [_read_npy(value)]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [_read_npy(item) for item in value]
+    try:
+        masks = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise Mismatch(MASK_FORM, value, "{} of other things") from None
+    if masks.ndim == 2:
+        masks = masks[None]
+    if masks.ndim != 3:
+        raise Mismatch(MASK_FORM, got=f"numbers of shape {masks.shape}")
+    return [_check_logits(mask) for mask in masks]
+
+
+def _read_npy(text: str) -> np.ndarray:
+    mask = _decode_npy(text, "base64 of a .npy array, as low_res_logits has it")
+    if mask.dtype.kind not in "fiu" or mask.ndim != 2:
+        raise Mismatch(MASK_FORM, mask, "a .npy of {}")
+    return _check_logits(mask.astype(np.float32))
+
+
+def decode_npy(column: str, text: object, expected: str) -> np.ndarray:
+    """Return the array of a base64 `.npy` file. Raises BadInput for anything else, pickled objects included."""
+    with reading(column):
+        return _decode_npy(text, expected)
+
+
+def _decode_npy(text: object, expected: str) -> np.ndarray:
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        data = base64.b64decode("".join(text.split()).encode("ascii"), validate=True)
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError
+    except Exception:  # numpy's header parser raises many types of exceptions
+        raise Mismatch(expected, text) from None
+    return array
+
+
+def check_logits(mask: np.ndarray) -> np.ndarray:
+    """Return the logits unchanged. Raises BadInput for NaN and for numbers large enough to overflow in the network."""
+    with reading("mask_input"):
+        return _check_logits(mask)
+
+
+def _check_logits(mask: np.ndarray) -> np.ndarray:
+    if not (np.abs(mask) <= MAX_COORDINATE).all():
+        raise Mismatch(f"finite logits within {MAX_COORDINATE:,.0f}", got="NaN or larger ones")
+    return mask
