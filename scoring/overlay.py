@@ -1,4 +1,4 @@
-"""Pictures people look at: masks, prompts and scores over their image, sheets of them, and curves."""
+"""Draw masks, prompts and scores over images, contact sheets of images, and curves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-# Okabe and Ito's palette, told apart by the colour-blind (https://jfly.uni-koeln.de/color/), brightest first.
+# Okabe and Ito's colour-blind safe palette (https://jfly.uni-koeln.de/color/), brightest first.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
-# Those of the palette that are dark enough for lines on white, and dashes that tell them apart in grey.
+# Colours of the palette that are dark enough for lines on white, and dashes that distinguish lines in greyscale.
 LINES = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
 DASHES = ("-", "--", "-.", ":")
 LARGEST_SIDE = 900
@@ -18,8 +18,15 @@ LARGEST_SIDE = 900
 
 @dataclass(frozen=True)
 class Shown:
-    """A mask to draw: (h, w) bool; box: (4,) x1,y1,x2,y2; points: (n, 2); labels: (n,); score: predicted IoU, None to
-    write none."""
+    """A mask to draw, with its prompt and score.
+
+    Attributes:
+        mask: (h, w) bool.
+        score: predicted IoU; None draws no score.
+        box: (4,) x1, y1, x2, y2 in pixels.
+        points: (n, 2) x, y in pixels.
+        labels: (n,) 1 for foreground, 0 for background.
+    """
 
     mask: np.ndarray
     score: float | None
@@ -29,31 +36,31 @@ class Shown:
 
 
 def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
-    """An (h, w, 3) uint8 image with each mask tinted and outlined in its own colour, its prompt and score."""
+    """Draw each mask, its prompt and its score in a separate colour over an (h, w, 3) uint8 image."""
     tinted = image.astype(np.float32)
-    for i, one in enumerate(shown):
+    for i, item in enumerate(shown):
         tint = np.array(COLOURS[i % len(COLOURS)], np.float32)
-        tinted[one.mask] = 0.5 * tinted[one.mask] + 0.5 * tint
-        tinted[_outline(one.mask)] = tint
+        tinted[item.mask] = 0.5 * tinted[item.mask] + 0.5 * tint
+        tinted[_outline(item.mask)] = tint
     picture = Image.fromarray(tinted.astype(np.uint8))
     scale = min(1.0, LARGEST_SIDE / max(picture.size))
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     draw = ImageDraw.Draw(picture)
-    for i, one in enumerate(shown):
+    for i, item in enumerate(shown):
         colour = COLOURS[i % len(COLOURS)]
-        if one.box is not None:
-            draw.rectangle([float(side) * scale for side in one.box], outline=colour, width=2)
-        for point, label in zip(_or_empty(one.points), _or_empty(one.labels), strict=True):
+        if item.box is not None:
+            draw.rectangle([float(side) * scale for side in item.box], outline=colour, width=2)
+        for point, label in zip(_or_empty(item.points), _or_empty(item.labels), strict=True):
             x, y = (float(number) * scale for number in point)
             draw.ellipse(
                 (x - 5, y - 5, x + 5, y + 5), fill=(255, 255, 255) if label == 1 else (0, 0, 0), outline=colour, width=2
             )
-        if one.score is not None and one.mask.any():
-            ys, xs = np.nonzero(one.mask)
-            place = (float(xs.mean()) * scale, float(ys.mean()) * scale)
+        if item.score is not None and item.mask.any():
+            ys, xs = np.nonzero(item.mask)
+            position = (float(xs.mean()) * scale, float(ys.mean()) * scale)
             draw.text(
-                place,
-                f"{one.score:.2f}",
+                position,
+                f"{item.score:.2f}",
                 fill=(255, 255, 255),
                 anchor="mm",
                 stroke_width=2,
@@ -64,7 +71,7 @@ def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
 
 
 def sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """Pictures side by side, `columns` a line, on white."""
+    """Arrange pictures on a white page, `columns` per row."""
     columns = min(columns, len(pictures))
     width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
     lines = -(-len(pictures) // columns)
@@ -77,9 +84,15 @@ def sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, diagonal: bool = False
 ) -> Image.Image:
-    """Lines by their names, each (xs, ys), over axes named `x` and `y`; `diagonal`: both from 0 to 1, with the line
-    where they are equal."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which few commands need
+    """Plot curves.
+
+    Args:
+        lines: (xs, ys) of each curve by its name.
+        x: label of the x axis.
+        y: label of the y axis.
+        diagonal: limit both axes to 0..1 and draw the diagonal.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow import that few commands need
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 3.6), dpi=100, layout="constrained")
@@ -101,9 +114,11 @@ def curves(
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of a (h, w) bool mask that have a 4-neighbour outside it."""
     inside = np.pad(mask, 1)
     inside = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    return mask & ~inside
+    outline: np.ndarray = mask & ~inside
+    return outline
 
 
 def _or_empty(array: np.ndarray | None) -> np.ndarray:

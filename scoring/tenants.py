@@ -1,4 +1,4 @@
-"""Whose a key is."""
+"""Map API keys to tenant ids."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import hashlib
 
 
 def tenant_of(key: str) -> str:
-    """A text that is the same for the same key and says nothing of it; empty without a key."""
+    """Return the tenant id of an API key: a hash that does not reveal the key, or an empty string without a key."""
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""

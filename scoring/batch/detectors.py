@@ -1,4 +1,4 @@
-"""Detectors whose boxes become masks: any transformers checkpoint for object detection, with or without words."""
+"""Object detectors whose boxes serve as prompts: closed-set and zero-shot transformers checkpoints, and Ultralytics."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
 )
 
-from model.everything import nms
-from scoring.batch.boxes import Detection
-from scoring.batch.sources import BadTable
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.everything import nms
+from sam_endpoint.scoring.batch.boxes import Detection
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which boxes count: score at least `conf`; of two of one class with an IoU above `iou` the better; at most
-    `max_det` an image; only classes in `classes` (numbers or names), None for all."""
+    """Filters for detected boxes.
+
+    Attributes:
+        conf: minimum score.
+        iou: threshold of the non-maximum suppression within each class.
+        max_det: maximum number of boxes per image.
+        classes: numbers or names of the accepted classes; None for all.
+    """
 
     conf: float = 0.25
     iou: float = 0.45
@@ -37,7 +43,11 @@ class Rules:
 
 
 class Detector(Protocol):
-    """The categories' names by number, and the boxes in an (h, w, 3) uint8 RGB image, best first."""
+    """Callable that returns the boxes in an (h, w, 3) uint8 RGB image in descending order of score.
+
+    Attributes:
+        names: names of the categories by number.
+    """
 
     names: dict[int, str]
 
@@ -45,9 +55,15 @@ class Detector(Protocol):
 
 
 def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
-    """A detector from a Hugging Face id or folder; or, from an Ultralytics `.pt` file, where that package is installed.
+    """Load a detector.
 
-    Raises BadTable for a checkpoint that detects nothing or cannot be had.
+    Args:
+        checkpoint: a Hugging Face id or folder, or an Ultralytics `.pt` file if that package is installed.
+        rules: filters for the boxes.
+        device: torch device; by default "cuda" if available, else "cpu".
+
+    Raises:
+        BadData: the checkpoint cannot be loaded or is not an object detector.
     """
     if checkpoint.endswith(".pt"):
         return Ultralytics(checkpoint, rules, device)
@@ -59,12 +75,12 @@ def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
             return Trained(checkpoint, rules, device)
     except (OSError, ValueError) as error:
-        raise BadTable(f"no detector can be loaded from '{checkpoint}': {str(error).splitlines()[0]}") from None
-    raise BadTable(f"'{checkpoint}' is a {kind}, which transformers does not list for object detection")
+        raise BadData(f"no detector can be loaded from '{checkpoint}': {str(error).splitlines()[0]}") from None
+    raise BadData(f"'{checkpoint}' is a {kind}, which transformers does not list for object detection")
 
 
 class Trained:
-    """A detector of the classes it was trained on: DETR and its kin, RT-DETR, YOLOS."""
+    """A closed-set detector, such as DETR, RT-DETR or YOLOS."""
 
     def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
         self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint)
@@ -75,18 +91,18 @@ class Trained:
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
         output = self.model(**self.processor(images=[image], return_tensors="pt").to(self.model.device))
-        (found,) = self.processor.post_process_object_detection(
+        (result,) = self.processor.post_process_object_detection(
             output, threshold=self.rules.conf, target_sizes=[image.shape[:2]]
         )
-        return chosen(image, found["boxes"], found["scores"], found["labels"].tolist(), self.names, self.rules)
+        return chosen(image, result["boxes"], result["scores"], result["labels"].tolist(), self.names, self.rules)
 
 
 class ZeroShot:
-    """A detector of what words say: OWL-ViT, OWLv2, Grounding DINO. The words are `rules.classes`."""
+    """A zero-shot detector, such as OWL-ViT, OWLv2 or Grounding DINO, prompted with `rules.classes`."""
 
     def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
         if not rules.classes or not all(isinstance(word, str) for word in rules.classes):
-            raise BadTable(f"'{checkpoint}' looks for words: name them, as in --classes \"cup, spoon\"")
+            raise BadData(f"'{checkpoint}' looks for words: name them, as in --classes \"cup, spoon\"")
         self.words = [str(word) for word in rules.classes]
         self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
         self.model = AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint).to(device).eval()
@@ -97,26 +113,26 @@ class ZeroShot:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         inputs = self.processor(images=[image], text=[self.words], return_tensors="pt").to(self.model.device)
         output = self.model(**inputs)
-        (found,) = self.processor.post_process_grounded_object_detection(
+        (result,) = self.processor.post_process_grounded_object_detection(
             output, threshold=self.rules.conf, target_sizes=[image.shape[:2]], text_labels=[self.words]
         )
-        numbers = [self._number(label) for label in found["text_labels"]]
-        return chosen(image, found["boxes"], found["scores"], numbers, self.names, self.rules)
+        numbers = [self._number(label) for label in result["text_labels"]]
+        return chosen(image, result["boxes"], result["scores"], numbers, self.names, self.rules)
 
     def _number(self, label: str) -> int:
-        """Which of the words a label is; Grounding DINO answers with parts of words and with several."""
+        """Return the index of the word that matches a label best; Grounding DINO returns parts of words or several."""
         shared = [len(set(label.lower().split()) & set(word.lower().split())) for word in self.words]
         return self.words.index(label) if label in self.words else int(np.argmax(shared))
 
 
 class Ultralytics:
-    """One of Ultralytics' own detectors; their package is the user's choice (AGPL) and never needed."""
+    """An Ultralytics detector. The ultralytics package (AGPL) is optional."""
 
     def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
         try:
             from ultralytics import YOLO
         except ImportError:
-            raise BadTable(
+            raise BadData(
                 f"'{checkpoint}' needs the package ultralytics (AGPL), which is not installed; "
                 "or give a transformers checkpoint, or boxes"
             ) from None
@@ -126,11 +142,11 @@ class Ultralytics:
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         bgr = image[..., ::-1]
-        (found,) = self.model(
+        (result,) = self.model(
             bgr, conf=self.rules.conf, iou=self.rules.iou, max_det=self.rules.max_det, device=self.device, verbose=False
         )
-        numbers = [int(one) for one in found.boxes.cls]
-        return chosen(image, found.boxes.xyxy, found.boxes.conf, numbers, self.names, self.rules)
+        numbers = [int(number) for number in result.boxes.cls]
+        return chosen(image, result.boxes.xyxy, result.boxes.conf, numbers, self.names, self.rules)
 
 
 def chosen(
@@ -141,17 +157,28 @@ def chosen(
     names: dict[int, str],
     rules: Rules,
 ) -> list[Detection]:
-    """The boxes (n, 4) x1, y1, x2, y2 with their scores (n,) that the rules leave, best first, cut at the edges of
-    the image."""
+    """Filter boxes by the rules and clip them at the edges of the image.
+
+    Args:
+        image: (h, w, 3) image.
+        boxes: (n, 4) x1, y1, x2, y2 in pixels.
+        scores: (n,) scores.
+        categories: n category numbers.
+        names: names of the categories by number.
+        rules: filters.
+
+    Returns:
+        The remaining detections in descending order of score.
+    """
     height, width = image.shape[:2]
     edges = np.clip(boxes.float().cpu().numpy(), 0, np.array([width, height, width, height], np.float32))
     values = scores.float().cpu().numpy()
-    real = (edges[:, 2] > edges[:, 0]) & (edges[:, 3] > edges[:, 1]) & (values >= rules.conf)
-    wanted = rules.classes
-    kept: list[int] = []
+    valid = (edges[:, 2] > edges[:, 0]) & (edges[:, 3] > edges[:, 1]) & (values >= rules.conf)
+    accepted = rules.classes
+    keep: list[int] = []
     for category in sorted(set(categories)):
-        if wanted is None or category in wanted or names.get(category) in wanted:
-            members = [i for i, one in enumerate(categories) if one == category and real[i]]
-            kept += [members[i] for i in nms(edges[members], values[members], rules.iou)]
-    kept.sort(key=lambda i: -values[i])
-    return [Detection(edges[i], categories[i], float(values[i])) for i in kept[: rules.max_det]]
+        if accepted is None or category in accepted or names.get(category) in accepted:
+            members = [i for i, number in enumerate(categories) if number == category and valid[i]]
+            keep += [members[i] for i in nms(edges[members], values[members], rules.iou)]
+    keep.sort(key=lambda i: -values[i])
+    return [Detection(edges[i], categories[i], float(values[i])) for i in keep[: rules.max_det]]

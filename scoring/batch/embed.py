@@ -1,60 +1,52 @@
-"""Encodes a collection of images ahead of time, into the store that an endpoint reads.
-
-python -m scoring.batch embed --model build/model --images photos --store s3://bucket/embeddings
-"""
+"""Encode a collection of images ahead of time, into the store that the endpoint reads."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from model.embeddings import Embeddings, tenant
-from model.errors import BadInput
-from model.images import ImageLimits
-from model.scorer import Scorer
-from model.store import Store
-from scoring import models
-from scoring.batch import sources
-from scoring.tenants import tenant_of
+from sam_endpoint.model.embeddings import EmbeddingCache, Store
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.errors import BadData, BadInput
+from sam_endpoint.model.images import ImageRef
+from sam_endpoint.scoring.batch import sources
+from sam_endpoint.scoring.runtime import open_model
+from sam_endpoint.scoring.tenants import tenant_of
+
+CACHE_BYTES = 2**28
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scoring.batch embed", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, with the folders below it")
-    parser.add_argument("--store", required=True, help="folder or fsspec URL, the endpoint's --embedding-store")
-    parser.add_argument(
-        "--api-key", default="", help="the key whose requests are to find them, where keys are asked for"
-    )
-    chosen = parser.parse_args(arguments)
-    files = sorted(file for file in chosen.images.rglob("*") if file.suffix.lower() in sources.IMAGES)
+def embed(model: str, images: Path, store_url: str, api_key: str = "") -> tuple[int, Counter[str]]:
+    """Encode every image in a folder and its subfolders into a store, with its path there as its `image_id`.
+
+    Args:
+        model: URI of an MLflow model, or a checkpoint.
+        images: the folder.
+        store_url: the endpoint's --embedding-store: a folder or fsspec URL.
+        api_key: the API key of the requests that may use the embeddings, if the endpoint has keys.
+
+    Returns:
+        The number of images, and the reasons why images failed.
+
+    Raises:
+        BadData: there are no images in the folder.
+        BadModel: the model cannot be opened.
+        OSError: the store cannot be written.
+    """
+    files = sorted(file for file in images.rglob("*") if file.suffix.lower() in sources.IMAGES)
     if not files:
-        print(f"error: no images in {chosen.images}", file=sys.stderr)
-        return 2
-    try:
-        plain = models.load(chosen.model).unwrap_python_model().scorer.segmenter
-    except (MlflowException, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    store = Store(chosen.store)
-    embeddings = Embeddings(2**28, store).scoped(plain.family.fingerprint())
-    scorer = Scorer(plain, embeddings, ImageLimits(local_paths=True))
-    tenant.set(tenant_of(chosen.api_key))
+        raise BadData(f"no images in {images}")
+    opened = open_model(model, local_paths=True).engine
+    store = Store(store_url)
+    engine = Engine(opened.segmenter, opened.images, EmbeddingCache(CACHE_BYTES, store))
+    engine = engine.for_tenant(tenant_of(api_key))
     failed: Counter[str] = Counter()
     for file in tqdm(files, unit="image", desc="embedding", disable=None):
         try:
-            kept = scorer.keep(str(file))
-            embeddings.name(file.relative_to(chosen.images).as_posix(), kept.key)
+            engine.name(file.relative_to(images).as_posix(), engine.embed(ImageRef.path(file)))
         except BadInput as error:
             failed[f"{file}: {error}"] += 1
     store.flush()
-    print(f"images       {len(files)} ({len(failed)} failed)")
-    print(f"written      {chosen.store}; an image's image_id is its path below {chosen.images}")
-    for reason in list(failed)[:5]:
-        print(f"failed       {reason}")
-    return 1 if len(failed) == len(files) else 0
+    return len(files), failed

@@ -12,14 +12,16 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from model.contract import COLUMNS, OUTPUT_COLUMNS, Params, Row, answers_to_frame, read_rows
-from model.errors import BadInput
-from model.scorer import Scorer
-from scoring.batch.ahead import Ahead
-from scoring.batch.parts import Parts
-from scoring.batch.sources import Source
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.errors import BadInput, TooManyFailures
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS, Row, answers_to_frame
+from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.scoring.batch.parts import Parts
+from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
+from sam_endpoint.scoring.batch.sources import Source
 
-LONGEST_NAME = 1024
+MAX_NAME = 1024
 MASK = pa.struct(
     [
         ("encoded_binary_mask", pa.string()),
@@ -37,20 +39,13 @@ ANSWER = {
 }
 
 
-# A window: its number, table, rows as they were read, and what was noted if it is scored already (its rows unread).
+# Number, table, parsed rows, and the summary of the part if it is scored already (its rows are not parsed then).
 Window = tuple[int, pa.Table, list[Row | BadInput], dict[str, Any] | None]
-
-
-class TooManyFailures(RuntimeError):
-    """More rows failed than the job allows."""
-
-    def __init__(self, failed: int, threshold: int) -> None:
-        super().__init__(f"{failed} rows failed, and at most {threshold} may")
 
 
 @dataclass
 class Summary:
-    """What a job did: `failures` by reason, `seconds` by where they went. Adds up over parts and runs."""
+    """What a job did: counts, `failures` by reason, `seconds` by stage. Summaries of parts add up."""
 
     rows: int = 0
     failed: int = 0
@@ -60,72 +55,85 @@ class Summary:
     failures: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def add(self, noted: dict[str, Any]) -> None:
+    def add(self, part: dict[str, Any]) -> None:
         for name in ("rows", "failed", "images", "predictions", "score_sum"):
-            setattr(self, name, getattr(self, name) + noted[name])
-        self.failures.update(noted["failures"])
-        for where, spent in noted["seconds"].items():
+            setattr(self, name, getattr(self, name) + part[name])
+        self.failures.update(part["failures"])
+        for where, spent in part["seconds"].items():
             self.seconds[where] += spent
 
-    def noted(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "failures": dict(self.failures), "seconds": dict(self.seconds)}
 
 
 def run(
-    scorer: Scorer,
+    engine: Engine,
     params: Params,
     source: Source,
     parts: Parts,
     rows_a_part: int = 512,
     error_threshold: int = -1,
 ) -> Summary:
-    """Scores every row that is not scored already.
+    """Score every row that is not scored already.
 
-    error_threshold: most rows that may fail, -1 any number; with one more the job stops, and what is written stays.
-    Raises TooManyFailures, BadTable, and OSError where the output cannot be written.
+    Args:
+        engine: scores the rows; its images are read ahead.
+        params: params of all rows.
+        source: the rows.
+        parts: the output.
+        rows_a_part: rows that are scored and written together.
+        error_threshold: largest number of failed rows, -1 for any number. With one more the job stops; the parts that
+            are written stay.
+
+    Raises:
+        TooManyFailures: more rows failed than `error_threshold`.
+        BadData: the input cannot be read.
+        OSError: the output cannot be written.
     """
     summary, count = Summary(), 0
-    ahead = Ahead(scorer.open)
-    scorer.open = ahead.open  # type: ignore[method-assign]
-    with tqdm(unit="row", desc="scoring", disable=None, smoothing=0.05) as bar:
-        for number, table, rows, noted in _read_ahead(source, parts, ahead, rows_a_part):
+    with (
+        ImagePrefetcher(engine.images) as images,
+        tqdm(unit="row", desc="scoring", disable=None, smoothing=0.05) as bar,
+    ):
+        scorer = Scorer(engine.with_images(images))
+        for number, table, rows, finished in _windows(source, parts, scorer, images, rows_a_part):
             count = number + 1
-            if noted is None:
-                noted = _score(scorer, params, parts, number, table, rows, ahead)
-            summary.add(noted)
+            part = finished if finished is not None else _score(scorer, params, parts, number, table, rows, images)
+            summary.add(part)
             if source.done:
                 bar.total = max(summary.rows, round(summary.rows / source.done))
             bar.set_postfix(images=summary.images, failed=summary.failed, refresh=False)
-            bar.update(noted["rows"])
+            bar.update(part["rows"])
             if 0 <= error_threshold < summary.failed:
                 raise TooManyFailures(summary.failed, error_threshold)
-    began = time.perf_counter()
-    parts.finish(count, summary.noted())
-    summary.seconds["write"] += time.perf_counter() - began
+    started = time.perf_counter()
+    parts.finish(count, summary.to_dict())
+    summary.seconds["write"] += time.perf_counter() - started
     return summary
 
 
-def _read_ahead(source: Source, parts: Parts, ahead: Ahead, rows_a_part: int) -> Iterator[Window]:
-    """Each window; the images of the one after it are announced before it comes."""
-    held: Window | None = None
+def _windows(
+    source: Source, parts: Parts, scorer: Scorer, images: ImagePrefetcher, rows_a_part: int
+) -> Iterator[Window]:
+    """Yield each window after the images of the next one are announced."""
+    previous: Window | None = None
     first = 0
     for number, table in enumerate(source.windows(rows_a_part)):
         rows: list[Row | BadInput] = []
-        noted = parts.noted(number)
-        if noted is None:
-            rows = read_rows(frame(table, first))
-            sources = dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None)
-            ahead.want(sources)
+        finished = parts.summary_of_part(number)
+        if finished is None:
+            rows = scorer.read(frame(table, first))
+            images.announce(dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None))
         first += len(table)
-        if held is not None:
-            yield held
-        held = number, table, rows, noted
-    if held is not None:
-        yield held
+        if previous is not None:
+            yield previous
+        previous = number, table, rows, finished
+    if previous is not None:
+        yield previous
 
 
 def frame(table: pa.Table, first: int) -> pd.DataFrame:
-    """The contract's columns, under the row numbers of the whole input."""
+    """Return the contract's columns, under the row numbers of the whole input."""
     names = [name for name in COLUMNS if name in table.column_names]
     columns = {name: pd.Series(table[name].to_pylist(), dtype=object) for name in names}
     return pd.DataFrame(columns).set_axis(range(first, first + len(table)))
@@ -138,9 +146,9 @@ def _score(
     number: int,
     table: pa.Table,
     rows: list[Row | BadInput],
-    ahead: Ahead,
+    images: ImagePrefetcher,
 ) -> dict[str, Any]:
-    began, waited = time.perf_counter(), ahead.waited
+    started, waited = time.perf_counter(), images.waited
     answers = scorer.score(rows, params)
     scored = time.perf_counter()
     errors = [answer["error"] for answer in answers if answer["error"]]
@@ -157,26 +165,26 @@ def _score(
         score_sum=float(sum(best)),
         failures=Counter(error.partition(", ")[2] or error for error in errors),
     )
-    summary.seconds["images"] = ahead.waited - waited
-    summary.seconds["model"] = scored - began - summary.seconds["images"]
+    summary.seconds["images"] = images.waited - waited
+    summary.seconds["model"] = scored - started - summary.seconds["images"]
     joined = with_answers(table, answers_to_frame(answers, pd.RangeIndex(len(answers)), params))
-    parts.put(number, joined, summary.noted())
+    parts.put(number, joined, summary.to_dict())
     summary.seconds["write"] += time.perf_counter() - scored
-    return summary.noted()
+    return summary.to_dict()
 
 
 def with_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:
-    """The rows' own columns with their answers beside them. Image contents are left out, names of images kept."""
-    kept = [name for name in table.column_names if name not in OUTPUT_COLUMNS]
-    joined = table.select(kept)
-    if "image" in kept:
+    """Return the rows' own columns with their answers beside them; image contents become nulls, paths and URLs stay."""
+    own_columns = [name for name in table.column_names if name not in OUTPUT_COLUMNS]
+    joined = table.select(own_columns)
+    if "image" in own_columns:
         names = pa.array([name_of(image) for image in table["image"].to_pylist()], pa.string())
-        joined = joined.set_column(kept.index("image"), "image", names)
+        joined = joined.set_column(own_columns.index("image"), "image", names)
     for name, kind in ANSWER.items():
         joined = joined.append_column(pa.field(name, kind), pa.array(list(answers[name]), kind))
     return joined
 
 
 def name_of(image: object) -> str | None:
-    """An image's path or URL; None for an image given by its content."""
-    return image if isinstance(image, str) and len(image) <= LONGEST_NAME else None
+    """Return an image's path or URL, or None for an image given by its content."""
+    return image if isinstance(image, str) and len(image) <= MAX_NAME else None

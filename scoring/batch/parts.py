@@ -1,4 +1,4 @@
-"""A job's output, part by part, so that a job that was killed goes on where it stopped."""
+"""Write the output of a batch job in parts, so that an interrupted job can resume."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.batch import parquet
+from sam_endpoint.model.errors import OutputConflict
+from sam_endpoint.scoring.batch import parquet
 
 NOTES = b"scoring.batch"
 
 
-class OtherJob(ValueError):
-    """What is at the output belongs to another job, or to none."""
-
-
 class Parts:
-    """Parquet parts, each written whole or not at all, with what was noted about it.
+    """Parquet parts, each written atomically and stored with its summary.
 
-    `where` names a folder, or a `.parquet` file, which the parts become once the job is done; until then they are in a
-    folder beside it. `job`: what the output depends on; an output of another job, finished or not, is refused unless
-    `overwrite`.
+    Args:
+        where: path or URL of a folder, or of a `.parquet` file into which the parts are merged at the end; until then
+            they are in a folder beside it.
+        job: everything that the output depends on.
+        overwrite: delete the output of another job.
+
+    Raises:
+        OutputConflict: the output, finished or not, belongs to another job.
     """
 
     def __init__(self, where: str, job: dict[str, Any], overwrite: bool = False) -> None:
@@ -45,46 +47,50 @@ class Parts:
         advice = "choose another --output, or start anew with --overwrite"
         if self.single and self.fs.exists(self.path):
             if self._finished() != self.job:
-                raise OtherJob(f"'{self.path}' exists and is not this job's; {advice}")
+                raise OutputConflict(f"'{self.path}' exists and is not this job's; {advice}")
         elif self.fs.exists(f"{self.folder}/job.json"):
             if json.loads(self.fs.cat_file(f"{self.folder}/job.json")) != self.job:
-                raise OtherJob(f"'{self.folder}' was begun by another job (other model, input or params); {advice}")
+                raise OutputConflict(
+                    f"'{self.folder}' was begun by another job (other model, input or params); {advice}"
+                )
         elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or self.fs.ls(self.folder)):
-            raise OtherJob(f"'{self.folder}' exists and is not an unfinished job's; {advice}")
+            raise OutputConflict(f"'{self.folder}' exists and is not an unfinished job's; {advice}")
 
     def _finished(self) -> Any:
-        """The job that a finished single file is of."""
+        """Return the job that wrote the finished single file, or None."""
         try:
             with self.fs.open(self.path, "rb") as stream:
-                noted = (pq.read_schema(stream).metadata or {}).get(NOTES, b"{}")
-            return json.loads(noted).get("job")
+                metadata = (pq.read_schema(stream).metadata or {}).get(NOTES, b"{}")
+            return json.loads(metadata).get("job")
         except (pa.ArrowException, OSError, ValueError):
             return None
 
     @property
     def complete(self) -> bool:
-        """Whether the whole job is done already."""
-        return self.fs.exists(self.path) if self.single else self.fs.exists(f"{self.folder}/_SUCCESS")
+        """Whether the whole job is finished."""
+        return bool(self.fs.exists(self.path if self.single else f"{self.folder}/_SUCCESS"))
 
     def name(self, number: int) -> str:
+        """Return the path of a part."""
         return f"{self.folder}/part-{number:06d}.parquet"
 
-    def noted(self, number: int) -> dict[str, Any] | None:
-        """What was noted about a part that is there; None for one that is not."""
+    def summary_of_part(self, number: int) -> dict[str, Any] | None:
+        """Return the summary of a part, or None if the part does not exist or is unreadable."""
         try:
             with self.fs.open(self.name(number), "rb") as stream:
-                return json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
+                notes: dict[str, Any] | None = json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
+            return notes
         except (OSError, pa.ArrowException, ValueError):
             return None
 
     def put(self, number: int, table: pa.Table, notes: dict[str, Any]) -> None:
-        """Writes a part. Raises OSError where it cannot; what was written before stays."""
+        """Write a part and its summary. Raises OSError; earlier parts stay unchanged."""
         sink = pa.BufferOutputStream()
         pq.write_table(_with(table, notes), sink, compression="zstd")
         self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
 
     def finish(self, count: int, notes: dict[str, Any]) -> None:
-        """Makes the parts the output: one file, or a folder that says it is done."""
+        """Merge the parts into one file, or mark the folder as finished."""
         if not self.single:
             self._write("_SUCCESS", json.dumps(notes).encode())
             return
@@ -101,11 +107,14 @@ class Parts:
         self.fs.rm(self.folder, recursive=True)
 
     def summary(self) -> dict[str, Any]:
-        """What was noted at the end of a complete job."""
-        if not self.single:
-            return json.loads(self.fs.cat_file(f"{self.folder}/_SUCCESS"))
-        with self.fs.open(self.path, "rb") as stream:
-            return json.loads((pq.read_schema(stream).metadata or {})[NOTES])
+        """Return the summary of a finished job."""
+        if self.single:
+            with self.fs.open(self.path, "rb") as stream:
+                text = (pq.read_schema(stream).metadata or {})[NOTES]
+        else:
+            text = self.fs.cat_file(f"{self.folder}/_SUCCESS")
+        notes: dict[str, Any] = json.loads(text)
+        return notes
 
     def _schema(self, number: int) -> pa.Schema:
         with self.fs.open(self.name(number), "rb") as stream:

@@ -1,36 +1,34 @@
-"""Draws predictions over their images: a contact sheet to look at.
-
-python -m scoring.batch show --predictions out/predictions.parquet --output out/overlay.png
-"""
+"""Draw predictions over their images, as a single picture."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
-from model import images, masks, prompts
-from model.errors import BadInput
-from model.images import ImageLimits
-from model.prompts import Prompt
-from scoring.batch import parquet
-from scoring.overlay import Shown, overlay, sheet
+from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.prompts import Prompt, parse_prompts
+from sam_endpoint.scoring.batch import parquet
+from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
 IMAGES = 6
 
 
 def picture(predictions: str, count: int = IMAGES) -> Image.Image:
-    """The first `count` images that came by path or URL, each with the best mask of every prompt on it.
+    """Draw the first images that were given by path or URL, each with the best mask of every prompt.
 
-    predictions: a finished job's output, a file or a folder of parts. Raises BadInput when there is none to show.
+    Args:
+        predictions: output of a finished job, a file or a folder of parts.
+        count: maximum number of images.
+
+    Raises:
+        BadInput: there are no such images.
     """
     shown: dict[str, list[Shown]] = {}
     for row in rows(predictions):
@@ -39,20 +37,22 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
         if row["image"] not in shown and len(shown) == count:
             break
         cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-        asked = prompts.read(*cells) or [Prompt()] * len(row["predictions"])  # everything: an object each
-        for prompt, prediction in zip(asked, row["predictions"], strict=True):
-            best = max(prediction["mask_per_prediction"], key=lambda one: one["iou_score"])
-            one = Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
-            shown.setdefault(row["image"], []).append(one)
+        prompts = parse_prompts(*cells) or [Prompt()] * len(
+            row["predictions"]
+        )  # automatic mask generation: one prediction per object
+        for prompt, prediction in zip(prompts, row["predictions"], strict=True):
+            best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
+            drawing = Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
+            shown.setdefault(row["image"], []).append(drawing)
     if not shown:
         raise BadInput("image", "images by path or URL", "none that was scored")
-    limits = ImageLimits(local_paths=True)
-    found = tqdm(shown.items(), unit="image", desc="drawing", disable=None)
-    return sheet([overlay(images.decode(images.read(source, limits), limits), some) for source, some in found])
+    reader = ImageReader(ImageLimits(local_paths=True))
+    progress = tqdm(shown.items(), unit="image", desc="drawing", disable=None)
+    return sheet([overlay(reader.open(reader.reference(image)).pixels(), masks) for image, masks in progress])
 
 
 def rows(predictions: str) -> Iterator[dict[str, Any]]:
-    """The rows of a finished job's output, a file or a folder of parts."""
+    """Yield the rows of a finished job's output, a file or a folder of parts."""
     fs, path = fsspec.core.url_to_fs(predictions)
     files = sorted(file for file in fs.find(path) if file.endswith(".parquet")) if fs.isdir(path) else [path]
     for file in files:
@@ -62,25 +62,8 @@ def rows(predictions: str) -> Iterator[dict[str, Any]]:
 
 
 def mask(answer: dict[str, Any]) -> np.ndarray:
-    """The (h, w) bool mask of an answer, whichever encoding it came in."""
+    """Decode the (h, w) bool mask of a prediction; the encoding is detected."""
     text, size = answer["encoded_binary_mask"], (answer["size"][0], answer["size"][1])
-    # Run lengths hold no comma, and are never "[]", which would be an unfinished number.
+    # Run lengths contain no comma and are never "[]", which would be an incomplete number.
     encoding = "polygon" if "," in text or text == "[]" else "png" if text.startswith("iVBORw0KGgo") else "rle"
     return masks.decode(text, encoding, size)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scoring.batch show", description=__doc__.splitlines()[0])
-    parser.add_argument("--predictions", required=True, help="output of a batch job: a file or a folder of parts")
-    parser.add_argument("--output", type=Path, required=True, help="picture to write, .png")
-    parser.add_argument("--images", type=int, default=IMAGES, help="most images on it (default: %(default)s)")
-    chosen = parser.parse_args(arguments)
-    try:
-        drawn = picture(chosen.predictions, chosen.images)
-    except (BadInput, OSError, KeyError, pa.ArrowException) as error:
-        print(f"error: {chosen.predictions} cannot be shown: {error}", file=sys.stderr)
-        return 2
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(chosen.output)
-    print(f"drawn        {chosen.output}")
-    return 0

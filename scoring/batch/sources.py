@@ -1,4 +1,4 @@
-"""What is to be scored, a window of rows at a time: tables, folders of them, images; local or any URL fsspec knows."""
+"""Read the input of a batch job in windows of rows: tables, folders of tables, or images, by path or fsspec URL."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from model.contract import COLUMNS, OUTPUT_COLUMNS
-from scoring.batch import parquet
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS
+from sam_endpoint.scoring.batch import parquet
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-class BadTable(ValueError):
-    """An input that cannot be scored at all."""
-
-
 class Source(ABC):
-    """Rows in order. `name`: where they are from; `identity`: what tells this input from another, or from itself after
-    a change."""
+    """Rows in order.
+
+    Attributes:
+        name: path or URL of the input.
+        identity: value that differs for another input, and for the same input after a change.
+        done: share of the input that has been read, if known.
+    """
 
     name: str
     identity: list[Any]
-    done: float | None = None  # the share of the input that was read, where it can be known
+    done: float | None = None
 
     @abstractmethod
     def tables(self) -> Iterator[pa.Table]:
-        """All rows, in tables of any size."""
+        """Yield all rows, in tables of any size."""
 
     @abstractmethod
     def split(self) -> list[Source]:
-        """The same rows in the same order, from sources that can be read apart."""
+        """Return sources that can be read independently and together have the same rows in the same order."""
 
     def check(self) -> None:
-        """Raises BadTable for an input without rows, or whose first ones cannot be scored."""
+        """Raise BadData if there are no rows, or if the first rows cannot be scored."""
         if next(self.windows(1), None) is None:
-            raise BadTable(f"'{self.name}' has no rows")
+            raise BadData(f"'{self.name}' has no rows")
 
     def windows(self, rows: int) -> Iterator[pa.Table]:
-        """All rows, `rows` at a time, the last time fewer. Raises BadTable."""
+        """Yield all rows in tables of `rows` rows; the last table may be shorter. Raises BadData."""
         waiting: list[pa.Table] = []
         count = 0
         for table in self.tables():
@@ -60,7 +62,7 @@ class Source(ABC):
 
 
 class ImageFiles(Source):
-    """A row for each image, without a prompt."""
+    """One row per image, without prompts."""
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
         self.name, self.names = name, names
@@ -76,14 +78,14 @@ class ImageFiles(Source):
 
 
 class TableFiles(Source):
-    """The rows of tables, one file after the other."""
+    """The rows of several table files, in order."""
 
     def __init__(self, name: str, fs: Any, files: Sequence[str]) -> None:
         self.name, self.fs, self.files = name, fs, files
         infos = [fs.info(file) for file in files]
         self.sizes = [int(info.get("size") or 0) for info in infos]
         changed = [str(info.get("mtime", info.get("LastModified", info.get("ETag", "")))) for info in infos]
-        self.identity = [list(one) for one in zip(files, self.sizes, changed, strict=True)]
+        self.identity = [list(version) for version in zip(files, self.sizes, changed, strict=True)]
 
     def split(self) -> list[Source]:
         return [TableFiles(file, self.fs, [file]) for file in self.files]
@@ -98,15 +100,15 @@ class TableFiles(Source):
                         self.done = (before + min(stream.tell(), self.sizes[i])) / total
                         yield table
             except (pa.ArrowException, ValueError, OSError) as error:
-                if isinstance(error, BadTable):
+                if isinstance(error, BadData):
                     raise
-                raise BadTable(
+                raise BadData(
                     f"'{file}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
                 ) from None
 
 
 def find(where: str) -> Source:
-    """The source at a path, a glob or a URL: a table, a folder of tables, images. Raises BadTable."""
+    """Return the source at a path, glob or URL: tables if there are any, else images. Raises BadData."""
     try:
         fs, path = fsspec.core.url_to_fs(where)
         if any(sign in path for sign in "*?["):
@@ -116,31 +118,31 @@ def find(where: str) -> Source:
         elif fs.exists(path):
             files = [path]
         else:
-            raise BadTable(f"'{where}': there is no such file")
+            raise BadData(f"'{where}': there is no such file")
     except (OSError, ValueError, ImportError) as error:
-        if isinstance(error, BadTable):
+        if isinstance(error, BadData):
             raise
-        raise BadTable(f"'{where}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise BadData(f"'{where}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}") from None
     tables = [file for file in files if _suffix(file) in TABLES]
     if tables:
         return TableFiles(where, fs, tables)
     pictures = [file for file in files if _suffix(file) in IMAGES]
     if not pictures:
-        raise BadTable(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)})")
+        raise BadData(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)})")
     return ImageFiles(where, [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in pictures])
 
 
 def check(columns: Sequence[str], name: str) -> None:
-    """Raises BadTable for a table whose rows cannot be scored."""
+    """Raise BadData if the columns do not allow scoring."""
     if "image" not in columns and "image_id" not in columns:
-        raise BadTable(f"'{name}': expected a column 'image', got {', '.join(map(str, columns))}")
+        raise BadData(f"'{name}': expected a column 'image', got {', '.join(map(str, columns))}")
     taken = [column for column in OUTPUT_COLUMNS if column in columns and column not in COLUMNS]
     if taken:
-        raise BadTable(f"'{name}' has a column '{taken[0]}' already, which the answers need; rename it")
+        raise BadData(f"'{name}' has a column '{taken[0]}' already, which the answers need; rename it")
 
 
 def _csv(stream: Any) -> Iterator[pa.Table]:
-    """Everything is text: a CSV has no types, and a column of numbers may turn out to be none a million rows on."""
+    """Read all columns as text, because a CSV file has no types and a late row can change an inferred type."""
     with pd.read_csv(stream, dtype=str, keep_default_na=False, chunksize=1000) as chunks:
         for chunk in chunks:
             yield _as_text({str(name): chunk[name] for name in chunk.columns}, len(chunk))
@@ -151,7 +153,7 @@ def _parquet(stream: Any) -> Iterator[pa.Table]:
 
 
 def _json_lines(stream: Any) -> Iterator[pa.Table]:
-    """Texts as they are, everything else as JSON text; a key that some lines lack is null there."""
+    """Keep strings and convert other values to JSON text; a missing key is null."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
 
@@ -164,9 +166,9 @@ def _json_lines(stream: Any) -> Iterator[pa.Table]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise BadTable(f"line {number}: expected a JSON object") from None
+            raise BadData(f"line {number}: expected a JSON object") from None
         if not isinstance(row, dict):
-            raise BadTable(f"line {number}: expected a JSON object")
+            raise BadData(f"line {number}: expected a JSON object")
         rows.append(row)
         names.update(dict.fromkeys(row))
         if len(rows) == 1000:

@@ -1,6 +1,6 @@
-"""The batch job on a Spark cluster, for what outgrows one machine: the same rows, masks and columns.
+"""Run the batch job on a Spark cluster, with the same rows, masks and columns as on a single machine.
 
-Rows travel twice: to the worker that scores all rows of their image, and back into their order.
+Rows are shuffled twice: to the worker that scores all rows of an image, and back into input order.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-from model.contract import Params, Row, answers_to_frame, read_rows
-from model.scorer import Scorer
-from scoring import models
-from scoring.batch.ahead import Ahead
-from scoring.batch.job import Summary, frame, with_answers
-from scoring.batch.parts import OtherJob
-from scoring.batch.sources import BadTable, Source
+from sam_endpoint.model.errors import BadData, OutputConflict
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.rows import Row, answers_to_frame
+from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.scoring.batch.job import Summary, frame, with_answers
+from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
+from sam_endpoint.scoring.batch.sources import Source
+from sam_endpoint.scoring.runtime import open_model
 
-ROOT = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parents[2]  # sam_endpoint
 SOURCE, ROW = pa.field("_source", pa.int32()), pa.field("_row", pa.int64())
-TASKS_A_CORE = 8  # so many that a lost executor costs little, so few that images share their encoding
+TASKS_A_CORE = 8  # enough to lose little work with an executor, few enough for rows to share image embeddings
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
@@ -49,102 +50,112 @@ def run(
     overwrite: bool = False,
     rows_at_once: int = 512,
 ) -> Summary:
-    """Scores a source's rows on the cluster and writes them, in order, as a folder of parquet parts.
+    """Score the rows of a source on the cluster and write them, in order, as a folder of Parquet parts.
 
-    model: folder of an MLflow model, which is sent to the workers. output: a path or URL that Spark can write.
-    rows_at_once: most rows that a worker scores together. Raises BadTable, and OtherJob where something is at the
-    output already and `overwrite` is not set.
+    Args:
+        spark: the session.
+        model: folder of an MLflow model, which is sent to the workers.
+        params: params of the job.
+        source: the rows.
+        output: path or URL that Spark can write to.
+        overwrite: replace an existing output.
+        rows_at_once: maximum number of rows that a worker scores together.
+
+    Raises:
+        BadData: the rows cannot be read.
+        OutputConflict: the output exists and `overwrite` is not set.
     """
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows_at_once))
     folder = tempfile.mkdtemp()
-    # An executor that starts later fetches what was sent in its session, whatever job it starts for.
+    # Executors that start later still fetch these files, so they must exist for as long as the Spark context.
     weakref.finalize(spark.sparkContext, shutil.rmtree, folder, ignore_errors=True)
     spark.sparkContext.addPyFile(_code(Path(folder)))
     archive = Path(shutil.make_archive(f"{folder}/{Path(folder).name}", "zip", model))
     spark.sparkContext.addArchive(str(archive))
     scored = _scored(gathered(spark, source), archive.name, params)
-    scored = scored.persist(StorageLevel.DISK_ONLY)  # to sort is to look twice
+    scored = scored.persist(StorageLevel.DISK_ONLY)  # sorting reads the rows twice
     try:
         ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
         ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
         return _summary(scored)
     except PySparkException as error:
-        raise _told(error, output) from None
+        raise _readable_error(error, output) from None
     finally:
         scored.unpersist()
 
 
 def gathered(spark: SparkSession, source: Source) -> DataFrame:
-    """A source's rows with their places, all rows of an image in one partition and next to each other."""
+    """Return the rows of a source with their positions; all rows of an image are adjacent, in one partition."""
     splits = source.split()
     first = next(source.windows(1)).schema
-    columns = pa.schema([SOURCE, ROW, *(pa.field(one.name, _kind(one.type)) for one in first)])
+    columns = pa.schema([SOURCE, ROW, *(pa.field(field.name, _kind(field.type)) for field in first)])
     rows = spark.range(0, len(splits), 1, len(splits)).mapInArrow(_reader(splits, columns), from_arrow_schema(columns))
     image = F.xxhash64("image") if "image" in columns.names else F.lit(None)
-    if "image_id" in columns.names:  # which names the image that another row brings
+    if "image_id" in columns.names:  # refers to the image of another row
         image = F.when(F.col("image_id").isNotNull(), F.xxhash64("image_id")).otherwise(image)
     tasks = TASKS_A_CORE * spark.sparkContext.defaultParallelism
     return rows.repartition(tasks, image).sortWithinPartitions(image, SOURCE.name, ROW.name)
 
 
 def _scored(rows: DataFrame, model: str, params: Params) -> DataFrame:
-    """The rows with their answers, and their places still."""
+    """Return the rows with their predictions and positions."""
     empty = pa.Table.from_batches([], to_arrow_schema(rows.schema))
     answered = with_answers(empty, answers_to_frame([], pd.RangeIndex(0), params)).schema
     return rows.mapInArrow(_worker(model, params), from_arrow_schema(answered))
 
 
 def _kind(kind: pa.DataType) -> pa.DataType:
-    """An Arrow type as Spark can hold it: nothing as text, encoded values as what they stand for."""
+    """Return an Arrow type that Spark supports: null becomes string, a dictionary becomes its value type."""
     if pa.types.is_null(kind):
         return pa.string()
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _reader(splits: list[Source], columns: pa.Schema) -> Batches:
-    """Numbers of splits to their rows."""
+    """Return a function that maps numbers of splits to their rows."""
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 row = 0
                 for table in splits[number].tables():
-                    yield from _placed(table, number, row, columns).to_batches()
+                    yield from _with_positions(table, number, row, columns).to_batches()
                     row += len(table)
 
     return read
 
 
-def _placed(table: pa.Table, number: int, row: int, columns: pa.Schema) -> pa.Table:
-    """A table under the columns of the first one, with the places of its rows."""
-    known = set(columns.names)
+def _with_positions(table: pa.Table, number: int, row: int, columns: pa.Schema) -> pa.Table:
+    """Cast a table to the columns of the first table, and add the positions of its rows. Raises BadData."""
+    expected_names = set(columns.names)
     for name in table.column_names:
-        if name not in known:
-            raise BadTable(f"a column '{name}' that the first rows lack, near row {row} of table {number + 1}")
-    found = {
+        if name not in expected_names:
+            raise BadData(f"a column '{name}' that the first rows lack, near row {row} of table {number + 1}")
+    values = {
         SOURCE.name: pa.array([number] * len(table), SOURCE.type),
         ROW.name: pa.array(range(row, row + len(table)), ROW.type),
     }
     for name in table.column_names:
-        found[name] = table[name]
+        values[name] = table[name]
     try:
         arrays = [
-            found[one.name].cast(one.type) if one.name in found else pa.nulls(len(table), one.type) for one in columns
+            values[field.name].cast(field.type) if field.name in values else pa.nulls(len(table), field.type)
+            for field in columns
         ]
     except pa.ArrowException as error:
-        raise BadTable(f"table {number + 1} has other types of columns than the first: {error}") from None
+        raise BadData(f"table {number + 1} has other types of columns than the first: {error}") from None
     return pa.Table.from_arrays(arrays, schema=columns)
 
 
 def _worker(model: str, params: Params) -> Batches:
-    """Rows to answers."""
+    """Return a function that scores rows."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        scorer, ahead = _scorer(model)
+        scorer, images = _scorer(model)
         for batch in batches:
             table = pa.Table.from_batches([batch])
-            rows = read_rows(frame(table, 0).set_axis(table[ROW.name].to_pylist()))
-            ahead.want(dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None))
+            rows = scorer.read(frame(table, 0).set_axis(table[ROW.name].to_pylist()))
+            images.announce(dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None))
             answers = answers_to_frame(scorer.score(rows, params), pd.RangeIndex(len(rows)), params)
             yield from with_answers(table, answers).to_batches()
 
@@ -152,27 +163,28 @@ def _worker(model: str, params: Params) -> Batches:
 
 
 @cache
-def _scorer(model: str) -> tuple[Scorer, Ahead]:
-    """A Python worker's one model, which its later tasks find here; the executor's log tells."""
-    began = time.monotonic()
-    scorer = models.load(SparkFiles.get(model), local_paths=True).unwrap_python_model().scorer
-    ahead = Ahead(scorer.open)
-    scorer.open = ahead.open
-    print(f"model loaded in {time.monotonic() - began:.1f} s", file=sys.stderr)
-    return scorer, ahead
+def _scorer(model: str) -> tuple[Scorer, ImagePrefetcher]:
+    """Return the model of this worker process and its image source, both kept for later tasks."""
+    started = time.monotonic()
+    engine = open_model(SparkFiles.get(model), local_paths=True).engine
+    images = ImagePrefetcher(engine.images)
+    print(f"model loaded in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    return Scorer(engine.with_images(images)), images
 
 
 def _code(folder: Path) -> str:
-    """This project's code as one file for the workers."""
+    """Write this project's code as one file for the workers; returns its path."""
     path = folder / f"{folder.name}-code.zip"
     with zipfile.ZipFile(path, "w") as archive:
+        archive.write(PACKAGE / "__init__.py", "sam_endpoint/__init__.py")
         for package in ("model", "scoring"):
-            for file in (ROOT / package).rglob("*.py"):
-                archive.write(file, file.relative_to(ROOT))
+            for file in (PACKAGE / package).rglob("*.py"):
+                archive.write(file, Path("sam_endpoint", file.relative_to(PACKAGE)))
     return str(path)
 
 
 def _summary(scored: DataFrame) -> Summary:
+    """Aggregate the counts, scores and failures of the scored rows."""
     best = "aggregate(predictions, 0D, (sum, p) -> sum + array_max(transform(p.mask_per_prediction, m -> m.iou_score)))"
     counts = scored.agg(
         F.count("*").alias("rows"),
@@ -183,14 +195,14 @@ def _summary(scored: DataFrame) -> Summary:
     ).first()
     reason = F.regexp_replace("error", "^row \\d+, ", "").alias("reason")
     failures = scored.where("error is not null").groupBy(reason).count().orderBy(F.desc("count")).limit(100).collect()
-    found: dict[str, Any] = counts.asDict() if counts else {}
-    return Summary(**found, failures=Counter({row["reason"]: row["count"] for row in failures}))
+    totals: dict[str, Any] = counts.asDict() if counts else {}
+    return Summary(**totals, failures=Counter({row["reason"]: row["count"] for row in failures}))
 
 
-def _told(error: PySparkException, output: str) -> Exception:
-    """What a person needs of a failure that came through Spark."""
+def _readable_error(error: PySparkException, output: str) -> Exception:
+    """Convert a Spark exception to an exception with a readable message."""
     text = str(error)
     if "PATH_ALREADY_EXISTS" in text:
-        return OtherJob(f"'{output}' exists; choose another --output, or start anew with --overwrite")
-    own = re.search(r"BadTable: (.+)", text)
-    return BadTable(own[1]) if own else OSError(text.strip().splitlines()[0])
+        return OutputConflict(f"'{output}' exists; choose another --output, or start anew with --overwrite")
+    bad_data = re.search(r"BadData: (.+)", text)
+    return BadData(bad_data[1]) if bad_data else OSError(text.strip().splitlines()[0])

@@ -1,54 +1,74 @@
-"""The endpoint: MLflow's scoring server with every other dialect's routes joined to it."""
+"""The endpoint: one FastAPI app with the routes of every dialect, behind the guards."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from types import ModuleType
-from typing import Any
+from importlib.metadata import version
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
 from starlette.responses import JSONResponse, Response
 
-from model.errors import BadInput, BadParameter, Busy, Gone, UnknownImage
-from scoring.online import azureml, invocations, livepeer, page, roboflow
-from scoring.online.catalog import Catalog, UnknownModel
-from scoring.online.gate import HUNG_UP, Gate
-from scoring.online.metrics import Metrics
-from scoring.online.settings import Settings
+from sam_endpoint.model.errors import BadInput, EndpointError
+from sam_endpoint.model.mlflow.compat import accept_untyped_columns
+from sam_endpoint.scoring.errors import Problem, problem_of
+from sam_endpoint.scoring.online import page
+from sam_endpoint.scoring.online.catalog import Catalog
+from sam_endpoint.scoring.online.dialects import DIALECTS, dialect_of, respond
+from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import LogitsCache
+from sam_endpoint.scoring.online.metrics import Metrics
+from sam_endpoint.scoring.online.middleware import GuardMiddleware
+from sam_endpoint.scoring.online.settings import EndpointSettings
 
-logger = logging.getLogger(__name__)
-DIALECTS: dict[str, ModuleType] = {
-    "/score": azureml,
-    "/sam/": roboflow,
-    "/sam2/": roboflow,
-    "/segment-anything-2": livepeer,
-}
+MAX_VALIDATION_ERRORS = 3  # reported of one request
 
 
-def create(settings: Settings) -> FastAPI:
-    """The app, its default model loaded. Raises ValueError for a catalog or a model that cannot be used."""
+def create(settings: EndpointSettings) -> FastAPI:
+    """Return the app with its default model loaded.
+
+    Raises:
+        BadModel: the catalog or its default model cannot be used.
+    """
+    accept_untyped_columns()
     metrics = Metrics()
-    catalog = Catalog(settings, metrics.stage)
+    catalog = Catalog(settings)
     metrics.follow(catalog)
-    default = catalog.get()
-    app: FastAPI = scoring_server.init(default.pyfunc)
-    app.title, app.version = "Segment Anything endpoint", "1"
-    app.description = "Masks for points and boxes, in the words of whichever client asks."
-    app.state.catalog, app.state.settings = catalog, settings
-    app.router.lifespan_context = _lifespan
-    # MLflow's route would send the stack trace with an error; its middleware ends what takes a minute, however large.
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/invocations"]
-    app.user_middleware.clear()
-    for dialect in (*dict.fromkeys(DIALECTS.values()), invocations):
+    catalog.get()
+    app = FastAPI(
+        title="Segment Anything endpoint",
+        version="1",
+        description="Masks for points and boxes, in the words of whichever client asks.",
+        lifespan=_lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from a content network
+        redoc_url=None,
+    )
+    app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
+    _add_status_routes(app, catalog, metrics)
+    for dialect in DIALECTS:
         app.include_router(dialect.router)
+    page.add(app)
+    for kind in (EndpointError, RecursionError):
+        app.add_exception_handler(kind, _handle)
+    app.add_exception_handler(RequestValidationError, _handle_invalid)
+    app.add_middleware(GuardMiddleware, settings=settings, metrics=metrics)
+    return app
+
+
+def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
+    @app.get("/ping")
+    @app.get("/health")
+    def ping() -> Response:
+        """Answer while the process works."""
+        return Response("\n", media_type="application/json")
+
+    @app.get("/version")
+    def mlflow_version() -> Response:
+        """Return the version of MLflow, as its scoring server does."""
+        return Response(version("mlflow"), media_type="application/json")
 
     @app.get("/ready", include_in_schema=False)
     def ready() -> Response:
@@ -60,74 +80,30 @@ def create(settings: Settings) -> FastAPI:
 
     @app.get("/models", tags=["models"])
     def models() -> list[dict[str, object]]:
-        """The models served, the names they answer to, and which are warm."""
-        return catalog.described()
-
-    page.add(app)
-    for kind, status in STATUSES.items():
-        app.add_exception_handler(kind, _answer(status))
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(invocations.Refused, invocations.refused)
-    app.add_middleware(
-        Gate,
-        keys=settings.keys(),
-        in_flight=settings.in_flight,
-        body_bytes=settings.body_bytes,
-        body_seconds=settings.body_seconds,
-        refuse=refuse,
-        metrics=metrics,
-    )
-    return app
+        """List the models, the names they answer to, which are warm, and where they came from."""
+        return catalog.describe()
 
 
-STATUSES: dict[type[Exception], int] = {
-    UnknownImage: 404,
-    BadInput: 400,
-    BadParameter: 400,
-    UnknownModel: 404,
-    azureml.BadRequest: 400,
-    Busy: 503,
-    Gone: HUNG_UP,
-    MlflowException: 400,
-    RecursionError: 400,
-}
+def _handle(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    if isinstance(error, BadInput):
+        error = error.renamed(dialect_of(path).fields)
+    return respond(path, problem_of(error))
 
 
-def refuse(path: str, status: int, message: str) -> Response:
-    """An error in the shape of the dialect that the path belongs to; MLflow's for every other."""
-    if dialect := _dialect(path):
-        return dialect.refuse(status, message)
-    codes = {400: "INVALID_PARAMETER_VALUE", 404: "RESOURCE_DOES_NOT_EXIST", 401: "UNAUTHENTICATED"}
-    return JSONResponse({"error_code": codes.get(status, "INTERNAL_ERROR"), "message": message}, status)
-
-
-def _dialect(path: str) -> Any:
-    return next((dialect for prefix, dialect in DIALECTS.items() if path.startswith(prefix)), None)
-
-
-def _answer(status: int) -> Callable[[Request, Exception], Response]:
-    def answer(request: Request, error: Exception) -> Response:
-        if isinstance(error, MlflowException):
-            return refuse(request.url.path, error.get_http_status_code(), error.message)
-        if isinstance(error, BadInput):
-            fields = getattr(_dialect(request.url.path), "FIELDS", {})
-            error.column = fields.get(error.column, error.column)
-        message = "the request is nested too deep" if isinstance(error, RecursionError) else str(error)
-        return refuse(request.url.path, status, message)
-
-    return answer
-
-
-def _invalid(request: Request, error: Exception) -> Response:
-    """What pydantic finds wrong: where, and what was expected, without the value."""
+def _handle_invalid(request: Request, error: Exception) -> Response:
+    """Return what pydantic found wrong: the place and what was expected, without the value."""
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:3]]
-    return refuse(request.url.path, 400, "; ".join(found))
+    reasons = [
+        f"{'.'.join(map(str, item['loc'][1:])) or 'body'}: {item['msg']}"
+        for item in error.errors()[:MAX_VALIDATION_ERRORS]
+    ]
+    return respond(request.url.path, Problem.of_status(400, "; ".join(reasons)))
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # As many threads as requests may be in flight: one that is let in waits for its batch and for nothing else.
+    # As many threads as requests may be in flight: an admitted request waits for its batch and for nothing else.
     threads: int = app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads

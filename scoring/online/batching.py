@@ -1,4 +1,4 @@
-"""Calls of many threads, gathered into batches for one worker."""
+"""Batches of calls from many threads, run by one worker."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from contextvars import ContextVar
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from model import threads
-from model.errors import Busy, Gone
-from model.prompts import Prompt
-from model.segmenter import Ask, Embedding, Segmentation, Segmenter
+from sam_endpoint.model import threads
+from sam_endpoint.model.call import UNTRACKED, Call
+from sam_endpoint.model.errors import Overloaded
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.segmenter import Embedding, Segmentation, Segmenter, SegmentRequest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,109 +26,84 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Batching:
-    """images, prompts: most images encoded, and most requests' prompts decoded, in one batch.
-    wait: seconds that a batch waits for more, once the batch before it held more than one; an idle worker never waits.
-    waiting: most items in a queue; one more is refused.
+    """Limits of batches and queues.
+
+    Attributes:
+        images: largest number of images encoded in one batch.
+        requests: largest number of requests whose prompts are decoded in one batch.
+        wait: seconds that a batch waits for more items if the batch before it had more than one; an idle worker never
+            waits.
+        queue: largest number of waiting items; a further item is rejected.
     """
 
     images: int = 8
-    prompts: int = 64
+    requests: int = 64
     wait: float = 0.002
-    waiting: int = 256
+    queue: int = 256
 
 
-class Caller:
-    """Who asked. Once gone, what waits in a queue for it is taken out, and whatever it asks next is refused."""
+class Batcher(Generic[Item, Result]):
+    """Collects items of many threads into batches for one worker thread.
 
-    def __init__(self) -> None:
-        self._waiting: set[Future[Any]] = set()
-        self._gone = False
-        self._lock = threading.Lock()
-
-    def leave(self) -> None:
-        with self._lock:
-            self._gone, waiting = True, list(self._waiting)
-        for future in waiting:
-            future.cancel()
-
-    def check(self) -> None:
-        """Raises Gone for who has left."""
-        if self._gone:
-            raise Gone("the client has hung up")
-
-    def result(self, future: Future[Result]) -> Result:
-        """Waits for the future's result. Raises Gone."""
-        with self._lock:
-            self._waiting.add(future)
-            gone = self._gone
-        try:
-            if gone:
-                future.cancel()
-            return future.result()
-        except CancelledError:
-            raise Gone("the client has hung up") from None
-        finally:
-            with self._lock:
-                self._waiting.discard(future)
-
-
-caller: ContextVar[Caller] = ContextVar("caller")
-NOBODY = Caller()  # who never leaves
-
-
-class Gatherer(Generic[Item, Result]):
-    """`run` maps a list of items to their results. Where it fails on several, each is tried alone, so that a bad one
-    fails no other. divided: threads that each operator of torch is divided in."""
+    Args:
+        run: maps a list of items to their results. If it fails on several items, each is run alone, so that a bad item
+            fails no other.
+        max_size: largest number of items in a batch.
+        wait: seconds that a batch waits for more items, as in Batching.
+        max_queue: largest number of waiting items.
+        torch_threads: threads that share each torch operator in the worker.
+    """
 
     def __init__(
         self,
         run: Callable[[list[Item]], Sequence[Result]],
-        largest: int,
+        max_size: int,
         wait: float,
-        waiting: int,
-        divided: int = 1,
+        max_queue: int,
+        torch_threads: int = 1,
     ) -> None:
-        self._run, self._largest, self._wait, self._divided = run, largest, wait, divided
-        self._queue: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(waiting)
+        self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
+        self._queue: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(max_queue)
         threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def waiting(self) -> int:
+        """Number of waiting items."""
         return self._queue.qsize()
 
     def submit(self, item: Item) -> Future[Result]:
-        """The result to be. Raises Busy."""
+        """Queue an item. Raises Overloaded if the queue is full."""
         future: Future[Result] = Future()
         try:
             self._queue.put_nowait((item, future))
         except queue.Full:
-            raise Busy("too many requests are waiting") from None
+            raise Overloaded("too many requests are waiting") from None
         return future
 
     def close(self) -> None:
-        """Ends the worker once all that waits is answered."""
+        """End the worker once all waiting items are done."""
         self._queue.put(None)
 
     def _work(self) -> None:
-        threads.divide(self._divided)
+        threads.divide(self._torch_threads)
         crowded = False
         while (first := self._queue.get()) is not None:
             batch = [first]
-            until = time.monotonic() + (self._wait if crowded else 0)
-            while len(batch) < self._largest:
+            deadline = time.monotonic() + (self._wait if crowded else 0)
+            while len(batch) < self._max_size:
                 try:
-                    left = until - time.monotonic()
-                    more = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+                    remaining = deadline - time.monotonic()
+                    item = self._queue.get(timeout=remaining) if remaining > 0 else self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if more is None:
+                if item is None:
                     self._queue.put(None)
                     break
-                batch.append(more)
+                batch.append(item)
             crowded = len(batch) > 1
-            self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])
+            self._finish([entry for entry in batch if entry[1].set_running_or_notify_cancel()])
 
-    def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+    def _finish(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         if not batch:
             return
         try:
@@ -137,8 +112,8 @@ class Gatherer(Generic[Item, Result]):
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
             else:
-                for one in batch:
-                    self._answer([one])
+                for entry in batch:
+                    self._finish([entry])
             return
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)
@@ -154,23 +129,30 @@ class BatchedSegmenter(Segmenter):
             images_per_batch=plain.images_per_batch,
             prompts_per_batch=plain.prompts_per_batch,
         )
-        # No more than are encoded at once: where they are encoded one by one, none has to wait for the others.
+        # Not more than are encoded at once: where images are encoded one by one, none has to wait for the others.
         images = min(batching.images, plain.images_per_batch)
-        self.encoder = Gatherer(plain.embed, images, batching.wait, batching.waiting, threads.COUNT)
-        self.decoder = Gatherer(plain.segment_many, batching.prompts, batching.wait, batching.waiting)
-        # The workers hold the plain segmenter, never this one: once nobody holds this, they end, and its weights go.
-        for gatherer in (self.encoder, self.decoder):
-            weakref.finalize(self, gatherer.close).atexit = False
+        self.encoder: Batcher[np.ndarray, Embedding] = Batcher(
+            plain.embed, images, batching.wait, batching.queue, threads.thread_count()
+        )
+        self.decoder: Batcher[SegmentRequest, list[Segmentation]] = Batcher(
+            plain.segment_many, batching.requests, batching.wait, batching.queue
+        )
+        # The workers hold the plain segmenter, never this one: once nothing refers to this one, they end, and the
+        # weights are freed.
+        for batcher in (self.encoder, self.decoder):
+            weakref.finalize(self, batcher.close).atexit = False
 
-    def embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        asking = caller.get(NOBODY)
-        return [asking.result(future) for future in [self.encoder.submit(image) for image in images]]
+    def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
+        """Encode RGB images through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
+        return [call.wait(future) for future in [self.encoder.submit(image) for image in images]]
 
     def segment(
         self,
         embedding: Embedding,
         prompts: Sequence[Prompt],
         multimask_output: bool = True,
-        least: float = -math.inf,
+        min_score: float = -math.inf,
+        call: Call = UNTRACKED,
     ) -> list[Segmentation]:
-        return caller.get(NOBODY).result(self.decoder.submit(Ask(embedding, prompts, multimask_output, least)))
+        """Decode prompts through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
+        return call.wait(self.decoder.submit(SegmentRequest(embedding, prompts, multimask_output, min_score)))

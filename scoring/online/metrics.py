@@ -1,4 +1,4 @@
-"""What operators watch, as Prometheus reads it at `/metrics`."""
+"""Metrics of the endpoint, which Prometheus reads at `/metrics`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from scoring.online.catalog import Catalog
+from sam_endpoint.scoring.online.catalog import Catalog
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Counts and times of one endpoint."""
+    """Counters and timers of one endpoint."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -29,35 +29,36 @@ class Metrics:
         self.in_flight = Gauge("requests_in_flight", "requests being answered", **named)
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
-        """Times one stage of the work, for `Scorer.watch`."""
+        """Return the timer of one stage of the work, for `Call`."""
         return self.stages.labels(name).time()
 
     def follow(self, catalog: Catalog) -> None:
-        """Also tells what the catalog and the cache of embeddings hold, whenever it is read."""
-        self.registry.register(_Held(catalog))
+        """Also report what the catalog and the embedding cache hold, whenever the metrics are read."""
+        self.registry.register(_CatalogCollector(catalog))
 
     def text(self) -> bytes:
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
-class _Held:
+class _CatalogCollector:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
 
     def collect(self) -> Any:
         embeddings = self.catalog.embeddings
-        found = CounterMetricFamily(
+        lookups = CounterMetricFamily(
             "sam_embedding_lookups", "images asked about, by whether theirs was kept", labels=["kept"]
         )
-        found.add_metric(["yes"], embeddings.found[True])
-        found.add_metric(["no"], embeddings.found[False])
-        yield found
+        lookups.add_metric(["yes"], embeddings.lookups[True])
+        lookups.add_metric(["no"], embeddings.lookups[False])
+        yield lookups
         yield GaugeMetricFamily("sam_embedding_bytes", "bytes of kept embeddings", embeddings.nbytes)
         warm = GaugeMetricFamily("sam_model_bytes", "bytes of the weights of warm models", labels=["model"])
         waiting = GaugeMetricFamily("sam_queue", "items that wait for a batch", labels=["model", "kind"])
         for served in self.catalog.warm():
             warm.add_metric([served.name], served.nbytes)
-            for kind, gatherer in served.queues.items():
-                waiting.add_metric([served.name, kind], gatherer.waiting)
+            for kind, batcher in served.queues.items():
+                waiting.add_metric([served.name, kind], batcher.waiting)
         yield warm
         yield waiting

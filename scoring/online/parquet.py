@@ -1,7 +1,7 @@
-"""`check` has a Parquet body read by a process of its own before the endpoint reads it.
+"""Validate a Parquet request body in a separate process with limited memory and CPU time.
 
-A few bytes of Parquet can stand for gigabytes, and pyarrow ends its process on some files that are broken. So a process
-that is held to some memory and time goes first; it runs this file, which for that imports nothing but pyarrow.
+A few bytes of Parquet can expand to gigabytes, and pyarrow crashes on some malformed files. The subprocess runs this
+file, which therefore imports only pyarrow.
 """
 
 from __future__ import annotations
@@ -14,39 +14,43 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MOST_OBJECTS = 1_000_000
-MOST_BYTES = 2**28  # written out
+MAX_OBJECTS = 1_000_000
+MAX_BYTES = 2**28  # uncompressed
 READING_BYTES = 2**31
 READING_SECONDS = 10
-_one_at_a_time = threading.Lock()
+_process_lock = threading.Lock()
 
 
 def check(body: bytes) -> str | None:
-    """What speaks against a Parquet file: that it repeats a column's name, is too large once written out, or ends
-    whoever reads it. One that is broken and says so is not spoken against."""
+    """Return the reason to reject a Parquet file, or None.
+
+    A file is rejected if it has duplicate column names, is too large uncompressed, or crashes its reader. Malformed
+    files pass; the reader reports them.
+    """
     command = [sys.executable, "-P", __file__]
-    with _one_at_a_time:
-        done = subprocess.run(command, input=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    if done.returncode:
+    with _process_lock:
+        process = subprocess.run(command, input=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if process.returncode:
         limits = f"{READING_BYTES:,} bytes of memory and {READING_SECONDS} seconds of a processor"
         return f"expected a Parquet file that can be read within {limits}, got one that cannot"
-    return done.stdout.decode() or None
+    return process.stdout.decode() or None
 
 
 def objects(column: pa.Array) -> int:
-    """How many objects of Python a column becomes: its texts, lists and structs, and those within them."""
+    """Count the Python objects that a column converts to: strings, lists and structs, including nested ones."""
     kind = column.type
     if pa.types.is_primitive(kind):
         return 0
-    within: list[pa.Array] = []
+    children: list[pa.Array] = []
     if pa.types.is_struct(kind):
-        within = column.flatten()
+        children = column.flatten()
     elif pa.types.is_nested(kind):
-        within = [column.flatten()]
-    return len(column) + sum(objects(one) for one in within)
+        children = [column.flatten()]
+    return len(column) + sum(objects(child) for child in children)
 
 
-def _wrong(file: pa.Buffer) -> str:
+def _reason_to_reject(file: pa.Buffer) -> str:
+    """Read the file; return the reason to reject it, or an empty string."""
     try:
         names = pq.read_schema(pa.BufferReader(file)).names
         if len(set(names)) < len(names):
@@ -54,20 +58,20 @@ def _wrong(file: pa.Buffer) -> str:
         table = pq.read_table(pa.BufferReader(file), use_threads=False)
     except pa.ArrowMemoryError:
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError):  # what a broken file is to pyarrow
+    except (pa.ArrowException, OSError, UnicodeDecodeError):  # pyarrow's errors for a malformed file
         return ""
-    if table.nbytes > MOST_BYTES:
-        return f"expected a Parquet file of at most {MOST_BYTES:,} bytes written out, got {table.nbytes:,}"
-    found = table.num_rows + sum(objects(chunk) for column in table.columns for chunk in column.chunks)
-    if found > MOST_OBJECTS:
-        return f"expected a Parquet file of at most {MOST_OBJECTS:,} rows, texts and lists, got {found:,}"
+    if table.nbytes > MAX_BYTES:
+        return f"expected a Parquet file of at most {MAX_BYTES:,} bytes written out, got {table.nbytes:,}"
+    count = table.num_rows + sum(objects(chunk) for column in table.columns for chunk in column.chunks)
+    if count > MAX_OBJECTS:
+        return f"expected a Parquet file of at most {MAX_OBJECTS:,} rows, texts and lists, got {count:,}"
     return ""
 
 
 if __name__ == "__main__":
-    # What the limit counts must be the table alone: not stacks of threads nor a gigabyte set aside by an allocator.
+    # The memory limit should count only the table, not thread stacks or memory reserved by another allocator.
     pa.set_memory_pool(pa.system_memory_pool())
     resource.setrlimit(resource.RLIMIT_DATA, (READING_BYTES, READING_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (READING_SECONDS, READING_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(_wrong(pa.py_buffer(sys.stdin.buffer.read())))
+    sys.stdout.write(_reason_to_reject(pa.py_buffer(sys.stdin.buffer.read())))

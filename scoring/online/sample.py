@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from model.package import input_example
+from sam_endpoint.model.mlflow.package import input_example
 
 PICTURE: str = input_example()["image"][0]

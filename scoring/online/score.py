@@ -7,41 +7,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Azure's server loads this file by its path, with nothing of the project importable.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# Azure's server loads this file by its path, and the project may be an uploaded checkout that is not installed. The
+# folder that holds the package is the top of a checkout, or site-packages.
+sys.path.insert(0, next(str(up) for up in Path(__file__).resolve().parents if (up / "sam_endpoint").is_dir()))
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
-from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
 
-from model.errors import BadParameter
-from scoring import azure, models
-from scoring.online import azureml
+from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.scoring import azure
+from sam_endpoint.scoring.errors import Problem, is_expected, problem_of
+from sam_endpoint.scoring.runtime import OpenedModel, open_model
 
 logger = logging.getLogger("azmlinfsrv.segment_anything")
-endpoint: PyFuncModel
+model: OpenedModel
 
 
 def init() -> None:
-    """Loads the MLflow model that lies in `AZUREML_MODEL_DIR` or in a folder below it."""
-    global endpoint
-    endpoint = models.load(azure.model_folder())
+    """Open the MLflow model in `AZUREML_MODEL_DIR`, or in a folder below it."""
+    global model
+    model = open_model(azure.model_folder())
 
 
 def run(raw: str) -> Any:
-    """One request: the list of its rows' answers, or HTTP 400 (404 for an unknown image_id) with what is wrong."""
+    """Answer one request: a list of its rows' answers, or an error with its HTTP status."""
     try:
-        table, params = azureml.read(raw)
-        return azureml.render(endpoint.predict(table, params=params))
-    except (azureml.BadRequest, BadParameter) as error:
-        return _refuse(str(error), 400)
-    except MlflowException as error:
-        return _refuse(error.message, error.get_http_status_code())
-    except Exception:
-        # The server would send the stack trace to the client.
-        logger.exception("a request failed")
-        return _refuse("the request could not be scored; the endpoint's log says why", 500)
+        table, params = azure.read_request(raw)
+        frame = Scorer(model.engine).score_frame(table, model.defaults.read(params))
+        return azure.to_records(frame)
+    except Exception as error:
+        if not is_expected(error):
+            logger.exception("a request failed")  # the server would send the stack trace to the client
+        return _response(problem_of(error))
 
 
-def _refuse(message: str, status: int) -> AMLResponse:
-    return AMLResponse({"error": {"message": message}}, status, json_str=True, run_function_failed=status >= 500)
+def _response(problem: Problem) -> AMLResponse:
+    content = {"error": {"message": problem.message}}
+    return AMLResponse(content, problem.status, json_str=True, run_function_failed=problem.status >= 500)

@@ -1,0 +1,79 @@
+"""Images read and decoded in threads before the model needs them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from sam_endpoint.model.call import UNTRACKED, Call
+from sam_endpoint.model.images import ImageLimits, ImageRef, ImageSource, OpenedImage
+
+
+class ImagePrefetcher:
+    """An image source that works ahead: announced images are read and decoded in threads, in order.
+
+    Use it as a context manager; leaving the block ends the threads.
+
+    Args:
+        images: reads the images.
+        threads: number of threads.
+        max_images: largest number of decoded images that wait for the model.
+
+    Attributes:
+        waited: seconds that the model had to wait for images.
+    """
+
+    def __init__(self, images: ImageSource, threads: int = 8, max_images: int = 16) -> None:
+        self._images, self._max_images = images, max_images
+        self._pool = ThreadPoolExecutor(threads, "images")
+        self._announced: deque[ImageRef] = deque()
+        self._opening: dict[ImageRef, Future[OpenedImage]] = {}
+        self.waited = 0.0
+
+    def __enter__(self) -> ImagePrefetcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def limits(self) -> ImageLimits:
+        """Limits of the source that is read ahead."""
+        return self._images.limits
+
+    def reference(self, value: object) -> ImageRef:
+        """Return the reference that a cell of the `image` column stands for. Raises BadInput."""
+        return self._images.reference(value)
+
+    def announce(self, refs: Iterable[ImageRef]) -> None:
+        """Say which images are needed next, in order."""
+        self._announced.extend(refs)
+        self._fill()
+
+    def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
+        """Return an image, already decoded if it was announced. Raises what reading or decoding it raised."""
+        future = self._opening.pop(ref, None)
+        if future is None:
+            return self._images.open(ref, call)
+        started = time.perf_counter()
+        try:
+            return future.result()
+        finally:
+            self.waited += time.perf_counter() - started
+            self._fill()
+
+    def _fill(self) -> None:
+        while self._announced and len(self._opening) < self._max_images:
+            ref = self._announced.popleft()
+            if ref not in self._opening:
+                self._opening[ref] = self._pool.submit(self._open_and_decode, ref)
+
+    def _open_and_decode(self, ref: ImageRef) -> OpenedImage:
+        image = self._images.open(ref)
+        image.pixels()
+        return image

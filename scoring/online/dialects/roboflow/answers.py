@@ -1,0 +1,108 @@
+"""Masks and arrays in the forms that Roboflow's clients read."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.engine import EmbeddedImage, Engine
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.masks import to_polygons, to_rle
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.segmenter import Segmentation
+from sam_endpoint.scoring.online.catalog import ServedModel
+
+MAX_PIXELS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one response, together
+
+
+@dataclass(frozen=True)
+class BestMask:
+    """The mask of a prompt with the best predicted score.
+
+    Attributes:
+        mask: (height, width) bool, or float32 logits where these were asked for.
+        score: predicted IoU.
+        logits: (h, w) float32 low-resolution logits.
+    """
+
+    mask: np.ndarray
+    score: float
+    logits: np.ndarray
+
+
+def best_masks(
+    engine: Engine,
+    image: EmbeddedImage,
+    prompts: list[Prompt],
+    multimask_output: bool,
+    call: Call,
+    as_logits: bool = False,
+) -> list[BestMask]:
+    """Return the best mask of each prompt. Raises BadInput if the masks together are too large for one response."""
+    height, width = image.size
+    max_pixels = MAX_PIXELS["binary" if as_logits else "json"]
+    if height * width * len(prompts) > max_pixels:
+        expected = f"prompts whose masks have at most {max_pixels} pixels together"
+        raise BadInput("prompts", expected, f"{len(prompts)} on an image of {width} x {height}")
+    results = []
+    for segmentation in engine.segment(image, prompts, multimask_output, call):
+        best = int(segmentation.scores.argmax())
+        chosen = Segmentation(
+            segmentation.logits[best : best + 1], segmentation.scores[best : best + 1], segmentation.size
+        )
+        mask = engine.full_logits(chosen)[0].cpu().numpy() if as_logits else engine.masks(chosen)[0]
+        results.append(BestMask(mask, float(chosen.scores[0]), chosen.logits[0].float().cpu().numpy()))
+    return results
+
+
+def polygons(mask: np.ndarray) -> list[list[list[float]]]:
+    """Return the outer contours of a mask as lists of [x, y]."""
+    return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in to_polygons(mask)]
+
+
+def largest_polygon(mask: np.ndarray) -> list[list[float]]:
+    """Return the contour that encloses most, as [[x, y], ...]; empty for an empty mask."""
+    return max(polygons(mask), key=_area, default=[])
+
+
+def _area(polygon: list[list[float]]) -> float:
+    x, y = np.asarray(polygon).T
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
+def rle(mask: np.ndarray) -> dict[str, Any]:
+    """Return a mask as COCO's compressed run lengths with text counts."""
+    encoded = to_rle(mask)
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def respond(served: ServedModel, content: dict[str, Any]) -> JSONResponse:
+    """Return a JSON response that names the model."""
+    return JSONResponse(content, headers={"x-answered-by": served.name})
+
+
+def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:
+    """Return arrays as an `.npz`."""
+    buffer = io.BytesIO()
+    # numpy's signature has `allow_pickle: bool` beside the arrays; no array has that name.
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return respond_bytes(served, buffer)
+
+
+def respond_bytes(served: ServedModel, buffer: io.BytesIO) -> Response:
+    """Return a buffer as it is."""
+    return Response(buffer.getvalue(), media_type="application/octet-stream", headers={"x-answered-by": served.name})
+
+
+def served_model(request: Request, family: str, version: str | None, model_id: str | None) -> ServedModel:
+    """Return the model that a request names, or one of the route's family. Raises UnknownModel."""
+    name = model_id or (f"{family}/{version}" if version else None)
+    catalog = request.app.state.catalog
+    served: ServedModel = catalog.get(name if name else catalog.of_family(family))
+    return served

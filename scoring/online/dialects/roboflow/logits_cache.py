@@ -1,0 +1,96 @@
+"""Logits of earlier answers, from which a prompt that has grown since may start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+from cachetools import LRUCache
+
+from sam_endpoint.model.prompts import Prompt
+
+CacheKey = tuple[str, str, str]  # tenant, model, image
+
+
+@dataclass
+class EarlierAnswer:
+    """Prompts that were answered, and the low-resolution logits (h, w) of the best mask of each."""
+
+    prompts: list[Prompt]
+    logits: list[np.ndarray]
+
+
+class LogitsCache:
+    """Earlier answers by tenant, model and image, least recently used first out. Safe to share between threads.
+
+    Args:
+        max_bytes: memory for the logits.
+        max_answers: largest number of answers kept for one image.
+    """
+
+    def __init__(self, max_bytes: int = 256 * 2**20, max_answers: int = 20) -> None:
+        self._answers: LRUCache[CacheKey, list[EarlierAnswer]] = LRUCache(max_bytes, getsizeof=_nbytes)
+        self._max_answers = max_answers
+        self._lock = Lock()
+
+    def get(self, key: CacheKey) -> list[EarlierAnswer]:
+        """Return the earlier answers of a key, the latest last."""
+        with self._lock:
+            return self._answers.get(key, [])
+
+    def add(self, key: CacheKey, answer: EarlierAnswer, replace_all: bool = False) -> None:
+        """Add an answer, or replace all of its key by it. An answer larger than the cache is not kept."""
+        with self._lock:
+            before = [] if replace_all else self._answers.get(key, [])[1 - self._max_answers :]
+            if _nbytes([answer]) > self._answers.maxsize:
+                return
+            while _nbytes([*before, answer]) > self._answers.maxsize:
+                del before[0]
+            self._answers[key] = [*before, answer]
+
+
+def _nbytes(answers: list[EarlierAnswer]) -> int:
+    return sum(logits.nbytes for answer in answers for logits in answer.logits)
+
+
+def with_earlier_logits(prompts: list[Prompt], answers: list[EarlierAnswer]) -> list[Prompt]:
+    """Return prompts with the logits of the largest earlier answer to a strict subset of them, if there is one."""
+    fitting = [(answer, places) for answer in answers if (places := _subset(answer.prompts, prompts)) is not None]
+    if not fitting:
+        return prompts
+    answer, places = max(fitting, key=lambda fit: sum(_points(prompt) for prompt in fit[0].prompts))
+    by_place = dict(zip(places, answer.logits, strict=True))
+    return [replace(prompt, mask=by_place.get(i)) for i, prompt in enumerate(prompts)]
+
+
+def _subset(earlier: list[Prompt], later: list[Prompt]) -> list[int] | None:
+    """Return which of the later prompts each earlier prompt is part of; None unless all are and something was added."""
+    places: list[int] = []
+    for prompt in earlier:
+        for i, candidate in enumerate(later):
+            if i not in places and _is_part(prompt, candidate):
+                places.append(i)
+                break
+        else:
+            return None
+    grown = len(later) > len(earlier) or sum(map(_points, later)) > sum(map(_points, earlier))
+    return places if grown else None
+
+
+def _is_part(prompt: Prompt, candidate: Prompt) -> bool:
+    """Return whether the candidate has all points of a prompt, and the same box."""
+    same_box = (prompt.box is None and candidate.box is None) or (
+        prompt.box is not None and candidate.box is not None and np.array_equal(prompt.box, candidate.box)
+    )
+    return same_box and _clicks(prompt) <= _clicks(candidate)
+
+
+def _clicks(prompt: Prompt) -> set[tuple[float, ...]]:
+    if prompt.points is None or prompt.labels is None:
+        return set()
+    return {(*point, label) for point, label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)}
+
+
+def _points(prompt: Prompt) -> int:
+    return len(_clicks(prompt))

@@ -1,0 +1,121 @@
+"""The prompts in the bodies of Roboflow's clients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+from pydantic import TypeAdapter, ValidationError
+
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.errors import BadInput, kind
+from sam_endpoint.model.prompts import EMPTY_PROMPT, Prompt, parse_prompts
+from sam_endpoint.model.prompts.cells import check_count
+from sam_endpoint.model.prompts.parsing import MAX_COORDINATE, check_logits, decode_npy
+from sam_endpoint.scoring.online.dialects.roboflow.requests import Sam2Body, SegmentBody
+
+NPY_FORM = "base64 of a .npy array of numbers"
+MAX_VERTICES = 10_000  # of one polygon
+_BOOL = TypeAdapter(bool)
+
+
+def flat_prompt(body: SegmentBody, max_points: int) -> list[Prompt]:
+    """Return one prompt of all the points in `point_coords` and `point_labels`. Raises BadInput."""
+    prompts = parse_prompts(body.point_coords, body.point_labels, None, None, max_points)
+    if len(prompts) > 1:
+        raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(prompts)} sets of points")
+    return prompts or [EMPTY_PROMPT]
+
+
+def prompt_set(body: Sam2Body, max_prompts: int) -> list[Prompt]:
+    """Return the prompts of `prompts` (`{"prompts": [p, ...]}`, a list, or one `p`), or of flat points.
+
+    Raises:
+        BadInput: a prompt has another form, or there are more than `max_prompts`.
+    """
+    items = body.prompts
+    if isinstance(items, dict) and "prompts" in items:
+        items = items["prompts"]
+    if items is None:
+        return flat_prompt(body, max_prompts) if body.point_coords is not None else []
+    if isinstance(items, dict):
+        items = [items]
+    if not isinstance(items, list):
+        raise BadInput("prompts", '[{"box": {...}, "points": [...]}, ...]', kind(items))
+    check_count("prompts", len(items), max_prompts)
+    return [_prompt(item, f"prompts[{i}]") for i, item in enumerate(items)]
+
+
+def _prompt(item: Any, place: str) -> Prompt:
+    if not isinstance(item, dict):
+        raise BadInput(place, '{"box": {...}, "points": [...]}', kind(item))
+    points, labels, box = None, None, None
+    if item.get("box") is not None:
+        x, y, width, height = _numbers(item["box"], ("x", "y", "width", "height"), f"{place}.box")
+        box = [[x - width / 2, y - height / 2, x + width / 2, y + height / 2]]  # x, y is the box's centre
+    if item.get("points"):
+        if not isinstance(item["points"], list):
+            raise BadInput(f"{place}.points", '[{"x": ..., "y": ..., "positive": true}, ...]', kind(item["points"]))
+        points = [[_numbers(point, ("x", "y"), f"{place}.points") for point in item["points"]]]
+        labels = [[int(_flag(point.get("positive", True), f"{place}.points")) for point in item["points"]]]
+    prompts = parse_prompts(points, labels, box, None)
+    return prompts[0] if prompts else EMPTY_PROMPT
+
+
+def _flag(value: Any, place: str) -> bool:
+    """Return a flag as Roboflow's own server reads it: "false", "no", "off" and "0" are false."""
+    try:
+        return _BOOL.validate_python(value)
+    except ValidationError:
+        raise BadInput(place, "positive: true or false", kind(value)) from None
+
+
+def _numbers(item: Any, names: tuple[str, ...], place: str) -> list[float]:
+    numbers = [item.get(name) for name in names] if isinstance(item, dict) else [None]
+    if not all(isinstance(number, (int, float)) and abs(number) <= MAX_COORDINATE for number in numbers):
+        raise BadInput(place, f"numbers {', '.join(names)} within {MAX_COORDINATE:,.0f}", kind(item))
+    return [item[name] for name in names]
+
+
+def with_mask_inputs(engine: Engine, prompts: list[Prompt], body: SegmentBody) -> list[Prompt]:
+    """Return the prompts with the request's mask inputs: logits, a `.npy` of them, or polygons at the logits' size.
+
+    Raises:
+        BadInput: the mask inputs have another form, or there is not one for each prompt.
+    """
+    height, width = engine.low_res_size
+    if body.mask_input_format == "binary":
+        array: Any = decode_npy("mask_input", body.mask_input, NPY_FORM)
+    else:
+        try:
+            array = np.asarray(body.mask_input, dtype=np.float32)
+        except (ValueError, TypeError, OverflowError):
+            array = None
+        if array is None or array.shape[-2:] != (height, width):
+            array = _fill_polygons(body.mask_input, height, width, engine.max_prompts)
+    if array.ndim < 2 or not array.size or array.dtype.kind not in "fiu":
+        raise BadInput("mask_input", f"{height} x {width} logits", kind(array))
+    masks = list(check_logits(array.astype(np.float32).reshape(-1, *array.shape[-2:])))
+    if len(masks) not in (1, len(prompts)):
+        raise BadInput("mask_input", f"one mask a prompt ({len(prompts)})", f"{len(masks)} masks")
+    masks = masks * len(prompts) if len(masks) == 1 else masks  # one mask for all prompts is not copied
+    return [replace(prompt, mask=mask) for prompt, mask in zip(prompts, masks, strict=True)]
+
+
+def _fill_polygons(polygons: Any, height: int, width: int, max_polygons: int) -> np.ndarray:
+    """Return (n, height, width) masks of 0 and 1 of n polygons [[x, y], ...]."""
+    masks = []
+    if isinstance(polygons, list):
+        check_count("mask_input", len(polygons), max_polygons, "masks")
+    for polygon in polygons if isinstance(polygons, list) and polygons else [polygons]:
+        try:
+            vertices = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        except (ValueError, TypeError, OverflowError):
+            vertices = np.zeros((0, 2))
+        # pycocotools walks along each edge, however long, and holds Python's lock meanwhile.
+        if not 3 <= len(vertices) <= MAX_VERTICES or not (np.abs(vertices) <= 4 * max(height, width)).all():
+            raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
+        masks.append(coco.decode(coco.merge(coco.frPyObjects([vertices.ravel().tolist()], height, width))))
+    return np.stack(masks).astype(np.float32)

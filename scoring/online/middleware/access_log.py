@@ -1,0 +1,56 @@
+"""One log line and one set of metrics a request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sam_endpoint.model.errors import ClientDisconnected
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.metrics import Metrics
+
+logger = logging.getLogger("sam_endpoint.requests")
+
+
+class AccessLogMiddleware:
+    """Logs each request as a JSON object and counts it; clients that disconnect are logged with status 499."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.perf_counter(), ClientDisconnected.status
+        context = context_of(scope)
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and not context.call.cancelled:
+                status = message["status"]
+            try:
+                await send(message)
+            except ClientDisconnect:
+                status = ClientDisconnected.status
+                raise
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            self._log(scope, context.request_id, status, time.perf_counter() - started)
+
+    def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        # A path that no route matches is counted as "none", so that scanners cannot fill the metrics with names.
+        route = getattr(scope.get("route"), "path", "none")
+        self.metrics.requests.labels(route, status).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        line = {
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(1000 * seconds, 1),
+        }
+        logger.info(json.dumps(line))

@@ -1,0 +1,95 @@
+"""API keys: which are accepted, and whose data a key sees."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sam_endpoint.scoring.errors import Problem
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects import respond
+from sam_endpoint.scoring.tenants import tenant_of
+
+KEY_NEEDED = Problem.of_status(401, "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`")
+KEY_HEADERS = ("x-api-key", "api-key")
+
+
+class Keys:
+    """The accepted API keys. Each key is a tenant of its own; without keys everybody is the tenant "".
+
+    Keys are compared in constant time, so that the time taken tells nothing about them.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def tenant(self, key: str) -> str | None:
+        """Return the tenant of a key, or None if the key is not accepted."""
+        if not self._keys:
+            return ""
+        encoded = key.encode()
+        matches = [hmac.compare_digest(encoded, known) for known in self._keys]
+        return tenant_of(key) if any(matches) else None
+
+
+class HeaderKeyMiddleware:
+    """Reads the key from the headers or the URL, and rejects a wrong one before the body arrives."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = _key_before_body(scope) if self.keys else ""
+        if key or not self.keys:
+            context = context_of(scope)
+            context.tenant = self.keys.tenant(key)
+            if context.tenant is None:
+                await respond(scope["path"], KEY_NEEDED)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class BodyKeyMiddleware:
+    """Reads the key from a JSON body, where some clients put it, if the headers and the URL hold none."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        if context.tenant is None:
+            context.tenant = self.keys.tenant(await asyncio.to_thread(_key_in_body, context.body))
+            if context.tenant is None:
+                await respond(scope["path"], KEY_NEEDED)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def _key_before_body(scope: Scope) -> str:
+    headers = Headers(scope=scope)
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials:
+        return credentials.strip()
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name]
+    query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
+    return query[0] if query else ""
+
+
+def _key_in_body(body: bytes) -> str:
+    if b'"api_key"' not in body:
+        return ""
+    try:
+        return str(json.loads(body).get("api_key", ""))
+    except (ValueError, AttributeError, RecursionError):
+        return ""
