@@ -1,3 +1,1 @@
-"""How the embedded checkpoint was made: drawn scenes, prompts, losses, training and evaluation."""
-
-import model  # noqa: F401 - first, for it imports what everything stands on without delay
+"""Training of small SAM and SAM 2 checkpoints on drawn scenes."""

@@ -1,4 +1,4 @@
-"""Batches of augmented scenes with the masks to find in them; batch `step` depends on the seed and the step only."""
+"""Batches of augmented scenes with masks to segment; batch `step` depends on the seed and the step only."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch.utils.data import Dataset
 
-from training.cache import SceneCache
-from training.ground_truth import SMALLEST_AREA, box_of
-from training.scenes import LONGEST_EDGE
+from sam_endpoint.evaluation.geometry import bounding_box
+from sam_endpoint.evaluation.scenes import LONGEST_EDGE, MIN_AREA
+from sam_endpoint.training.cache import SceneCache
 
 Rng = np.random.Generator
 Bytes = NDArray[np.uint8]
 
-PART_SHARE = 0.15  # of the masks of things that have parts
-RECOLOURED_SHARE = 0.5  # of images; scenes differ in light and camera as they are
-PART = (0.35, 0.9)  # of a scene, shares of its longest edge
-CLOSE_PART = (0.35, 0.65)  # half in the middle, as a window is half of the input
+PART_SHARE = 0.15  # of the masks of objects that have parts
+RECOLORED_SHARE = 0.5  # of images; scenes differ in light and camera already
+PART = (0.35, 0.9)  # shares of the scene's longest edge that a crop has
+CLOSE_PART = (0.35, 0.65)  # about a half, because a window is half of the input
 
 
 class Batch(NamedTuple):
-    """`images` (images, side, side, 3) uint8, padded right and bottom; `sizes` (images, 2) height and width within;
-    `masks` (images, masks, side / 2, side / 2) uint8, the covered share of each cell times 255; `boxes`
-    (images, masks, 4) float32, x1, y1, x2, y2 around them in pixels; `corner` (2,) the window's first row and column
-    in grid cells."""
+    """Images with masks to segment.
+
+    Attributes:
+        images: (images, side, side, 3) uint8, padded at the right and the bottom.
+        sizes: (images, 2), the height and width inside the padding.
+        masks: (images, masks, side / 2, side / 2) uint8, the covered share of each cell times 255.
+        boxes: (images, masks, 4) float32, x1, y1, x2, y2 around the masks in pixels.
+        corner: (2,), the window's first row and column in cells of the embedding grid.
+    """
 
     images: Bytes
     sizes: NDArray[np.int64]
@@ -36,9 +41,18 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Batch number `step`: for `windowed` steps windows of half the side, twice `images` of them, afterwards `images`
-    at the full side every `whole_every` steps, and windows in between; `stretched`: the image fills the square, instead
-    of being padded to it; `close`: windows show about a quarter of a scene, as large as the whole shows it."""
+    """The batches of a training, by step.
+
+    The first `windowed` steps have twice `images` windows of half the side. After those, every `whole_every` steps a
+    batch has `images` whole inputs, and the steps between have windows.
+
+    Args:
+        images: The number of whole inputs in a batch.
+        masks: The number of masks of each image.
+        side: The side of the whole input in pixels.
+        stretched: Whether the image fills the square; otherwise it is padded.
+        close: Whether windows show about a quarter of a scene, as large as the whole input shows it.
+    """
 
     def __init__(
         self,
@@ -61,44 +75,51 @@ class Batches(Dataset[Batch]):
         whole = step >= self.windowed and (step - self.windowed) % self.whole_every == 0
         side = self.side if whole else self.side // 2
         samples = [self.sample(rng, side, whole) for _ in range(self.images * (1 if whole else 2))]
-        free = 1 if whole else self.side // 8 - side // 8 + 1
-        # Even, so that a window of SAM 2's first stage, two cells wide, begins where it does in the whole.
-        corner = rng.integers(0, (free + 1) // 2, 2) * 2
+        corners = 1 if whole else self.side // 8 - side // 8 + 1
+        # Even, so that a window of SAM 2's first stage, two cells wide, begins at the same place as in the whole.
+        corner = rng.integers(0, (corners + 1) // 2, 2) * 2
         images, sizes, masks, boxes = (np.stack(field) for field in zip(*samples, strict=True))
         return Batch(images, sizes, masks, boxes, corner)
 
     def sample(self, rng: Rng, side: int, whole: bool) -> tuple[np.ndarray, ...]:
-        """One image with its masks and boxes, as in `Batch`; scenes in which nothing large enough shows are passed."""
+        """Return one image with its size, masks and boxes, as in `Batch`. Scenes without a large object are skipped."""
         while True:
             scene = self.cache[int(rng.integers(self.cache.count))]
-            keep, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
-            image, labels = cropped(rng, scene.image, scene.labels, side, keep, part, self.stretched)
-            smallest = SMALLEST_AREA * (self.side / LONGEST_EDGE) ** 2 * (1 if whole else 0.6)
-            masks = chosen(rng, labels, scene.owners, self.masks, smallest)
+            uncropped, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
+            image, labels = random_crop(rng, scene.image, scene.labels, side, uncropped, part, self.stretched)
+            min_area = MIN_AREA * (self.side / LONGEST_EDGE) ** 2 * (1 if whole else 0.6)
+            masks = choose_masks(rng, labels, scene.owners, self.masks, min_area)
             if masks is not None:
                 break
         height, width = labels.shape
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
-        canvas[:height, :width] = recoloured(rng, image) if rng.random() < RECOLOURED_SHARE else image
+        canvas[:height, :width] = recolor(rng, image) if rng.random() < RECOLORED_SHARE else image
         padded = np.zeros((self.masks, side, side), dtype=np.float32)
         padded[:, :height, :width] = masks
         cells = padded.reshape(self.masks, side // 2, 2, side // 2, 2).mean((2, 4))
-        boxes = np.stack([box_of(mask) for mask in masks])
+        boxes = np.stack([bounding_box(mask) for mask in masks])
         return canvas, np.array([height, width]), (cells * 255).astype(np.uint8), boxes
 
 
-def cropped(
-    rng: Rng, image: Bytes, labels: Bytes, side: int, keep: float, part: tuple[float, float], stretched: bool
+def random_crop(
+    rng: Rng, image: Bytes, labels: Bytes, side: int, uncropped: float, part: tuple[float, float], stretched: bool
 ) -> tuple[Bytes, Bytes]:
-    """The scene, or with probability 1 - `keep` a part of it, turned or mirrored, its longest edge (or both) `side`;
-    `part`: the shares of the longest edge between which a part's lies."""
-    if rng.random() > keep:
+    """Crop, resize, rotate and mirror an image and its labels.
+
+    Args:
+        image: (height, width, 3).
+        labels: (height, width).
+        side: The longest edge of the result, or both edges if it is `stretched`.
+        uncropped: The probability of the whole image.
+        part: The smallest and the largest share of the longest edge that a crop has.
+    """
+    if rng.random() > uncropped:
         longest = rng.uniform(*part) * max(labels.shape)
         shape = np.array([longest, longest / rng.choice([1.0, 4 / 3, 3 / 2, 16 / 9])])
         shape = shape if rng.random() < 0.3 else shape[::-1]
         height, width = np.minimum(np.maximum(shape.astype(int), 24), labels.shape)
-        top, left = rng.integers(0, labels.shape[0] - height + 1), rng.integers(0, labels.shape[1] - width + 1)
-        image, labels = (field[top : top + height, left : left + width] for field in (image, labels))
+        y, x = rng.integers(0, labels.shape[0] - height + 1), rng.integers(0, labels.shape[1] - width + 1)
+        image, labels = (field[y : y + height, x : x + width] for field in (image, labels))
     scale = side / max(labels.shape)
     size = (max(8, round(labels.shape[1] * scale)), max(8, round(labels.shape[0] * scale)))
     size = (side, side) if stretched else size
@@ -110,32 +131,41 @@ def cropped(
     return (image[:, ::-1], labels[:, ::-1]) if rng.random() < 0.5 else (image, labels)
 
 
-def chosen(rng: Rng, labels: Bytes, owners: Bytes, count: int, smallest: float) -> NDArray[np.bool_] | None:
-    """`count` masks (count, height, width) of things, each once before any comes twice; now and then of a part instead.
+def choose_masks(rng: Rng, labels: Bytes, owners: Bytes, count: int, min_area: float) -> NDArray[np.bool_] | None:
+    """Choose masks of objects, each object once before any comes twice; sometimes a part replaces its object.
 
-    A thing is asked for far more often than any of its parts, so that a click means the thing where it may mean both.
+    An object is chosen far more often than its parts, so that an ambiguous click means the object.
+
+    Args:
+        labels: (height, width), as in `Scene`; `owners` likewise.
+        count: The number of masks.
+        min_area: The smallest area of an object or a part, in pixels.
+
+    Returns:
+        (count, height, width), or None if no object is large enough.
     """
-    parts = np.bincount(labels.ravel(), minlength=256)
-    things = np.bincount(owners, weights=parts, minlength=256)
-    things[0] = parts[0] = 0
-    whole = rng.permutation(np.flatnonzero(things >= smallest))
-    if not len(whole):
+    part_areas = np.bincount(labels.ravel(), minlength=256)
+    object_areas = np.bincount(owners, weights=part_areas, minlength=256)
+    object_areas[0] = part_areas[0] = 0
+    objects = rng.permutation(np.flatnonzero(object_areas >= min_area))
+    if not len(objects):
         return None
-    inner = np.flatnonzero((parts >= smallest) & ((owners != np.arange(256)) | (parts < things)))
-    owner_of = owners[labels]
+    is_part = (owners != np.arange(256)) | (part_areas < object_areas)
+    parts = np.flatnonzero((part_areas >= min_area) & is_part)
+    object_labels = owners[labels]
     masks = []
     for index in range(count):
-        thing = whole[index % len(whole)]
-        own = inner[owners[inner] == thing]
-        if len(own) and rng.random() < PART_SHARE:
-            masks.append(labels == rng.choice(own))
+        label = objects[index % len(objects)]
+        its_parts = parts[owners[parts] == label]
+        if len(its_parts) and rng.random() < PART_SHARE:
+            masks.append(labels == rng.choice(its_parts))
         else:
-            masks.append(owner_of == thing)
+            masks.append(object_labels == label)
     return np.stack(masks)
 
 
-def recoloured(rng: Rng, image: Bytes) -> Bytes:
-    """The image (height, width, 3) under other light, by another camera."""
+def recolor(rng: Rng, image: Bytes) -> Bytes:
+    """Return an image (height, width, 3) as under other light and by another camera."""
     levels = np.linspace(0, 1, 256)
     kind = rng.random()
     if kind < 0.12:

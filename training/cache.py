@@ -1,4 +1,4 @@
-"""Scenes drawn ahead of time into memory-mapped files, since drawing one takes longer than learning from it."""
+"""Scenes drawn beforehand into memory-mapped files, because drawing a scene takes longer than training on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from training.scenes import LONGEST_EDGE, Scene, scene
+from sam_endpoint.evaluation.scenes import LONGEST_EDGE, Scene, draw_scene
 
 FIELDS = {
     "images": ((LONGEST_EDGE, LONGEST_EDGE, 3), np.uint8),
@@ -21,7 +21,7 @@ CHUNK = 16
 
 
 class SceneCache:
-    """The first `count` scenes of a seed, about 260 kB each, kept in `folder`."""
+    """The first `count` scenes of a seed, about 260 kB each, in the files of a folder."""
 
     def __init__(self, folder: Path, seed: int, count: int) -> None:
         self.folder, self.seed, self.count = folder, seed, count
@@ -33,7 +33,7 @@ class SceneCache:
             self.arrays[name] = np.lib.format.open_memmap(path, mode, dtype=dtype, shape=(count, *shape))
 
     def draw(self, workers: int) -> None:
-        """Draw what is missing; a scene counts as drawn once its size is written."""
+        """Draw the missing scenes in `workers` processes. A scene counts as drawn once its size is written."""
         missing = np.flatnonzero(self.arrays["sizes"][:, 0] == 0)
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         if not chunks:
@@ -54,9 +54,9 @@ class SceneCache:
 def _draw(folder: Path, seed: int, count: int, indices: np.ndarray) -> None:
     cache = SceneCache(folder, seed, count)
     for index in indices:
-        drawn = scene(seed, int(index))
-        height, width = drawn.labels.shape
-        cache.arrays["images"][index, :height, :width] = drawn.image
-        cache.arrays["labels"][index, :height, :width] = drawn.labels
-        cache.arrays["owners"][index] = drawn.owners
+        scene = draw_scene(seed, int(index))
+        height, width = scene.labels.shape
+        cache.arrays["images"][index, :height, :width] = scene.image
+        cache.arrays["labels"][index, :height, :width] = scene.labels
+        cache.arrays["owners"][index] = scene.owners
         cache.arrays["sizes"][index] = height, width

@@ -1,38 +1,53 @@
-"""The mean of checkpoints that were trained one from another: `python -m training.mean build/a build/b --output mean`.
+"""Average checkpoints that were trained from each other.
 
-Such weights lie in one valley, where their mean is often better than each (model soups: Wortsman et al. 2022,
-https://arxiv.org/abs/2203.05482). Nothing is trained. Of one checkpoint, it is that one with another size of input.
+python -m sam_endpoint.training.mean build/a build/b --output build/mean
+
+The mean of the weights is often better than each checkpoint (model soups: Wortsman et al. 2022,
+https://arxiv.org/abs/2203.05482). A checkpoint that is named twice has twice the weight. The mean of a single
+checkpoint is that checkpoint, for another size of input.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from training import network
-from training.train import FAMILIES
+from sam_endpoint.training import network
+from sam_endpoint.training.families import FAMILIES
+from sam_endpoint.training.options import FAMILY_NAMES, IMAGE_SIZE
 
 
-def mean(folders: list[Path], family: str, side: int) -> torch.nn.Module:
-    """A model of a family, for an input of `side` pixels, whose weights are the mean of the checkpoints'."""
-    kind = FAMILIES[family]
-    model: torch.nn.Module = kind.new(kind.config(image_size=side), seed=0).model
-    found = [network.fitted(folder, model) for folder in folders]
-    model.load_state_dict({name: sum(one[name] for one in found) / len(found) for name in found[0]})
+def average_checkpoints(folders: Sequence[Path], family: str, side: int) -> torch.nn.Module:
+    """Return a model for an input of `side` pixels whose weights are the mean of the checkpoints' weights."""
+    network_class = FAMILIES[family]
+    model: torch.nn.Module = network_class.create(network_class.config(image_size=side), seed=0).model
+    checkpoints = [network.load_weights(folder, model) for folder in folders]
+    names = checkpoints[0].keys()
+    model.load_state_dict({name: sum(weights[name] for weights in checkpoints) / len(checkpoints) for name in names})
     return model
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="folders of checkpoints")
-    parser.add_argument("--family", choices=FAMILIES, default="sam")
-    parser.add_argument("--side", type=int, default=network.IMAGE_SIZE, help="of the input, in pixels")
+    parser.add_argument("--family", choices=FAMILY_NAMES, default="sam", help="(default: %(default)s)")
+    parser.add_argument(
+        "--side", type=int, default=IMAGE_SIZE, help="side of the input in pixels (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
-    args = parser.parse_args(arguments)
-    network.export(mean(args.checkpoints, args.family, args.side), args.output)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
+    options = make_parser().parse_args(arguments)
+    network.save_checkpoint(average_checkpoints(options.checkpoints, options.family, options.side), options.output)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal before it is applied."""
+"""The Muon optimizer (Jordan et al. 2024): momentum that is orthogonalised before it is applied."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import torch
 from torch import Tensor
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices (count, rows, columns), by five quintic Newton-Schulz steps.
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Return the nearest semi-orthogonal matrices (count, rows, columns), by five quintic Newton-Schulz steps.
 
-    In float32: torch's own Muon computes in bfloat16, which processors without it emulate slowly.
+    In float32: torch's own Muon computes in bfloat16, which CPUs without bfloat16 instructions emulate slowly.
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    found = matrices.mT if tall else matrices
-    found = found / (found.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x: Tensor = matrices.mT if is_tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        square = found @ found.mT
-        found = 3.4445 * found + (-4.775 * square + 2.0315 * square @ square) @ found
-    return found.mT if tall else found
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x.mT if is_tall else x
 
 
 class Muon(torch.optim.Optimizer):
-    """For weight matrices; each step is scaled to the size that AdamW's has (0.2 in root mean square, times `lr`)."""
+    """Muon for weight matrices. Steps have the size of AdamW's: a root mean square of 0.2 times `lr`."""
 
     def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.0) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum, "decay": decay})
 
+    # torch's other overload takes a closure and returns its loss; training never passes a closure.
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
@@ -37,12 +38,12 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 by_shape[weight.shape].append(weight)
             for shape, weights in by_shape.items():
-                pushes = []
+                directions = []
                 for weight in weights:
                     assert weight.grad is not None
-                    push = self.state[weight].setdefault("push", torch.zeros_like(weight))
-                    push.lerp_(weight.grad, 1 - group["momentum"])
-                    pushes.append(weight.grad.lerp(push, group["momentum"]))
-                steps = orthogonal(torch.stack(pushes)) * (0.2 * max(shape) ** 0.5 * group["lr"])
+                    momentum = self.state[weight].setdefault("push", torch.zeros_like(weight))
+                    momentum.lerp_(weight.grad, 1 - group["momentum"])
+                    directions.append(weight.grad.lerp(momentum, group["momentum"]))
+                steps = orthogonalize(torch.stack(directions)) * (0.2 * max(shape) ** 0.5 * group["lr"])
                 for weight, move in zip(weights, steps, strict=True):
                     weight.mul_(1 - group["lr"] * group["decay"]).sub_(move)

@@ -1,4 +1,4 @@
-"""What training asks of a model: its first weights, and a forward pass with every mask at once."""
+"""The models that training needs: random weights, a forward pass that gives all masks at once, checkpoint files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from model import families
+from sam_endpoint.model import families
+from sam_endpoint.training.options import IMAGE_SIZE
 
-IMAGE_SIZE = 256
 PATCH_SIZE = 8
 Features = tuple[Tensor, ...]  # each (images, channels, height, width), the embedding last
 
 
 class Network(nn.Module, ABC):
-    """A model embedding and decoding with gradients, on the whole input or on a square window of it.
+    """A model that embeds and decodes with gradients, on the whole input or on a square window of it.
 
-    Windowed training looks at a part of the embedding grid only (`corner`: its first row and column, in grid cells),
-    with the positions the part has in the whole; so a quarter of the input costs less than a quarter of the time and
-    everything learnt stays valid for the whole.
+    A window is a part of the embedding grid; its `corner` is the first row and column, in grid cells. The window has
+    the positions that it has in the whole input. So a quarter of the input costs less than a quarter of the time, and
+    the weights learnt on it are valid for the whole.
+
+    Attributes:
+        stretched: Whether images fill the square input; otherwise they are padded to it.
+        model: The transformers model.
     """
 
-    stretched: ClassVar[bool]  # whether images fill the square input, or are padded to it
+    stretched: ClassVar[bool]
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -36,45 +40,60 @@ class Network(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def config(*, image_size: int = IMAGE_SIZE) -> PreTrainedConfig:
-        """The architecture of the embedded checkpoint; families take more of its sizes."""
+        """Return the architecture of the embedded checkpoint; families have arguments for further sizes."""
 
     @classmethod
     @abstractmethod
-    def new(cls, config: Any, seed: int) -> Network:
-        """A model with weights drawn for training."""
+    def create(cls, config: Any, seed: int) -> Network:
+        """Return a model with random weights that suit training."""
 
     @abstractmethod
     def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
-        """What the image encoder adds to the patches of a window of `grid` cells."""
+        """Return the positional embedding that the image encoder adds to the patches of a window of `grid` cells."""
 
     @abstractmethod
     def embed(self, pixels: Tensor, positions: Tensor) -> Features:
-        """(images, 3, side, side) normalised pixels, at these patch positions, to what `decode` takes."""
+        """Encode normalised pixels (images, 3, side, side) at these patch positions into features for `decode`."""
 
     @abstractmethod
-    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
-        """(prompts, width, grid, grid) to (prompts, width / 8, 4 grid, 4 grid) features."""
+    def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
+        """Upscale features (prompts, width, grid, grid) to (prompts, width / 8, 4 grid, 4 grid)."""
 
     def positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
-        """The positional embedding (1, width, grid, grid) of a window."""
+        """Return the positional embedding (1, width, grid, grid) of a window for the decoder."""
         row, column = corner
-        whole = self.model.get_image_wide_positional_embeddings()
+        whole: Tensor = self.model.get_image_wide_positional_embeddings()
         return whole[:, :, row : row + grid, column : column + grid]
 
     def tokens(self, points: Tensor, labels: Tensor, boxes: Tensor | None) -> Tensor:
-        """Points (prompts, n, 2) with labels (prompts, n), and boxes (prompts, 4), as (prompts, tokens, width)."""
+        """Embed prompts as tokens.
+
+        Args:
+            points: (prompts, n, 2).
+            labels: (prompts, n).
+            boxes: (prompts, 4), or None.
+
+        Returns:
+            (prompts, tokens, width).
+        """
         encoder = self.model.prompt_encoder
-        found = encoder._embed_points(points[:, None].float(), labels[:, None], pad=boxes is None)[:, 0]
-        return found if boxes is None else torch.cat([found, encoder._embed_boxes(boxes[:, None])[:, 0]], dim=1)
+        embedded: Tensor = encoder._embed_points(points[:, None].float(), labels[:, None], pad=boxes is None)[:, 0]
+        return embedded if boxes is None else torch.cat([embedded, encoder._embed_boxes(boxes[:, None])[:, 0]], dim=1)
 
     def decode(
         self, features: Features, positions: Tensor, sparse: Tensor, mask_inputs: Tensor, has_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Every mask of every prompt: logits (prompts, 4, side, side) and predicted IoU (prompts, 4); mask 0 is the
-        single mask, masks 1 to 3 the alternatives.
+        """Decode all masks of all prompts. Mask 0 is the single mask, masks 1 to 3 are the alternatives.
 
-        `sparse` (prompts, tokens, width), prompts ordered by image; `mask_inputs` (prompts, 1, side, side) logits,
-        used where `has_mask` (prompts,) is true.
+        Args:
+            features: The result of `embed`.
+            positions: The result of `positions`.
+            sparse: The result of `tokens`, prompts ordered by image.
+            mask_inputs: (prompts, 1, side, side) logits.
+            has_mask: (prompts,) bool, whether the prompt uses its mask input.
+
+        Returns:
+            Logits (prompts, 4, side, side) and predicted IoU (prompts, 4).
         """
         encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
         *fine, embeddings = features
@@ -85,16 +104,16 @@ class Network(nn.Module, ABC):
             encoder.no_mask_embed.weight[:, :, None, None],
         )
         image = embeddings.repeat_interleave(repeat, 0) + dense
-        own = torch.cat([token.weight for token in self.own_tokens()])
-        tokens = torch.cat([own.expand(prompts, -1, -1), sparse], dim=1)[:, None]
+        output_tokens = torch.cat([token.weight for token in self.output_tokens()])
+        tokens = torch.cat([output_tokens.expand(prompts, -1, -1), sparse], dim=1)[:, None]
         tokens, image_tokens = decoder.transformer(
             point_embeddings=tokens,
             image_embeddings=image,
             image_positional_embeddings=positions.expand(prompts, -1, -1, -1),
             attention_similarity=None,
         )
-        tokens = tokens[:, 0, len(self.own_tokens()) - 2 :]  # the score's and the masks'
-        upscaled = self.upscaled(
+        tokens = tokens[:, 0, len(self.output_tokens()) - 2 :]  # those of the score and the masks
+        upscaled = self.upscale(
             image_tokens.transpose(2, 3).reshape(image.shape),
             tuple(part.repeat_interleave(repeat, 0) for part in fine),
         )
@@ -102,14 +121,17 @@ class Network(nn.Module, ABC):
         logits = torch.einsum("pmc,pchw->pmhw", torch.stack(heads, dim=1), upscaled)
         return logits.float(), decoder.iou_prediction_head(tokens[:, 0]).float()
 
-    def own_tokens(self) -> list[nn.Embedding]:
-        """The decoder's own tokens, the score's and the masks' last."""
+    def output_tokens(self) -> list[nn.Embedding]:
+        """Return the decoder's output tokens; those of the score and the masks are the last two."""
         return [self.model.mask_decoder.iou_token, self.model.mask_decoder.mask_tokens]
 
 
-def draw(model: PreTrainedModel, seed: int, depth: int) -> None:
-    """Draws all but the position weights; transformers' own first weights are all but zero. `depth`: layers of the
-    encoder, whose residual branches start the smaller the more there are."""
+def initialize_weights(model: PreTrainedModel, seed: int, depth: int) -> None:
+    """Initialise all weights but those of positions at random; transformers initialises them near zero.
+
+    Args:
+        depth: The number of layers of the encoder. The more there are, the smaller its residual branches start.
+    """
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, module in model.named_modules():
@@ -136,13 +158,13 @@ def draw(model: PreTrainedModel, seed: int, depth: int) -> None:
         decoder: Any = model.mask_decoder
         for name, module in decoder.named_modules():
             if ("_token_to_image" in name and hasattr(module, "k_proj")) or name.endswith("image_to_token"):
-                # Queries and keys projected alike: from the first step a click attends to the place it stands on.
+                # With the same projection of queries and keys a click attends to its own place from the first step.
                 module.q_proj.weight.mul_(1.5)
                 module.k_proj.weight.copy_(module.q_proj.weight)
 
 
-def waves(grid: int, channels: int) -> Tensor:
-    """Sine and cosine position features (1, grid, grid, channels), a quarter each for x, y, sine, cosine."""
+def sinusoidal_positions(grid: int, channels: int) -> Tensor:
+    """Return sine and cosine features of rows and columns, (1, grid, grid, channels)."""
     quarter = channels // 4
     rate = 1.0 / 100 ** (torch.arange(quarter) / quarter)
     angle = torch.arange(grid)[:, None] * rate
@@ -153,28 +175,32 @@ def waves(grid: int, channels: int) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """softmax(query key^T / sqrt(channels)) value in bfloat16, (batch, heads, tokens, channels) each.
+    """Return softmax(query key^T / sqrt(channels)) value in bfloat16, (batch, heads, tokens, channels) each.
 
-    Two matrix products and a softmax: with so few tokens and channels a training step on a processor spends two thirds
-    of the time in them that it spends in `scaled_dot_product_attention`.
+    With few tokens and channels, two matrix products and a softmax take two thirds of the CPU time of
+    `scaled_dot_product_attention`.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-        return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1) @ value
+        attended: Tensor = ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1) @ value
+        return attended
 
 
-def fitted(folder: Path, model: Any) -> dict[str, Tensor]:
-    """The weights of a checkpoint of the same architecture, of any input's side: SAM's positions are interpolated."""
+def load_weights(folder: Path, model: Any) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint of the model's architecture, for any size of input.
+
+    SAM's positional embedding is interpolated to the size of the model's.
+    """
     weights: dict[str, Tensor] = type(model).from_pretrained(folder).state_dict()
     for name, weight in model.state_dict().items():
         if weight.shape != weights[name].shape:
-            there = weights[name].permute(0, 3, 1, 2)
-            weights[name] = F.interpolate(there, weight.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
+            positions = weights[name].permute(0, 3, 1, 2)
+            weights[name] = F.interpolate(positions, weight.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
     return weights
 
 
-def export(model: Any, folder: Path) -> None:
-    """Write the checkpoint as `from_pretrained` reads it; every file appears whole or not at all."""
+def save_checkpoint(model: Any, folder: Path) -> None:
+    """Write a checkpoint that `from_pretrained` reads; each file appears complete or not at all."""
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
     families.save(families.of(model), part)

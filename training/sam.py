@@ -1,4 +1,4 @@
-"""A small SAM: its architecture, its first weights, its forward pass."""
+"""A small SAM for training: its architecture, its first weights, its forward pass."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from transformers import (
     SamVisionConfig,
 )
 
-from training.network import IMAGE_SIZE, PATCH_SIZE, Features, Network, draw, waves
+from sam_endpoint.training.network import PATCH_SIZE, Features, Network, initialize_weights, sinusoidal_positions
+from sam_endpoint.training.options import IMAGE_SIZE
 
 
 def _window(grid: int) -> int:
-    """The side of the windows that fill a grid of tokens without padding: 8, else the largest up to Meta's 14."""
+    """Return the side of attention windows that fill a grid of tokens: 8, else the largest up to Meta's 14."""
     return max((side for side in range(1, 15) if grid % side == 0), key=lambda side: (side == 8, side))
 
 
-class Sam(Network):
+class SamNetwork(Network):
     stretched = False
 
     @staticmethod
@@ -35,7 +36,7 @@ class Sam(Network):
         *,
         image_size: int = IMAGE_SIZE,
     ) -> SamConfig:
-        """`width` is the embedding's, prompt encoder's and decoder's channel count."""
+        """Return the architecture. `width` is the number of channels of the embedding and the decoder."""
         vision = SamVisionConfig(
             hidden_size=hidden_size,
             num_hidden_layers=layers,
@@ -61,14 +62,14 @@ class Sam(Network):
         )
 
     @classmethod
-    def new(cls, config: Any, seed: int) -> Sam:
+    def create(cls, config: Any, seed: int) -> SamNetwork:
         config._attn_implementation = "sdpa"
         model: Any = SamModel(config)
-        draw(model, seed, len(model.vision_encoder.layers))
+        initialize_weights(model, seed, len(model.vision_encoder.layers))
         positions, shared = model.vision_encoder.pos_embed, model.shared_image_embedding
         with torch.no_grad():
             shared.positional_embedding.normal_()
-            positions.copy_(waves(positions.shape[1], positions.shape[3]) * 0.5)
+            positions.copy_(sinusoidal_positions(positions.shape[1], positions.shape[3]) * 0.5)
         model.prompt_encoder.shared_embedding.positional_embedding = shared.positional_embedding
         shared.positional_embedding.requires_grad_(False)
         return cls(model)
@@ -85,7 +86,8 @@ class Sam(Network):
             hidden = layer(hidden)
         return (encoder.neck(hidden),)
 
-    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
+    def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
         decoder = self.model.mask_decoder
         features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding)))
-        return decoder.activation(decoder.upscale_conv2(features))
+        upscaled: Tensor = decoder.activation(decoder.upscale_conv2(features))
+        return upscaled

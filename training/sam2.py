@@ -1,4 +1,4 @@
-"""A small SAM 2: its architecture, its first weights, its forward pass."""
+"""A small SAM 2 for training: its architecture, its first weights, its forward pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
 
-from training.network import IMAGE_SIZE, PATCH_SIZE, Features, Network, draw, waves
+from sam_endpoint.training.network import PATCH_SIZE, Features, Network, initialize_weights, sinusoidal_positions
+from sam_endpoint.training.options import IMAGE_SIZE
 
-STRIDE = (
-    2  # pixels between the first stage's tokens, half of the published models', as the input is a quarter of theirs
-)
+STRIDE = 2  # pixels between tokens of the first stage; the published models have 4, and four times the input
 STEP = PATCH_SIZE // STRIDE
 
 
-class Sam2(Network):
+class Sam2Network(Network):
     stretched = True
 
     @staticmethod
@@ -29,7 +28,7 @@ class Sam2(Network):
         *,
         image_size: int = IMAGE_SIZE,
     ) -> Sam2Config:
-        """`width` is the embedding's, prompt encoder's and decoder's channel count."""
+        """Return the architecture. `width` is the number of channels of the embedding and the decoder."""
         stages = [channels * 2**stage for stage in range(4)]
         sides = [image_size // STRIDE // 2**stage for stage in range(3)]
         return Sam2Config(
@@ -63,17 +62,17 @@ class Sam2(Network):
         )
 
     @classmethod
-    def new(cls, config: Any, seed: int) -> Sam2:
+    def create(cls, config: Any, seed: int) -> Sam2Network:
         config._attn_implementation = "sdpa"
         model: Any = Sam2Model(config)
         backbone, shared = model.vision_encoder.backbone, model.shared_image_embedding
-        draw(model, seed, len(backbone.blocks))
+        initialize_weights(model, seed, len(backbone.blocks))
         with torch.no_grad():
             shared.positional_embedding.normal_()
             model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared.positional_embedding)
             for positions in (backbone.pos_embed, backbone.pos_embed_window):
-                positions.copy_(waves(positions.shape[2], positions.shape[1]).permute(0, 3, 1, 2) * 0.5)
-        # Whether there is an object at all is a question of videos.
+                positions.copy_(sinusoidal_positions(positions.shape[2], positions.shape[1]).permute(0, 3, 1, 2) * 0.5)
+        # The score of whether there is an object at all is for videos.
         model.mask_decoder.pred_obj_score_head.requires_grad_(False)
         return cls(model)
 
@@ -84,7 +83,8 @@ class Sam2(Network):
         positions = F.interpolate(backbone.pos_embed, size=(whole, whole), mode="bicubic")
         positions = positions[:, :, row : row + side, column : column + side]
         tiles = side // backbone.pos_embed_window.shape[2]
-        return (positions + backbone.pos_embed_window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1)
+        patch_positions: Tensor = (positions + backbone.pos_embed_window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1)
+        return patch_positions
 
     def embed(self, pixels: Tensor, positions: Tensor) -> Features:
         backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
@@ -100,10 +100,11 @@ class Sam2(Network):
         embedding = coarse + self.model.no_memory_embedding.view(1, -1, 1, 1)
         return decoder.conv_s0(fine), decoder.conv_s1(middle), embedding
 
-    def upscaled(self, embedding: Tensor, fine: Features) -> Tensor:
+    def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
         decoder = self.model.mask_decoder
         features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding) + fine[1]))
-        return decoder.activation(decoder.upscale_conv2(features) + fine[0])
+        upscaled: Tensor = decoder.activation(decoder.upscale_conv2(features) + fine[0])
+        return upscaled
 
-    def own_tokens(self) -> list[nn.Embedding]:
-        return [self.model.mask_decoder.obj_score_token, *super().own_tokens()]
+    def output_tokens(self) -> list[nn.Embedding]:
+        return [self.model.mask_decoder.obj_score_token, *super().output_tokens()]

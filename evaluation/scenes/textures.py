@@ -1,4 +1,4 @@
-"""Surfaces: procedural textures as float32 arrays of shape (height, width, 3), values about 0 to 1."""
+"""Procedural surface textures: float32 arrays of shape (height, width, 3) with values of about 0 to 1."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Array = np.ndarray  # float32
 Rng = np.random.Generator
 
 
-def colour(rng: Rng) -> Array:
-    """One RGB colour (3,), as things on tables have them: many greys and browns, some saturated ones."""
+def random_color(rng: Rng) -> Array:
+    """Return an RGB colour (3,) as common objects have: many greys and browns, a few saturated colours."""
     kind = rng.random()
     if kind < 0.3:
         hue, saturation, value = rng.random(), rng.uniform(0, 0.12), rng.uniform(0.05, 1)
@@ -23,37 +23,44 @@ def colour(rng: Rng) -> Array:
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32)
 
 
-def distinct_colour(rng: Rng, other: Array, distance: float) -> Array:
-    """A colour (3,) whose largest channel difference from `other` (3,) is at least `distance`."""
-    best = colour(rng)
+def distinct_color(rng: Rng, reference: Array, min_distance: float) -> Array:
+    """Return a colour (3,) that differs from `reference` (3,) by at least `min_distance` in one channel.
+
+    Gives up after eight further draws.
+    """
+    color = random_color(rng)
     for _ in range(8):
-        if np.abs(best - other).max() >= distance:
+        if np.abs(color - reference).max() >= min_distance:
             break
-        best = colour(rng)
-    return best
+        color = random_color(rng)
+    return color
 
 
-def enlarged(grid: Array, height: int, width: int) -> Array:
-    """A coarse (rows, columns) grid enlarged to (height, width) with cubic interpolation."""
+def enlarge(grid: Array, height: int, width: int) -> Array:
+    """Enlarge a coarse (rows, columns) grid to (height, width) with cubic interpolation."""
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def value_noise(rng: Rng, height: int, width: int, cell: float, octaves: int = 3) -> Array:
-    """Smooth noise (height, width), mean 0 and spread about 1; `cell` is the coarsest feature in pixels."""
+    """Return smooth noise (height, width) of mean 0 and standard deviation of about 1.
+
+    Args:
+        cell: The size of the coarsest features, in pixels.
+    """
     total = np.zeros((height, width), dtype=np.float32)
     weight, power = 1.0, 0.0
     for _ in range(octaves):
         rows, columns = max(2, round(height / cell) + 1), max(2, round(width / cell) + 1)
         rows, columns = min(rows, height), min(columns, width)
         grid = rng.standard_normal((rows, columns), dtype=np.float32)
-        total += np.float32(weight) * enlarged(grid, height, width)
+        total += np.float32(weight) * enlarge(grid, height, width)
         power += weight**2
         weight, cell = weight * 0.6, max(1.5, cell / 2.2)
     return total * np.float32(1.3 / np.sqrt(power))
 
 
-def coordinates(height: int, width: int, angle: float) -> tuple[Array, Array]:
-    """Pixel coordinates (along, across), each (height, width), of axes turned by `angle` radians."""
+def rotated_coordinates(height: int, width: int, angle: float) -> tuple[Array, Array]:
+    """Return pixel coordinates (along, across), each (height, width), of axes rotated by `angle` radians."""
     y, x = np.meshgrid(
         np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32), indexing="ij", copy=False
     )
@@ -62,38 +69,41 @@ def coordinates(height: int, width: int, angle: float) -> tuple[Array, Array]:
 
 
 def gradient(rng: Rng, height: int, width: int) -> Array:
-    """A linear ramp (height, width) from -1 to 1 in a random direction."""
-    along, _ = coordinates(height, width, rng.uniform(0, 2 * np.pi))
+    """Return a linear ramp (height, width) from -1 to 1 in a random direction."""
+    along, _ = rotated_coordinates(height, width, rng.uniform(0, 2 * np.pi))
     low, high = along.min(), along.max()
-    return (along - low) * np.float32(2 / max(1.0, high - low)) - 1
+    ramp: Array = (along - low) * np.float32(2 / max(1.0, high - low)) - 1
+    return ramp
 
 
 def wood(rng: Rng, height: int, width: int) -> Array:
-    """Grain (height, width), about -1 to 1: bent stripes with fine streaks along them."""
+    """Return wood grain (height, width), about -1 to 1: bent stripes with fine streaks along them."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
-    along, across = coordinates(height, width, angle)
+    along, across = rotated_coordinates(height, width, angle)
     period = rng.uniform(5, 40)
     bend = value_noise(rng, height, width, rng.uniform(40, 150), 2) * rng.uniform(0.1, 0.8) * period
     rings = np.sin((across + bend + along * rng.uniform(-0.1, 0.1)) * (2 * np.pi / period))
     line = rng.standard_normal(1024).astype(np.float32)
     streaks = line[(across + bend * 0.2).astype(np.int32) % 1024]
-    return (rings * rng.uniform(0.2, 0.7) + streaks * rng.uniform(0.1, 0.4)).astype(np.float32)
+    grain: Array = (rings * rng.uniform(0.2, 0.7) + streaks * rng.uniform(0.1, 0.4)).astype(np.float32)
+    return grain
 
 
 def planks(rng: Rng, height: int, width: int) -> Array:
-    """Boards or tiles (height, width), about -1 to 1: each of its own brightness, with dark joints."""
-    along, across = coordinates(height, width, rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)]))
+    """Return boards or tiles (height, width), about -1 to 1: each of its own brightness, with dark joints."""
+    along, across = rotated_coordinates(height, width, rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)]))
     size = rng.uniform(20, 80)
     row = np.floor(across / size)
     column = np.floor(along / (size * rng.choice([1.0, 6.0])) + row * 0.37)
     shade = np.sin(row * 12.9 + column * 78.2) * rng.uniform(0.1, 0.6)
     joint = (across / size - row) < rng.uniform(0.01, 0.05)
-    return (shade - joint * rng.uniform(0.2, 1)).astype(np.float32)
+    boards: Array = (shade - joint * rng.uniform(0.2, 1)).astype(np.float32)
+    return boards
 
 
 def cloth(rng: Rng, height: int, width: int) -> Array:
-    """Weave, stripes or checks (height, width), about -1 to 1, over soft folds."""
-    along, across = coordinates(height, width, rng.uniform(0, np.pi))
+    """Return weave, stripes or checks (height, width), about -1 to 1, over soft folds."""
+    along, across = rotated_coordinates(height, width, rng.uniform(0, np.pi))
     period = rng.uniform(2.5, 24)
     warp = value_noise(rng, height, width, 60, 1) * 2
     a = np.sin((along + warp) * (2 * np.pi / period))
@@ -101,34 +111,41 @@ def cloth(rng: Rng, height: int, width: int) -> Array:
     kind = rng.integers(3)
     weave = a * b if kind == 0 else np.sign(a) * 0.5 + np.sign(b) * 0.5 if kind == 1 else np.tanh(a * 3)
     folds = value_noise(rng, height, width, rng.uniform(40, 120), 2)
-    return (weave * rng.uniform(0.1, 0.5) + folds * rng.uniform(0.1, 0.5)).astype(np.float32)
+    fabric: Array = (weave * rng.uniform(0.1, 0.5) + folds * rng.uniform(0.1, 0.5)).astype(np.float32)
+    return fabric
 
 
 def speckle(rng: Rng, height: int, width: int) -> Array:
-    """Fine grain (height, width), about -1 to 1: stone, sand, paper."""
+    """Return fine grain (height, width), about -1 to 1: stone, sand, paper."""
     return value_noise(rng, height, width, rng.uniform(1.5, 6), 2) * np.float32(rng.uniform(0.2, 0.6))
 
 
 def clouds(rng: Rng, height: int, width: int) -> Array:
-    """Coarse mottling (height, width), about -1 to 1."""
+    """Return coarse mottling (height, width), about -1 to 1."""
     return value_noise(rng, height, width, rng.uniform(10, 120), 4) * np.float32(0.6)
 
 
 def plain(rng: Rng, height: int, width: int) -> Array:
-    """No pattern but a faint unevenness (height, width)."""
+    """Return faint unevenness without a pattern (height, width)."""
     return value_noise(rng, height, width, 100, 2) * np.float32(0.05)
 
 
 PATTERNS = (plain, clouds, speckle, wood, cloth, planks)
 
 
-def surface(rng: Rng, height: int, width: int, base: Array, calm: float = 0.4) -> Array:
-    """A surface (height, width, 3) of mean colour `base` (3,); `calm` is the share of plain ones."""
-    odds = np.array([calm] + [(1 - calm) * share for share in (0.25, 0.3, 0.2, 0.15, 0.1)])
-    pattern = PATTERNS[rng.choice(len(PATTERNS), p=odds)](rng, height, width)
+def surface(rng: Rng, height: int, width: int, base: Array, plainness: float = 0.4) -> Array:
+    """Return a textured surface (height, width, 3).
+
+    Args:
+        base: The mean colour, (3,).
+        plainness: The probability of a surface without a pattern.
+    """
+    probabilities = np.array([plainness] + [(1 - plainness) * share for share in (0.25, 0.3, 0.2, 0.15, 0.1)])
+    pattern = PATTERNS[rng.choice(len(PATTERNS), p=probabilities)](rng, height, width)
     strength = rng.uniform(0.04, 0.3)
-    tint = base * rng.uniform(0.6, 1.2) + (colour(rng) - base) * rng.uniform(0, 0.5)
+    tint = base * rng.uniform(0.6, 1.2) + (random_color(rng) - base) * rng.uniform(0, 0.5)
     mix = pattern * strength
     if rng.random() < 0.3:
         mix = mix + gradient(rng, height, width) * rng.uniform(0.05, 0.3)
-    return base + mix[..., None] * (tint + 0.15)
+    textured: Array = base + mix[..., None] * (tint + 0.15)
+    return textured

@@ -1,0 +1,1 @@
+"""How good masks are: metrics, reports and pictures of a model against ground truth."""

@@ -1,0 +1,201 @@
+"""A COCO instances file as the ground truth of an evaluation (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+from tqdm import tqdm
+
+from sam_endpoint.evaluation.coco_masks import run_lengths
+from sam_endpoint.evaluation.ground_truth import SIZES, AnnotatedImage, Problems, TrueObject
+from sam_endpoint.model.errors import BadData, BadInput, kind
+from sam_endpoint.model.images import ImageLimits, decoding
+from sam_endpoint.model.masks import RunLengths
+
+SIZE_LIMITS = (32**2, 96**2)  # pixels, from which COCO calls an object medium and large
+KEYS = ("images", "annotations", "categories")
+LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
+class CocoAnnotation:
+    """An annotation with a mask, as COCO's evaluation needs it. Crowd regions are neither prompted nor penalised."""
+
+    image_id: object
+    category_id: object
+    rle: RunLengths
+    area: float
+    crowd: bool
+
+
+class CocoDataset:
+    """The images of a COCO instances file with their annotations' masks.
+
+    Problems inside the file are counted in `problems`; they do not stop the evaluation.
+
+    Args:
+        file: JSON with `images`, `annotations` and `categories`. Masks are polygons or run lengths.
+        folder: The folder that `file_name` is relative to; by default that of the file.
+        count: The number of images to read, 0 for all.
+
+    Attributes:
+        annotations: The annotations with masks of the images that have been read.
+
+    Raises:
+        BadData: The file is not a COCO instances file.
+    """
+
+    sizes = "small: under 32 x 32 pixels of mask, medium: under 96 x 96, large: from there on"
+
+    def __init__(self, file: Path, folder: Path | None = None, count: int = 0) -> None:
+        content = _read_instances(file)
+        self.folder = folder or file.parent
+        self.problems = Problems()
+        self.annotations: list[CocoAnnotation] = []
+        self.categories = {entry["id"]: entry.get("name") for entry in content["categories"] if _has_id(entry, "id")}
+        self.images = self._index_images(content["images"])
+        self._entries = self._group_annotations(content["annotations"])
+        self.count = min(count or len(self.images), len(self.images))
+        self.settings: dict[str, Any] = {"data": file.name, "images": self.count}
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        images = list(self.images.values())[: self.count]
+        for image in tqdm(images, unit="image", desc="evaluating", disable=None):
+            entries = self._entries.get(image["id"], [])
+            pixels = self._read_pixels(image, f"{image['file_name']} ({len(entries)} annotations)")
+            if pixels is None:
+                continue
+            objects = [self._read_object(entry, (pixels.shape[0], pixels.shape[1])) for entry in entries]
+            yield AnnotatedImage(image["id"], str(image["file_name"]), pixels, list(filter(None, objects)))
+
+    def _index_images(self, entries: list[Any]) -> dict[object, dict[str, Any]]:
+        """Return the valid entries of `images` by their id."""
+        images: dict[object, dict[str, Any]] = {}
+        for position, entry in enumerate(entries):
+            if not _has_id(entry, "id") or not isinstance(entry.get("file_name"), str):
+                self.problems.add("image entries without id and file_name, left out", f"images[{position}]")
+            elif entry["id"] in images:
+                self.problems.add("image ids used twice, the first counts", f"image {entry['id']}")
+            else:
+                images[entry["id"]] = entry
+        return images
+
+    def _group_annotations(self, entries: list[Any]) -> dict[object, list[dict[str, Any]]]:
+        """Return the valid entries of `annotations` by their image's id."""
+        by_image: dict[object, list[dict[str, Any]]] = {}
+        categories_with_masks = set()
+        for position, entry in enumerate(entries):
+            if not _has_id(entry, "image_id"):
+                self.problems.add("annotations without image_id, left out", f"annotations[{position}]")
+                continue
+            name = f"annotation {entry.setdefault('id', f'[{position}]')}"
+            category_id = entry.get("category_id") if _has_id(entry, "category_id") else None
+            if entry["image_id"] not in self.images:
+                self.problems.add("annotations of images that the file lacks, left out", name)
+                continue
+            if category_id not in self.categories:
+                self.problems.add("annotations of categories that the file lacks, judged", name)
+            if entry.get("segmentation") and not entry.get("iscrowd"):
+                categories_with_masks.add(category_id)
+            by_image.setdefault(entry["image_id"], []).append(entry)
+        for category_id, name in self.categories.items():
+            if category_id not in categories_with_masks:
+                self.problems.add("categories without masks", f"{name} (id {category_id})")
+        return by_image
+
+    def _read_pixels(self, image: dict[str, Any], name: str) -> np.ndarray | None:
+        """Return the pixels (height, width, 3) of an entry of `images`, None if they cannot be used."""
+        try:
+            pixels = decoding.decode((self.folder / image["file_name"]).read_bytes(), LIMITS)
+        except FileNotFoundError:
+            self.problems.add("images missing, left out", name)
+            return None
+        except (OSError, ValueError) as error:
+            reason = f"got {error.got}" if isinstance(error, BadInput) else str(error.args[-1])
+            self.problems.add("images that cannot be read, left out", f"{name}: {reason}")
+            return None
+        height, width = pixels.shape[:2]
+        expected = (image.get("height") or height, image.get("width") or width)
+        if expected != (height, width):
+            sizes = f"{width} x {height} instead of {expected[1]} x {expected[0]}"
+            self.problems.add("images of another size than the file says, left out", f"{name}: {sizes}")
+            return None
+        return pixels
+
+    def _read_object(self, entry: dict[str, Any], size: tuple[int, int]) -> TrueObject | None:
+        """Return the object of an entry of `annotations` in an image of `size` (height, width).
+
+        Returns None for a crowd region and for an entry without a usable mask.
+        """
+        name = f"annotation {entry['id']}"
+        crowd = bool(entry.get("iscrowd"))
+        if crowd:
+            self.problems.add("crowd regions, left out", name)
+        try:
+            rle = run_lengths(entry.get("segmentation"), size)
+        except ValueError as error:
+            self.problems.add("annotations whose mask cannot be read, left out", f"{name}: {error}")
+            return None
+        mask_area = int(coco.area(rle)) if rle else 0
+        if rle is None or not mask_area:
+            self.problems.add("empty annotations, or outside their image, left out", name)
+            return None
+        bbox = entry.get("bbox")
+        if bbox is not None and not _is_inside(bbox, size):
+            self.problems.add("annotations with a box outside the image, judged by their masks", name)
+        area = entry.get("area")
+        area = float(area) if isinstance(area, (int, float)) and not isinstance(area, bool) else float(mask_area)
+        category_id = entry["category_id"] if _has_id(entry, "category_id") else None
+        self.annotations.append(CocoAnnotation(entry["image_id"], category_id, rle, area, crowd))
+        return None if crowd else TrueObject(name, SIZES[np.searchsorted(SIZE_LIMITS, mask_area, side="right")], rle)
+
+
+def read_json(file: Path, expected: str) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        expected: What the file should be, for the error message.
+
+    Raises:
+        BadData: The file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise BadData(f"'{file}' cannot be read: {error.strerror}; {expected}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"'{file}' is not JSON: {error}; {expected}") from None
+
+
+def _read_instances(file: Path) -> dict[str, Any]:
+    expected = f"expected a COCO instances file, an object with the lists {', '.join(KEYS)}"
+    content = read_json(file, expected)
+    if not isinstance(content, dict):
+        raise BadData(f"'{file}': {expected}; got {kind(content)}")
+    missing = [key for key in KEYS if not isinstance(content.get(key), list)]
+    if missing:
+        keys = ", ".join(map(str, list(content)[:8])) or "none"
+        raise BadData(f"'{file}': {expected}; got one without {' and '.join(missing)}, whose keys are {keys}")
+    return content
+
+
+def _has_id(entry: Any, key: str) -> bool:
+    """Return whether an entry is an object whose `key` is a number or text."""
+    return isinstance(entry, dict) and isinstance(entry.get(key), (int, str))
+
+
+def _is_inside(bbox: Any, size: tuple[int, int]) -> bool:
+    """Return whether x, y, width, height lie in an image of `size` (height, width), with a pixel of tolerance."""
+    try:
+        x, y, width, height = (float(number) for number in bbox)
+    except (TypeError, ValueError):
+        return False
+    within = x >= -1 and y >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1
+    return within and math.isfinite(x + y + width + height)

@@ -1,0 +1,97 @@
+"""Images of an evaluation: curves, and single objects with their true and predicted masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from sam_endpoint.evaluation.geometry import Mask
+from sam_endpoint.evaluation.ground_truth import AnnotatedImage, TrueObject
+from sam_endpoint.evaluation.metrics import SCORED, calibration_table, size_groups
+from sam_endpoint.evaluation.protocol import CLICK_PROMPTS, ObjectResult
+from sam_endpoint.model import masks
+from sam_endpoint.scoring.overlay import Shown, curves, overlay, sheet
+
+PANEL = 200  # pixels, the side of each half of a case
+SHARES = [step / 100 for step in range(101)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object as an image: the true mask beside the mask from the box, with their IoU."""
+
+    iou: float
+    image: Image.Image
+
+
+def draw_case(image: AnnotatedImage, true: TrueObject, result: ObjectResult) -> Case:
+    """Draw an object with half its size around it: the true mask on one side, the mask from the box on the other."""
+    height, width = image.pixels.shape[:2]
+    x1, y1, x2, y2 = result.box
+    margin = max(16, (x2 - x1) / 2, (y2 - y1) / 2)
+    x_min, y_min = int(max(0, x1 - margin)), int(max(0, y1 - margin))
+    x_max, y_max = int(min(width, x2 + margin)), int(min(height, y2 + margin))
+    region = slice(y_min, y_max), slice(x_min, x_max)
+    scale = PANEL / max(x_max - x_min, y_max - y_min)
+    size = max(1, round((x_max - x_min) * scale)), max(1, round((y_max - y_min) * scale))
+
+    def resize(mask: Mask) -> Mask:
+        return np.asarray(Image.fromarray(mask[region]).resize(size, Image.Resampling.NEAREST))
+
+    pixels = np.asarray(Image.fromarray(image.pixels[region]).resize(size))
+    quality = result.qualities["box"]
+    box = (result.box - np.array([x_min, y_min, x_min, y_min], np.float32)) * np.float32(scale)
+    page = Image.new("RGB", (2 * PANEL + 4, PANEL + 32), (255, 255, 255))
+    page.paste(overlay(pixels, [Shown(resize(true.mask), None)]), (0, 32))
+    page.paste(overlay(pixels, [Shown(resize(masks.from_rle(result.rle)), None, box)]), (PANEL + 4, 32))
+    draw = ImageDraw.Draw(page)
+    draw.text((0, 0), f"{image.name}, {true.name}"[:60], fill=(0, 0, 0), font_size=13)
+    draw.text((0, 15), "true", fill=(0, 0, 0), font_size=13)
+    draw.text((PANEL + 4, 15), f"IoU {quality.iou:.2f}, predicted {quality.score:.2f}", fill=(0, 0, 0), font_size=13)
+    return Case(quality.iou, page)
+
+
+def draw_cases(cases: Sequence[Case]) -> Image.Image:
+    """Draw a sheet of cases."""
+    return sheet([case.image for case in cases], columns=3)
+
+
+def draw_masks(image: AnnotatedImage, results: Sequence[ObjectResult]) -> Image.Image:
+    """Draw an image with the masks of all its objects from their boxes."""
+    shown = [Shown(masks.from_rle(result.rle), result.qualities["box"].score, result.box) for result in results]
+    return overlay(image.pixels, shown)
+
+
+def draw_summary(models: Mapping[str, pd.DataFrame]) -> Image.Image:
+    """Draw IoU against clicks, true against predicted IoU, and the distribution of IoU, side by side.
+
+    One model gives lines by size and by prompt, several models give a line each.
+
+    Args:
+        models: Tables of objects by their model's name.
+    """
+    (objects, *more_models) = models.values()
+    groups = models if more_models else dict(size_groups(objects))
+    counts = range(1, len(CLICK_PROMPTS) + 1)
+    clicks = {
+        name: (counts, [float(group[prompt].mean()) for prompt in CLICK_PROMPTS]) for name, group in groups.items()
+    }
+    bins = {name: calibration_table(table) for name, table in models.items()}
+    calibration = {name: (table["score"], table["iou"]) for name, table in bins.items()}
+    if more_models:
+        columns, title = {name: table["box"] for name, table in models.items()}, "IoU from a box"
+    else:
+        columns, title = {name: objects[name] for name in SCORED}, "IoU"
+    distribution = {
+        name: (SHARES, [float((column <= share).mean()) for share in SHARES]) for name, column in columns.items()
+    }
+    panels = [
+        curves(clicks, "clicks", "mean IoU"),
+        curves(calibration, "predicted IoU", "IoU", True),
+        curves(distribution, title, "share of things up to it"),
+    ]
+    return sheet(panels, columns=3)

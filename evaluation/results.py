@@ -1,0 +1,68 @@
+"""The results of one model while an evaluation goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from sam_endpoint.evaluation.detections import DetectedBox, DetectedMask, segment_detections
+from sam_endpoint.evaluation.ground_truth import AnnotatedImage
+from sam_endpoint.evaluation.metrics import object_row
+from sam_endpoint.evaluation.plots import Case, draw_case, draw_masks
+from sam_endpoint.evaluation.protocol import ObjectResult, measure_objects
+from sam_endpoint.model.segmenter import Segmenter
+
+MASKS_IN_MEMORY = 16
+MAX_CASES = 12
+MAX_IMAGES = 8
+
+
+class ModelResults:
+    """The results of one model.
+
+    Attributes:
+        rows: The metrics of each object, for `objects`.
+        worst_cases: The objects with the lowest IoU from a box, the lowest first.
+        images: The first images, with their masks.
+        detected_masks: The masks of a detector's boxes.
+    """
+
+    def __init__(self, name: str, segmenter: Segmenter) -> None:
+        self.name = name
+        self.segmenter = segmenter
+        self.rows: list[dict[str, Any]] = []
+        self.worst_cases: list[Case] = []
+        self.images: list[Image.Image] = []
+        self.detected_masks: list[DetectedMask] = []
+
+    @property
+    def objects(self) -> pd.DataFrame:
+        """A row for each object: `image`, `thing`, `size` and the columns of `metrics.object_row`."""
+        return pd.DataFrame(self.rows)
+
+    def measure(
+        self, image: AnnotatedImage, detections: Sequence[DetectedBox]
+    ) -> tuple[list[ObjectResult], list[DetectedMask]]:
+        """Segment an image's objects and a detector's boxes in it. Raises Overloaded if memory is short."""
+        (embedding,) = self.segmenter.embed([image.pixels])
+        results: list[ObjectResult] = []
+        for start in range(0, len(image.objects), MASKS_IN_MEMORY):
+            true_masks = [true.mask for true in image.objects[start : start + MASKS_IN_MEMORY]]
+            results += measure_objects(self.segmenter, embedding, true_masks)
+        return results, segment_detections(self.segmenter, embedding, detections) if detections else []
+
+    def add(
+        self, image: AnnotatedImage, results: Sequence[ObjectResult], detected_masks: Sequence[DetectedMask]
+    ) -> None:
+        """Add the results of an image."""
+        self.detected_masks += detected_masks
+        for true, result in zip(image.objects, results, strict=True):
+            self.rows.append({"image": image.name, "thing": true.name, "size": true.size, **object_row(result)})
+            if len(self.worst_cases) < MAX_CASES or result.qualities["box"].iou < self.worst_cases[-1].iou:
+                cases = [*self.worst_cases, draw_case(image, true, result)]
+                self.worst_cases = sorted(cases, key=lambda case: case.iou)[:MAX_CASES]
+        if results and len(self.images) < MAX_IMAGES:
+            self.images.append(draw_masks(image, results))

@@ -1,0 +1,117 @@
+"""The options of a training, and how a command line gives them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FAMILY_NAMES = ("sam", "sam2")
+IMAGE_SIZE = 256  # pixels, the side of the input
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options that the weights depend on. Their help texts are in the fields' metadata."""
+
+    seed: int = _option(1, "seed of the scenes, the batches and the first weights")
+    scenes: int = _option(16000, "number of scenes to draw")
+    side: int = _option(IMAGE_SIZE, "side of the input in pixels")
+    steps: int = _option(7000, "number of steps")
+    windowed: int = _option(4500, "number of first steps that train on windows of half the input's side")
+    whole_every: int = _option(1, "after those, train on the whole input every so many steps")
+    close: bool = _option(False, "windows show objects as large as whole inputs do")
+    images: int = _option(8, "images in a batch; twice as many windows")
+    masks: int = _option(4, "masks of each image")
+    rate: float = _option(1.2e-3, "largest learning rate")
+    warmup: int = _option(80, "steps in which the learning rate rises")
+    decay: float = _option(0.05, "weight decay")
+    averaging: float = _option(0.998, "decay of the moving average of the weights, which is exported")
+    balance: float = _option(2.0, "weight of the balanced cross entropy in the first fifth of the steps")
+    picked: float = _option(0.0, "weight of the loss of the mask with the best predicted score")
+    frozen: bool = _option(False, "do not train the image encoder")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """A training: its plan, its files, and how it is computed.
+
+    Attributes:
+        output: The folder of the checkpoint.
+        family: One of FAMILY_NAMES.
+        start: The folder of a checkpoint to start from; None for random weights.
+        cache: The folder of the drawn scenes, the state and the log.
+        device: A torch device; empty for cuda if there is one, else cpu.
+        workers: The number of processes that prepare batches.
+        drawers: The number of processes that draw scenes beforehand.
+        eager: Whether to run without torch.compile.
+        bfloat16: Whether to compute in bfloat16 where that is safe.
+        save_every: The number of steps between two saved states.
+    """
+
+    output: Path
+    family: str = "sam"
+    plan: Plan = Plan()
+    start: Path | None = None
+    cache: Path = Path(".cache")
+    device: str = ""
+    workers: int = 1
+    drawers: int = os.cpu_count() or 1
+    eager: bool = False
+    bfloat16: bool = False
+    save_every: int = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training to a parser."""
+    default = TrainingOptions
+    parser.add_argument("--family", choices=FAMILY_NAMES, default=default.family, help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument(
+        "--cache", type=Path, default=default.cache, help="folder of scenes, state and log (default: %(default)s)"
+    )
+    parser.add_argument("--start", type=Path, help="folder of a checkpoint to start from (default: random weights)")
+    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    parser.add_argument(
+        "--workers", type=int, default=default.workers, help="processes that prepare batches (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--drawers", type=int, default=default.drawers, help="processes that draw scenes (default: one for each CPU)"
+    )
+    parser.add_argument("--eager", action="store_true", help="do not compile the model")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where that is safe")
+    parser.add_argument(
+        "--save-every", type=int, default=default.save_every, help="steps between saved states (default: %(default)s)"
+    )
+    for option in fields(Plan):
+        name, kind = f"--{option.name.replace('_', '-')}", type(option.default)
+        if kind is bool:
+            parser.add_argument(name, action="store_true", help=option.metadata["help"])
+        else:
+            text = f"{option.metadata['help']} (default: %(default)s)"
+            parser.add_argument(name, type=kind, default=option.default, help=text, metavar=kind.__name__.upper())
+
+
+def read_options(arguments: argparse.Namespace) -> TrainingOptions:
+    """Return the options of a parsed command line. Options of the plan that the parser left out have their defaults."""
+    values = vars(arguments)
+    plan = Plan(**{option.name: values[option.name] for option in fields(Plan) if option.name in values})
+    return TrainingOptions(
+        output=arguments.output,
+        family=arguments.family,
+        plan=plan,
+        start=arguments.start,
+        cache=arguments.cache,
+        device=arguments.device or "",
+        workers=arguments.workers,
+        drawers=arguments.drawers,
+        eager=arguments.eager,
+        bfloat16=arguments.bfloat16,
+        save_every=arguments.save_every,
+    )

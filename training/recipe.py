@@ -1,0 +1,208 @@
+"""Run a recipe: a TOML file with the stages of a checkpoint's training, each a training or a mean of checkpoints.
+
+python -m sam_endpoint.training.recipe training/recipes/sam-tiny.toml
+
+A finished stage is skipped, and an interrupted training continues from its last saved state, so the same command
+continues a stopped recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.training.options import FAMILY_NAMES, Plan
+
+Value = bool | int | float
+RECIPE_KEYS = ("family", "stage")
+STAGE_KEYS = ("kind", "inputs", "output", "cache", "options")
+MODULES = {"train": ("sam_endpoint", "train"), "mean": ("sam_endpoint.training.mean",)}
+OPTIONS: dict[str, dict[str, type]] = {
+    "train": {"eager": bool, "bfloat16": bool, **{option.name: type(option.default) for option in fields(Plan)}},
+    "mean": {"side": int},
+}
+FINISHED = "stage.json"  # in the output of a finished stage; a training writes its output long before it is finished
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe.
+
+    Attributes:
+        kind: "train" or "mean".
+        output: The name of the checkpoint, a folder in the output folder.
+        inputs: Names of earlier outputs, or folders of other checkpoints: at most one to train, any number to average.
+        cache: The folder of a training's scenes and state, in the cache folder.
+        options: Options of the stage's command, with underscores.
+    """
+
+    kind: str
+    family: str
+    output: str
+    inputs: tuple[str, ...] = ()
+    cache: str = ""
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages of a recipe in order, with the folders that its outputs and caches are in."""
+
+    stages: tuple[Stage, ...]
+    output: Path = Path("build")
+    cache: Path = Path(".cache")
+
+    def arguments(self, stage: Stage) -> list[str]:
+        """Return the arguments of the stage's command."""
+        earlier = [other.output for other in self.stages[: self.stages.index(stage)]]
+        inputs = [str(self.output / name) if name in earlier else name for name in stage.inputs]
+        words = ["--family", stage.family, "--output", str(self.output / stage.output)]
+        if stage.kind == "mean":
+            words = [*inputs, *words]
+        else:
+            words += ["--cache", str(self.cache / stage.cache)]
+            if inputs:
+                words += ["--start", inputs[0]]
+        for name, value in stage.options.items():
+            option = f"--{name.replace('_', '-')}"
+            if value is True:
+                words.append(option)
+            elif value is not False:
+                words += [option, str(value)]
+        return words
+
+    def command(self, stage: Stage) -> list[str]:
+        """Return the command line of the stage."""
+        return [sys.executable, "-m", *MODULES[stage.kind], *self.arguments(stage)]
+
+    def is_finished(self, stage: Stage) -> bool:
+        """Return whether the stage's output is complete. Raises BadData if another stage wrote the output."""
+        record = self.output / stage.output / FINISHED
+        if not record.exists():
+            return False
+        if record.read_text() != _to_json(stage):
+            folder = self.output / stage.output
+            raise BadData(f"'{folder}' is the output of another stage; remove the folder, or choose another --output")
+        return True
+
+    def run(self) -> int:
+        """Run all stages that are not finished, and return 0, or the exit code of the first stage that fails."""
+        for stage in self.stages:
+            if self.is_finished(stage):
+                print(f"finished    {stage.output}", flush=True)
+                continue
+            command = self.command(stage)
+            print(f"running     {shlex.join(command[1:])}", flush=True)
+            code = subprocess.run(command).returncode
+            if code:
+                return code
+            (self.output / stage.output / FINISHED).write_text(_to_json(stage))
+        return 0
+
+
+def read_recipe(file: Path, output: Path = Recipe.output, cache: Path = Recipe.cache) -> Recipe:
+    """Return the recipe in a TOML file.
+
+    Raises:
+        BadData: The file cannot be read, or a key or a value in it is wrong.
+    """
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadData(f"'{file}' cannot be read as a recipe: {error}") from None
+    _check_keys(f"'{file}'", "key", content, RECIPE_KEYS)
+    family, tables = content.get("family"), content.get("stage")
+    if family not in FAMILY_NAMES:
+        raise BadData(f"'{file}': family: expected one of {', '.join(FAMILY_NAMES)}, got {family!r}")
+    if not isinstance(tables, list) or not tables:
+        raise BadData(f"'{file}': expected tables [[stage]]")
+    stages: list[Stage] = []
+    for number, table in enumerate(tables, 1):
+        name = table.get("output") if isinstance(table, dict) else None
+        place = f"'{file}', stage {number} ({name})" if name else f"'{file}', stage {number}"
+        stage = _read_stage(place, table, family)
+        outputs = [earlier.output for earlier in stages]
+        if stage.output in outputs:
+            raise BadData(f"{place}: output: an earlier stage has the same")
+        for folder in stage.inputs:
+            if folder not in outputs and not Path(folder).is_dir():
+                raise BadData(f"{place}: inputs: '{folder}' is neither the output of an earlier stage nor a folder")
+        stages.append(stage)
+    return Recipe(tuple(stages), output, cache)
+
+
+def _read_stage(place: str, table: Any, family: str) -> Stage:
+    if not isinstance(table, dict):
+        raise BadData(f"{place}: expected a table, got {table!r}")
+    _check_keys(place, "key", table, STAGE_KEYS)
+    kind, output, inputs = table.get("kind"), table.get("output"), table.get("inputs", [])
+    cache, options = table.get("cache", ""), table.get("options", {})
+    if kind not in OPTIONS:
+        raise BadData(f"{place}: kind: expected one of {', '.join(OPTIONS)}, got {kind!r}")
+    if not isinstance(output, str) or not output:
+        raise BadData(f"{place}: output: expected the name of a folder, got {output!r}")
+    if not isinstance(inputs, list) or not all(isinstance(name, str) for name in inputs):
+        raise BadData(f"{place}: inputs: expected a list of names, got {inputs!r}")
+    if not isinstance(cache, str) or (cache and kind == "mean"):
+        raise BadData(f"{place}: cache: expected the name of a training's folder, got {cache!r}")
+    if (kind == "train" and len(inputs) > 1) or (kind == "mean" and not inputs):
+        expected = "at most one checkpoint to start from" if kind == "train" else "one checkpoint or more"
+        raise BadData(f"{place}: inputs: expected {expected}, got {len(inputs)}")
+    if not isinstance(options, dict):
+        raise BadData(f"{place}: options: expected a table, got {options!r}")
+    _check_keys(place, "option", options, OPTIONS[kind])
+    for name, value in options.items():
+        expected_type = OPTIONS[kind][name]
+        accepted = (int, float) if expected_type is float else (expected_type,)
+        if type(value) not in accepted:
+            raise BadData(f"{place}: option '{name}': expected a value of type {expected_type.__name__}, got {value!r}")
+    return Stage(kind, family, output, tuple(inputs), cache, options)
+
+
+def _check_keys(place: str, what: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise BadData(f"{place}: unknown {what} '{key}'; expected one of {', '.join(known)}")
+
+
+def _to_json(stage: Stage) -> str:
+    return json.dumps(asdict(stage), indent=2) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="TOML file")
+    parser.add_argument(
+        "--output", type=Path, default=Recipe.output, help="folder of the checkpoints (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Recipe.cache, help="folder of scenes, states and logs (default: %(default)s)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command of each stage, and run none")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = read_recipe(options.recipe, options.output, options.cache)
+        if options.dry_run:
+            print("\n".join(shlex.join(recipe.command(stage)[1:]) for stage in recipe.stages))
+            return 0
+        return recipe.run()
+    except BadData as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last saved state", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
