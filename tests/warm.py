@@ -1,9 +1,10 @@
-"""Python without its start: `python()` takes `-m module ...`, `-c code ...` and `- ...` as the usual one does, and
-runs them in a process that is forked from one which has loaded torch, transformers and mlflow.
+"""A Python that starts quickly. `python()` is the path of an executable that takes `-m module ...`, `-c code ...` and
+`- ...` as the usual one does, and runs them in a fork of a process that has loaded torch, transformers and mlflow.
+Beside the executable there is a `sam-endpoint` of the same kind.
 
-Each start takes five seconds of a processor for these, and the tests start some hundred. Nothing of this project is
-loaded beforehand, so that a command runs as it stands. Where a start itself is tested, its imports, its environment,
-its memory, or the README's commands, it is the real python that starts.
+A usual start spends five seconds of a CPU on these imports, and the tests start about a hundred processes. Nothing of
+this project is loaded beforehand, so each command runs the present code. Tests of a start itself (its imports,
+environment or memory, or the README's commands) use the real Python.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+COMMAND = "sam-endpoint"
 LOADED = "torch transformers.modeling_utils transformers.models.sam.modeling_sam transformers.models.sam2.modeling_sam2"
 LOADED += " mlflow.pyfunc mlflow.store.tracking.sqlalchemy_store pandas pyarrow.parquet scipy.ndimage fastapi uvicorn"
 SHIM = """#!{python} -IS
@@ -33,7 +35,7 @@ asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 asking.connect("{address}")
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: asking.send(str(number).encode()))
-what = dict(arguments=sys.argv[1:], folder=os.getcwd(), environment=dict(os.environ))
+what = dict(arguments=[*{first}, *sys.argv[1:]], folder=os.getcwd(), environment=dict(os.environ))
 socket.send_fds(asking, [json.dumps(what).encode()], [0, 1, 2])
 code = int(asking.recv(16) or 1)
 if code < 0:
@@ -45,16 +47,17 @@ sys.exit(code)
 
 @cache
 def python() -> str:
-    """The path of an executable; its folder holds nothing else, and may stand first in PATH."""
+    """Return the path of the executable. Its folder holds only the two executables, and may stand first in PATH."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    address, shim = folder / "socket", folder / "bin" / "python"
-    shim.parent.mkdir()
-    shim.write_text(SHIM.format(python=sys.executable, address=address))
-    shim.chmod(0o755)
+    address, shims = folder / "socket", folder / "bin"
+    shims.mkdir()
+    for name, first in (("python", []), (COMMAND, [COMMAND])):
+        (shims / name).write_text(SHIM.format(python=sys.executable, address=address, first=first))
+        (shims / name).chmod(0o755)
     # It ends with this process, which holds the other end of its standard input.
     parent = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdout and parent.stdout.readline() == b"ready\n"
-    return str(shim)
+    return str(shims / "python")
 
 
 def serve(address: str) -> None:
@@ -91,7 +94,7 @@ def watch(asking: socket.socket) -> None:
     for file in (0, 1, 2, *files):
         os.close(file)
     ended = os.pidfd_open(child)
-    while ended not in select.select([asking, ended], [], [])[0]:
+    while ended not in select.select([asking.fileno(), ended], [], [])[0]:
         os.kill(child, int(asking.recv(16) or signal.SIGKILL))
     with contextlib.suppress(BrokenPipeError):
         asking.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
@@ -107,7 +110,10 @@ def begin(files: list[int], arguments: list[str], folder: str, environment: dict
     os.environ.clear()
     os.environ.update(environment)
     search = filter(None, environment.get("PYTHONPATH", "").split(":"))
-    if arguments[0] == "-m":
+    if arguments[0] == COMMAND:
+        sys.argv, sys.path[:1] = arguments, search
+        sys.exit(importlib.import_module("sam_endpoint.__main__").main())
+    elif arguments[0] == "-m":
         sys.argv, sys.path[:1] = arguments[1:], [folder, *search]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:

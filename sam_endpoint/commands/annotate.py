@@ -1,0 +1,92 @@
+"""Annotate a folder of images: write label files with a mask for every object.
+
+Examples:
+  sam-endpoint annotate --data photos --output out/labels
+  sam-endpoint annotate --data photos --boxes photos/labels --output out/labels
+  sam-endpoint annotate --data photos --detector PekingU/rtdetr_r18vd --output out/labels
+  sam-endpoint annotate --data photos --detector IDEA-Research/grounding-dino-tiny --classes "cup, spoon" --output out
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sam_endpoint.commands import RESUMABLE, CommandError, json_object
+from sam_endpoint.scoring.process import configure_process
+
+STOPPED = "stopped; the same command goes on from here"
+JOB_OPTIONS = ("data", "model", "detector", "boxes", "classes", "conf", "iou", "max_det", "params")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of images, with its subfolders")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the label files")
+    parser.add_argument(
+        "--model", default="build/model", help="URI of an MLflow model, or a checkpoint (default: %(default)s)"
+    )
+    boxes = parser.add_mutually_exclusive_group()
+    boxes.add_argument("--detector", help="transformers detector (id or folder) that finds the boxes")
+    boxes.add_argument("--boxes", type=Path, help="existing boxes: COCO .json file, or folder of YOLO .txt or VOC .xml")
+    parser.add_argument(
+        "--classes", default="", help='words for the detector to find, or classes to keep, as in "cup, spoon"'
+    )
+    parser.add_argument("--conf", type=float, default=0.25, help="minimum score of a box (default: %(default)s)")
+    parser.add_argument(
+        "--iou", type=float, default=0.45, help="maximum overlap of two boxes of one class (default: %(default)s)"
+    )
+    parser.add_argument("--max-det", type=int, default=300, help="maximum boxes in an image (default: %(default)s)")
+    parser.add_argument(
+        "--params", type=json_object, default={}, help="parameters of automatic mask generation, as a JSON object"
+    )
+    parser.add_argument("--polygons", action="store_true", help="write polygons, not run lengths, to annotations.json")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:1 (default: cuda where available)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the labels of another job")
+
+
+def run(options: argparse.Namespace) -> int:
+    configure_process()
+
+    from sam_endpoint.model.params import Params
+    from sam_endpoint.scoring.batch import annotate, boxes, detectors
+    from sam_endpoint.scoring.batch.label_folder import LabelFolder
+    from sam_endpoint.scoring.batch.labels import Labelled
+
+    words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
+    rules = detectors.Rules(options.conf, options.iou, options.max_det, words or None)
+    try:
+        images = annotate.images_in(options.data)
+        Params.read(options.params)
+        find: annotate.Finder = annotate.everything
+        names = {0: "object"}
+        if options.detector:
+            detector = detectors.load(options.detector, rules, options.device)
+            find, names = annotate.from_detector(detector), detector.names
+        elif options.boxes:
+            label_files = boxes.read(options.boxes)
+            find, names = annotate.from_boxes(label_files), label_files.names
+        described = {name: _plain(getattr(options, name)) for name in JOB_OPTIONS}
+        output = LabelFolder(options.output, described, options.overwrite)
+        pending = {name: path for name, path in images.items() if not output.done(name)}
+        failed = {}
+        if pending:
+            model = annotate.open_sam(options.model, options.device)
+            for name, result in annotate.annotated(model, pending, find, options.params):
+                if isinstance(result, Labelled):
+                    output.put(result)
+                else:
+                    failed[name] = str(result)
+        counts = output.finish(images, names, options.polygons)
+    except OSError as error:
+        raise CommandError(f"{error}; {RESUMABLE}") from error
+    print(f"images       {len(images)} ({len(images) - len(pending)} done before, {len(failed)} failed)")
+    for kind, count in counts.most_common():
+        print(f"objects      {count} {kind}")
+    print(f"written      {options.output}")
+    for name, reason in list(failed.items())[:5]:
+        print(f"failed       {name}: {reason}")
+    return 1 if len(failed) == len(images) else 0
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,159 @@
+"""Score a table of images and prompts, or a folder of images, with an MLflow model.
+
+Examples:
+  sam-endpoint score --model build/model --input samples/prompts.csv --output out/predictions.parquet
+  sam-endpoint score --input 'photos/*.jpg' --output out/everything --params '{"points_per_side": 16}'
+  sam-endpoint score --engine spark --master 'local[2]' --input samples/prompts.csv --output out/on-spark
+
+A stopped job continues where it stopped when the same command is given again. Exit codes: 0; 1 when every row failed or
+more rows than --error-threshold allows; 2 when the job cannot be done; 130 when it was stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam_endpoint.commands import RESUMABLE, CommandError, json_object, require_extra
+from sam_endpoint.scoring.process import configure_process
+
+if TYPE_CHECKING:
+    from sam_endpoint.model.params import Params
+    from sam_endpoint.scoring.batch.job import Summary
+    from sam_endpoint.scoring.batch.sources import Source
+
+STOPPED = "stopped; the same command goes on from here"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="table of images and prompts (.csv, .parquet, .jsonl), folder of tables or images, glob, or fsspec URL",
+    )
+    parser.add_argument(
+        "--output", required=True, help=".parquet file, or folder for parquet parts; path or fsspec URL"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output of another job")
+    parser.add_argument(
+        "--part-rows", type=int, default=512, help="rows in a part, which are scored together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--error-threshold",
+        type=int,
+        default=-1,
+        help="maximum number of rows that may fail; -1 for no limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "spark"),
+        default="local",
+        help="run in this process or on a Spark cluster (default: %(default)s)",
+    )
+    parser.add_argument("--master", help="URL of the Spark cluster (default: Spark's own setting, else this machine)")
+    parser.add_argument("--summary", type=Path, help="also write the summary to this .json file")
+    parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks to this .png file")
+    parser.add_argument(
+        "--params", type=json_object, default={}, help="parameters of the model, as a JSON object (default: none)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.engine == "spark":
+        require_extra("spark")
+    configure_process()
+
+    from sam_endpoint.model.errors import BadInput, TooManyFailures
+    from sam_endpoint.scoring.batch import show
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    start = time.perf_counter()
+    try:
+        summary = _score(options)
+    except OSError as error:
+        raise CommandError(f"{error}; {RESUMABLE}") from error
+    except TooManyFailures as error:
+        raise CommandError(f"{error}; the output so far is kept", exit_code=1) from error
+    print(format_summary(summary, options.output, time.perf_counter() - start))
+    if options.summary:
+        options.summary.parent.mkdir(parents=True, exist_ok=True)
+        options.summary.write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+    if options.overlay and summary.predictions:
+        options.overlay.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            show.picture(options.output).save(options.overlay)
+            print(f"overlay      {options.overlay}")
+        except BadInput as error:
+            print(f"overlay      not drawn: {error}")
+    return 1 if summary.failed == summary.rows else 0
+
+
+def format_summary(summary: Summary, output: str, seconds: float) -> str:
+    """Return the lines that the command prints at the end."""
+    mean = summary.score_sum / summary.predictions if summary.predictions else float("nan")
+    stages = ", ".join(f"{spent:.1f} s {stage}" for stage, spent in summary.seconds.items())
+    lines = [
+        f"rows         {summary.rows} ({summary.failed} failed)",
+        f"images       {summary.images}",
+        f"predictions  {summary.predictions}, mean predicted IoU {mean:.3f}",
+        f"time         {seconds:.1f} s, {summary.rows / seconds:.1f} rows/s ({stages})",
+        f"written      {output}",
+    ]
+    for reason, count in summary.failures.most_common(5):
+        lines.append(f"failed       {reason}" + (f" ({count} rows)" if count > 1 else ""))
+    return "\n".join(lines)
+
+
+def _score(options: argparse.Namespace) -> Summary:
+    """Run the job and return its summary."""
+    from sam_endpoint.model.saved import SavedModel
+    from sam_endpoint.scoring import runtime
+    from sam_endpoint.scoring.batch import job, sources
+    from sam_endpoint.scoring.batch.parts import Parts
+
+    source = sources.find(options.input)
+    source.check()
+    values = {"mask_encoding": "rle", **options.params, "on_error": "record", "response_format": "model_card"}
+    if options.engine == "spark":
+        saved = SavedModel.read(runtime.download(options.model))
+        return _score_on_spark(options, saved.folder, saved.defaults().read(values), source)
+    model = runtime.open_model(options.model, local_paths=True)
+    params = model.defaults.read(values)
+    described = {
+        "input": source.identity,
+        "weights": model.weights,
+        "params": vars(params),
+        "part_rows": options.part_rows,
+    }
+    parts = Parts(options.output, described, options.overwrite)
+    if parts.complete:
+        print(f"{options.output} is complete; there is nothing to do")
+        summary = job.Summary()
+        summary.add(parts.summary())
+        return summary
+    return job.run(model.engine, params, source, parts, options.part_rows, options.error_threshold)
+
+
+def _score_on_spark(options: argparse.Namespace, model: Path, params: Params, source: Source) -> Summary:
+    from pyspark.sql import SparkSession
+
+    from sam_endpoint.model.errors import TooManyFailures
+    from sam_endpoint.scoring.batch import spark
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("Segment Anything").config("spark.ui.showConsoleProgress", "true")
+    session = (builder.master(options.master) if options.master else builder).getOrCreate()
+    try:
+        summary = spark.run(session, model, params, source, options.output, options.overwrite, options.part_rows)
+    finally:
+        session.stop()
+    if 0 <= options.error_threshold < summary.failed:
+        raise TooManyFailures(summary.failed, options.error_threshold)
+    return summary
