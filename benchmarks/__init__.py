@@ -1,1 +1,1 @@
-"""How long things take, beside what a user would have without this project, and beside what the machine allows."""
+"""How long the project's work takes, compared with plain transformers and with the limits of the machine."""

@@ -1,6 +1,8 @@
-"""Loads a SAM and makes the masks of one box, then ends: `python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain`.
+"""Load a SAM, make the masks of one box, and print the seconds that it took after the imports.
 
-Imports what its way needs and nothing else, as both are part of what is measured. Prints the seconds after the imports.
+Usage: python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain|ours
+
+Each way imports only what it needs, because the time of the whole process is measured too.
 """
 
 from __future__ import annotations
@@ -11,36 +13,42 @@ from typing import Any
 
 
 def plain(folder: str, image: str, box: list[float]) -> float:
+    """Return the seconds with plain transformers."""
     import torch
     from PIL import Image
     from transformers import SamModel, SamProcessor
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     model: Any = SamModel.from_pretrained(folder, attn_implementation="eager").eval()
     processor: Any = SamProcessor.from_pretrained(folder)
     inputs = processor(images=Image.open(image).convert("RGB"), input_boxes=[[box]], return_tensors="pt")
     sizes = [inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")]
     with torch.no_grad():
-        found = model(**inputs)
-    processor.post_process_masks(found.pred_masks, *sizes)
-    return time.perf_counter() - began
+        outputs = model(**inputs)
+    processor.post_process_masks(outputs.pred_masks, *sizes)
+    return time.perf_counter() - started
 
 
 def ours(folder: str, image: str, box: list[float]) -> float:
+    """Return the seconds with this project."""
+    from sam_endpoint.scoring.process import configure_process
+
+    configure_process()
+
     from pathlib import Path
 
     import numpy as np
 
-    from model.images import ImageLimits, decode
-    from model.prompts import Prompt
-    from model.segmenter import Segmenter
+    from sam_endpoint.model.images import ImageLimits, decode
+    from sam_endpoint.model.prompts import Prompt
+    from sam_endpoint.model.segmenter import Segmenter
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     segmenter = Segmenter.load(folder, "cpu")
     (embedding,) = segmenter.embed([decode(Path(image).read_bytes(), ImageLimits())])
-    (found,) = segmenter.segment(embedding, [Prompt(box=np.array(box, np.float32))])
-    segmenter.masks(found)
-    return time.perf_counter() - began
+    (segmentation,) = segmenter.segment(embedding, [Prompt(box=np.array(box, np.float32))])
+    segmenter.masks(segmentation)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a case takes at least: its arithmetic at the rate of a plain large matrix product, and its bytes at a copy's."""
+"""Lower bounds of a case's time: its arithmetic at the rate of a matrix product, its bytes at the rate of a copy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from transformers import AutoConfig, Sam2Model, SamModel
 from benchmarks import measure, subjects
 
 
-def least(name: str, images: float = 0, prompts: float = 0, moved: float = 0) -> float:
-    """Seconds to encode `images` and decode `prompts`, with transformers' arithmetic, at the rate that matrix products
-    have now, and to read and write `moved` bytes at that of a copy."""
+def lower_bound(name: str, images: float = 0, prompts: float = 0, moved: float = 0) -> float:
+    """Return the seconds that the machine needs for a case, at the rates that it reaches now.
+
+    Args:
+        name: the checkpoint.
+        images: images to encode, with transformers' arithmetic.
+        prompts: prompts to decode, with transformers' arithmetic.
+        moved: bytes to read and write.
+    """
     encoding, decoding = flops(name)
     arithmetic = images * encoding + prompts * decoding
     return (arithmetic / measure.matrix_rate() if arithmetic else 0) + (moved / measure.copy_rate() if moved else 0)
@@ -22,13 +28,16 @@ def least(name: str, images: float = 0, prompts: float = 0, moved: float = 0) ->
 
 @cache
 def flops(name: str) -> tuple[int, int]:
-    """Floating point operations of transformers' eager model of a checkpoint: to encode an image, to decode a box to
-    three masks. Nothing is computed."""
+    """Return how many floating point operations transformers' eager model needs, without computing anything.
+
+    Returns:
+        The operations to encode an image, and those to decode a box to three masks.
+    """
     config = AutoConfig.from_pretrained(subjects.checkpoint(name))
-    kind: Any = SamModel if config.model_type == "sam" else Sam2Model
+    model_class: Any = SamModel if config.model_type == "sam" else Sam2Model
     side = config.prompt_encoder_config.image_size
     with torch.device("meta"), torch.no_grad():
-        model = kind._from_config(config, attn_implementation="eager").eval().requires_grad_(False)
+        model = model_class._from_config(config, attn_implementation="eager").eval().requires_grad_(False)
         with FlopCounterMode(display=False) as encoding:
             embedding = model.get_image_embeddings(torch.empty(1, 3, side, side))
         with FlopCounterMode(display=False) as decoding:

@@ -1,5 +1,9 @@
-"""Prints the seconds that a table takes on a Spark cluster of WORKERS of one core, the second time:
-`python -m benchmarks.on_spark MODEL TABLE WORKERS`."""
+"""Print the seconds that a table takes on a Spark cluster, the second time.
+
+Usage: python -m benchmarks.on_spark MODEL TABLE WORKERS
+
+Each worker has one core.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from model.contract import Params
-from scoring.batch import sources, spark
+from sam_endpoint.model.params import Params
+from sam_endpoint.scoring.batch import sources, spark
 
 if __name__ == "__main__":
     model, table, workers = sys.argv[1:]
@@ -20,10 +24,10 @@ if __name__ == "__main__":
     session = SparkSession.builder.master(f"local-cluster[{workers},1,2048]").getOrCreate()
     source, params = sources.find(table), Params(mask_encoding="rle", on_error="record")
     with tempfile.TemporaryDirectory() as folder:
-        taken = []
+        seconds = []
         for turn in range(2):
-            began = time.perf_counter()
+            started = time.perf_counter()
             spark.run(session, Path(model), params, source, f"{folder}/{turn}")
-            taken.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - started)
     session.stop()
-    print(taken[-1])
+    print(seconds[-1])

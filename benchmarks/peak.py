@@ -1,4 +1,7 @@
-"""Prints the megabytes that encoding an image takes above those before it: `python -m benchmarks.peak NAME plain`."""
+"""Print the megabytes that encoding an image adds to the memory of a process.
+
+Usage: python -m benchmarks.peak NAME plain|ours
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,39 @@ import resource
 import sys
 from pathlib import Path
 
-import torch
-
-from benchmarks import subjects
-from benchmarks.model import SIZE
-from benchmarks.plain import Plain
-from model.segmenter import Segmenter
+from sam_endpoint.scoring.process import configure_process
 
 
-def held() -> float:
-    """Megabytes resident now."""
+def resident() -> float:
+    """Return the megabytes that are resident now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
-if __name__ == "__main__":
-    name, way = sys.argv[1:]
-    segmenter = Segmenter.load(str(subjects.checkpoint(name)), "cpu")
-    pixels = segmenter.family.preprocess(subjects.picture(*SIZE))[None]
+def peak() -> float:
+    """Return the largest number of resident megabytes since the last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def added(name: str, way: str) -> float:
+    """Return the megabytes at the peak of encoding, less those before."""
+    import torch
+
+    from benchmarks import subjects
+    from benchmarks.plain import Plain
+
+    segmenter = subjects.load(name)
+    pixels = segmenter.family.preprocess(subjects.picture(*subjects.SIZE))[None]
     plain = Plain(subjects.checkpoint(name)) if way == "plain" else None
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = held()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = resident()
     with torch.inference_mode():
         plain.embed(pixels) if plain else segmenter.family.embed(pixels)
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            print(int(line.split()[1]) * 1024 / 1e6 - before)
+    return peak() - before
+
+
+if __name__ == "__main__":
+    configure_process()
+    print(added(*sys.argv[1:]))

@@ -1,4 +1,7 @@
-"""The plainest server one would write: transformers for each request, nothing kept. `NAME PORT`"""
+"""The simplest server that a user would write: every request runs transformers, and nothing is cached.
+
+Usage: python -m benchmarks.plain_server NAME PORT
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,17 @@ from benchmarks import subjects
 from benchmarks.plain import Plain
 
 
-def app(name: str) -> FastAPI:
+def create(name: str) -> FastAPI:
+    """Return the application for a checkpoint."""
     plain = Plain(subjects.checkpoint(name))
-    found = FastAPI()
+    app = FastAPI()
 
-    @found.post("/score")
-    def score(asked: dict[str, Any] = Body()) -> list[dict[str, Any]]:  # noqa: B008
-        return plain.answer(base64.b64decode(asked["image"]), [asked["box"]])
+    @app.post("/score")
+    def score(body: dict[str, Any] = Body()) -> list[dict[str, Any]]:  # noqa: B008
+        return plain.answer(base64.b64decode(body["image"]), [body["box"]])
 
-    return found
+    return app
 
 
 if __name__ == "__main__":
-    uvicorn.run(app(sys.argv[1]), port=int(sys.argv[2]), log_level="warning")
+    uvicorn.run(create(sys.argv[1]), port=int(sys.argv[2]), log_level="warning")

@@ -1,4 +1,4 @@
-"""What is measured: the embedded checkpoints, re-initialised ones of Meta's sizes, and pictures."""
+"""What is measured: the embedded checkpoints, checkpoints of Meta's sizes with random weights, and pictures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ import torch
 from PIL import Image, ImageFilter
 from transformers import Sam2Model, SamModel
 
-from model import families
-from model.families import meta
+from sam_endpoint.model import families
+from sam_endpoint.model.embeddings import EmbeddingCache
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.families import meta
+from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.precision import EXACT
+from sam_endpoint.model.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "benchmarks"
 EMBEDDED = tuple(sorted(file.parent.name for file in (ROOT / "checkpoints").glob("*/config.json")))
-DRAWN = ("vit-b", "vit-l", "sam2-base-plus")
+RANDOM = ("vit-b", "vit-l", "sam2-base-plus")
+SIZE = (1000, 1000)  # (height, width) of the usual picture
 
 
 @cache
 def checkpoint(name: str) -> Path:
-    """An embedded checkpoint's folder; or one with drawn weights of a size of Meta's, made when first asked for."""
+    """Return the folder of an embedded checkpoint, or of a random one, which is made at the first call."""
     if name in EMBEDDED:
         return ROOT / "checkpoints" / name
     folder = FOLDER / name
@@ -35,7 +41,7 @@ def checkpoint(name: str) -> Path:
             channels = {"vit-b": 768, "vit-l": 1024}[name]
             config = meta.sam_config(channels, *meta.SAM_SIZES[channels])
             vision: Any = config.vision_config
-            vision.initializer_range = 0.02  # for 1e-10, with which every image's embedding is the same
+            vision.initializer_range = 0.02  # with the default, 1e-10, all images have the same embedding
             model = SamModel(config)
             _smooth(model)
         for key, weight in model.named_parameters():
@@ -47,9 +53,12 @@ def checkpoint(name: str) -> Path:
 
 @torch.no_grad()
 def _smooth(model: SamModel) -> None:
-    """Makes the masks of drawn weights such as are worth writing: kernels of the upscaling that are alike in their four
-    places, and the positions' frequencies of Meta's checkpoints instead of some hundred times as high. What is left of
-    the noise changes with the tokens, not with every second pixel."""
+    """Make the masks of random weights similar to those of trained weights, which have few outlines.
+
+    The kernels of the upscaling get equal values in their four places, and the frequencies of the positions get the
+    scale of Meta's checkpoints, which is some hundred times lower. The remaining noise changes from token to token, not
+    from pixel to pixel.
+    """
     for conv in (model.mask_decoder.upscale_conv1, model.mask_decoder.upscale_conv2):
         conv.weight.copy_(conv.weight.mean((2, 3), keepdim=True).expand_as(conv.weight))
     positions = model.shared_image_embedding.positional_embedding
@@ -57,9 +66,19 @@ def _smooth(model: SamModel) -> None:
     model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
 
 
+def load(name: str, precision: str = EXACT) -> Segmenter:
+    """Load a checkpoint on the CPU."""
+    return Segmenter.load(str(checkpoint(name)), "cpu", precision)
+
+
+def engine_of(segmenter: Segmenter, local_paths: bool = False) -> Engine:
+    """Return an engine with an empty cache."""
+    return Engine(segmenter, ImageReader(ImageLimits(local_paths=local_paths)), EmbeddingCache(2**28))
+
+
 @cache
 def picture(height: int, width: int) -> np.ndarray:
-    """An (h, w, 3) uint8 picture with soft and hard detail at every scale."""
+    """Return a (height, width, 3) uint8 picture with soft and hard detail at every scale."""
     rng = np.random.default_rng(0)
     image = np.zeros((height, width, 3), np.float32)
     for cells in (6, 24, 96):
@@ -70,19 +89,21 @@ def picture(height: int, width: int) -> np.ndarray:
 
 @cache
 def photograph(height: int, width: int) -> np.ndarray:
-    """The coins of the samples, as an (h, w, 3) uint8 picture."""
+    """Return the coins of the samples as a (height, width, 3) uint8 picture."""
     return np.asarray(Image.open(ROOT / "samples" / "coins.png").convert("RGB").resize((width, height)))
 
 
 def jpeg(image: np.ndarray) -> bytes:
+    """Return a (height, width, 3) uint8 picture as a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def boxes(count: int, height: int, width: int) -> list[list[float]]:
-    """Boxes of all sizes, x1, y1, x2, y2 in pixels of an image of that size."""
+    """Return boxes of all sizes, x1, y1, x2, y2 in pixels of an image of that size."""
     rng = np.random.default_rng(1)
     corners = rng.random((count, 2, 2)).astype(np.float32)
     low, high = corners.min(1), corners.max(1) + 0.02
-    return (np.concatenate([low, high], 1).clip(0, 1) * [width, height, width, height]).tolist()
+    scaled: list[list[float]] = (np.concatenate([low, high], 1).clip(0, 1) * [width, height, width, height]).tolist()
+    return scaled
