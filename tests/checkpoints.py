@@ -6,6 +6,7 @@ transformers initialises these families so close to zero that masks would be con
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from transformers import (
     SamHQModel,
     SamModel,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import ModelOutput
 
 SIDE = 256
 
@@ -93,8 +94,8 @@ def redrawn(model: PreTrainedModel, seed: int, folder: Path) -> Path:
 
 
 def save_sam(folder: Path, seed: int = 1) -> Path:
-    parts = {"vision_config": SAM_VISION, "prompt_encoder_config": PROMPT_ENCODER, "mask_decoder_config": MASK_DECODER}
-    return redrawn(SamModel(SamConfig(**parts)), seed, folder)
+    config = SamConfig(vision_config=SAM_VISION, prompt_encoder_config=PROMPT_ENCODER, mask_decoder_config=MASK_DECODER)
+    return redrawn(SamModel(config), seed, folder)
 
 
 def save_sam_hq(folder: Path, seed: int = 3) -> Path:
@@ -152,6 +153,15 @@ class PyramidConfig(PreTrainedConfig):
     model_type = "pyramid"
 
 
+@dataclass
+class PyramidOutput(ModelOutput):
+    """Feature maps in the field in which EdgeTAM looks for those of timm."""
+
+    last_hidden_state: list[torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
 class Pyramid(PreTrainedModel):
     """Feature maps of 8, 16, 32 and 64 channels at a quarter to a thirty-second of the image, as timm gives them."""
 
@@ -163,13 +173,13 @@ class Pyramid(PreTrainedModel):
             torch.nn.Conv2d(before, after, stride + 1, stride, padding=stride // 2)
             for before, after, stride in ((3, 8, 4), (8, 16, 2), (16, 32, 2), (32, 64, 2))
         )
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers has no type hints there
 
-    def forward(self, pixel_values: torch.Tensor, **_: object) -> BaseModelOutput:
+    def forward(self, pixel_values: torch.Tensor, **_: object) -> PyramidOutput:
         maps = [pixel_values]
         for step in self.steps:
             maps.append(step(maps[-1]).tanh())
-        return BaseModelOutput(last_hidden_state=maps[1:])
+        return PyramidOutput(last_hidden_state=maps[1:])
 
 
 def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:

@@ -11,21 +11,24 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TypeAlias
 
-import mlflow
 import numpy as np
 import pytest
+from mlflow.pyfunc import PyFuncModel, load_model
 from PIL import Image
 
-from model import package
-from model.segmenter import Segmenter
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.segmenter import Segmenter
 from tests import checkpoints, pictures
 from tests.model import metas_own
 
 ROOT = Path(__file__).resolve().parent.parent
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Spark's processes live for seconds: Java's second compiler and its parallel collector cost more than they save.
@@ -79,8 +82,8 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pyfunc(packaged: Path) -> mlflow.pyfunc.PyFuncModel:
-    return mlflow.pyfunc.load_model(str(packaged))
+def pyfunc(packaged: Path) -> PyFuncModel:
+    return load_model(str(packaged))
 
 
 @pytest.fixture(scope="session")

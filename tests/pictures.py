@@ -38,20 +38,32 @@ def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
     )
     draw = ImageDraw.Draw(image)
     for _ in range(12):
-        x, y = rng.integers(0, width), rng.integers(0, height)
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         r = int(rng.integers(1, max(2, max(width, height) // 6)))
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
     noisy = np.asarray(image).astype(np.int16) + rng.integers(-20, 21, (height, width, 3))
     return noisy.clip(0, 255).astype(np.uint8)
 
 
-def rounded(answer: Any) -> Any:
-    """An answer with its scores to four decimals: the last bits depend on how many prompts were decoded together."""
+class Score(float):
+    """A float that equals every float within 1e-4. A score's last bits depend on the prompts it was decoded with."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and abs(float(self) - float(other)) <= 1e-4
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # equality with a tolerance is not transitive
+
+
+def tolerant(answer: Any) -> Any:
+    """Return an answer whose floats compare with a tolerance."""
     if isinstance(answer, dict):
-        return {name: rounded(value) for name, value in answer.items()}
+        return {name: tolerant(value) for name, value in answer.items()}
     if isinstance(answer, list):
-        return [rounded(value) for value in answer]
-    return round(answer, 4) if isinstance(answer, float) else answer
+        return [tolerant(value) for value in answer]
+    return Score(answer) if isinstance(answer, float) else answer
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,5 +1,7 @@
-"""Every command and snippet of the README and of docs/ runs, in the order it stands in, as a reader would run it: the
-README's with the real python, those of docs/ with one that starts faster."""
+"""Run every command and snippet of the README and of docs/, in the order of the page, as a reader would.
+
+The README's run with the real Python and `sam-endpoint`, those of docs/ with executables that start faster.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a reader has it after `make score`, with stand-ins for checkpoints that must be downloaded."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("model", "scoring", "training", "benchmarks", "samples", "checkpoints", "requirements.txt"):
+    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)
@@ -47,7 +49,7 @@ def test_every_snippet_runs(page: Path, clone: Path, sam_folder: Path, sam2_fold
     blocks = BLOCK.findall(page.read_text())
     python = sys.executable if page.name == "README.md" else warm.python()
     path = os.pathsep.join([str(Path(python).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ".", "PYSPARK_PYTHON": python}
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": python}
     for language, text in blocks:
         program = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [python, "-c"]
         with (clone / "output").open("w+") as output:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from azure.ai.ml import (
     load_batch_deployment,
@@ -15,6 +16,7 @@ from azure.ai.ml import (
     load_online_deployment,
     load_online_endpoint,
 )
+from azure.ai.ml._utils._asset_utils import get_upload_files_from_folder
 
 LOADERS = {
     "environment": load_environment,
@@ -34,4 +36,7 @@ for name, load in LOADERS.items():
         found[name]["model"] = str(loaded.model.path)
     if getattr(loaded, "code_configuration", None):
         found[name]["script"] = loaded.code_configuration.scoring_script
+        code = Path(sys.argv[1]) / loaded.code_configuration.code
+        uploaded = [path for _, path in get_upload_files_from_folder(code)]
+        found[name]["uploaded"] = sorted(path for path in uploaded if path.startswith("sam_endpoint/"))
 print(json.dumps(found))

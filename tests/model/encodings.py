@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from model.segmenter import Embedding, Segmenter
+from sam_endpoint.model.segmenter import Embedding, Segmenter
 
 
 def remembered(model: Any) -> Any:

@@ -23,7 +23,7 @@ from tests.checkpoints import redraw
 from tests.warm import python
 
 # Imported there for resizing, command lines and downloads, none of which a model needs.
-ABSENT = ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms")
+ABSENT: tuple[str, ...] = ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms")
 ABSENT += ("torchvision.transforms.functional", "hydra", "hydra.core", "hydra.core.global_hydra", "hydra.utils")
 ABSENT += ("iopath", "iopath.common", "iopath.common.file_io", "omegaconf")
 SAM = {"vit_b": (768, 12, 12, [2, 5, 8, 11]), "vit_l": (1024, 24, 16, [5, 11, 17, 23])}
@@ -111,7 +111,7 @@ def answers(kind: str, folder: Path) -> None:
             )
             fine = {"repeat_image": False, "high_res_features": high}
         sparse, dense = encoder(points=(click, label), boxes=None, masks=None)
-        found = {}
+        found: dict[str, Any] = {}
         for multimask in (True, False):
             logits, scores, *_ = decoder(
                 image_embeddings=embedding,

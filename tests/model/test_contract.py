@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from model import masks
+from sam_endpoint.model import masks
 from tests import pictures
 
 BOX = "[[68, 38, 153, 123]]"
@@ -46,7 +46,19 @@ def test_a_box_finds_the_disc(pyfunc: Any, disc: tuple[bytes, np.ndarray]) -> No
 
 
 @pytest.mark.parametrize(
-    ("multimask", "count"), [(True, 3), (False, 1), (None, 3), ("false", 1), ("True", 3), (0, 1), (float("nan"), 3)]
+    ("multimask", "count"),
+    [
+        (True, 3),
+        (False, 1),
+        (None, 3),
+        ("false", 1),
+        ("True", 3),
+        (0, 1),
+        ("0", 1),
+        ("1", 3),
+        ("0.0", 1),
+        (float("nan"), 3),
+    ],
 )
 def test_multimask_output(pyfunc: Any, picture: str, multimask: object, count: int) -> None:
     answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX, "multimask_output": multimask}))
@@ -65,7 +77,7 @@ def test_rows_are_answered_in_order_under_their_index(pyfunc: Any, picture: str)
     assert list(answer.index) == ["c", "a", "b"]
     assert [len(row) for row in answer["predictions"]] == [1, 2, 1]
     alone = pyfunc.predict(rows.loc[["b"]])
-    assert pictures.rounded(alone["predictions"].iloc[0]) == pictures.rounded(answer["predictions"]["b"])
+    assert pictures.tolerant(alone["predictions"].iloc[0]) == pictures.tolerant(answer["predictions"]["b"])
 
 
 @pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
@@ -100,13 +112,13 @@ def test_image_id_stands_for_the_image(pyfunc: Any, picture: str) -> None:
     named = frame({"image": picture, "image_id": "cup", "input_boxes": BOX}, {"image_id": "cup", "input_boxes": BOX})
     first = pyfunc.predict(named)
     assert list(first["image_id"]) == ["cup", "cup"]
-    once, twice = pictures.rounded(first["predictions"].tolist())
+    once, twice = pictures.tolerant(first["predictions"].tolist())
     assert once == twice
     later = pyfunc.predict(frame({"image_id": "cup", "input_boxes": BOX}))
-    assert pictures.rounded(later["predictions"][0]) == once
+    assert pictures.tolerant(later["predictions"][0]) == once
     by_hash = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}))["image_id"][0]
     again = pyfunc.predict(frame({"image_id": by_hash, "input_boxes": BOX}))
-    assert pictures.rounded(again["predictions"][0]) == once
+    assert pictures.tolerant(again["predictions"][0]) == once
 
 
 def test_an_image_id_given_twice_names_the_later_image(pyfunc: Any, picture: str) -> None:
@@ -148,7 +160,7 @@ def test_everything_of_a_kept_image(pyfunc: Any, picture: str) -> None:
     whole = pyfunc.predict(frame({"image": picture, "image_id": "all of it"}), params=LOOSE)
     again = pyfunc.predict(frame({"image_id": "all of it"}), params={**LOOSE, "return_logits": True})
     logits = [one["mask_per_prediction"][0].pop("low_res_logits") for one in again["predictions"][0]]
-    assert pictures.rounded(again["predictions"][0]) == pictures.rounded(whole["predictions"][0])
+    assert pictures.tolerant(again["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
     assert all(np.load(io.BytesIO(base64.b64decode(text))).shape == (180, 180) for text in logits)
 
 
@@ -163,7 +175,7 @@ def test_crops_need_the_image_itself_unless_they_are_kept(pyfunc: Any, picture: 
     whole = pyfunc.predict(frame({"image": picture, "image_id": "in parts"}), params=layers)
     assert whole["error"][0] is None and len(whole["predictions"][0]) >= 2
     again = pyfunc.predict(frame({"image_id": "in parts"}), params=layers)
-    assert pictures.rounded(again["predictions"][0]) == pictures.rounded(whole["predictions"][0])
+    assert pictures.tolerant(again["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
 
 
 REFUSED = [
@@ -200,7 +212,7 @@ def test_bad_rows_are_refused_or_recorded(pyfunc: Any, picture: str, cells: dict
     assert said.replace("row 0", "row 1") in answer["error"][1] and answer["predictions"][1] == []
     assert answer["error"][1].startswith("row 1, column ")
     assert [answer["error"][0], answer["error"][2]] == [None, None]
-    assert pictures.rounded(answer["predictions"][0]) == pictures.rounded(answer["predictions"][2]) != []
+    assert pictures.tolerant(answer["predictions"][0]) == pictures.tolerant(answer["predictions"][2]) != []
 
 
 def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:

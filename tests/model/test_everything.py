@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from model import families, masks, package
-from model.everything import Grid, crops, everything, nms, points, without_regions
-from model.segmenter import Segmenter
+from sam_endpoint.model import families, masks
+from sam_endpoint.model.everything import Grid, crops, everything, nms, points, without_regions
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 from tests.model import literal
 from tests.model.encodings import embedding
@@ -112,20 +113,20 @@ def test_crops_cover_the_image_and_overlap() -> None:
         assert covered.max() == 4
 
 
-def test_images_of_a_few_pixels(tiny: Segmenter) -> None:
-    for size in ((1, 1), (1, 30), (3, 2)):
-        image = np.full((*size, 3), 120, dtype=np.uint8)
-        grid = Grid(points_per_side=2, crop_n_layers=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-        found = everything(
-            tiny, tiny.embed([image])[0], lambda b, i=image: tiny.embed([i[b[1] : b[3], b[0] : b[2]]])[0], grid
-        )
-        assert all(tuple(one.rle["size"]) == size for one in found)
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 2)])
+def test_images_of_a_few_pixels(tiny: Segmenter, size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 120, dtype=np.uint8)
+    grid = Grid(points_per_side=2, crop_n_layers=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    found = everything(
+        tiny, tiny.embed([image])[0], lambda box: tiny.embed([image[box[1] : box[3], box[0] : box[2]]])[0], grid
+    )
+    assert all(tuple(one.rle["size"]) == size for one in found)
 
 
 TWELVE_MEGAPIXELS = """
 import numpy as np, resource, sys
-from model.everything import Grid, everything
-from model.segmenter import Segmenter
+from sam_endpoint.model.everything import Grid, everything
+from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 segmenter = Segmenter.load(sys.argv[1], "cpu")
 image = pictures.clutter(3000, 4000)

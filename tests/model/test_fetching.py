@@ -1,9 +1,10 @@
-"""Which URLs are fetched, how far a server may lead us on, and what is said of the others. The servers are real ones on
-loopback; only the resolver is a stand-in where a name has to have an address of our choice."""
+"""Which URLs are fetched, and the errors for the others.
+
+The servers are real ones on loopback. Only the resolver is replaced, where a test chooses the address of a name.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import ipaddress
 import socket
@@ -11,89 +12,56 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from model import fetching
-from model.errors import BadInput
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.images import fetching
+from tests.model.servers import Servers, head
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-Handler = Callable[[socket.socket], None]
-Served = Callable[..., str]
-
-
-def head(status: str = "200 OK", **fields: object) -> bytes:
-    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 
 @pytest.fixture
-def serve() -> Iterator[Served]:
-    """Starts servers that read a request, keep it in `serve.requests` and let a function write the answer."""
-    listening: list[socket.socket] = []
-    requests: list[str] = []
-
-    def start(answer: bytes | Handler, address: str = "127.0.0.1", port: int = 0) -> str:
-        listener = socket.create_server((address, port))
-        listening.append(listener)
-
-        def work() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=talk, args=[client], daemon=True).start()
-
-        def talk(client: socket.socket) -> None:
-            with client:
-                request = b""
-                while b"\r\n\r\n" not in request and (part := client.recv(4096)):
-                    request += part
-                requests.append(request.decode())
-                with contextlib.suppress(OSError):  # when the other side has had enough
-                    client.sendall(answer) if isinstance(answer, bytes) else answer(client)
-
-        threading.Thread(target=work, daemon=True).start()
-        return f"http://{address}:{listener.getsockname()[1]}"
-
-    start.requests = requests  # type: ignore[attr-defined]
-    yield start
-    for listener in listening:
-        listener.close()
+def serve() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.close()
 
 
 def fetch(url: str, hosts: tuple[str, ...] = LOOPBACK, max_bytes: int = 1000, seconds: float = 5) -> bytes:
     return fetching.fetch(url, hosts, max_bytes, seconds)
 
 
-def refusal(url: str, **settings: object) -> str:
+def refusal(url: str, hosts: tuple[str, ...] = LOOPBACK, max_bytes: int = 1000, seconds: float = 5) -> str:
     with pytest.raises(BadInput) as caught:
-        fetch(url, **settings)  # type: ignore[arg-type]
+        fetch(url, hosts, max_bytes, seconds)
     return str(caught.value)
 
 
 def resolves(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]]) -> list[str]:
-    """Lets names have these addresses, one a time asked; returns the names asked for."""
-    true, asked = socket.getaddrinfo, []
+    """Resolve host names to these addresses, one after the other; return the list of names that are looked up."""
+    original = socket.getaddrinfo
+    asked: list[str] = []
 
-    def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> object:
-        if host not in names:
-            return true(host, port, *args, **kwargs)  # type: ignore[call-overload]
-        asked.append(host)
-        answers = names[host]
-        return true(answers.pop(0) if len(answers) > 1 else answers[0], port, *args, **kwargs)  # type: ignore[call-overload]
+    def getaddrinfo(host: str, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> object:
+        address = host
+        if host in names:
+            asked.append(host)
+            answers = names[host]
+            address = answers.pop(0) if len(answers) > 1 else answers[0]
+        return original(address, port, family, type, proto, flags)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 
-def test_what_is_asked_and_what_comes_back(serve: Served) -> None:
+def test_what_is_asked_and_what_comes_back(serve: Servers) -> None:
     url = serve(head(Content_Length=5) + b"image and more")
     assert fetch(f"{url}/a%20b/ü?q=1&r=x y#part") == b"image"
-    request = serve.requests[0]  # type: ignore[attr-defined]
+    request = serve.requests[0]
     assert request.startswith("GET /a%20b/%C3%BC?q=1&r=x%20y HTTP/1.1\r\n")
     assert f"\r\nHost: {url.removeprefix('http://')}\r\n" in request
 
@@ -139,9 +107,10 @@ def test_public_addresses_are_asked(address: str) -> None:
     assert fetching._is_public(ipaddress.ip_address(address))
 
 
-def test_a_list_of_hosts(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_hosts(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     url = serve(head() + b"image")
     port = url.rpartition(":")[2]
+    hosts: tuple[str, ...]
     resolves(
         monkeypatch, {"store.example.com": ["127.0.0.1"], "elsewhere.org": ["127.0.0.1"], "public.org": ["8.8.8.8"]}
     )
@@ -158,7 +127,9 @@ def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.Mon
     assert "private" in refusal("http://two-faced.org/", hosts=("*",))
 
 
-def test_the_address_that_was_looked_at_is_the_one_connected_to(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_was_looked_at_is_the_one_connected_to(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = serve(head() + b"image", "127.0.0.1")
     port = int(good.rpartition(":")[2])
     serve(head() + b"secret", "127.0.0.2", port)
@@ -168,7 +139,7 @@ def test_the_address_that_was_looked_at_is_the_one_connected_to(serve: Served, m
     assert "not on the list" in refusal(f"http://changes.org:{port}/", hosts=("127.0.0.1/32",))
 
 
-def test_redirects_are_looked_at_like_the_first(serve: Served) -> None:
+def test_redirects_are_looked_at_like_the_first(serve: Servers) -> None:
     image = serve(head() + b"image")
     for place, said in {
         "http://169.254.169.254/latest/meta-data": "private",
@@ -190,12 +161,12 @@ def test_redirects_are_looked_at_like_the_first(serve: Served) -> None:
             assert "at most 3 redirects" in refusal(url)
 
 
-def test_a_redirect_to_itself_ends(serve: Served) -> None:
+def test_a_redirect_to_itself_ends(serve: Servers) -> None:
     assert "at most 3 redirects" in refusal(serve(head("302 Found", Location="/again")))
-    assert len(serve.requests) == 4  # type: ignore[attr-defined]
+    assert len(serve.requests) == 4
 
 
-def test_an_endless_body_is_not_read_on(serve: Served) -> None:
+def test_an_endless_body_is_not_read_on(serve: Servers) -> None:
     sent = 0
 
     def endless(client: socket.socket) -> None:
@@ -210,7 +181,7 @@ def test_an_endless_body_is_not_read_on(serve: Served) -> None:
 
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
-def test_a_slow_server_is_left(serve: Served, part: str) -> None:
+def test_a_slow_server_is_left(serve: Servers, part: str) -> None:
     def drip(client: socket.socket) -> None:
         if part == "body":
             client.sendall(head(Content_Length=1000))
@@ -224,7 +195,7 @@ def test_a_slow_server_is_left(serve: Served, part: str) -> None:
     assert time.monotonic() - began < 4
 
 
-def test_a_slow_body_without_a_length_is_no_image(serve: Served) -> None:
+def test_a_slow_body_without_a_length_is_no_image(serve: Servers) -> None:
     def drip(client: socket.socket) -> None:
         client.sendall(head())
         while True:
@@ -234,18 +205,18 @@ def test_a_slow_body_without_a_length_is_no_image(serve: Served) -> None:
     assert "takes longer" in refusal(serve(drip), seconds=1)
 
 
-def test_a_lying_content_length(serve: Served) -> None:
+def test_a_lying_content_length(serve: Servers) -> None:
     assert fetch(serve(head(Content_Length=3) + b"image")) == b"ima"
     assert "broken answer (IncompleteRead)" in refusal(serve(head(Content_Length=10) + b"image"))
     assert "at most 1000 bytes, got 5000000000 bytes" in refusal(serve(head(Content_Length=5_000_000_000) + b"image"))
     assert fetch(serve(head(Content_Length=-1) + b"image")) == b"image"
 
 
-def test_a_compressed_body_is_not_unpacked(serve: Served) -> None:
+def test_a_compressed_body_is_not_unpacked(serve: Servers) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 100_000
     assert "one with a Content-Encoding" in refusal(serve(head(Content_Encoding="gzip") + bomb), max_bytes=10**9)
-    assert "Accept-Encoding: identity" in serve.requests[0]  # type: ignore[attr-defined]
+    assert "Accept-Encoding: identity" in serve.requests[0]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +233,7 @@ def test_a_compressed_body_is_not_unpacked(serve: Served) -> None:
     ],
     ids=str,
 )
-def test_answers_that_are_none(serve: Served, answer: bytes, said: str) -> None:
+def test_answers_that_are_none(serve: Servers, answer: bytes, said: str) -> None:
     assert said in refusal(serve(answer) + "/secret?token=1234")
     assert "secret" not in refusal(serve(answer) + "/secret?token=1234")
 
@@ -289,14 +260,14 @@ def test_urls_that_lead_nowhere(url: str) -> None:
     assert "column 'image': expected a URL" in refusal(url)
 
 
-def test_no_line_can_be_smuggled_into_the_request(serve: Served) -> None:
+def test_no_line_can_be_smuggled_into_the_request(serve: Servers) -> None:
     url = serve(head() + b"image")
     fetch(url + "/a\r\nX-Evil: 1\r\n\r\nGET /b")
-    assert "X-Evil" not in serve.requests[0].split("\r\n", 1)[1]  # type: ignore[attr-defined]
+    assert "X-Evil" not in serve.requests[0].split("\r\n", 1)[1]
 
 
 def test_tls_is_held_to_the_name_not_to_the_address(
-    tmp_path: Path, serve: Served, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, serve: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     words = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=safe.org"

@@ -19,14 +19,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from model import images
-from model.errors import BadInput
-from model.images import ImageLimits
+from sam_endpoint.model import images
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.images.decoding import FORMATS
 from tests import pictures
 
 LIMITS = ImageLimits(fetch_seconds=5, hosts=("127.0.0.1",))
 PIXELS = pictures.clutter(30, 44)
 PNG = pictures.to_bytes(Image.fromarray(PIXELS))
+
+
+def read(source: object, limits: ImageLimits) -> bytes:
+    """Read the bytes of an image that came in a cell of the `image` column."""
+    reader = ImageReader(limits)
+    return reader.read(reader.reference(source))
 
 
 @pytest.fixture
@@ -53,28 +60,28 @@ def web(tmp_path: Path) -> Iterator[str]:
     ids=["bytes", "bytearray", "base64", "base64 with line breaks", "data URL", "spaces around"],
 )
 def test_the_same_picture_in_every_form(source: object) -> None:
-    assert np.array_equal(images.decode(images.read(source, LIMITS), LIMITS), PIXELS)
+    assert np.array_equal(images.decode(read(source, LIMITS), LIMITS), PIXELS)
 
 
 def test_urls(web: str) -> None:
-    assert images.read(f"{web}/picture.png", LIMITS) == PNG
+    assert read(f"{web}/picture.png", LIMITS) == PNG
     with pytest.raises(BadInput, match="HTTP status 404"):
-        images.read(f"{web}/nothing.png", LIMITS)
+        read(f"{web}/nothing.png", LIMITS)
     with pytest.raises(BadInput, match="at most 10 bytes"):
-        images.read(f"{web}/picture.png", replace(LIMITS, max_bytes=10))
+        read(f"{web}/picture.png", replace(LIMITS, max_bytes=10))
     with pytest.raises(BadInput, match="no answer"):
-        images.read("http://127.0.0.1:1/picture.png", LIMITS)
+        read("http://127.0.0.1:1/picture.png", LIMITS)
 
 
 def test_urls_switched_off(web: str) -> None:
     with pytest.raises(BadInput, match="a URL, and these are switched off here"):
-        images.read(f"{web}/picture.png", replace(LIMITS, urls=False))
+        read(f"{web}/picture.png", replace(LIMITS, urls=False))
 
 
 def test_hosts_of_the_operators_own_tables_may_be_private(web: str) -> None:
     with pytest.raises(BadInput, match="private"):
-        images.read(f"{web}/picture.png", ImageLimits())
-    assert images.read(f"{web}/picture.png", ImageLimits(local_paths=True)) == PNG
+        read(f"{web}/picture.png", ImageLimits())
+    assert read(f"{web}/picture.png", ImageLimits(local_paths=True)) == PNG
 
 
 def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
@@ -82,10 +89,10 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     for name in (str(path), f"file://{path}"):
         with pytest.raises(BadInput, match="column 'image'"):
-            images.read(name, LIMITS)
-        assert images.read(name, replace(LIMITS, local_paths=True)) == PNG
+            read(name, LIMITS)
+        assert read(name, replace(LIMITS, local_paths=True)) == PNG
     with pytest.raises(BadInput, match="not base64 and not a file"):
-        images.read(str(tmp_path / "none.png"), replace(LIMITS, local_paths=True))
+        read(str(tmp_path / "none.png"), replace(LIMITS, local_paths=True))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
 )
 def test_what_is_refused_unread(source: object, said: str) -> None:
     with pytest.raises(BadInput) as caught:
-        images.read(source, LIMITS)
+        read(source, LIMITS)
     assert said in str(caught.value) and caught.value.column == "image"
 
 
@@ -131,7 +138,7 @@ def test_the_side_limit() -> None:
         assert images.decode(pictures.to_bytes(Image.new("L", size)), LIMITS).shape == (*size[::-1], 3)
 
 
-@pytest.mark.parametrize("name", images.FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_that_is_read(name: str) -> None:
     image = Image.fromarray(PIXELS)
     best: dict[str, dict[str, object]] = {
@@ -191,7 +198,7 @@ BOMBS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", images.FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_bomb_of_every_format_is_refused_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     large = Image.new("1" if name in ("PNG", "BMP", "TIFF", "PPM") else "L", (4000, 3000))
     data = pictures.to_bytes(large, name, **BOMBS[name])

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 from scipy.ndimage import binary_fill_holes
 
-from model import masks
+from sam_endpoint.model import masks
 from tests.pictures import iou
 
 
@@ -64,7 +64,7 @@ def test_png_is_eight_bit_grey_of_0_and_255() -> None:
 def test_png_of_a_mask_among_many_blank_rows(top: int, rows: int) -> None:
     """Its checksums too, as another reader of zlib's format finds them, and hardly longer than in one piece."""
     inside = np.random.default_rng(top).random((rows, 70)) < 0.5
-    cut = masks.Cut(inside, top, 900, (1400, 1000))
+    cut = masks.CroppedMask(inside, top, 900, (1400, 1000))
     png = base64.b64decode(masks.to_png(cut))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), cut.whole() * np.uint8(255))
     start = png.index(b"IDAT") + 4
@@ -133,7 +133,7 @@ def test_run_lengths_of_any_cut_are_pycocotools_own() -> None:
             inside[...] = True
         top, left, below, beside = rng.integers(0, 3, 4)
         size = (int(rows + top + below) or 1, int(columns + left + beside) or 1)
-        cut = masks.Cut(inside, int(top), int(left), size)
+        cut = masks.CroppedMask(inside, int(top), int(left), size)
         expected = coco.encode(np.asfortranarray(cut.whole().view(np.uint8)))
         assert masks.to_rle(cut) == expected
         assert masks.encode(cut, "png") == masks.encode(cut.whole(), "png")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import package
-from model.families import meta
-from model.prompts import Prompt
-from model.segmenter import Segmenter
+from sam_endpoint.model.families import meta
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.segmenter import Segmenter
 from tests.conftest import ROOT
 from tests.model import metas_own
 from tests.model.metas_own import SAM, SAM2, SMALL_SAM
@@ -28,19 +28,20 @@ SMALL = {32: (*SMALL_SAM[1:3], tuple(SMALL_SAM[3]))}
 def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("meta") / "names.json"
     metas_own.run("names", path)
-    return json.loads(path.read_text())
+    described: dict[str, Any] = json.loads(path.read_text())
+    return described
 
 
 @pytest.mark.parametrize("size", [*SAM, *SAM2])
 def test_every_tensor_of_every_size_has_its_place(sizes: dict[str, Any], size: str) -> None:
     shapes = sizes[size]["tensors"]
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    found = meta.size_of(tensors)
+    found = meta.detect_architecture(tensors)
     assert found is not None
     kind, config = found
     with torch.device("meta"):
         model: Any = kind(config)
-    state = meta.renamed(tensors, kind)
+    state = meta.rename_tensors(tensors, kind)
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
         name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
     }
@@ -70,7 +71,7 @@ def test_answers_are_those_of_metas_own_code(kind: str, metas_files: Path, monke
 def test_it_is_packaged_like_any_other(metas_files: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", metas_files / "sam2.pth", "--output", tmp_path / "m", "--no-log"]
     done = subprocess.run(
-        [python(), "-m", "model.package", *map(str, arguments)],
+        [python(), "-m", "sam_endpoint", "package", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -17,21 +17,24 @@ import yaml
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
-from model import package
-from model.families.sam_hq import SamHq
+from sam_endpoint.__main__ import main
+from sam_endpoint.model.families.sam_hq import SamHq
+from sam_endpoint.model.mlflow import package
 from tests import checkpoints
 from tests.conftest import ROOT
 from tests.warm import python
 
 LOAD_AND_PREDICT = """
-import os, sys
-assert not any(os.path.exists(os.path.join(p, "model", "package.py")) for p in sys.path), sys.path
+import sys
 import mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 answer = model.predict(model.input_example)
 (mask,) = answer["predictions"][0][0]["mask_per_prediction"]
 print("AREA", mask["area"], mask["size"])
-print("FROM", sys.modules["model.scorer"].__file__)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("sam_endpoint", "model", "scoring")]
+packaged = [name for name in sys.modules if name.startswith("sam_endpoint_model_")]
+(scorer,) = (sys.modules[name] for name in packaged if name.endswith(".scorer"))
+print("FROM", scorer.__file__)
 """
 
 
@@ -57,14 +60,17 @@ def test_what_is_in_it(packaged: Path) -> None:
     assert {
         "MLmodel",
         "artifacts/checkpoint/model.safetensors",
-        "code/model/segmenter.py",
+        "loader.py",
         "input_example.json",
     } <= files
+    (code,) = (packaged / "code").iterdir()
+    assert code.name.startswith("sam_endpoint_model_0_2_0_") and (code / "segmenter.py").exists()
     assert not [name for name in files if name.endswith((".pkl", ".bin", ".pt", ".pth"))]
     described = yaml.safe_load((packaged / "MLmodel").read_text())
     metadata = described["metadata"]
     assert (metadata["task"], metadata["family"], metadata["base_model"]) == ("mask-generation", "sam", "sam-tiny")
     assert len(metadata["weights_sha256"]["model.safetensors"]) == 64
+    assert metadata["packaged_by"] == "0.2.0"
     pins = [line for line in package.REQUIREMENTS.read_text().splitlines() if "==" in line]
     assert [line for line in (packaged / "requirements.txt").read_text().splitlines() if "==" in line] == pins
     assert "python_model" not in described["flavors"]["python_function"]  # no pickled object
@@ -93,7 +99,8 @@ def test_log_register_and_alias(packaged: Path, tmp_path: Path) -> None:
         [
             python(),
             "-m",
-            "model.package",
+            "sam_endpoint",
+            "package",
             "--output",
             str(tmp_path / "m"),
             "--register",
@@ -112,6 +119,7 @@ def test_log_register_and_alias(packaged: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "models:/cups@champion" in done.stdout
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
     try:
         model = mlflow.pyfunc.load_model("models:/cups@champion")
@@ -119,7 +127,7 @@ def test_log_register_and_alias(packaged: Path, tmp_path: Path) -> None:
         version = mlflow.MlflowClient().get_model_version_by_alias("cups", "champion")
         assert version.version in ("1", 1)
     finally:
-        mlflow.set_tracking_uri(None)
+        mlflow.set_tracking_uri(before)
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(sam_folder: Path, tmp_path: Path) -> None:
@@ -214,9 +222,10 @@ def test_a_models_requirements_are_the_familys_too(tmp_path: Path, monkeypatch: 
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
-    assert package.main(["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "m"), "--no-log"]) == 2
+    words = ["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "m"), "--no-log"]
+    assert main(["package", *words]) == 2
     with pytest.raises(SystemExit):
-        package.main(["--alias", "champion"])
+        main(["package", "--alias", "champion"])
 
 
 def test_weights_that_were_changed_are_not_loaded(packaged: Path, tmp_path: Path) -> None:

@@ -23,10 +23,11 @@ from transformers import (
     SamProcessor,
 )
 
-from model import families, images, package
-from model.images import ImageLimits
-from model.prompts import Prompt, read
-from model.segmenter import Ask, Segmenter
+from sam_endpoint.model import families, images
+from sam_endpoint.model.images import ImageLimits
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.prompts import Prompt, parse_prompts
+from sam_endpoint.model.segmenter import Segmenter, SegmentRequest
 from tests import checkpoints, pictures
 from tests.model.encodings import embedding, remembered
 
@@ -37,7 +38,7 @@ Reference = tuple[np.ndarray, np.ndarray]
 
 
 def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
-    """Every kind of prompt, scaled to an image."""
+    """Return every kind of prompt, scaled to an image."""
     x, y = width / 100, height / 100
     return {
         "one point": {"input_points": [[[30 * x, 40 * y]]]},
@@ -56,30 +57,35 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
 
 @cache
 def loaded(kind: Any, folder: Path) -> Any:
-    found = kind.from_pretrained(folder)
-    return remembered(found) if isinstance(found, PreTrainedModel) else found
+    model_or_processor = kind.from_pretrained(folder)
+    is_model = isinstance(model_or_processor, PreTrainedModel)
+    return remembered(model_or_processor) if is_model else model_or_processor
 
 
 def sam_reference(
-    classes: tuple[Any, Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+    classes: tuple[Any, Any],
+    folder: Path,
+    picture: Image.Image,
+    prompt: dict[str, Any],
+    multimask: bool,
+    **options: Any,
 ) -> Reference:
-    """(p, m, h, w) masks and (p, m) scores as a transformers user gets them."""
-    # From the family's own preprocessor_config.json, so that this file is held to the same standard.
+    """Return the (p, m, h, w) masks and (p, m) scores that a user of transformers gets."""
+    # The processor reads the family's own preprocessor_config.json, which is thereby tested too.
     processor, model = (loaded(kind, folder) for kind in classes)
     nested = {name: [value] for name, value in prompt.items()}
     inputs = processor(picture, **nested, return_tensors="pt")
     sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
     with torch.no_grad():
         inputs = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
-        out = model(**inputs, multimask_output=multimask, **more)
+        out = model(**inputs, multimask_output=multimask, **options)
     return processor.post_process_masks(out.pred_masks, *sizes)[0].numpy(), out.iou_scores[0].numpy()
 
 
 def sam2_reference(
-    classes: tuple[Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **more: Any
+    classes: tuple[Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **options: Any
 ) -> Reference:
-    """The same for SAM2 and its kin, whose processors cannot be imported without torchvision: their steps, written
-    out."""
+    """Do the same for SAM 2 and related families, without their processors, which need torchvision."""
     model = loaded(classes[0], folder)
     side = model.config.prompt_encoder_config.image_size
     image = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None]
@@ -96,7 +102,7 @@ def sam2_reference(
     if "input_boxes" in prompt:
         inputs["input_boxes"] = torch.tensor([prompt["input_boxes"]], dtype=torch.float32) * scale.repeat(2)
     with torch.no_grad():
-        out = model((pixels.float() - mean * 255) / (std * 255), **inputs, multimask_output=multimask, **more)
+        out = model((pixels.float() - mean * 255) / (std * 255), **inputs, multimask_output=multimask, **options)
     masks = F.interpolate(out.pred_masks[0], (height, width), mode="bilinear", align_corners=False) > 0
     return masks.numpy(), out.iou_scores[0].numpy()
 
@@ -115,11 +121,11 @@ EMBEDDED = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
 
 @pytest.fixture(scope="session", params=[*EMBEDDED, *checkpoints.SAVERS])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
-    """A segmenter, the folder that transformers loads the same checkpoint from, and the reference for it."""
+    """A segmenter, a folder from which transformers loads the same checkpoint, and the reference function."""
     if request.param in EMBEDDED:
         source = EMBEDDED[request.param]
     else:
-        source = checkpoints.SAVERS[request.param](tmp_path_factory.mktemp("drawn"))
+        source = checkpoints.SAVERS[request.param](tmp_path_factory.mktemp("random"))
     segmenter = Segmenter.load(str(source), "cpu")
     folder = tmp_path_factory.mktemp("resaved")
     families.save(segmenter.family, folder)
@@ -127,8 +133,8 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def answer(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], multimask: bool) -> Reference:
-    found = segmenter.segment(embedding(segmenter, image), prompts, multimask)
-    return np.stack([segmenter.masks(one) for one in found]), np.stack([one.scores for one in found])
+    answers = segmenter.segment(embedding(segmenter, image), prompts, multimask)
+    return np.stack([segmenter.masks(answer) for answer in answers]), np.stack([answer.scores for answer in answers])
 
 
 def assert_same(ours: Reference, theirs: Reference) -> None:
@@ -141,7 +147,7 @@ def assert_same(ours: Reference, theirs: Reference) -> None:
 
 
 def read_prompts(prompt: dict[str, Any]) -> list[Prompt]:
-    return read(prompt.get("input_points"), prompt.get("input_labels"), prompt.get("input_boxes"), None)
+    return parse_prompts(prompt.get("input_points"), prompt.get("input_labels"), prompt.get("input_boxes"), None)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -151,7 +157,7 @@ def test_every_size(subject: tuple[Segmenter, Path, Any], size: tuple[int, int])
     prompt = prompts_of(*size)["boxes and points"]
     ours = answer(segmenter, image, read_prompts(prompt), True)
     assert_same(ours, reference(folder, Image.fromarray(image), prompt, True))
-    assert ours[0].any() and not ours[0].all()  # masks that say something
+    assert ours[0].any() and not ours[0].all()  # neither empty nor full
 
 
 @pytest.mark.parametrize("multimask", [True, False])
@@ -180,7 +186,7 @@ def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, mult
     image = pictures.clutter(100, 150, seed=8)
     low_res = np.random.default_rng(0).normal(0, 3, segmenter.family.low_res_size).astype(np.float32)
     prompt = prompts_of(100, 150)[kind] if kind else {}
-    prompts = read(prompt.get("input_points"), None, prompt.get("input_boxes"), low_res)
+    prompts = parse_prompts(prompt.get("input_points"), None, prompt.get("input_boxes"), low_res)
     theirs = reference(
         folder, Image.fromarray(image), prompt, multimask, input_masks=torch.from_numpy(low_res)[None, None]
     )
@@ -190,7 +196,7 @@ def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, mult
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
 def test_sizes_that_transformers_cannot_take(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
     segmenter, _, _ = subject
-    masks, scores = answer(segmenter, pictures.clutter(*size), read([[0.5, 0.5]], None, None, None), True)
+    masks, scores = answer(segmenter, pictures.clutter(*size), parse_prompts([[0.5, 0.5]], None, None, None), True)
     assert masks.shape == (1, 3, *size) and scores.shape == (1, 3) and np.isfinite(scores).all()
 
 
@@ -198,33 +204,33 @@ def test_prompts_do_not_depend_on_their_neighbours(subject: tuple[Segmenter, Pat
     segmenter, _, _ = subject
     embedding = segmenter.embed([pictures.clutter(120, 200)])[0]
     prompts = [
-        *read([[[20, 30]], [[50, 60], [70, 80]], [[90, 40]]], None, None, None),
-        *read(None, None, [[10, 10, 90, 90]], None),
+        *parse_prompts([[[20, 30]], [[50, 60], [70, 80]], [[90, 40]]], None, None, None),
+        *parse_prompts(None, None, [[10, 10, 90, 90]], None),
     ]
     together = segmenter.segment(embedding, prompts)
-    for one, prompt in zip(together, prompts, strict=True):
+    for actual, prompt in zip(together, prompts, strict=True):
         alone = segmenter.segment(embedding, [prompt])[0]
-        assert torch.allclose(one.logits, alone.logits, atol=1e-4)
-        assert np.allclose(one.scores, alone.scores, atol=1e-5)
+        assert torch.allclose(actual.logits, alone.logits, atol=1e-4)
+        assert np.allclose(actual.scores, alone.scores, atol=1e-5)
 
 
 def test_prompts_of_several_images_are_answered_together(subject: tuple[Segmenter, Path, Any]) -> None:
     segmenter, _, _ = subject
     embeddings = [segmenter.embed([pictures.clutter(*size, seed=size[0])])[0] for size in ((120, 200), (90, 70))]
-    clicks = read([[[20, 30]], [[50, 60]]], None, None, None)
+    clicks = parse_prompts([[[20, 30]], [[50, 60]]], None, None, None)
     asks = [
-        Ask(embeddings[0], clicks),
-        Ask(embeddings[1], clicks[:1], multimask_output=False),
-        Ask(embeddings[1], [*clicks, *read(None, None, [[10, 10, 60, 60]], None)]),
-        Ask(embeddings[0], []),
+        SegmentRequest(embeddings[0], clicks),
+        SegmentRequest(embeddings[1], clicks[:1], multimask_output=False),
+        SegmentRequest(embeddings[1], [*clicks, *parse_prompts(None, None, [[10, 10, 60, 60]], None)]),
+        SegmentRequest(embeddings[0], []),
     ]
-    for ask, found in zip(asks, segmenter.segment_many(asks), strict=True):
+    for ask, together in zip(asks, segmenter.segment_many(asks), strict=True):
         alone = segmenter.segment(ask.embedding, ask.prompts, ask.multimask_output)
-        assert len(found) == len(alone) == len(ask.prompts)
-        for one, other in zip(found, alone, strict=True):
-            assert one.size == other.size and one.logits.shape == other.logits.shape
-            assert torch.allclose(one.logits, other.logits, atol=1e-4)
-            assert np.allclose(one.scores, other.scores, atol=1e-5)
+        assert len(together) == len(alone) == len(ask.prompts)
+        for actual, expected in zip(together, alone, strict=True):
+            assert actual.size == expected.size and actual.logits.shape == expected.logits.shape
+            assert torch.allclose(actual.logits, expected.logits, atol=1e-4)
+            assert np.allclose(actual.scores, expected.scores, atol=1e-5)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:

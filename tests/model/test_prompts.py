@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from model import masks, prompts
-from model.errors import BadInput
+from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.prompts import parsing
 
-FORMS = {
+FORMS: dict[str, Callable[[Any], Any]] = {
     "lists": lambda value: value,
     "JSON text": json.dumps,
     "tuples": lambda value: tuple(tuple(item) if isinstance(item, list) else item for item in value),
@@ -30,36 +34,65 @@ def _nested_arrays(value: Any) -> Any:
     return array
 
 
+def array_of(part: np.ndarray | None) -> np.ndarray:
+    """Return a part of a prompt, which must be there."""
+    assert part is not None
+    return part
+
+
 @pytest.mark.parametrize("form", list(FORMS))
 def test_points_of_two_prompts(form: str) -> None:
     as_form = FORMS[form]
-    found = prompts.read(as_form([[[280, 320]], [[300, 350]]]), as_form([[1], [0]]), None, None)
-    assert [prompt.points.tolist() for prompt in found] == [[[280, 320]], [[300, 350]]]
-    assert [prompt.labels.tolist() for prompt in found] == [[1], [0]]
+    found = parsing.parse_prompts(as_form([[[280, 320]], [[300, 350]]]), as_form([[1], [0]]), None, None)
+    assert [array_of(prompt.points).tolist() for prompt in found] == [[[280, 320]], [[300, 350]]]
+    assert [array_of(prompt.labels).tolist() for prompt in found] == [[1], [0]]
+
+
+NUMBERS: dict[str, Callable[[int], Any]] = {
+    "np.int64": np.int64,
+    "np.float32": np.float32,
+    "np.array": np.array,
+    "Decimal": Decimal,
+    "torch": torch.tensor,
+}
+
+
+@pytest.mark.parametrize("number", list(NUMBERS))
+def test_numbers_of_other_libraries(number: str) -> None:
+    of = NUMBERS[number]
+    (prompt,) = parsing.parse_prompts([[[of(48), of(32)]]], [[of(1)]], [[of(30), of(14), of(66), of(50)]], None)
+    assert array_of(prompt.box).tolist() == [30, 14, 66, 50]
+    assert array_of(prompt.points).tolist() == [[48, 32]] and array_of(prompt.labels).tolist() == [1]
+
+
+@pytest.mark.parametrize("boxes", [torch.tensor([[30, 14, 66, 50]]), [torch.tensor([30.0, 14, 66, 50])]])
+def test_tensors(boxes: Any) -> None:
+    (prompt,) = parsing.parse_prompts(None, None, boxes, None)
+    assert array_of(prompt.box).tolist() == [30, 14, 66, 50]
 
 
 @pytest.mark.parametrize("form", list(FORMS))
 def test_prompts_with_different_numbers_of_points(form: str) -> None:
-    found = prompts.read(FORMS[form]([[[1, 2]], [[3, 4], [5, 6]]]), None, None, None)
-    assert [prompt.points.shape for prompt in found] == [(1, 2), (2, 2)]
-    assert [prompt.labels.tolist() for prompt in found] == [[1], [1, 1]]
+    found = parsing.parse_prompts(FORMS[form]([[[1, 2]], [[3, 4], [5, 6]]]), None, None, None)
+    assert [array_of(prompt.points).shape for prompt in found] == [(1, 2), (2, 2)]
+    assert [array_of(prompt.labels).tolist() for prompt in found] == [[1], [1, 1]]
 
 
 def test_points_without_a_prompt_level_are_one_prompt() -> None:
-    (found,) = prompts.read("[[1, 2], [3, 4]]", "[1, 0]", None, None)
-    assert found.points.tolist() == [[1, 2], [3, 4]] and found.labels.tolist() == [1, 0]
+    (found,) = parsing.parse_prompts("[[1, 2], [3, 4]]", "[1, 0]", None, None)
+    assert array_of(found.points).tolist() == [[1, 2], [3, 4]]
+    assert array_of(found.labels).tolist() == [1, 0]
 
 
 def test_one_box_and_several() -> None:
-    assert [one.box.tolist() for one in prompts.read(None, None, "[650, 900, 1000, 1250]", None)] == [
-        [650, 900, 1000, 1250]
-    ]
-    assert len(prompts.read(None, None, [[1, 2, 3, 4], [5, 6, 7, 8]], None)) == 2
+    (prompt,) = parsing.parse_prompts(None, None, "[650, 900, 1000, 1250]", None)
+    assert array_of(prompt.box).tolist() == [650, 900, 1000, 1250]
+    assert len(parsing.parse_prompts(None, None, [[1, 2, 3, 4], [5, 6, 7, 8]], None)) == 2
 
 
 def test_boxes_and_points_are_paired_in_order() -> None:
-    found = prompts.read([[[1, 1]], [[2, 2]]], None, [[0, 0, 9, 9], [1, 1, 8, 8]], None)
-    assert [(one.points.tolist(), one.box.tolist()) for one in found] == [
+    found = parsing.parse_prompts([[[1, 1]], [[2, 2]]], None, [[0, 0, 9, 9], [1, 1, 8, 8]], None)
+    assert [(array_of(prompt.points).tolist(), array_of(prompt.box).tolist()) for prompt in found] == [
         ([[1, 1]], [0, 0, 9, 9]),
         ([[2, 2]], [1, 1, 8, 8]),
     ]
@@ -69,15 +102,15 @@ def test_boxes_and_points_are_paired_in_order() -> None:
     "nothing", [None, "", "  ", "None", "null", "NaN", float("nan"), np.nan, pd.NA, pd.NaT, [], "[]"]
 )
 def test_what_means_missing(nothing: object) -> None:
-    assert prompts.read(nothing, nothing, nothing, nothing) == []
+    assert parsing.parse_prompts(nothing, nothing, nothing, nothing) == []
 
 
 def test_mask_input_as_text_array_and_list() -> None:
     logits = np.arange(16, dtype=np.float32).reshape(4, 4)
     text = masks.logits_to_text(logits)
     for value in (text, [text], json.dumps([text]), logits, logits.tolist(), logits[None], json.dumps(logits.tolist())):
-        (found,) = prompts.read(None, None, None, value)
-        assert np.array_equal(found.mask, logits)
+        (found,) = parsing.parse_prompts(None, None, None, value)
+        assert np.array_equal(array_of(found.mask), logits)
 
 
 WRONG = [
@@ -122,7 +155,7 @@ def test_what_is_refused(column: str, value: Any, said: str) -> None:
         cells["input_points"] = [[[1, 2]]]
     cells[column] = value
     with pytest.raises(BadInput) as caught:
-        prompts.read(*cells.values())
+        parsing.parse_prompts(*cells.values())
     assert caught.value.column == column
     assert said in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -130,21 +163,21 @@ def test_what_is_refused(column: str, value: Any, said: str) -> None:
 
 def test_labels_without_points() -> None:
     with pytest.raises(BadInput, match="labels without points"):
-        prompts.read(None, [[1]], None, None)
+        parsing.parse_prompts(None, [[1]], None, None)
 
 
 def test_point_and_box_counts_that_differ() -> None:
     with pytest.raises(BadInput, match=r"as many boxes as prompts of points \(2\), got 1 boxes"):
-        prompts.read([[[1, 2]], [[3, 4]]], None, [[0, 0, 9, 9]], None)
+        parsing.parse_prompts([[[1, 2]], [[3, 4]]], None, [[0, 0, 9, 9]], None)
 
 
 def test_mask_and_box_counts_that_differ() -> None:
     with pytest.raises(BadInput, match=r"one mask a prompt \(1\), got 2 masks"):
-        prompts.read(None, None, [0, 0, 9, 9], np.zeros((2, 4, 4)))
+        parsing.parse_prompts(None, None, [0, 0, 9, 9], np.zeros((2, 4, 4)))
 
 
 def test_a_pickled_mask_input_is_never_loaded() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([[{}]], dtype=object), allow_pickle=True)
     with pytest.raises(BadInput, match="mask_input"):
-        prompts.read(None, None, None, base64.b64encode(buffer.getvalue()).decode())
+        parsing.parse_prompts(None, None, None, base64.b64encode(buffer.getvalue()).decode())

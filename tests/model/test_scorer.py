@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model import threads
-from model.contract import Params, read_rows
-from model.embeddings import Embeddings
-from model.errors import BadInput, UnknownImage
-from model.images import ImageLimits
-from model.scorer import Scorer
-from model.segmenter import Embedding, Segmenter
+from sam_endpoint.model import threads
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.embeddings import EmbeddingCache
+from sam_endpoint.model.errors import BadInput, UnknownImage
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.segmenter import Embedding, Segmenter
 from tests import pictures
+from tests.engines import score_rows, scorer_of
 
 AZURE_SAMPLE = [
     {"input_points": "[[[280,320]], [[300,350]]]"},
@@ -43,10 +43,10 @@ class Counted:
             return encode(pixels)
 
         monkeypatch.setattr(segmenter.family, "embed", counting)
-        self.scorer = Scorer(segmenter, Embeddings(cache_bytes), ImageLimits())
+        self.scorer = scorer_of(segmenter, cache_bytes)
 
     def score(self, *rows: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
-        return self.scorer.score(read_rows(pd.DataFrame(list(rows), dtype=object)), Params(**params))
+        return score_rows(self.scorer, *rows, **params)
 
 
 @pytest.fixture
@@ -66,7 +66,11 @@ def test_azures_five_rows_encode_their_image_once(counted: Counted, photograph: 
 def test_everything_shares_the_encoding_and_keeps_that_of_crops(
     counted: Counted, disc: tuple[bytes, np.ndarray]
 ) -> None:
-    rows = [{"image": disc[0]}, {"image": disc[0], "input_boxes": [[10, 10, 60, 60]]}, {"image": disc[0]}]
+    rows: list[dict[str, object]] = [
+        {"image": disc[0]},
+        {"image": disc[0], "input_boxes": [[10, 10, 60, 60]]},
+        {"image": disc[0]},
+    ]
     counted.score(*rows, points_per_side=3)
     assert counted.encoded == [1]
     for _ in range(2):
@@ -78,7 +82,7 @@ def test_one_image_in_scattered_rows_and_forms(counted: Counted, disc: tuple[byt
     data, other = disc[0], pictures.disc(99, 99)[0]
     box = [[10, 10, 60, 60]]
     rows = [{"image": image, "input_boxes": box} for image in (data, other, pictures.to_text(data), data, other)]
-    answers = pictures.rounded(counted.score(*rows))
+    answers = pictures.tolerant(counted.score(*rows))
     assert counted.encoded == [1, 1]
     assert answers[0] == answers[2] == answers[3] and answers[1] == answers[4] != answers[0]
     counted.score(*rows)
@@ -90,7 +94,7 @@ def test_a_kept_image_is_not_even_decoded(
 ) -> None:
     row = {"image": disc[0], "input_boxes": [[10, 10, 60, 60]]}
     first = counted.score(row)
-    monkeypatch.setattr("model.images.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("sam_endpoint.model.images.reader.decode", lambda *_: pytest.fail("decoded again"))
     assert counted.score(row) == first
 
 
@@ -108,15 +112,15 @@ def test_threads_asking_for_one_new_image_encode_it_once(counted: Counted, disc:
 
 
 def test_threads_with_images_of_their_own_get_their_own_masks(tiny: Segmenter) -> None:
-    scorer = Scorer(tiny, Embeddings(2**26), ImageLimits())
+    scorer, empty = scorer_of(tiny), scorer_of(tiny)
     pictures_of = [pictures.disc(160 + 10 * i, 150)[0] for i in range(6)]
 
     def ask(data: bytes) -> Any:
-        rows = read_rows(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}]))
-        return scorer.score(rows, Params(mask_encoding="rle"))[0]["predictions"]
+        row = {"image": data, "input_boxes": "[[68, 38, 153, 123]]"}
+        return score_rows(scorer, row, mask_encoding="rle")[0]["predictions"]
 
     alone = [ask(data) for data in pictures_of]
-    scorer.embeddings = Embeddings(2**26)
+    scorer = empty  # whose cache does not have the images yet
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ask, pictures_of * 3)) == alone * 3
 
@@ -138,15 +142,16 @@ def test_only_so_many_images_are_held_decoded(tiny: Segmenter) -> None:
             with lock:
                 held -= stage == "encode"
 
-    scorer, count = Scorer(tiny, Embeddings(2**26), ImageLimits(), watch), 4 * (1 + threads.COUNT)
+    scorer, count = scorer_of(tiny), 4 * (1 + threads.thread_count())
     images = [pictures.disc(160 + 10 * i, 150)[0] for i in range(count)]
 
     def ask(data: bytes) -> Any:
-        return scorer.score(read_rows(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}])), Params())
+        rows = scorer.read(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}]))
+        return scorer.score(rows, Params(), Call(watch))
 
     with ThreadPoolExecutor(count) as pool:
         assert all(answer[0]["error"] is None for answer in pool.map(ask, images))
-    assert held == 0 and 0 < most <= 1 + threads.COUNT
+    assert held == 0 and 0 < most <= 1 + threads.thread_count()
 
 
 def test_the_oldest_embedding_goes_first(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +161,14 @@ def test_the_oldest_embedding_goes_first(tiny: Segmenter, monkeypatch: pytest.Mo
     rows = [{"image": image, "image_id": f"{i}", "input_boxes": [[1, 1, 50, 50]]} for i, image in enumerate(images)]
     for row in rows:
         counted.score(row)
-    assert counted.scorer.embeddings.nbytes == 2 * one
+    assert counted.scorer.engine.cache.nbytes == 2 * one
     counted.score({"image_id": "2", "input_boxes": [[1, 1, 50, 50]]})
     with pytest.raises(UnknownImage):
         counted.score({"image_id": "0", "input_boxes": [[1, 1, 50, 50]]})
 
 
 def test_a_failing_encoder_fails_all_who_wait_and_nobody_after(disc: tuple[bytes, np.ndarray]) -> None:
-    kept = Embeddings(2**20)
+    kept = EmbeddingCache(2**20)
     with pytest.raises(MemoryError):
         kept.get("key", lambda: (_ for _ in ()).throw(MemoryError()))
     import torch
@@ -174,7 +179,7 @@ def test_a_failing_encoder_fails_all_who_wait_and_nobody_after(disc: tuple[bytes
 
 def test_rows_of_a_broken_image_fail_alone(counted: Counted, disc: tuple[bytes, np.ndarray]) -> None:
     box = [[10, 10, 60, 60]]
-    rows = [
+    rows: list[dict[str, object]] = [
         {"image": disc[0], "input_boxes": box},
         {"image": b"broken", "image_id": "b", "input_boxes": box},
         {"image_id": "b", "input_boxes": box},
@@ -187,10 +192,10 @@ def test_rows_of_a_broken_image_fail_alone(counted: Counted, disc: tuple[bytes, 
 
 
 def test_an_embedding_is_a_value(tiny: Segmenter) -> None:
-    from model.prompts import read
+    from sam_endpoint.model.prompts import parse_prompts
 
     embedding = tiny.embed([pictures.clutter(60, 90)])[0]
-    prompts = read([[30, 30]], None, None, None)
+    prompts = parse_prompts([[30, 30]], None, None, None)
     first = tiny.segment(embedding, prompts)[0]
     tiny.embed([pictures.clutter(70, 70, seed=4)])
     again = tiny.segment(embedding.to("cpu"), prompts)[0]

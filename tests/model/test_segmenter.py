@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from model import package, threads
-from model.contract import Params, read_rows
-from model.embeddings import Embeddings
-from model.errors import Busy
-from model.images import ImageLimits
-from model.prompts import Prompt
-from model.scorer import Scorer
-from model.segmenter import Ask, Segmenter
+from sam_endpoint.model import threads
+from sam_endpoint.model.errors import OUT_OF_MEMORY, Overloaded
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.segmenter import Segmenter, SegmentRequest
 from tests import pictures
+from tests.engines import score_rows, scorer_of
 
 HOST = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1610612736 bytes."
 SHORTAGES = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(HOST), MemoryError()]
@@ -42,7 +39,8 @@ def short(true: Callable[..., Any], room: int, error: BaseException, tried: list
 
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
 def test_a_batch_of_images_is_split(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    segmenter, tried = Segmenter(tiny.family, "tiny", images_per_batch=5), []
+    tried: list[int] = []
+    segmenter = Segmenter(tiny.family, "tiny", images_per_batch=5)
     expected = tiny.embed(IMAGES)
     monkeypatch.setattr(tiny.family, "embed", short(tiny.family.embed, 1, error, tried))
     found = segmenter.embed(IMAGES)
@@ -53,11 +51,12 @@ def test_a_batch_of_images_is_split(tiny: Segmenter, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
 def test_a_batch_of_prompts_is_split(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    segmenter, tried = Segmenter(tiny.family, "tiny", prompts_per_batch=7), []
+    tried: list[int] = []
+    segmenter = Segmenter(tiny.family, "tiny", prompts_per_batch=7)
     embedding = tiny.embed(IMAGES[:1])[0]
     expected = tiny.segment(embedding, PROMPTS)
     monkeypatch.setattr(tiny.family, "decode", short(tiny.family.decode, 2, error, tried))
-    monkeypatch.setattr(threads, "COUNT", 1)  # one batch, in place of one a thread
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)  # one batch, in place of one a thread
     found = segmenter.segment(embedding, PROMPTS)
     assert tried == [7, 3, 1, 2, 4, 2, 2]
     for one, other in zip(found, expected, strict=True):
@@ -67,7 +66,7 @@ def test_a_batch_of_prompts_is_split(tiny: Segmenter, monkeypatch: pytest.Monkey
 def test_where_memory_is_too_short_for_one(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     embed = tiny.family.embed
     monkeypatch.setattr(tiny.family, "embed", short(embed, 0, SHORTAGES[1], []))
-    with pytest.raises(Busy, match="not enough memory"):
+    with pytest.raises(Overloaded, match="not enough memory"):
         tiny.embed(IMAGES[:3])
     monkeypatch.setattr(tiny.family, "embed", embed)
     assert len(tiny.embed(IMAGES[:1])) == 1
@@ -83,7 +82,7 @@ def test_another_error_is_not_taken_for_it(tiny: Segmenter, monkeypatch: pytest.
 
 
 def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, embed = Scorer(tiny, Embeddings(2**26), ImageLimits()), tiny.family.embed
+    scorer, embed = scorer_of(tiny), tiny.family.embed
     texts = [pictures.to_bytes(Image.fromarray(image)) for image in IMAGES[:3]]
     calls: list[int] = []
 
@@ -95,8 +94,8 @@ def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.
 
     monkeypatch.setattr(tiny.family, "embed", second_fails)
     rows = [{"image": text, "input_boxes": [[2, 2, 30, 30]]} for text in texts]
-    answers = scorer.score(read_rows(pd.DataFrame(rows)), Params(on_error="record"))
-    assert [answer["error"] for answer in answers] == [None, "there is not enough memory for this now", None]
+    answers = score_rows(scorer, *rows, on_error="record")
+    assert [answer["error"] for answer in answers] == [None, OUT_OF_MEMORY, None]
     assert [len(answer["predictions"]) for answer in answers] == [1, 0, 1]
 
 
@@ -110,7 +109,11 @@ def test_prompts_side_by_side_are_answered_as_alone(trained: Segmenter) -> None:
     first, second = trained.embed(IMAGES[:2])
     points = [Prompt(np.array([[x, y]], np.float32), np.array([1])) for x in range(4, 44, 8) for y in range(4, 60, 8)]
     boxes = [Prompt(box=np.array([x, x, x + 20, x + 30], np.float32)) for x in range(20)]
-    asks = [Ask(first, points), Ask(second, boxes), Ask(second, points + boxes, multimask_output=False)]
+    asks = [
+        SegmentRequest(first, points),
+        SegmentRequest(second, boxes),
+        SegmentRequest(second, points + boxes, multimask_output=False),
+    ]
     for ask, found in zip(asks, trained.segment_many(asks), strict=True):
         for prompt, one in zip(ask.prompts, found, strict=True):
             (alone,) = trained.segment(ask.embedding, [prompt], ask.multimask_output)
@@ -127,7 +130,7 @@ def test_masks_predicted_to_be_bad_are_not_made(checkpoint: Path) -> None:
     ]
     all_made = segmenter.segment(embedding, points)
     least = float(np.median([one.scores.max() for one in all_made]))
-    for expected, found in zip(all_made, segmenter.segment(embedding, points, least=least), strict=True):
+    for expected, found in zip(all_made, segmenter.segment(embedding, points, min_score=least), strict=True):
         assert found.scores == pytest.approx(expected.scores, abs=1e-6)
         if expected.scores.max() > least:
             assert torch.allclose(found.logits, expected.logits, atol=1e-4)

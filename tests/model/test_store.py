@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.embeddings import Embeddings, tenant
-from model.segmenter import Embedding
-from model.store import Store
+from sam_endpoint.model.embeddings import EmbeddingCache, Store
+from sam_endpoint.model.segmenter import Embedding
 
 MADE = Embedding((torch.arange(24.0).view(1, 2, 3, 4), torch.ones(1, 1, 2, 2, dtype=torch.float16)), (480, 640), "m")
 
@@ -20,22 +19,18 @@ def never() -> Embedding:
 
 
 def test_what_one_process_made_another_finds(tmp_path: Path) -> None:
-    first = Embeddings(2**20, Store(str(tmp_path))).scoped("weights")
+    first = EmbeddingCache(2**20, Store(str(tmp_path))).for_model("weights")
     first.get("key", lambda: MADE)
     first.name("cup", "key")
     assert first._store is not None
     first._store.flush()
-    second = Embeddings(2**20, Store(str(tmp_path))).scoped("weights")
+    second = EmbeddingCache(2**20, Store(str(tmp_path))).for_model("weights")
     for found in (second.find("cup"), second.get("key", never)):
         assert found is not None and found.size == (480, 640) and found.model == "m"
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found.features, MADE.features, strict=True))
     assert second.key("cup") == "key"
-    assert Embeddings(2**20, Store(str(tmp_path))).scoped("other weights").find("cup") is None
-    token = tenant.set("somebody else")
-    try:
-        assert Embeddings(2**20, Store(str(tmp_path))).scoped("weights").find("cup") is None
-    finally:
-        tenant.reset(token)
+    assert EmbeddingCache(2**20, Store(str(tmp_path))).for_model("other weights").find("cup") is None
+    assert second.for_tenant("another tenant").find("cup") is None
     assert not [file for file in tmp_path.rglob("*") if "cup" in file.name or "key" in file.name]
 
 
@@ -55,9 +50,9 @@ def test_a_broken_file_is_made_again(tmp_path: Path, content: bytes, caplog: pyt
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        kept = Embeddings(2**20, store)
+        kept = EmbeddingCache(2**20, store)
         assert kept.get("key", lambda: MADE) is MADE
-        assert Embeddings(2**20, store).get("key", lambda: MADE).size == (480, 640)
+        assert EmbeddingCache(2**20, store).get("key", lambda: MADE).size == (480, 640)
     store.flush()
     assert store.load("\0\0key") is not None  # written anew
     assert len([one for one in caplog.records if "done without" in one.message]) == 1
@@ -66,7 +61,7 @@ def test_a_broken_file_is_made_again(tmp_path: Path, content: bytes, caplog: pyt
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    kept = Embeddings(2**20, Store(str(blocked / "store")))
+    kept = EmbeddingCache(2**20, Store(str(blocked / "store")))
     with caplog.at_level(logging.WARNING):
         for key in ("a", "b"):
             assert kept.get(key, lambda: MADE) is MADE

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.upscaling import Step, above
+from sam_endpoint.model.upscaling import Step, above
 
 SIDE = 64
 

@@ -43,7 +43,7 @@ MADE = {"online": ["cup.png"], "batch": ["from-csv.parquet", "from-csv.png", "fr
 def clone(packaged: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     folder.mkdir()
-    for name in ("model", "scoring", "samples", "deploy", "notebooks"):
+    for name in ("sam_endpoint", "model", "scoring", "samples", "deploy", "notebooks"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / "bin").mkdir()
@@ -59,7 +59,7 @@ def test_shell_twins(kind: str, on_azure: str, clone: Path, tmp_path: Path) -> N
     folders = [clone / "bin", Path(python()).parent, Path(sys.executable).parent, os.environ["PATH"]]
     path = os.pathsep.join(map(str, folders))
     more = {"RUN_ON_AZURE": on_azure, "RESOURCE_GROUP": "group", "WORKSPACE": "space", "HF_HUB_OFFLINE": "1"}
-    more |= {"PATH": path, "AZ_LOG": str(log), "AZ_ANSWER": ANSWER, "TMPDIR": str(tmp_path)}
+    more |= {"PYTHONPATH": str(ROOT), "PATH": path, "AZ_LOG": str(log), "AZ_ANSWER": ANSWER, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [str(clone / "notebooks" / f"mask-generation-{kind}-endpoint.sh")],
         cwd=tmp_path,

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from model import images
-from model.errors import BadInput
-from model.images import ImageLimits
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.images.decoding import FORMATS
 from tests import pictures
 
 LIMITS = ImageLimits(max_pixels=4_000_000, urls=False)
@@ -40,13 +40,14 @@ def seeds() -> list[bytes]:
     modes["I;16"] = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
     modes["I"], modes["F"] = colour.convert("I"), colour.convert("F")
     found = []
-    for name in images.FORMATS:
+    for name in FORMATS:
         options: list[dict[str, object]] = [{}]
-        options += {
-            "JPEG": [{"progressive": True}],
-            "TIFF": [{"compression": "tiff_lzw"}, {"compression": "jpeg"}],
-        }.get(name, [])
-        options += [{"save_all": True, "append_images": [colour.rotate(90)]}] if name in ("GIF", "WEBP", "PNG") else []
+        if name == "JPEG":
+            options.append({"progressive": True})
+        elif name == "TIFF":
+            options += [{"compression": "tiff_lzw"}, {"compression": "jpeg"}]
+        elif name in ("GIF", "WEBP", "PNG"):
+            options.append({"save_all": True, "append_images": [colour.rotate(90)]})
         for image in modes.values():
             for option in options:
                 try:
@@ -89,11 +90,11 @@ def broken(sources: list[bytes], number: int) -> bytes:
 
 def decode(first: int, last: int) -> None:
     """Decodes the broken images of these numbers; prints each number, and how it ended."""
-    sources = seeds()
+    sources, reader = seeds(), ImageReader(LIMITS)
     for number in range(first, last):
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:
-            image = images.decode(images.read(broken(sources, number), LIMITS), LIMITS)
+            image = reader.open(reader.reference(broken(sources, number))).pixels()
             ended = "image" if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 else "WRONG"
         except BadInput as error:
             ended = error.got.split(" (")[0] if error.got.startswith("a broken") else "refused"

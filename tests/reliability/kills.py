@@ -20,7 +20,7 @@ import pyarrow.dataset
 from PIL import Image
 from tqdm import tqdm
 
-from model import package
+from sam_endpoint.model.mlflow import package
 from tests import pictures
 from tests.conftest import ROOT
 
@@ -48,7 +48,7 @@ def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tu
     """What an undisturbed job has written, what the killed one has, how often this was killed, and how many of these
     kills found it at work on its rows."""
     model = package.save(package.EMBEDDED, folder / "model")
-    common = [python, "-m", "scoring.batch", "--model", str(model)]
+    common = [python, "-m", "sam_endpoint", "score", "--model", str(model)]
     common += ["--input", str(table(folder, rows)), "--part-rows", "8"]
     began = time.monotonic()
     subprocess.run([*common, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)

@@ -89,7 +89,8 @@ async def drive(host: str, port: int, process: int, seconds: float, asked: list[
     began = time.monotonic()
     capacity = sum(await asyncio.gather(*(client(number) for number in range(4)))) / (time.monotonic() - began)
     before = resident(process)
-    rate, tasks, began, middle = TIMES * capacity, [], time.monotonic(), 0
+    tasks: list[asyncio.Task[Answer]] = []
+    rate, began, middle = TIMES * capacity, time.monotonic(), 0
     while (now := time.monotonic() - began) < seconds:
         while len(tasks) < rate * now:
             tasks.append(asyncio.create_task(ask(host, port, asked[len(tasks) % len(asked)])))

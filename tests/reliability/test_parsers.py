@@ -13,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from model import prompts
-from model.contract import Params, Row, read_rows, unfolded
-from model.errors import BadInput, BadParameter
+from sam_endpoint.model.errors import BadInput, BadParameter
+from sam_endpoint.model.images import ImageReader
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.prompts import parsing
+from sam_endpoint.model.rows import Row, read_rows, unfold
 
 NUMBERS = some.one_of(
     some.integers(),
@@ -55,7 +57,7 @@ def test_prompts(points: Any, labels: Any, boxes: Any, masks: Any) -> None:
         (points, labels, boxes, masks),
     ):
         try:
-            found = prompts.read(given_points, given_labels, given_boxes, given_masks)
+            found = parsing.parse_prompts(given_points, given_labels, given_boxes, given_masks)
         except BadInput as error:
             assert error.column.startswith("input_") or error.column == "mask_input"
             assert len(str(error)) < 300 and "\n" not in str(error)
@@ -79,7 +81,7 @@ def test_prompts(points: Any, labels: Any, boxes: Any, masks: Any) -> None:
 def test_rows(cells: list[dict[str, Any]]) -> None:
     frame = pd.DataFrame(cells, dtype=object)
     try:
-        rows = read_rows(unfolded(frame))
+        rows = read_rows(unfold(frame), ImageReader().reference)
     except BadInput:
         return
     assert all(isinstance(row, (Row, BadInput)) for row in rows)
@@ -113,10 +115,14 @@ def test_params(given_params: dict[str, Any]) -> None:
 )
 def test_the_worst(cell: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        prompts.read(cell, None, None, None)
+        parsing.parse_prompts(cell, None, None, None)
 
 
-@pytest.mark.parametrize("text", ["[" + "[[1, 2]], " * 999_999 + "[[1, 2]]]", "[[" + "[1, 2], " * 999_999 + "[1, 2]]]"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" + "[[1, 2]], " * 999_999 + "[[1, 2]]]", "[[" + "[1, 2], " * 999_999 + "[1, 2]]]"],
+    ids=["prompts", "points"],
+)
 def test_a_million_are_refused_unread(text: str) -> None:
     with pytest.raises(BadInput, match=r"at most 1000 (prompts|points a prompt), got 1000000"):
-        prompts.read(text, None, None, None, most=1000)
+        parsing.parse_prompts(text, None, None, None, max_count=1000)

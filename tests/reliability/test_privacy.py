@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import requests
 
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, Json, free_port, server
 from tests.warm import python
 
 KEY, OTHER = "key-of-one-Zq81", "key-of-another-Xw37"
@@ -45,7 +45,7 @@ def bodies(image: str) -> list[tuple[str, Any]]:
 
 def test_nothing_of_a_request_is_told(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     image = base64.b64encode(disc[0]).decode()
     told: list[str] = []
     environment = {"PYTHONPATH": str(ROOT), "SAM_API_KEYS": f"{KEY},{OTHER}"}
@@ -85,9 +85,9 @@ def test_what_one_key_has_sent_is_encoded_again_for_another(
 ) -> None:
     """Else the time an answer takes would tell one key whether another has sent the same image."""
     port = free_port()
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
-    row = {"image": base64.b64encode(disc[0]).decode(), "input_points": [[[9, 9]]]}
-    body = {"input_data": [row]} if path == "/score" else {"dataframe_records": [row]}
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
+    row: dict[str, Json] = {"image": base64.b64encode(disc[0]).decode(), "input_points": [[[9, 9]]]}
+    body: Json = {"input_data": [row]} if path == "/score" else {"dataframe_records": [row]}
 
     def encoded() -> int:
         lines = requests.get(f"{url}/metrics", timeout=10).text.splitlines()

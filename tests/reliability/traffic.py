@@ -20,15 +20,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from model import package
-from model.contract import Params, Row
-from model.embeddings import Embeddings
-from model.images import ImageLimits
-from model.prompts import read
-from model.scorer import Scorer
-from model.segmenter import Segmenter
+from sam_endpoint.model.images import ImageRef
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.prompts import parse_prompts
+from sam_endpoint.model.rows import Row
+from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 from tests.conftest import ROOT, free_port
+from tests.engines import scorer_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Question:
 @cache
 def questions(count: int) -> tuple[Question, ...]:
     """Good ones in three dialects, with a bad one among eight."""
-    scorer = Scorer(Segmenter.load(str(package.EMBEDDED), "cpu"), Embeddings(2**20), ImageLimits())
+    scorer = scorer_of(Segmenter.load(str(package.EMBEDDED), "cpu"), 2**20)
     chance, found = random.Random(0), []
     for i in range(count):
         size = (220 + 2 * i, 160 + 3 * i)
@@ -76,8 +76,8 @@ def questions(count: int) -> tuple[Question, ...]:
         ImageDraw.Draw(picture).ellipse(box, fill=tuple(chance.randint(0, 90) for _ in range(3)))
         data = pictures.to_bytes(picture)
         text = base64.b64encode(data).decode()
-        point = read([[[x, y]]], None, None, None)
-        (answer,) = scorer.score([Row(i, data, None, point, False)], Params(mask_encoding="rle"))
+        point = parse_prompts([[[x, y]]], None, None, None)
+        (answer,) = scorer.score([Row(i, ImageRef.content(data), None, point, False)], Params(mask_encoding="rle"))
         one = answer["predictions"][0]["mask_per_prediction"][0]
         truth = {"size": one["size"], "counts": one["encoded_binary_mask"].encode()}
         row = {"image": text, "input_points": [[[x, y]]], "multimask_output": False}
@@ -110,7 +110,7 @@ def resident(process: int) -> int:
 def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int, subprocess.Popen[bytes]]]:
     """The endpoint on the embedded model, as a process: its host, its port and the process."""
     port = free_port()
-    command = [sys.executable, "-m", "scoring.online", "--port", str(port), *options]
+    command = [sys.executable, "-m", "sam_endpoint", "serve", "--port", str(port), *options]
     with log.open("w") as stream, subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream) as process:
         try:
             while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scoring.overlay import COLOURS, LINES, Shown, curves, overlay
+from sam_endpoint.scoring.overlay import COLOURS, LINES, Shown, curves, overlay
 
 
 def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:

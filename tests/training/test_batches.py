@@ -1,4 +1,4 @@
-"""What is asked for in training is what users, and the evaluation, ask for."""
+"""The prompts of training are those of users and of the evaluation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from training import prompts
-from training.batches import Batches, chosen
-from training.cache import SceneCache
-from training.ground_truth import box_of
+from sam_endpoint.evaluation.geometry import bounding_box
+from sam_endpoint.training import prompts
+from sam_endpoint.training.batches import Batches, choose_masks
+from sam_endpoint.training.cache import SceneCache
 
 
-def test_a_click_on_a_part_asks_for_its_thing_far_more_often() -> None:
+def test_an_object_is_chosen_far_more_often_than_its_parts() -> None:
     """A plate with its well and a rim without parts."""
     labels = np.zeros((60, 120), np.uint8)
     labels[5:55, 5:55], labels[15:45, 15:45], labels[5:55, 65:115] = 1, 2, 3
@@ -23,19 +23,19 @@ def test_a_click_on_a_part_asks_for_its_thing_far_more_often() -> None:
     rng, counts = np.random.default_rng(0), {"plate": 0, "well": 0, "flange": 0, "rim": 0}
     areas = {2500: "plate", 900: "well", 1600: "flange"}
     for _ in range(500):
-        masks = chosen(rng, labels, owners, 2, 40)
+        masks = choose_masks(rng, labels, owners, 2, 40)
         assert masks is not None
         for mask in masks:
             counts["rim" if mask[5, 65] else areas[int(mask.sum())]] += 1
-    assert counts["rim"] == 500  # each thing once before any comes twice
+    assert counts["rim"] == 500  # each object once before any comes twice
     assert 400 < counts["plate"] < 450  # 85 of 100
     assert counts["well"] > 15 and counts["flange"] > 15
 
 
-def test_nothing_large_enough_is_nothing_to_ask_for() -> None:
+def test_without_a_large_object_there_are_no_masks() -> None:
     labels = np.zeros((20, 20), np.uint8)
     labels[:6, :6] = 1
-    assert chosen(np.random.default_rng(0), labels, np.arange(256, dtype=np.uint8), 2, 40) is None
+    assert choose_masks(np.random.default_rng(0), labels, np.arange(256, dtype=np.uint8), 2, 40) is None
 
 
 @pytest.mark.parametrize("stretched", [False, True])
@@ -47,7 +47,7 @@ def test_boxes_and_clicks_are_on_their_masks(stretched: bool, tmp_path: Path) ->
         batch = batches[step]
         masks = torch.from_numpy(batch.masks).flatten(0, 1).float() / 255
         for mask, box in zip(masks, batch.boxes.reshape(-1, 4), strict=True):
-            coarse = 2 * box_of(mask.numpy() > 0)  # of cells two pixels wide
+            coarse = 2 * bounding_box(mask.numpy() > 0)  # of cells two pixels wide
             assert np.all(np.abs(box - coarse) <= 1)
             assert box[0] >= coarse[0] and box[2] <= coarse[2]
         cells, labels = prompts.first_clicks(masks, torch.Generator().manual_seed(step))
@@ -58,7 +58,7 @@ def test_boxes_and_clicks_are_on_their_masks(stretched: bool, tmp_path: Path) ->
 
 def test_half_of_the_boxes_are_exact_and_the_others_near() -> None:
     boxes = torch.tensor([10.0, 20.0, 110.0, 70.0]).repeat(4000, 1)
-    found = prompts.shaken(boxes, torch.Generator().manual_seed(0))
-    assert 1900 < int((found == boxes).all(1).sum()) < 2100
-    off = (found - boxes).abs() / torch.tensor([100.0, 50.0, 100.0, 50.0])
-    assert 0.1 < off.max() <= 0.2
+    jittered = prompts.jitter_boxes(boxes, torch.Generator().manual_seed(0))
+    assert 1900 < int((jittered == boxes).all(1).sum()) < 2100
+    offset = (jittered - boxes).abs() / torch.tensor([100.0, 50.0, 100.0, 50.0])
+    assert 0.1 < offset.max() <= 0.2

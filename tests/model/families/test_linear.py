@@ -1,4 +1,4 @@
-"""Products by oneDNN are the products that torch makes of the same layers."""
+"""oneDNN computes the same products as torch's linear layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from model.families import linear
-from model.precision import Bfloat16, Int8
+from sam_endpoint.model.families import linear
+from sam_endpoint.model.precision import Bfloat16, Int8
 
 INPUTS = 96
 
@@ -25,22 +25,22 @@ def _without_gradients(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         yield
 
 
-def close(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+def close(actual: Tensor, expected: Tensor) -> bool:
+    return actual.shape == expected.shape and float((actual - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(7, INPUTS), (2, 5, 6, INPUTS), (1, 1, INPUTS)])
-def test_a_layer_and_what_is_added(shape: tuple[int, ...], bias: bool) -> None:
+def test_a_layer_with_and_without_a_residual(shape: tuple[int, ...], bias: bool) -> None:
     layer, inputs = nn.Linear(INPUTS, 40, bias=bias), torch.randn(shape)
-    added = torch.randn(*shape[:-1], 40)
-    kept = added.clone()
+    residual = torch.randn(*shape[:-1], 40)
+    before = residual.clone()
     assert close(linear.linear(layer, inputs), F.linear(inputs, layer.weight, layer.bias))
-    assert close(linear.linear(layer, inputs, added), F.linear(inputs, layer.weight, layer.bias) + added)
-    assert torch.equal(added, kept)
+    assert close(linear.linear(layer, inputs, residual), F.linear(inputs, layer.weight, layer.bias) + residual)
+    assert torch.equal(residual, before)
 
 
-def test_inputs_that_are_not_in_one_piece() -> None:
+def test_inputs_that_are_not_contiguous() -> None:
     layer, inputs = nn.Linear(INPUTS, 40), torch.randn(6, 9, 2 * INPUTS)[:5, 1:8, :INPUTS]
     assert close(linear.linear(layer, inputs), layer(inputs))
 
@@ -55,13 +55,13 @@ def test_a_product(gelu: bool) -> None:
 @pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_pytorch_tanh"])
 def test_an_mlp(activation: str) -> None:
     first, act, second = nn.Linear(INPUTS, 200), ACT2FN[activation], nn.Linear(200, INPUTS)
-    inputs, added = torch.randn(33, INPUTS), torch.randn(33, INPUTS)
-    assert close(linear.mlp(first, act, second, inputs, added), second(act(first(inputs))) + added)
+    inputs, residual = torch.randn(33, INPUTS), torch.randn(33, INPUTS)
+    assert close(linear.mlp(first, act, second, inputs, residual), second(act(first(inputs))) + residual)
 
 
-@pytest.mark.parametrize("kind", [Bfloat16, Int8])
-def test_layers_of_a_lower_precision_do_their_own_work(kind: type[Bfloat16 | Int8]) -> None:
-    first, second = (kind(nn.Linear(INPUTS, INPUTS)) for _ in range(2))
-    inputs, added = torch.randn(8, INPUTS), torch.randn(8, INPUTS)
-    expected = second(F.gelu(first(inputs))) + added
-    assert torch.equal(linear.mlp(first, ACT2FN["gelu"], second, inputs, added), expected)
+@pytest.mark.parametrize("layer_class", [Bfloat16, Int8])
+def test_quantized_layers_are_called_as_they_are(layer_class: type[Bfloat16 | Int8]) -> None:
+    first, second = (layer_class(nn.Linear(INPUTS, INPUTS)) for _ in range(2))
+    inputs, residual = torch.randn(8, INPUTS), torch.randn(8, INPUTS)
+    expected = second(F.gelu(first(inputs))) + residual
+    assert torch.equal(linear.mlp(first, ACT2FN["gelu"], second, inputs, residual), expected)

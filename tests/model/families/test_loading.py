@@ -1,4 +1,4 @@
-"""A checkpoint of which every tensor is named as the model's own is read without transformers' conversions."""
+"""A checkpoint whose tensors have the model's own names is read without transformers' conversions."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import families, package
+from sam_endpoint.model import families
+from sam_endpoint.model.mlflow import package
 from tests import checkpoints
 
 
 @pytest.mark.parametrize("name", ["sam", "sam2", "sam_hq", "sam-tiny", "sam2-tiny"])
-def test_it_is_what_transformers_reads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_are_those_that_transformers_reads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
     folder = embedded.get(name) or checkpoints.SAVERS[name](tmp_path)
-    expected = families.FAMILIES[name.split("-")[0]].model_class.from_pretrained(folder).state_dict()  # type: ignore[attr-defined]
-    monkeypatch.setattr(families, "_converted", None)
-    found = families.load(str(folder)).model
-    assert found.state_dict().keys() == expected.keys()
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.state_dict().items())
-    assert not any(tensor.requires_grad for tensor in found.parameters())
+    expected = families.FAMILIES[name.split("-")[0]].model_class.from_pretrained(folder).state_dict()
+    monkeypatch.setattr(families, "_load_converted", None)
+    model = families.load(str(folder)).model
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    assert not any(tensor.requires_grad for tensor in model.parameters())
 
 
-def test_half_the_precision_is_read_as_all_of_it(tmp_path: Path) -> None:
+def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     file = checkpoints.save_sam(tmp_path) / "model.safetensors"
     save_file({key: tensor.half() for key, tensor in load_file(file).items()}, file)
     assert {tensor.dtype for tensor in families.load(str(tmp_path)).model.parameters()} == {torch.float32}
 
 
-def test_a_file_that_is_written_over_later_changes_nothing(tmp_path: Path) -> None:
+def test_overwriting_the_file_later_changes_nothing(tmp_path: Path) -> None:
     file = checkpoints.save_sam(tmp_path) / "model.safetensors"
     model = families.load(str(tmp_path)).model
     before = model.mask_decoder.iou_token.weight.clone()

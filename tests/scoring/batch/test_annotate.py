@@ -15,18 +15,18 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from model import masks, package
-from model.embeddings import Embeddings
-from model.images import ImageLimits
-from model.scorer import Scorer
-from model.segmenter import Segmenter
-from scoring.batch import annotate, boxes
-from scoring.batch.annotate import annotated, auto_annotate, from_boxes, images_in
-from scoring.batch.boxes import Boxes
-from scoring.batch.labels import Labelled
-from scoring.batch.sources import BadTable
+from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadData, BadModel
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.batch import annotate, boxes
+from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, images_in
+from sam_endpoint.scoring.batch.boxes import Boxes
+from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.conftest import ROOT
+from tests.engines import engine_of
 from tests.scoring.batch.test_batch import run
 
 BOX = (66, 36, 156, 126)  # around the disc
@@ -87,14 +87,14 @@ def voc_boxes(folder: Path) -> Path:
     return folder / "boxes"
 
 
-def scorer(segmenter: Segmenter) -> Scorer:
-    return Scorer(segmenter, Embeddings(2**28), ImageLimits(local_paths=True))
+def opened(segmenter: Segmenter) -> OpenedModel:
+    return OpenedModel("tiny", engine_of(segmenter, local_paths=True))
 
 
 @pytest.mark.parametrize("save", [yolo_boxes, coco_boxes, voc_boxes])
 def test_boxes_that_exist_become_masks(save: Any, tiny: Segmenter, data: Path, tmp_path: Path) -> None:
     given = boxes.read(save(tmp_path))
-    found = dict(annotated(scorer(tiny), images_in(data), from_boxes(given)))
+    found = dict(annotated(opened(tiny), images_in(data), from_boxes(given)))
     assert list(found) == ["a.png", "b.png", "broken.png", "more/c.png"]
     assert "image" in str(found.pop("broken.png"))
     for name, labelled in found.items():
@@ -176,8 +176,8 @@ def test_auto_annotate_finds_everything(tiny: Segmenter, data: Path, tmp_path: P
 def test_names_of_models(tmp_path: Path) -> None:
     assert annotate.ULTRALYTICS["sam_b.pt"] == "facebook/sam-vit-base"
     assert annotate.ULTRALYTICS["sam2.1_l.pt"] == "facebook/sam2.1-hiera-large"
-    with pytest.raises(BadTable, match="no model can be loaded from"):
-        annotate.scorer_of(str(tmp_path))
+    with pytest.raises(BadModel, match="no model can be loaded from"):
+        annotate.open_sam(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -197,20 +197,20 @@ def test_a_broken_box_file_is_its_images_error(name: str, content: str, error: s
 
 
 def test_what_cannot_be_annotated(tiny: Segmenter, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadTable, match="expected a folder of images"):
+    with pytest.raises(BadData, match="expected a folder of images"):
         images_in(tmp_path / "none")
     (data / "a.jpg").write_bytes(pictures.disc()[0])
-    with pytest.raises(BadTable, match=r"a.jpg and a.png would have the same label file"):
+    with pytest.raises(BadData, match=r"a.jpg and a.png would have the same label file"):
         images_in(data)
     (tmp_path / "some.json").write_text('{"images": []}')
     with pytest.raises(
-        BadTable, match="is no COCO file with images, annotations and categories: it has no 'categories'"
+        BadData, match="is no COCO file with images, annotations and categories: it has no 'categories'"
     ):
         boxes.read(tmp_path / "some.json")
-    with pytest.raises(BadTable, match=r"expected a COCO .json or a folder"):
+    with pytest.raises(BadData, match=r"expected a COCO .json or a folder"):
         boxes.read(tmp_path / "none")
     outside = Boxes({0: "x"}, lambda name, size: [boxes.Detection(np.array([500, 0, 600, 9], np.float32), 0)])
-    found = dict(annotated(scorer(tiny), {"a.png": data / "a.png"}, from_boxes(outside)))
+    found = dict(annotated(opened(tiny), {"a.png": data / "a.png"}, from_boxes(outside)))
     assert str(found["a.png"]) == "column 'box': expected x1 < x2 and y1 < y2 within the image, got 500,0,600,9"
 
 

@@ -1,4 +1,4 @@
-"""`python -m scoring.batch` as a user runs it."""
+"""`sam-endpoint score` as a user runs it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 import requests
 from PIL import Image
 
-from model import masks
-from scoring.batch.__main__ import main
+from sam_endpoint import commands
+from sam_endpoint.__main__ import main
+from sam_endpoint.model import masks
 from tests import pictures
 from tests.conftest import ROOT, free_port, run_here, server
 from tests.warm import python
@@ -26,11 +27,13 @@ BOX = "[[68, 38, 153, 123]]"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_here(main, *arguments)
+    """Run the command that the first argument names, or else `score`."""
+    command = () if arguments[0] in commands.NAMES else ("score",)
+    return run_here(main, *command, *arguments)
 
 
 def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [python(), "-m", "scoring.batch", *map(str, arguments)]
+    words = [python(), "-m", "sam_endpoint", "score", *map(str, arguments)]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
 
 
@@ -143,7 +146,7 @@ def test_embeddings_made_ahead_are_found_by_the_endpoint(packaged: Path, tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     assert "images       2 (1 failed)" in done.stdout and "broken.png: column 'image'" in done.stdout
     port = free_port()
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     command += ["--embedding-store", str(store), "--api-keys", "k,l"]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         rows = {"input_data": [{"image_id": "deep/coins.png", "input_boxes": "[20, 32, 68, 77]"}]}

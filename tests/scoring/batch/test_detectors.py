@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pytest
@@ -14,12 +15,43 @@ import torch
 import transformers
 from transformers import BertConfig, ResNetConfig, RTDetrResNetConfig, SwinConfig
 
-from scoring.batch import detectors
-from scoring.batch.detectors import Rules, chosen
-from scoring.batch.sources import BadTable
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.scoring.batch import detectors
+from sam_endpoint.scoring.batch.boxes import Detection
+from sam_endpoint.scoring.batch.detectors import Rules, chosen
 from tests import pictures
 
-SMALL = {
+
+class Transformer(TypedDict):
+    """Sizes of a transformer, as detectors of the DETR kind name them."""
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+
+
+class Encoder(TypedDict):
+    """Sizes of a transformer encoder, as BERT and ViT name them."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+
+
+class Stages(TypedDict):
+    """Sizes of a ResNet."""
+
+    embedding_size: int
+    hidden_sizes: list[int]
+    depths: list[int]
+
+
+SMALL: Transformer = {
     "d_model": 32,
     "encoder_layers": 1,
     "decoder_layers": 2,
@@ -28,8 +60,8 @@ SMALL = {
     "encoder_ffn_dim": 32,
     "decoder_ffn_dim": 32,
 }
-TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-STAGES = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+TEXT: Encoder = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+STAGES: Stages = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 SIDES = {"shortest_edge": 64, "longest_edge": 96}
 NAMES = {0: "cup", 1: "spoon", 2: "plate"}
 
@@ -41,16 +73,18 @@ def yolos(folder: Path) -> None:
 
 
 def detr(folder: Path) -> None:
-    backbone = ResNetConfig(**STAGES, out_features=["stage4"])
+    backbone = ResNetConfig(**STAGES)
+    backbone.out_features = ["stage4"]
     config = transformers.DetrConfig(**SMALL, backbone_config=backbone, num_queries=10, id2label=NAMES)
     transformers.DetrForObjectDetection(config).save_pretrained(folder)
     transformers.DetrImageProcessorPil(size=SIDES).save_pretrained(folder)
 
 
 def rt_detr(folder: Path) -> None:
-    stages = ["stage2", "stage3", "stage4"]
+    backbone = RTDetrResNetConfig(**STAGES, layer_type="basic")
+    backbone.out_features = ["stage2", "stage3", "stage4"]
     config = transformers.RTDetrConfig(
-        backbone_config=RTDetrResNetConfig(**STAGES, layer_type="basic", out_features=stages),
+        backbone_config=backbone,
         **SMALL,
         encoder_hidden_dim=32,
         encoder_in_channels=[8, 16, 16],
@@ -86,15 +120,10 @@ def owl(folder: Path) -> None:
 
 def grounding_dino(folder: Path) -> None:
     vocab = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "cup", "spoon"])}
+    backbone = SwinConfig(image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2)
+    backbone.out_features = ["stage2", "stage3", "stage4"]
     config = transformers.GroundingDinoConfig(
-        backbone_config=SwinConfig(
-            image_size=64,
-            embed_dim=8,
-            depths=[1, 1, 1, 1],
-            num_heads=[1, 1, 1, 1],
-            window_size=2,
-            out_features=["stage2", "stage3", "stage4"],
-        ),
+        backbone_config=backbone,
         text_config=BertConfig(**TEXT, vocab_size=len(vocab)),
         **SMALL,
         num_queries=10,
@@ -105,7 +134,7 @@ def grounding_dino(folder: Path) -> None:
     transformers.GroundingDinoProcessor(pixels, transformers.BertTokenizer(vocab=vocab)).save_pretrained(folder)
 
 
-def check(found: list[detectors.Detection], image: np.ndarray, names: dict[int, str]) -> None:
+def check(found: list[Detection], image: np.ndarray, names: dict[int, str]) -> None:
     height, width = image.shape[:2]
     assert found
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
@@ -136,22 +165,22 @@ def test_detectors_of_what_words_say(save: Callable[[Path], None], tmp_path: Pat
     detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=("cup", "spoon")))
     assert detector.names == {0: "cup", 1: "spoon"}
     check(detector(image), image, detector.names)
-    with pytest.raises(BadTable, match=r'looks for words: name them, as in --classes "cup, spoon"'):
+    with pytest.raises(BadData, match=r'looks for words: name them, as in --classes "cup, spoon"'):
         detectors.load(str(tmp_path), Rules())
 
 
 def test_what_is_no_detector(sam_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadTable, match="is a sam, which transformers does not list for object detection"):
+    with pytest.raises(BadData, match="is a sam, which transformers does not list for object detection"):
         detectors.load(str(sam_folder), Rules())
-    with pytest.raises(BadTable, match="no detector can be loaded from"):
+    with pytest.raises(BadData, match="no detector can be loaded from"):
         detectors.load(str(tmp_path / "none"), Rules())
-    with pytest.raises(BadTable, match="needs the package ultralytics"):
+    with pytest.raises(BadData, match="needs the package ultralytics"):
         detectors.load("yolo11n.pt", Rules())
 
 
 def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its package needs torchvision, which cannot be had here: a stand-in answers as its `YOLO` does."""
-    asked = {}
+    asked: dict[str, object] = {}
 
     class Yolo:
         def __init__(self, file: str) -> None:

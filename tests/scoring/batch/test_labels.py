@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from model import masks
-from scoring.batch import labels
-from scoring.batch.labels import Labelled, Thing
+from sam_endpoint.model import masks
+from sam_endpoint.scoring.batch import labels
+from sam_endpoint.scoring.batch.labels import Labelled, Thing
 from tests import pictures
 from tests.scoring.batch.test_annotate import others
 from tests.scoring.batch.test_batch import run

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model import masks
+from sam_endpoint.model import masks
 from tests import pictures
 from tests.conftest import ROOT
 from tests.warm import python

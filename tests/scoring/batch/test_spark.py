@@ -20,10 +20,10 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from model import package
-from model.contract import Params
-from scoring.batch import sources, spark
-from scoring.batch.sources import BadTable
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.params import Params
+from sam_endpoint.scoring.batch import sources, spark
 from tests import pictures
 from tests.conftest import free_port
 from tests.scoring.batch.test_batch import run
@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     commands = [["master.Master", *here, "--port", port]]
     for i in (1, 2):
         commands.append(["worker.Worker", *here, "--cores", "1", "--memory", "2g", "-d", str(folder / f"{i}"), url])
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
             with (folder / f"log-{len(running)}").open("wb") as log:
@@ -100,7 +100,7 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
 ) -> None:
     url, folder = cluster
     output = tmp_path / "out"
-    command = [python(), "-m", "scoring.batch", "--model", packaged, "--input", table, "--output", output]
+    command = [python(), "-m", "sam_endpoint", "score", "--model", packaged, "--input", table, "--output", output]
     command += ["--engine", "spark", "--master", url, "--part-rows", "7", "--summary", tmp_path / "summary.json"]
     with (tmp_path / "log").open("w+") as log:
         job = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
@@ -158,7 +158,7 @@ def test_one_model_a_worker_and_each_image_in_one_task(
     assert same(answers, [{name: row[name] for name in ("predictions", "image_id")} for row in expected])
 
     gathered = spark.gathered(session, source).select("image", F.spark_partition_id().alias("task"))
-    places = gathered.distinct().toPandas()
+    places: pd.DataFrame = gathered.distinct().toPandas()
     assert len(places) == places["image"].nunique() == 12
     assert places["task"].nunique() > 1
 
@@ -171,7 +171,7 @@ def test_an_output_in_the_way_and_rows_that_do_not_fit(
         spark.run(session, packaged, params, sources.find(str(table)), str(tmp_path))
     lines = [{"image": "none.png"}] * 1000 + [{"image": "none.png", "late": 1}]
     (tmp_path / "late.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(BadTable, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
+    with pytest.raises(BadData, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
         spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
 
 
@@ -205,7 +205,7 @@ def test_spark_udf_types_its_answers(
     for row, prediction in zip(found, expected["predictions"], strict=True):
         (one,) = row.predictions[0].mask_per_prediction
         (other,) = prediction[0]["mask_per_prediction"]
-        assert pictures.rounded({**one.asDict(), "low_res_logits": None}) == pictures.rounded(
+        assert pictures.tolerant({**one.asDict(), "low_res_logits": None}) == pictures.tolerant(
             {**other, "low_res_logits": None}
         )
 

@@ -1,4 +1,4 @@
-"""The endpoint with faults in it: `python -m tests.scoring.online.faulty [options of scoring.online]`.
+"""The endpoint with faults in it: `python -m tests.scoring.online.faulty [options of `sam-endpoint serve`]`.
 
 An image 77 pixels wide never fits into memory, nor do two images in one batch; one 78 pixels wide meets a defect, whose
 message holds a secret; encoding one of 60 to 69 pixels takes two seconds longer, which it says first.
@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
-from model.segmenter import Segmenter
-from scoring.online.__main__ import main
+from sam_endpoint.__main__ import main
+from sam_endpoint.model.segmenter import Segmenter
 
 embed = Segmenter._embed
 
@@ -33,5 +34,5 @@ def faulty(self: Segmenter, images: Sequence[np.ndarray]) -> Any:
 
 
 if __name__ == "__main__":
-    Segmenter._embed = faulty  # type: ignore[method-assign]
-    sys.exit(main())
+    with mock.patch.object(Segmenter, "_embed", faulty):
+        sys.exit(main(["serve", *sys.argv[1:]]))

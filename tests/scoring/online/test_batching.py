@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from model.prompts import read
-from model.segmenter import Segmenter
-from scoring.online.batching import BatchedSegmenter, Batching, Busy, Gatherer
+from sam_endpoint.model.errors import Overloaded
+from sam_endpoint.model.prompts import parse_prompts
+from sam_endpoint.model.segmenter import Segmentation, Segmenter, SegmentRequest
+from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from tests import pictures
 
 
@@ -31,61 +33,66 @@ class Recorder:
         return [2 * item for item in items]
 
 
-def hold(gatherer: Gatherer[int, int], recorder: Recorder) -> None:
+def hold(batcher: Batcher[int, int], recorder: Recorder) -> None:
     """Keeps the worker busy with item 0, so that what comes next has to wait."""
     recorder.gate.clear()
-    gatherer.submit(0)
-    while gatherer.waiting:
+    batcher.submit(0)
+    while batcher.waiting:
         time.sleep(0.001)
 
 
 def test_what_waits_goes_together_and_no_more_than_the_largest() -> None:
     recorder = Recorder()
-    gatherer = Gatherer(recorder, largest=3, wait=0, waiting=100)
-    hold(gatherer, recorder)
-    futures = [gatherer.submit(i) for i in range(1, 8)]
+    batcher = Batcher(recorder, max_size=3, wait=0, max_queue=100)
+    hold(batcher, recorder)
+    futures = [batcher.submit(i) for i in range(1, 8)]
     recorder.gate.set()
     assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10, 12, 14]
     assert recorder.batches == [[0], [1, 2, 3], [4, 5, 6], [7]]
 
 
 def test_an_idle_worker_does_not_wait() -> None:
-    gatherer = Gatherer(Recorder(), largest=8, wait=5, waiting=100)
+    batcher = Batcher(Recorder(), max_size=8, wait=5, max_queue=100)
     began = time.monotonic()
-    assert gatherer.submit(4).result(10) == 8
+    assert batcher.submit(4).result(10) == 8
     assert time.monotonic() - began < 4  # not the five seconds that a crowded one would give the next
 
 
 def test_a_bad_item_fails_alone() -> None:
     recorder = Recorder()
-    gatherer = Gatherer(recorder, largest=8, wait=0, waiting=100)
-    hold(gatherer, recorder)
-    futures = [gatherer.submit(i) for i in (1, 13, 2)]
+    batcher = Batcher(recorder, max_size=8, wait=0, max_queue=100)
+    hold(batcher, recorder)
+    futures = [batcher.submit(i) for i in (1, 13, 2)]
     recorder.gate.set()
     assert futures[0].result(10) == 2 and futures[2].result(10) == 4
     with pytest.raises(ValueError, match="thirteen"):
         futures[1].result(10)
-    assert gatherer.submit(3).result(10) == 6
+    assert batcher.submit(3).result(10) == 6
 
 
 def test_a_full_queue_says_so_at_once() -> None:
     recorder = Recorder()
-    gatherer = Gatherer(recorder, largest=1, wait=0, waiting=2)
-    hold(gatherer, recorder)
-    futures = [gatherer.submit(i) for i in (1, 2)]
-    with pytest.raises(Busy):
-        gatherer.submit(3)
+    batcher = Batcher(recorder, max_size=1, wait=0, max_queue=2)
+    hold(batcher, recorder)
+    futures = [batcher.submit(i) for i in (1, 2)]
+    with pytest.raises(Overloaded):
+        batcher.submit(3)
     recorder.gate.set()
     assert [future.result(10) for future in futures] == [2, 4]
 
 
 def test_threads_get_what_they_would_get_alone(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [pictures.clutter(60 + 10 * i, 90, seed=i) for i in range(4)]
-    prompts = read([[[20, 30]], [[50, 40]]], None, None, None)
+    prompts = parse_prompts([[[20, 30]], [[50, 40]]], None, None, None)
     alone = [tiny.segment(tiny.embed([image])[0], prompts) for image in images]
     together: list[int] = []
     decode = tiny.segment_many
-    monkeypatch.setattr(tiny, "segment_many", lambda asks: together.append(len(asks)) or decode(asks))
+
+    def counting(requests: Sequence[SegmentRequest]) -> list[list[Segmentation]]:
+        together.append(len(requests))
+        return decode(requests)
+
+    monkeypatch.setattr(tiny, "segment_many", counting)
     batched = BatchedSegmenter(tiny, Batching())
     start = threading.Barrier(16)
 

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from model import package
-from scoring.online.catalog import WELL_KNOWN, Catalog, UnknownModel
-from scoring.online.settings import DEFAULT_CATALOG, Settings
+from sam_endpoint.model.errors import UnknownModel
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.scoring.online.catalog import Catalog
+from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN
+from sam_endpoint.scoring.online.settings import DEFAULT_CATALOG, EndpointSettings
 
 
 def catalog_of(folder: Path, content: Any, **settings: Any) -> Catalog:
     file = folder / "catalog.yaml"
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return Catalog(Settings(catalog=file, **settings))
+    return Catalog(EndpointSettings(catalog=file, **settings))
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def three(sam_folder: Path, sam2_folder: Path, tmp_path: Path) -> Catalog:
 
 
 def warm(catalog: Catalog) -> list[str]:
-    return [str(one["name"]) for one in catalog.described() if one["warm"]]
+    return [str(one["name"]) for one in catalog.describe() if one["warm"]]
 
 
 def test_names_lead_to_models_loaded_on_first_use(three: Catalog) -> None:
@@ -49,7 +51,7 @@ def test_the_least_recently_used_goes_when_memory_is_full(three: Catalog) -> Non
     held = three.get("third")
     three.get("second")  # with it the three are larger than the memory for models
     assert warm(three) == ["first", "second"]
-    assert held.scorer.segmenter.family.name == "sam2"  # still usable for who holds it
+    assert held.engine.family == "sam2"  # still usable for who holds it
     three.get("third")
     assert warm(three) == ["first", "third"]
 
@@ -64,7 +66,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others(tmp_path: Path) -> None
 
 
 def test_the_default_catalog_answers_to_the_names_clients_ask_for() -> None:
-    catalog = Catalog(Settings())
+    catalog = Catalog(EndpointSettings())
     assert DEFAULT_CATALOG.exists() and set(WELL_KNOWN["sam"]) <= set(catalog.names)
     assert set(WELL_KNOWN["sam2"]) <= set(catalog.names)
     assert catalog.get("sam/vit_b").name == "sam-tiny"

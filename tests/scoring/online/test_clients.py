@@ -23,9 +23,11 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from model import masks, package
+from sam_endpoint.model import masks
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.scoring.online import sample
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, Json, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
 from tests.warm import python
 
@@ -49,7 +51,7 @@ def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
     (folder / "keys").write_text(f"{KEY}\n{OTHER_KEY}\n")
     port = free_port()
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
     command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "9000000"]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") as base:
         yield base
@@ -71,7 +73,7 @@ def ask(client: str, url: str, picture: Path) -> Any:
     return json.loads(done.stdout)
 
 
-def post(url: str, path: str, body: Any, key: str = KEY) -> Any:
+def post(url: str, path: str, body: Json, key: str = KEY) -> Any:
     return requests.post(url + path, json=body, headers={"authorization": f"Bearer {key}"}, timeout=60)
 
 
@@ -112,7 +114,7 @@ def _click() -> dict[str, Any]:
 
 def test_roboflows_published_samples(url: str, picture: Path, disc: tuple[bytes, np.ndarray]) -> None:
     """As their documentation asks: a key in the query, prompts at the embedding route, answers in three forms."""
-    asked = {"image": _base64(picture), "image_id": "the disc", "sam_version_id": "vit_h"}
+    asked: dict[str, Json] = {"image": _base64(picture), "image_id": "the disc", "sam_version_id": "vit_h"}
     embedded = requests.post(f"{url}/sam/embed_image?api_key={KEY}", json=asked, timeout=60)
     features = np.asarray(embedded.json()["embeddings"])
     assert features.shape == (1, 128, 45, 45) and embedded.json()["time"] > 0
@@ -120,10 +122,10 @@ def test_roboflows_published_samples(url: str, picture: Path, disc: tuple[bytes,
     assert binary.headers["content-type"] == "application/octet-stream"
     assert np.allclose(np.load(io.BytesIO(binary.content)), features, atol=1e-5)
 
-    points = {"point_coords": [[110, 80]], "point_labels": [1]}
+    points: dict[str, Json] = {"point_coords": [[110, 80]], "point_labels": [1]}
     with_masks = requests.post(f"{url}/sam/embed_image?api_key={KEY}", json={**asked, **points}, timeout=60).json()
     assert pictures.iou(filled(with_masks["masks"], (160, 240)), disc[1]) > 0.7
-    in_body = {"api_key": KEY, "image_id": "the disc", "sam_version_id": "vit_h", **points}
+    in_body: dict[str, Json] = {"api_key": KEY, "image_id": "the disc", "sam_version_id": "vit_h", **points}
     by_id = requests.post(f"{url}/sam/segment_image", json=in_body, timeout=60).json()
     assert by_id["masks"] == with_masks["masks"] and len(by_id["low_res_masks"]) == 1
     given = {"embeddings": features.tolist(), "orig_im_size": [160, 240], "sam_version_id": "vit_b", **points}
@@ -148,13 +150,14 @@ def test_roboflows_published_samples(url: str, picture: Path, disc: tuple[bytes,
 
 def test_roboflows_kept_logits(url: str, picture: Path) -> None:
     """A prompt that grew starts from the logits of the largest earlier one it grew from."""
-    base = {"image": _base64(picture), "image_id": "growing", "format": "binary"}
+    base: dict[str, Json] = {"image": _base64(picture), "image_id": "growing", "format": "binary"}
 
     def logits(clicks: list[tuple[int, int]], **more: Any) -> np.ndarray:
         prompts = [{"points": [{"x": x, "y": y, "positive": True} for x, y in clicks]}]
         answer = post(url, "/sam2/segment_image", {**base, "prompts": prompts, **more})
         assert answer.status_code == 200, answer.text
-        return np.load(io.BytesIO(answer.content))["low_res_masks"]
+        low_res_masks: np.ndarray = np.load(io.BytesIO(answer.content))["low_res_masks"]
+        return low_res_masks
 
     first = logits([(110, 80)], save_logits_to_cache=True)
     logits([(20, 20)], save_logits_to_cache=True)
@@ -187,8 +190,8 @@ def test_livepeers_form(url: str, picture: Path, disc: tuple[bytes, np.ndarray],
 def test_azure(url: str, photograph: bytes) -> None:
     image = base64.encodebytes(photograph).decode()
     columns = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
-    data = [[image, *(row.get(name, "") for name in columns[1:4]), False] for row in AZURE_SAMPLE]
-    body = {"input_data": {"columns": columns, "index": list(range(5)), "data": data}, "params": {}}
+    data: list[Json] = [[image, *(row.get(name, "") for name in columns[1:4]), False] for row in AZURE_SAMPLE]
+    body: dict[str, Json] = {"input_data": {"columns": columns, "index": list(range(5)), "data": data}, "params": {}}
     answer = post(url, "/score", body)
     assert answer.headers["x-answered-by"] == "disc-finder"
     assert [len(row["predictions"]) for row in answer.json()] == [2, 1, 1, 1, 1]
@@ -202,7 +205,7 @@ def test_azure(url: str, photograph: bytes) -> None:
 def test_mlflows_client(packaged: Path, picture: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     """It knows of no keys, so this endpoint asks for none; and `--model` takes any MLflow model."""
     port = free_port()
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as base:
         client = ScoringServerClient("127.0.0.1", port)
         client.wait_server_ready(10)
@@ -224,6 +227,16 @@ def test_keys_are_tenants(url: str, picture: Path) -> None:
     assert other.status_code == 404 and "an unknown id" in other.json()["message"]
     rows = {"dataframe_records": [{"image_id": "mine alone", "input_boxes": BOX}]}
     assert post(url, "/invocations", rows, key=OTHER_KEY).status_code == 404
+
+
+@pytest.mark.parametrize("positive", ["false", "False", "0", 0, "no"])
+def test_roboflows_flags_are_read_as_its_server_reads_them(url: str, picture: Path, positive: Json) -> None:
+    def masks_of(value: Json) -> Any:
+        points: list[Json] = [{"x": 20, "y": 20, "positive": True}, {"x": 110, "y": 80, "positive": value}]
+        body: Json = {"image": _base64(picture), "format": "rle", "prompts": [{"points": points}]}
+        return post(url, "/sam2/segment_image", body).json()["predictions"][0]["masks"]
+
+    assert masks_of(positive) == masks_of(False) != masks_of(True)
 
 
 def metric(url: str, line: str) -> float:
@@ -256,7 +269,7 @@ def test_many_clients_of_one_new_image_encode_it_once(url: str) -> None:
 
     def ask_for(i: int) -> Any:
         start.wait()
-        rows = [{"image": image, "input_points": [[[80 + i, 80]]], "multimask_output": False}]
+        rows: list[Json] = [{"image": image, "input_points": [[[80 + i, 80]]], "multimask_output": False}]
         return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}})
 
     with ThreadPoolExecutor(16) as pool:
@@ -265,14 +278,15 @@ def test_many_clients_of_one_new_image_encode_it_once(url: str) -> None:
     assert metric(url, encoded) == before + 1
     for i in (0, 15):  # each got its own mask
         alone = ask_alone(url, image, 80 + i)
-        assert pictures.rounded(answers[i].json()) == pictures.rounded(alone)
+        assert pictures.tolerant(answers[i].json()) == pictures.tolerant(alone)
 
 
 def ask_alone(url: str, image: str, x: int) -> Any:
-    rows = [{"image": image, "input_points": [[[x, 80]]], "multimask_output": False}]
+    rows: list[Json] = [{"image": image, "input_points": [[[x, 80]]], "multimask_output": False}]
     return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}}).json()
 
 
+POSITIVE_NULL = {"image": sample.PICTURE, "prompts": [{"points": [{"x": 9, "y": 9, "positive": None}]}]}
 WRONG = [
     ("/score", {"input_data": 5}, 400, ("error", "message"), "input_data: expected columns and data"),
     ("/score", {"input_data": [{"image": "!!"}]}, 400, ("error", "message"), "row 0, column 'image'"),
@@ -283,9 +297,10 @@ WRONG = [
     ("/sam2/segment_image", {}, 400, ("message",), "expected an image, or the image_id"),
     ("/sam2/segment_image", {"sam2_version_id": "huge"}, 404, ("message",), "no model 'sam2/huge' is served here"),
     ("/sam2/segment_image", {"image": "!!", "prompts": 7}, 400, ("message",), "column 'image'"),
+    ("/sam2/segment_image", POSITIVE_NULL, 400, ("message",), "column 'prompts[0].points': expected positive"),
     ("/sam2/segment_image", {"multimask_output": "maybe"}, 400, ("message",), "multimask_output"),
     ("/sam/segment_image", {"embeddings": [[1]], "orig_im_size": [5, 5]}, 400, ("message",), "column 'embeddings'"),
-    ("/sam/segment_image", {"format": "tiff"}, 400, ("message",), "column 'format': expected json or binary"),
+    ("/sam/segment_image", {"format": "tiff"}, 400, ("message",), "format: Input should be 'json' or 'binary'"),
     ("/segment-anything-2", {}, 400, ("detail", "msg"), "image"),
 ]
 
@@ -348,7 +363,7 @@ def test_too_many_prompts(url: str, picture: Path) -> None:
     prompts = _click()["prompts"]["prompts"] * 51
     answer = post(url, "/sam2/segment_image", {"image": _base64(picture), "prompts": prompts})
     assert answer.status_code == 400 and "at most 50 prompts, got 51" in answer.json()["message"]
-    rows = [{"image": _base64(picture)["value"], "input_boxes": [[0, 0, 9, 9]] * 51}]
+    rows: list[Json] = [{"image": _base64(picture)["value"], "input_boxes": [[0, 0, 9, 9]] * 51}]
     answer = post(url, "/score", {"input_data": rows})
     assert "row 0, column 'input_boxes': expected at most 50 prompts, got 51" in answer.json()["error"]["message"]
 

@@ -95,7 +95,7 @@ def test_of_a_defect_only_the_log_tells(roomy: tuple[str, Path]) -> None:
     for path, body in BODIES.items():
         failed = requests.post(url + path, json=body(picture(78)), timeout=60)
         assert failed.status_code == 500, path
-        assert "the server's log says why" in failed.text
+        assert "the server's log has the details" in failed.text
         assert "secret" not in failed.text and "Traceback" not in failed.text and ".py" not in failed.text
     assert quick(url, picture(80)).status_code == 200
     until(lambda: log.read_text().count("KeyError: 'secret'") == len(BODIES))
@@ -189,13 +189,14 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
         store.write_text("not a folder")
     # Files of at most 20 kB, which the log needs and an embedding exceeds: a full disk, as the process sees it.
     code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-    code += "sys.argv[0] = 'x'; runpy.run_module('scoring.online', run_name='__main__')"
-    start = ["-c", code] if fault == "full" else ["-m", "scoring.online"]
+    code += "sys.argv[0] = 'x'; runpy.run_module('sam_endpoint', run_name='__main__')"
+    start = ["-c", code] if fault == "full" else ["-m", "sam_endpoint"]
     for turn in range(2 if fault == "corrupt" else 1):
         port = free_port()
         command = [
             python(),
             *start,
+            "serve",
             "--port",
             str(port),
             "--model",
@@ -220,7 +221,7 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
 
 def test_a_wrong_key_is_refused_before_its_body(packaged: Path, tmp_path: Path) -> None:
     port = free_port()
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     with server([*command, "--api-keys", "right"], port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         with asked(url, b"{", "/score", "X-API-Key: no", length=99) as asking:
             assert b" 401 " in asking.recv(4096).partition(b"\r\n")[0]

@@ -14,18 +14,21 @@ import numpy as np
 import requests
 
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, Json, free_port, server
 from tests.warm import python
 
 
 def slow(url: str, image: str) -> Any:
     """Some seconds of work: everything in an image, asked very densely."""
-    body = {"input_data": [{"image": image}], "params": {"points_per_side": 24, "mask_encoding": "rle"}}
+    body: dict[str, Json] = {
+        "input_data": [{"image": image}],
+        "params": {"points_per_side": 24, "mask_encoding": "rle"},
+    }
     return requests.post(f"{url}/score", json=body, timeout=120)
 
 
 def quick(url: str, image: str) -> Any:
-    body = {"input_data": [{"image": image, "input_points": [[[9, 9]]]}]}
+    body: dict[str, Json] = {"input_data": [{"image": image, "input_points": [[[9, 9]]]}]}
     return requests.post(f"{url}/score", json=body, timeout=60)
 
 
@@ -44,7 +47,7 @@ def started(pool: ThreadPoolExecutor, url: str, image: str) -> Future[Any]:
 
 def test_when_full_the_next_is_refused_at_once(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, image = free_port(), pictures.to_text(disc[0])
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     with server([*command, "--in-flight", "2"], port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         with ThreadPoolExecutor(2) as pool:
             running = [started(pool, url, image) for _ in range(2)]
@@ -59,7 +62,7 @@ def test_when_full_the_next_is_refused_at_once(packaged: Path, disc: tuple[bytes
 
 def test_sigterm_finishes_what_is_in_flight(packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     port, image = free_port(), pictures.to_text(disc[0])
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log

@@ -19,24 +19,24 @@ import pytest
 import requests
 from PIL import Image
 
-from model import package
-from scoring.online.catalog import Catalog
-from scoring.online.settings import Settings
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.scoring.online.catalog import Catalog
+from sam_endpoint.scoring.online.settings import EndpointSettings
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, Json, free_port, server
 from tests.warm import python
 
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, folder = free_port(), tmp_path_factory.mktemp("hostile")
-    command = [python(), "-m", "scoring.online", "--port", str(port)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port)]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
         yield base
 
 
 PICTURE = pictures.to_text(pictures.to_bytes(Image.fromarray(pictures.clutter(60, 80))))
-ROW = {"image": PICTURE, "input_points": [[[9, 9]]]}
+ROW: dict[str, Json] = {"image": PICTURE, "input_points": [[[9, 9]]]}
 SAM = {"image": {"type": "base64", "value": PICTURE}, "point_coords": [[9, 9]], "point_labels": [1]}
 HUGE = 10**400
 
@@ -159,9 +159,9 @@ def test_mlflows_errors_tell_neither_the_code_nor_the_data(url: str, kind: str, 
 
 @pytest.mark.parametrize("form", ["records", "columns"])
 def test_a_table_of_many_columns_does_not_hold_the_others_up(url: str, form: str) -> None:
-    records = [{f"c{i}": 1, **(ROW if i == 0 else {"image_id": "none"})} for i in range(8000)]
-    columns = {f"c{i}": [1] for i in range(50_000)} | {name: [value] for name, value in ROW.items()}
-    body = {"input_data": records if form == "records" else columns, "params": {"on_error": "record"}}
+    records: list[Json] = [{f"c{i}": 1, **(ROW if i == 0 else {"image_id": "none"})} for i in range(8000)]
+    columns: dict[str, Json] = {f"c{i}": [1] for i in range(50_000)} | {name: [value] for name, value in ROW.items()}
+    body: Json = {"input_data": records if form == "records" else columns, "params": {"on_error": "record"}}
     waited: list[float] = []
 
     def look() -> None:
@@ -265,11 +265,11 @@ def test_livepeers_answers_have_a_size(url: str) -> None:
 def test_a_model_that_is_put_away_leaves_nothing(tmp_path: Path) -> None:
     text = f"default: a\nmodels: {{a: {{checkpoint: {package.EMBEDDED}}}, b: {{checkpoint: {package.EMBEDDED_SAM2}}}, "
     (tmp_path / "catalog.yaml").write_text(text + f"c: {{checkpoint: {package.EMBEDDED}}}}}\n")
-    catalog = Catalog(Settings(catalog=tmp_path / "catalog.yaml", model_bytes=1))
+    catalog = Catalog(EndpointSettings(catalog=tmp_path / "catalog.yaml", model_bytes=1))
     counts = []
     for _ in range(3):
         for name in ("b", "c"):
-            segmenter = catalog.get(name).scorer.segmenter
+            segmenter = catalog.get(name).engine.segmenter
             segmenter.segment(segmenter.embed([pictures.clutter(40, 50)])[0], [])
             del segmenter
         gc.collect()

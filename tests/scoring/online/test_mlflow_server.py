@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model import masks
+from sam_endpoint.model import masks
 from tests import pictures
 from tests.conftest import free_port, server
 

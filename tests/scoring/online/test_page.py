@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from pycocotools import mask as coco
 
 from tests import pictures
@@ -29,7 +29,7 @@ SHOTS = os.environ.get("SCREENSHOTS")  # a folder to look at what the browser sh
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     log = tmp_path_factory.mktemp("page") / "log"
-    command = [python(), "-m", "scoring.online", "--port", str(port), "--model", str(packaged)]
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
     with server(command, port, "/ready", log, PYTHONPATH=str(ROOT)) as base:
         yield base
 
@@ -47,7 +47,12 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     page = context.new_page()
     elsewhere: list[str] = []
     problems: list[str] = []
-    page.on("request", lambda one: one.url.startswith((url, "blob:", "data:")) or elsewhere.append(one.url))
+
+    def note(request: Request) -> None:
+        if not request.url.startswith((url, "blob:", "data:")):
+            elsewhere.append(request.url)
+
+    page.on("request", note)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
     yield page

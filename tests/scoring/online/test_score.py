@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.online import azureml
+from sam_endpoint.scoring import azure
 from tests.conftest import ROOT, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
 
@@ -111,5 +111,7 @@ def test_errors_as_a_client_reads_them(url: str, body: bytes, status: int, said:
 
 
 def test_a_null_stays_a_null() -> None:
-    table, params = azureml.read('{"input_data": {"columns": ["multimask_output"], "data": [[true], [null], [false]]}}')
+    table, params = azure.read_request(
+        '{"input_data": {"columns": ["multimask_output"], "data": [[true], [null], [false]]}}'
+    )
     assert table["multimask_output"].tolist() == [True, None, False] and params == {}

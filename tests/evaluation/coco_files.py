@@ -1,0 +1,90 @@
+"""Drawn scenes as a COCO data set, and the evaluation's command on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pycocotools import mask as coco
+
+from sam_endpoint.__main__ import main
+from sam_endpoint.evaluation.geometry import Mask, bounding_box
+from sam_endpoint.evaluation.scenes.dataset import SceneDataset
+from sam_endpoint.model import masks
+from tests.conftest import ROOT, run_here
+from tests.warm import python
+
+CATEGORIES = [{"id": 1, "name": "odd"}, {"id": 2, "name": "even"}]
+
+
+def write_images(folder: Path, count: int) -> dict[str, Any]:
+    """Write the first held-out scenes as PNGs, and return the content of their instances file.
+
+    Masks are COCO's compressed and uncompressed run lengths in turn.
+    """
+    instances: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [dict(category) for category in CATEGORIES],
+    }
+    for image in SceneDataset(count):
+        name = f"{image.id}.png"
+        Image.fromarray(image.pixels).save(folder / name)
+        height, width = image.pixels.shape[:2]
+        instances["images"].append({"id": image.id, "file_name": name, "height": height, "width": width})
+        for true in image.objects:
+            number = len(instances["annotations"]) + 1
+            x1, y1, x2, y2 = bounding_box(true.mask).tolist()
+            compressed = {**true.rle, "counts": true.rle["counts"].decode("ascii")}
+            instances["annotations"].append(
+                {
+                    "id": number,
+                    "image_id": image.id,
+                    "category_id": 2 - number % 2,
+                    "segmentation": compressed if number % 2 else to_runs(true.mask),
+                    "area": int(true.mask.sum()),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "iscrowd": 0,
+                }
+            )
+    return instances
+
+
+def to_runs(mask: Mask) -> dict[str, Any]:
+    """Return COCO's uncompressed run lengths, counted down the columns one pixel at a time."""
+    counts, value = [0], False
+    for pixel in mask.ravel(order="F").tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return {"size": list(mask.shape), "counts": counts}
+
+
+def to_polygons(mask: Mask) -> tuple[list[list[float]], Mask]:
+    """Return a mask's outlines, and the mask that pycocotools fills them to."""
+    outlines = masks.to_polygons(mask)
+    return outlines, coco.decode(coco.merge(coco.frPyObjects(outlines, *mask.shape))).astype(bool)
+
+
+def write_json(folder: Path, name: str, content: object) -> Path:
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def evaluate_here(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder, without an MLflow run."""
+    with contextlib.chdir(folder):
+        return run_here(main, "evaluate", *arguments, "--no-log")
+
+
+def evaluate_logged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `sam-endpoint evaluate` as a process in a folder, with MLflow runs in a store of that folder."""
+    words = [python(), "-m", "sam_endpoint", "evaluate", *map(str, arguments)]
+    variables = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db"}
+    return subprocess.run(words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)

@@ -1,0 +1,95 @@
+"""COCO instances files, well-formed and malformed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_endpoint.evaluation.coco import CocoDataset
+from sam_endpoint.evaluation.scenes.dataset import SceneDataset
+from sam_endpoint.model.errors import BadData
+from tests import pictures
+from tests.evaluation.coco_files import write_images, write_json
+
+
+def test_a_data_set_is_read_as_it_was_written(tmp_path: Path) -> None:
+    dataset = CocoDataset(write_json(tmp_path, "data.json", write_images(tmp_path, 3)))
+    assert dataset.settings == {"data": "data.json", "images": 3}
+    for image, scene in zip(dataset, SceneDataset(3), strict=True):
+        assert np.array_equal(image.pixels, scene.pixels)
+        assert [true.rle for true in image.objects] == [true.rle for true in scene.objects]
+    assert dataset.problems.to_dict() == {} and dataset.problems.format_lines() == ""
+
+
+def test_sizes_are_cocos(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.png")
+    sides = ((31, 33), (32, 32), (96, 95), (96, 96))  # 1023, 1024, 9120 and 9216 pixels
+    outlines = [[[0, 0, width, 0, width, height, 0, height]] for width, height in sides]
+    annotations = [{"id": i, "image_id": "a", "category_id": 1, "segmentation": s} for i, s in enumerate(outlines)]
+    instances = {"images": [{"id": "a", "file_name": "a.png"}], "annotations": annotations, "categories": [{"id": 1}]}
+    (image,) = CocoDataset(write_json(tmp_path, "data.json", instances))
+    assert [true.size for true in image.objects] == ["small", "medium", "medium", "large"]
+
+
+def test_images_are_read_from_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    instances = write_images(tmp_path / "photos", 2)
+    file = write_json(tmp_path, "data.json", instances)
+    assert len(list(CocoDataset(file, tmp_path / "photos"))) == 2
+    elsewhere = CocoDataset(file)
+    assert list(elsewhere) == []
+    count = sum(annotation["image_id"] == 0 for annotation in instances["annotations"])
+    problem = elsewhere.problems.to_dict()["images missing, left out"]
+    assert problem["count"] == 2 and problem["first"][0] == f"0.png ({count} annotations)"
+
+
+def test_images_that_differ_from_what_the_file_says(tmp_path: Path) -> None:
+    instances = write_images(tmp_path, 4)
+    (tmp_path / "0.png").write_bytes(b"no image at all")
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:500])
+    (tmp_path / "2.png").write_bytes(pictures.disc(64, 48)[0])
+    dataset = CocoDataset(write_json(tmp_path, "data.json", instances))
+    assert [image.name for image in dataset] == ["3.png"]
+    problems = dataset.problems.to_dict()
+    unreadable = problems["images that cannot be read, left out"]
+    assert unreadable["count"] == 2
+    assert "0.png" in unreadable["first"][0] and "no known image format" in unreadable["first"][0]
+    assert "1.png" in unreadable["first"][1] and "a broken image (500 bytes)" in unreadable["first"][1]
+    size = problems["images of another size than the file says, left out"]["first"][0]
+    assert "64 x 48 instead of" in size
+
+
+def test_only_the_first_cases_of_a_problem_are_named(tmp_path: Path) -> None:
+    instances = write_images(tmp_path, 1)
+    instances["annotations"] = [{"id": i, "image_id": 0, "category_id": 1, "iscrowd": 1} for i in range(50)]
+    dataset = CocoDataset(write_json(tmp_path, "data.json", instances))
+    assert [len(image.objects) for image in dataset] == [0]
+    crowds = dataset.problems.to_dict()["crowd regions, left out"]
+    assert crowds["count"] == 50 and crowds["first"][:2] == ["annotation 0", "annotation 1"]
+    assert len(crowds["first"]) == 20
+    line = "    50 crowd regions, left out: annotation 0, annotation 1, annotation 2, ..."
+    assert line in dataset.problems.format_lines()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "is not JSON: Expecting value"),
+        ("\ufeff\x00", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1, 2]", "got a list of 2"),
+        ("{}", "got one without images and annotations and categories, whose keys are none"),
+        ('{"images": [], "annotations": []}', "got one without categories, whose keys are images, annotations"),
+        ('{"images": {}, "annotations": [], "categories": []}', "got one without images"),
+    ],
+)
+def test_files_that_are_not_coco_are_rejected_with_what_was_expected(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(BadData, match="expected a COCO instances file, an object with the lists images") as raised:
+        CocoDataset(tmp_path / "data.json")
+    assert message in str(raised.value)

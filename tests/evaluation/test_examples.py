@@ -1,0 +1,17 @@
+"""The examples in docstrings run."""
+
+from __future__ import annotations
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from sam_endpoint.evaluation import geometry
+from sam_endpoint.evaluation.scenes import scene
+
+
+@pytest.mark.parametrize("module", [geometry, scene], ids=lambda module: module.__name__)
+def test_examples_give_the_results_that_they_show(module: ModuleType) -> None:
+    outcome = doctest.testmod(module)
+    assert outcome.attempted and not outcome.failed

@@ -1,0 +1,236 @@
+"""The fast layers of image encoders return what transformers' layers return, and take their place cleanly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import Sam2HieraDetConfig, SamHQVisionConfig, SamVisionConfig
+from transformers.models.sam.modeling_sam import SamVisionEncoder, SamVisionLayer
+from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2MultiScaleBlock
+from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionEncoder, SamHQVisionLayer
+
+from sam_endpoint.model import families
+from sam_endpoint.model.families import hiera, vit
+from sam_endpoint.model.families.fast_layer import FastLayer
+from sam_endpoint.model.families.sam2 import ZeroPositionEncoding
+from sam_endpoint.model.precision import Bfloat16, Int8, quantize_encoder
+from tests import checkpoints
+from tests.model.families.numerics import error, with_random_weights
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def sam_encoder(use_rel_pos: bool = True, image_size: int = 224, hq: bool = False) -> Any:
+    """A small image encoder of SAM or SAM-HQ."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "mlp_dim": 96,
+        "image_size": image_size,
+        "window_size": 14,
+        "global_attn_indexes": [1],
+        "use_rel_pos": use_rel_pos,
+        "output_channels": 32,
+    }
+    config: Any = SamHQVisionConfig(**sizes) if hq else SamVisionConfig(**sizes)
+    config._attn_implementation = "eager"
+    return with_random_weights(SamHQVisionEncoder(config) if hq else SamVisionEncoder(config))
+
+
+def hiera_backbone(image_size: int = 128, windows: tuple[int, ...] = (8, 4, 14, 7)) -> Any:
+    """A small image encoder of SAM 2, without its neck."""
+    config = Sam2HieraDetConfig(
+        hidden_size=16,
+        num_attention_heads=1,
+        image_size=[image_size, image_size],
+        blocks_per_stage=[1, 2, 4, 2],
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=list(windows),
+        global_attention_blocks=[4],
+    )
+    config._attn_implementation = "eager"
+    return with_random_weights(Sam2HieraDetModel(config))
+
+
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@pytest.mark.parametrize("image_size", [640, 560])  # 40 tokens a side: more than a block of rows; 35: padded windows
+def test_encoder(use_rel_pos: bool, image_size: int) -> None:
+    encoder = sam_encoder(use_rel_pos, image_size)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = encoder(images).last_hidden_state
+    vit.use_fast_layers(encoder)
+    assert error(encoder(images).last_hidden_state, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("image_size", "windows"),
+    [
+        (640, (8, 4, 14, 7)),  # 160 to 20 tokens a side
+        (256, (8, 4, 14, 7)),  # 64 to 8: windows are padded
+        (128, (8, 4, 14, 7)),  # 32 to 4
+        (640, (8, 8, 8, 8)),
+        (256, (8, 4, 7, 4)),  # odd windows, which pooling cuts
+    ],
+)
+def test_hiera(image_size: int, windows: tuple[int, ...]) -> None:
+    backbone = hiera_backbone(image_size, windows)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = backbone(images).intermediate_hidden_states
+    hiera.use_fast_layers(backbone)
+    actual = backbone(images).intermediate_hidden_states
+    assert [maps.shape for maps in actual] == [maps.shape for maps in expected]
+    assert all(error(*pair) < 1e-5 for pair in zip(actual, expected, strict=True))
+
+
+class EncoderCase(NamedTuple):
+    """How to create an encoder and to replace its layers, which are a list under `name`, of transformers' class."""
+
+    create: Callable[[], Any]
+    use_fast_layers: Callable[[Any], None]
+    name: str
+    layer_class: type[nn.Module]
+
+
+CASES = {
+    "sam": EncoderCase(sam_encoder, vit.use_fast_layers, "layers", SamVisionLayer),
+    "sam_hq": EncoderCase(lambda: sam_encoder(hq=True), vit.use_fast_layers, "layers", SamHQVisionLayer),
+    "sam2": EncoderCase(hiera_backbone, hiera.use_fast_layers, "blocks", Sam2MultiScaleBlock),
+}
+every_encoder = pytest.mark.parametrize("encoder_case", CASES.values(), ids=CASES.keys())
+
+
+def images_of(encoder: Any) -> Tensor:
+    size = encoder.config.image_size
+    return torch.randn(1, 3, *([size, size] if isinstance(size, int) else size))
+
+
+def count_reference_calls(monkeypatch: pytest.MonkeyPatch, layer_class: type[nn.Module]) -> list[None]:
+    """Return a list that grows by one element with each call of a layer's reference implementation."""
+    calls: list[None] = []
+    reference: Any = layer_class.forward
+
+    def forward(layer: nn.Module, *arguments: Any, **options: Any) -> Any:
+        calls.append(None)
+        return reference(layer, *arguments, **options)
+
+    monkeypatch.setattr(layer_class, "forward", forward)
+    return calls
+
+
+@every_encoder
+def test_layers_are_replaced_and_share_their_tensors(encoder_case: EncoderCase) -> None:
+    create, use_fast_layers, name, layer_class = encoder_case
+    encoder = create()
+    before = encoder.state_dict(keep_vars=True)
+    use_fast_layers(encoder)
+    layers = list(getattr(encoder, name))
+    assert all(isinstance(layer, FastLayer) and isinstance(layer, layer_class) for layer in layers)
+    after = encoder.state_dict(keep_vars=True)
+    assert list(after) == list(before) and all(after[key] is before[key] for key in before)
+    use_fast_layers(encoder)  # a second time, which changes nothing
+    assert all(layer is same for layer, same in zip(getattr(encoder, name), layers, strict=True))
+
+
+@pytest.mark.parametrize("checkpoint", ["sam", "sam2", "sam_hq", "edgetam", "sam3_tracker"])
+def test_no_method_of_a_module_is_patched(checkpoint: str, tmp_path: Path) -> None:
+    family = families.load(str(checkpoints.SAVERS[checkpoint](tmp_path)))
+    for name, module in family.model.named_modules():
+        methods = [key for key, value in vars(module).items() if callable(value) and hasattr(type(module), key)]
+        assert methods == [], f"{name or 'the model'} has its own {methods}"
+
+
+@every_encoder
+def test_the_reference_runs_only_with_gradients_or_off_the_cpu(
+    encoder_case: EncoderCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, use_fast_layers, name, layer_class = encoder_case
+    with torch.inference_mode(False), torch.enable_grad():
+        plain = create()
+        fast, images = copy.deepcopy(plain), images_of(plain)
+        use_fast_layers(fast)
+        expected = plain(images).last_hidden_state
+        calls = count_reference_calls(monkeypatch, layer_class)
+        actual = fast(images).last_hidden_state
+        assert len(calls) == len(getattr(fast, name)) and torch.equal(actual, expected)
+        actual.sum().backward()
+        assert all(weight.grad is not None for weight in getattr(fast, name).parameters())
+        calls.clear()
+        with torch.no_grad():
+            fast(images)
+            assert len(calls) == 0
+            fast.to("meta")(images.to("meta"))  # like a GPU, a device that is not the CPU
+            assert len(calls) == len(getattr(fast, name))
+
+
+def test_the_reference_runs_in_blocks_that_pool_odd_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = hiera_backbone(256, (8, 4, 7, 4))
+    hiera.use_fast_layers(backbone)
+    calls = count_reference_calls(monkeypatch, Sam2MultiScaleBlock)
+    backbone(images_of(backbone))
+    assert len(calls) == 1  # the first block of the last stage, which pools the previous stage's windows of 7 tokens
+
+
+@every_encoder
+@pytest.mark.parametrize("recorded_before", [False, True])
+def test_transformers_records_the_outputs_of_fast_layers(encoder_case: EncoderCase, recorded_before: bool) -> None:
+    create, use_fast_layers, name, _ = encoder_case
+    plain = create()
+    fast, images = copy.deepcopy(plain), images_of(plain)
+    expected = plain(images, output_hidden_states=True)
+    if recorded_before:
+        fast(images, output_hidden_states=True)  # transformers registers its hooks at this call
+    use_fast_layers(fast)
+    actual = fast(images, output_hidden_states=True)
+    assert len(actual.hidden_states) == 1 + len(getattr(fast, name)) and actual.keys() == expected.keys()
+    for key in ("hidden_states", "intermediate_embeddings", "intermediate_hidden_states"):
+        if key in expected:
+            assert all(error(*pair) < 1e-5 for pair in zip(actual[key], expected[key], strict=True))
+
+
+@every_encoder
+def test_a_copy_of_a_model_has_weights_of_its_own(encoder_case: EncoderCase) -> None:
+    create, use_fast_layers, name, _ = encoder_case
+    encoder = create()
+    use_fast_layers(encoder)
+    images = images_of(encoder)
+    before = encoder(images).last_hidden_state
+    duplicate = copy.deepcopy(encoder)
+    for weight in getattr(duplicate, name).parameters():
+        weight.zero_()
+    assert torch.equal(encoder(images).last_hidden_state, before)
+    assert not torch.equal(duplicate(images).last_hidden_state, before)
+
+
+@every_encoder
+@pytest.mark.parametrize(("precision", "linear_class"), [("bfloat16", Bfloat16), ("int8", Int8)])
+def test_an_encoder_is_quantized_before_or_after(
+    encoder_case: EncoderCase, precision: str, linear_class: type[nn.Module]
+) -> None:
+    create, use_fast_layers, name, _ = encoder_case
+    first = create()
+    second, images = copy.deepcopy(first), images_of(first)
+    quantize_encoder(first, precision)
+    use_fast_layers(first)
+    use_fast_layers(second)
+    quantize_encoder(second, precision)
+    assert torch.equal(first(images).last_hidden_state, second(images).last_hidden_state)
+    assert all(isinstance(layer.attn.qkv, linear_class) for layer in getattr(second, name))
+
+
+def test_position_encodings_of_zeros_hold_one_number() -> None:
+    encoding = ZeroPositionEncoding()(torch.Size((2, 8, 4, 4)), torch.device("cpu"), torch.float32)
+    assert encoding.shape == (2, 8, 4, 4) and encoding.dtype == torch.float32 and not encoding.any()
+    assert encoding.untyped_storage().nbytes() == 4

@@ -1,0 +1,46 @@
+"""The workarounds for MLflow's faults are still needed, and change nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
+
+from sam_endpoint.model.mlflow.compat import Refusal, accept_untyped_columns
+
+UNTYPED = "Schema([ColSpec(AnyType(), 'image'), ColSpec(DataType.long, 'n')])"
+IMPORTS = "from mlflow.types import ColSpec, DataType, Schema; from mlflow.types.schema import AnyType"
+
+
+def test_mlflow_itself_still_refuses_untyped_columns() -> None:
+    """Once this fails, `accept_untyped_columns` can be deleted."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{IMPORTS}; {UNTYPED}.pandas_types()"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "not DataType" in done.stderr
+
+
+def test_untyped_columns_are_objects_and_typed_schemas_are_left_to_mlflow() -> None:
+    accept_untyped_columns()
+    method = Schema.pandas_types
+    accept_untyped_columns()
+    assert Schema.pandas_types is method
+    untyped = Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.long, "n")])
+    assert [kind.kind for kind in untyped.pandas_types()] == ["O", "i"]
+    assert [kind.kind for kind in Schema([ColSpec(DataType.double, "x")]).pandas_types()] == ["f"]
+    tensor = Schema([TensorSpec.from_json_dict(type="tensor", **{"tensor-spec": {"dtype": "float32", "shape": [1]}})])
+    with pytest.raises(MlflowException, match="numpy_types"):
+        tensor.pandas_types()
+
+
+def test_a_refusals_message_cannot_be_extended() -> None:
+    refusal = Refusal("expected a box")
+    refusal.message = "Failed to predict data 'secret'. Error: expected a box"
+    assert refusal.message == "expected a box" and "secret" not in refusal.serialize_as_json()  # type: ignore[no-untyped-call]  # MLflow has no hints there
+    other = MlflowException("expected a box")
+    other.message = "more"
+    assert other.message == "more"

@@ -1,0 +1,95 @@
+"""The Engine: tenants see only their own images, calls can be cancelled, and image sources can be exchanged."""
+
+from __future__ import annotations
+
+import doctest
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from sam_endpoint.model import engine as engine_module
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.errors import BadInput, ClientDisconnected, UnknownImage
+from sam_endpoint.model.images import ImageRef
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.segmenter import Segmenter
+from tests import pictures
+from tests.conftest import ROOT
+from tests.engines import engine_of
+
+BOX = [Prompt(box=np.array([68, 38, 153, 123], np.float32))]
+
+
+def test_a_tenants_images_and_names_are_its_own(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    engine = engine_of(tiny)
+    first, second = engine.for_tenant("first"), engine.for_tenant("second")
+    image = first.embed(ImageRef.content(disc[0]))
+    first.name("disc", image)
+    assert first.find("disc").embedding is image.embedding and first.find(image.key).key == image.key
+    for other in (second, engine):
+        for name in ("disc", image.key):
+            with pytest.raises(UnknownImage):
+                other.find(name)
+    again = second.embed(ImageRef.content(disc[0]))
+    assert again.embedding is not image.embedding  # encoded again, so that nothing tells that another tenant has it
+    assert engine.cache.nbytes == 2 * image.embedding.nbytes  # in one memory
+
+
+def test_an_image_id_is_a_reference(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    engine = engine_of(tiny)
+    image = engine.embed(ImageRef.content(disc[0]))
+    assert engine.embed(ImageRef.id(image.key)).embedding is image.embedding
+    with pytest.raises(UnknownImage):
+        engine.embed(ImageRef.id("unknown"))
+
+
+def test_equal_references_are_equal_keys(disc: tuple[bytes, np.ndarray], tiny: Segmenter) -> None:
+    reference = engine_of(tiny).images.reference
+    text = pictures.to_text(disc[0])
+    assert len({reference(disc[0]), reference(bytearray(disc[0])), ImageRef.content(disc[0])}) == 1
+    assert reference(text) == reference(f" {text}\n") == reference(f"data:image/png;base64,{text}")
+    assert reference("HTTP://host/a.png").kind == "url" and reference(disc[0]).kind == "content"
+    with pytest.raises(BadInput, match="scheme 'ftp'"):
+        reference("ftp://host/a.png")
+
+
+def test_a_cancelled_call_stops_before_its_next_stage(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    stages: list[str] = []
+
+    @contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        stages.append(stage)
+        yield
+        if stage == "decode":
+            call.cancel()
+
+    call, engine = Call(watch), engine_of(tiny)
+    with pytest.raises(ClientDisconnected):
+        engine.embed(ImageRef.content(disc[0]), call)
+    assert stages == ["fetch", "decode"] and call.cancelled
+    image = engine.embed(ImageRef.content(disc[0]))  # another call is unaffected
+    with pytest.raises(ClientDisconnected):
+        engine.segment(image, BOX, call=call)
+
+
+def test_stages_are_timed_by_name(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    stages: list[str] = []
+
+    @contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        stages.append(stage)
+        yield
+
+    engine = engine_of(tiny)
+    for _ in range(2):
+        image = engine.embed(ImageRef.content(disc[0]), Call(watch))
+        engine.segment(image, BOX, call=Call(watch))
+    assert stages == ["fetch", "decode", "encode", "prompt", "fetch", "prompt"]
+
+
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    outcome = doctest.testmod(engine_module)
+    assert outcome.attempted and not outcome.failed
