@@ -11,7 +11,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 # 1. The model, unless one is packaged already. For work: --checkpoint facebook/sam-vit-large
-test -e build/model/MLmodel || python -m model.package --output build/model --no-log
+test -e build/model/MLmodel || sam-endpoint package --output build/model --no-log
 
 # 2. A table of images and prompts.
 cat >"$scratch/prompts.csv" <<'CSV'
@@ -22,11 +22,11 @@ samples/coins.png,two coins,,"[[20, 32, 68, 77], [303, 13, 366, 73]]",false
 CSV
 
 # 3. Its masks, as a table and as a picture.
-python -m scoring.batch --model build/model --input "$scratch/prompts.csv" --output out/from-csv.parquet --overwrite \
+sam-endpoint score --model build/model --input "$scratch/prompts.csv" --output out/from-csv.parquet --overwrite \
   --overlay out/from-csv.png
 
 # 4. A folder of images without prompts: everything in them.
-python -m scoring.batch --model build/model --input 'samples/*.png' --output out/from-folder.parquet --overwrite \
+sam-endpoint score --model build/model --input 'samples/*.png' --output out/from-folder.parquet --overwrite \
   --params '{"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.85}' --overlay out/from-folder.png
 
 # 5. Azure ML: az with its extension `ml`, logged in. Azure runs the MLflow model over CSV files with base64 images or URLs.

@@ -18,11 +18,11 @@ finish() {
 trap finish EXIT
 
 # 1. The model, unless one is packaged already. For work: --checkpoint facebook/sam-vit-large
-test -e build/model/MLmodel || python -m model.package --output build/model --no-log
+test -e build/model/MLmodel || sam-endpoint package --output build/model --no-log
 
 # 2. The server, on a port that is free.
 port=$(python -c 'import socket; probe = socket.socket(); probe.bind(("127.0.0.1", 0)); print(probe.getsockname()[1])')
-python -m scoring.online --model build/model --port "$port" >"$scratch/log" 2>&1 &
+sam-endpoint serve --model build/model --port "$port" >"$scratch/log" 2>&1 &
 server=$!
 until curl -s --fail -o "$scratch/ready" "http://127.0.0.1:$port/ready"; do
   kill -0 "$server" || { cat "$scratch/log"; exit 1; }
