@@ -13,8 +13,8 @@ import numpy as np
 from pycocotools import mask as coco
 from tqdm import tqdm
 
-from sam_endpoint.evaluation.coco_masks import run_lengths
 from sam_endpoint.evaluation.ground_truth import SIZES, AnnotatedImage, Problems, TrueObject
+from sam_endpoint.model.coco_masks import run_lengths
 from sam_endpoint.model.errors import BadData, BadInput, kind
 from sam_endpoint.model.images import ImageLimits, decoding
 from sam_endpoint.model.masks import RunLengths
@@ -113,7 +113,10 @@ class CocoDataset:
     def _read_pixels(self, image: dict[str, Any], name: str) -> np.ndarray | None:
         """Return the pixels (height, width, 3) of an entry of `images`, None if they cannot be used."""
         try:
-            pixels = decoding.decode((self.folder / image["file_name"]).read_bytes(), LIMITS)
+            data = (self.folder / image["file_name"]).read_bytes()
+            pixels = decoding.decode(data, LIMITS, upright=True)  # as labelling tools show it
+            if pixels.shape[:2] != (image.get("height"), image.get("width")) and decoding.is_turned(data):
+                pixels = decoding.decode(data, LIMITS)
         except FileNotFoundError:
             self.problems.add("images missing, left out", name)
             return None

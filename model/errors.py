@@ -11,14 +11,17 @@ EndpointError                      carries an MLflow error code and an HTTP stat
 ├── OutputConflict            400  an output location that belongs to another job
 ├── TooManyFailures           400  a batch job with more failed rows than it allows
 ├── Overloaded                503  no place in a queue, or no memory, at the moment
+├── DeadlineExceeded          504  a request that takes longer than it may
 └── ClientDisconnected        499  the client no longer waits for the response
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
+MAX_NAME = 64  # characters of a client's name that is compared with ours
 OUT_OF_MEMORY = "not enough memory is available at the moment"
 INTERNAL_ERROR = "the request failed because of an internal error; the server's log has the details"
 
@@ -115,6 +118,16 @@ class Overloaded(EndpointError, RuntimeError):
     status = 503
 
 
+class DeadlineExceeded(EndpointError, RuntimeError):
+    """The work takes longer than a request may take."""
+
+    code = "DEADLINE_EXCEEDED"
+    status = 504
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the request takes longer than {seconds:g} seconds; send fewer rows, prompts or points")
+
+
 class ClientDisconnected(EndpointError, RuntimeError):
     """The client closed its connection, so the request is abandoned."""
 
@@ -158,3 +171,15 @@ def kind(value: object) -> str:
         return f"a list of {len(value)}"
     shape: Any = getattr(value, "shape", None)
     return f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(value).__name__}"
+
+
+def describe_name(name: object, known: Iterable[str]) -> str:
+    """Return a client's name for something as it is if it resembles a known name, else its kind and size.
+
+    A name that resembles a known one is a slip that the client wants to see; any other may be data.
+    """
+    if isinstance(name, str) and len(name) <= MAX_NAME:
+        matches = get_close_matches(name.strip().lower().replace("-", "_"), list(known), 1, 0.8)
+        if matches:
+            return f"'{matches[0]}'" if name == matches[0] else f"'{name}' (did you mean '{matches[0]}'?)"
+    return kind(name)

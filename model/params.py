@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from . import masks
-from .errors import BadParameter, kind
-from .everything import Grid
+from .errors import BadParameter, describe_name, kind
+from .everything import MAX_POINTS, Grid
 
 RESPONSE_FORMATS = ("model_card", "azureml")
 ON_ERROR = ("raise", "record")
+ORIENTATIONS = ("stored", "upright")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Params:
     response_format: str = "model_card"
     return_logits: bool = False
     on_error: str = "raise"
+    orientation: str = "stored"
     points_per_side: int = Grid.points_per_side
     points_per_batch: int = Grid.points_per_batch
     pred_iou_thresh: float = Grid.pred_iou_thresh
@@ -33,6 +35,11 @@ class Params:
     crop_overlap_ratio: float = Grid.crop_overlap_ratio
     crop_n_points_downscale_factor: int = Grid.crop_n_points_downscale_factor
     min_mask_region_area: int = Grid.min_mask_region_area
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says."""
+        return self.orientation == "upright"
 
     @property
     def grid(self) -> Grid:
@@ -49,7 +56,7 @@ class Params:
         known = {field.name: field for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise BadParameter(f"unknown parameter '{name}'; known are {', '.join(known)}")
+                raise BadParameter(f"unknown parameter {describe_name(name, known)}; known are {', '.join(known)}")
             expected = type(known[name].default)
             if expected is float and type(value) is int:
                 continue
@@ -60,18 +67,28 @@ class Params:
             if getattr(params, name) not in choices:
                 raise BadParameter(
                     f"parameter '{name}': expected {' or '.join(repr(choice) for choice in choices)}, "
-                    f"got {getattr(params, name)[:40]!r}"
+                    f"got {describe_name(getattr(params, name), choices)}"
                 )
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(params, name) <= high:  # false for NaN too
                 word = _TYPE_WORDS[type(getattr(cls, name))]
                 value = kind(getattr(params, name))
                 raise BadParameter(f"parameter '{name}': expected {word} from {low:g} to {high:,}, got {value}")
+        if params.grid.count > MAX_POINTS:
+            raise BadParameter(
+                f"parameters 'points_per_side', 'crop_n_layers': expected at most {MAX_POINTS:,} points in all crops, "
+                f"got {params.grid.count:,}: lower one of them, or raise crop_n_points_downscale_factor"
+            )
         return params
 
 
 PARAM_NAMES = tuple(field.name for field in fields(Params))
-_CHOICES = {"mask_encoding": masks.ENCODINGS, "response_format": RESPONSE_FORMATS, "on_error": ON_ERROR}
+_CHOICES = {
+    "mask_encoding": masks.ENCODINGS,
+    "response_format": RESPONSE_FORMATS,
+    "on_error": ON_ERROR,
+    "orientation": ORIENTATIONS,
+}
 _RANGES = {
     "points_per_side": (1, 128),
     "points_per_batch": (1, 1024),

@@ -12,13 +12,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
 from urllib.parse import quote, urljoin, urlsplit
 
-from ..errors import BadInput
+from ..errors import BadInput, EndpointError
 
 COLUMN = "image"
 EXPECTED = "a URL that answers with an image"
@@ -32,7 +32,13 @@ HEADERS = {"User-Agent": "segment-anything-endpoint", "Accept-Encoding": "identi
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> bytes:
+def fetch(
+    url: str,
+    hosts: Sequence[str],
+    max_bytes: int,
+    seconds: float,
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> bytes:
     """Download the content of an http(s) URL.
 
     Args:
@@ -42,6 +48,7 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> byt
         max_bytes: maximum size. At most one more byte is read, and nothing if the Content-Length is larger.
         seconds: timeout for the whole download, including redirects, connecting and the last byte. The system's name
             resolution is not interrupted.
+        on_bytes: called with the size of every part before it is added; may raise to give up.
 
     Returns:
         The body of the response.
@@ -52,11 +59,11 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> byt
     deadline = time.monotonic() + seconds
     for _ in range(MOST_REDIRECTS + 1):
         try:
-            response = _get(url, hosts, max_bytes, deadline)
+            response = _get(url, hosts, max_bytes, deadline, on_bytes)
             if isinstance(response, bytes):
                 return response
             url = urljoin(url, response)
-        except BadInput:
+        except EndpointError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
             if time.monotonic() >= deadline:
@@ -66,7 +73,9 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, seconds: float) -> byt
     raise BadInput(COLUMN, f"a URL of at most {MOST_REDIRECTS} redirects", "more of them")
 
 
-def _get(url: str, hosts: Sequence[str], max_bytes: int, deadline: float) -> bytes | str:
+def _get(
+    url: str, hosts: Sequence[str], max_bytes: int, deadline: float, on_bytes: Callable[[int], None]
+) -> bytes | str:
     """Send one request; return the body of the response, or the location to which it redirects."""
     parts = urlsplit(url)
     if parts.scheme.lower() not in PORTS:
@@ -91,13 +100,16 @@ def _get(url: str, hosts: Sequence[str], max_bytes: int, deadline: float) -> byt
                 raise BadInput(COLUMN, "a URL that sends an image as it is", "one with a Content-Encoding")
             if (response.length or 0) > max_bytes:
                 raise BadInput(COLUMN, f"an image file of at most {max_bytes} bytes", f"{response.length} bytes")
-            return _body(response, max_bytes, deadline)
+            return _body(response, max_bytes, deadline, on_bytes)
 
 
-def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -> bytes:
+def _body(
+    response: http.client.HTTPResponse, max_bytes: int, deadline: float, on_bytes: Callable[[int], None]
+) -> bytes:
     """Read at most `max_bytes` + 1 bytes of the body."""
     body = bytearray()
     while len(body) <= max_bytes and (chunk := response.read(min(CHUNK, max_bytes + 1 - len(body)))):
+        on_bytes(len(chunk))
         body += chunk
     if time.monotonic() >= deadline:
         raise TimeoutError

@@ -15,10 +15,9 @@ _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long
 def signature(defaults: Params) -> ModelSignature:
     """Return the signature of a model with these default params.
 
-    The prompt columns and `image` are untyped (AnyType), so that JSON text and nested lists, text and bytes pass alike.
-    `multimask_output` is untyped because a boolean column would turn null into False.
+    All columns are untyped (AnyType), so that JSON text and nested lists, text and bytes, and ids of text and numbers
+    pass alike; a boolean column would turn null into False.
     """
-    typed = {"image_id": DataType.string}
     mask = Object(
         [
             Property("encoded_binary_mask", DataType.string),
@@ -30,7 +29,7 @@ def signature(defaults: Params) -> ModelSignature:
         ]
     )
     return ModelSignature(
-        inputs=Schema([ColSpec(typed.get(name, AnyType()), name, required=False) for name in COLUMNS]),
+        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
         outputs=Schema(
             [
                 ColSpec(Array(Object([Property("mask_per_prediction", Array(mask))])), "predictions"),

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import BadInput, kind
 
 MISSING_TEXT = ("", "none", "null", "nan")
+MAX_VALUES = 1_000_000  # lists and numbers in the JSON text of a cell: 15 masks of 256 x 256, or a second of parsing
 MAX_MISSING_TEXT = 64  # characters; longer text, such as an image, is not copied to be compared
 
 
@@ -56,6 +57,16 @@ def is_missing(value: object) -> bool:
     return type(value).__name__ in ("NAType", "NaTType")
 
 
+def is_empty(value: object) -> bool:
+    """Return whether a cell holds an empty list or array, or the JSON text of one."""
+    if isinstance(value, str):
+        return len(value) < MAX_MISSING_TEXT and "".join(value.split()) == "[]"
+    if isinstance(value, (list, tuple)):
+        return not value
+    shape = getattr(value, "shape", ())
+    return len(shape) > 0 and 0 in shape
+
+
 def parse_cell(column: str, value: object, form: str, max_count: int | None = None) -> Any:
     """Return a cell as plain nested lists (or whatever its JSON holds), or None when it is missing.
 
@@ -64,6 +75,11 @@ def parse_cell(column: str, value: object, form: str, max_count: int | None = No
     """
     with reading(column):
         return parse(value, form, max_count)
+
+
+def count_values(text: str) -> int:
+    """Return about how many lists and numbers JSON text has, without parsing it."""
+    return text.count("[") + text.count("{") + text.count(",")
 
 
 def check_count(column: str, count: int, max_count: int | None, what: str = "prompts") -> None:
@@ -77,6 +93,9 @@ def parse(value: object, form: str, max_count: int | None = None) -> Any:
     if is_missing(value):
         return None
     if isinstance(value, str):
+        values = count_values(value)
+        if values > MAX_VALUES:
+            raise Mismatch(f"JSON of at most {MAX_VALUES:,} lists and numbers", got=f"{values:,}")
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):

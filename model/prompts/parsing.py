@@ -34,7 +34,7 @@ def parse_prompts(
         max_count: largest number of prompts, and of points in one prompt; None for no limit.
 
     Returns:
-        The prompts in order; an empty list if all columns are missing.
+        The prompts in order; an empty list if all columns are missing or empty.
 
     Raises:
         BadInput: a form, a number or a count is wrong; the error names the column.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from sam_endpoint.model import masks
 from tests import pictures
@@ -144,7 +145,7 @@ def test_a_row_without_prompts_answers_every_object_the_best_first(
     pyfunc: Any, disc: tuple[bytes, np.ndarray], encoding: str
 ) -> None:
     data, truth = disc
-    rows = frame({"image": data}, {"image": data, "input_boxes": BOX}, {"image": data, "input_points": "[]"})
+    rows = frame({"image": data}, {"image": data, "input_boxes": BOX}, {"image": data, "input_points": ""})
     answer = pyfunc.predict(rows, params={**LOOSE, "mask_encoding": encoding})
     objects = [prediction["mask_per_prediction"] for prediction in answer["predictions"][0]]
     assert len(objects) >= 2 and all(len(masks_of) == 1 for masks_of in objects)
@@ -154,6 +155,54 @@ def test_a_row_without_prompts_answers_every_object_the_best_first(
     found = [masks.decode(one["encoded_binary_mask"], encoding, (160, 240)) for (one,) in objects]
     assert max(pictures.iou(mask, truth) for mask in found) > 0.85
     assert len(answer["predictions"][1]) == 1 and answer["predictions"][2] == answer["predictions"][0]
+
+
+@pytest.mark.parametrize("column", ["input_boxes", "input_points", "mask_input"])
+@pytest.mark.parametrize("empty", [[], "[]", " [ ]", np.zeros((0, 4), np.float32), ()], ids=repr)
+def test_an_empty_list_of_prompts_answers_no_predictions(pyfunc: Any, picture: str, column: str, empty: object) -> None:
+    answer = pyfunc.predict(frame({"image": picture, column: empty}), params=LOOSE)
+    assert answer["predictions"][0] == [] and answer["error"][0] is None and len(answer["image_id"][0]) == 64
+
+
+def test_an_empty_list_beside_prompts_is_ignored(pyfunc: Any, picture: str) -> None:
+    rows = frame({"image": picture, "input_boxes": BOX, "input_points": [], "input_labels": "[]"})
+    assert len(pyfunc.predict(rows)["predictions"][0]) == 1
+
+
+@pytest.mark.parametrize("image_id", [7, 7.0, np.int64(7), np.float32(7), "7"], ids=repr)
+def test_whole_numbers_are_ids(pyfunc: Any, picture: str, image_id: object) -> None:
+    pyfunc.predict(frame({"image": picture, "image_id": image_id, "input_boxes": BOX}))
+    assert pyfunc.predict(frame({"image_id": "7", "input_boxes": BOX}))["image_id"][0] == "7"
+
+
+@pytest.mark.parametrize("image_id", [7.5, True, {"a": 1}, b"a"], ids=repr)
+def test_other_values_are_not_ids(pyfunc: Any, picture: str, image_id: object) -> None:
+    answer = pyfunc.predict(frame({"image": picture, "image_id": image_id}), params={"on_error": "record"})
+    assert "column 'image_id': expected text of at most 512 characters, or a whole number" in answer["error"][0]
+
+
+def test_orientation_upright_turns_the_image_and_its_masks(pyfunc: Any) -> None:
+    """A phone's photograph: stored 240 x 160, shown as 160 x 240."""
+    stored, truth = pictures.disc(240, 160)
+    photo = Image.open(io.BytesIO(stored))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = pictures.to_bytes(photo, "PNG", exif=exif)
+    upright_truth = np.rot90(truth, -1)
+    rows, columns = np.nonzero(upright_truth)
+    box = [[int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]]
+    row = {"image": data, "input_boxes": box, "multimask_output": False}
+    as_shown = pyfunc.predict(frame(row), params={"orientation": "upright", "mask_encoding": "rle"})
+    mask = as_shown["predictions"][0][0]["mask_per_prediction"][0]
+    assert mask["size"] == [240, 160]
+    assert pictures.iou(masks.decode(mask["encoded_binary_mask"], "rle", (240, 160)), upright_truth) > 0.85
+    as_stored = pyfunc.predict(frame({"image": data, "input_boxes": BOX}))
+    assert as_stored["predictions"][0][0]["mask_per_prediction"][0]["size"] == [160, 240]
+    assert as_stored["image_id"][0] != as_shown["image_id"][0]
+    kept = pyfunc.predict(frame({"image_id": as_shown["image_id"][0], "input_boxes": box}))
+    assert kept["predictions"][0][0]["mask_per_prediction"][0]["size"] == [240, 160]
+    plain = pyfunc.predict(frame({"image": stored}), params={"orientation": "upright", **LOOSE})
+    assert plain["image_id"][0] == pyfunc.predict(frame({"image": stored, "input_boxes": BOX}))["image_id"][0]
 
 
 def test_everything_of_a_kept_image(pyfunc: Any, picture: str) -> None:
@@ -224,7 +273,7 @@ def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got 'jpeg'"),
+        ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got other"),
         ({"response_format": "xml"}, "parameter 'response_format'"),
         ({"on_error": "ignore"}, "parameter 'on_error'"),
         ({"return_logits": "perhaps"}, "return_logits"),
@@ -277,6 +326,7 @@ def test_signature_names_every_param_with_its_default(pyfunc: Any) -> None:
         "response_format": "model_card",
         "return_logits": False,
         "on_error": "raise",
+        "orientation": "stored",
         "points_per_side": 32,
         "points_per_batch": 64,
         "pred_iou_thresh": 0.88,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import resource
 import struct
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from sam_endpoint.model import images
 from sam_endpoint.model.errors import BadInput
-from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.images import ImageLimits, ImageReader, ImageRef
 from sam_endpoint.model.images.decoding import FORMATS
 from tests import pictures
 
@@ -56,8 +57,22 @@ def web(tmp_path: Path) -> Iterator[str]:
         base64.encodebytes(PNG).decode(),
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
         "  " + base64.b64encode(PNG).decode() + "\n",
+        base64.urlsafe_b64encode(PNG).decode(),
+        base64.urlsafe_b64encode(PNG).decode().rstrip("="),
+        base64.b64encode(PNG).decode().rstrip("="),
+        list(PNG),
+        tuple(PNG),
+        np.frombuffer(PNG, np.uint8),
+        np.frombuffer(PNG, np.uint8).astype(np.int64),
+        {"bytes": PNG, "path": "picture.png"},
+        {"bytes": None, "path": "data:image/png;base64," + base64.b64encode(PNG).decode()},
     ],
-    ids=["bytes", "bytearray", "base64", "base64 with line breaks", "data URL", "spaces around"],
+    ids=[
+        *("bytes", "bytearray", "base64", "base64 with line breaks", "data URL", "spaces around"),
+        *("URL-safe base64", "unpadded URL-safe base64", "unpadded base64"),
+        *("list of uint8", "tuple of uint8", "array of uint8", "array of int64"),
+        *("struct of Hugging Face", "struct with a URL"),
+    ],
 )
 def test_the_same_picture_in_every_form(source: object) -> None:
     assert np.array_equal(images.decode(read(source, LIMITS), LIMITS), PIXELS)
@@ -87,7 +102,12 @@ def test_hosts_of_the_operators_own_tables_may_be_private(web: str) -> None:
 def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(PNG)
-    for name in (str(path), f"file://{path}"):
+    spaced = tmp_path / "a picture.png"
+    spaced.write_bytes(PNG)
+    escaped = str(spaced).replace(" ", "%20")
+    names: list[object] = [str(path), f"file://{path}", f"file:{path}", {"bytes": None, "path": str(path)}]
+    names += [f"file:{spaced}", f"file:{escaped}", f"file://{escaped}"]
+    for name in names:
         with pytest.raises(BadInput, match="column 'image'"):
             read(name, LIMITS)
         assert read(name, replace(LIMITS, local_paths=True)) == PNG
@@ -99,6 +119,13 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
     ("source", "said"),
     [
         (7, "the number 7"),
+        ([1, 2, 256], "a list of 3"),
+        ([0.5], "a list of 1"),
+        (np.zeros((4, 4, 3), np.uint8), "an array of shape (4, 4, 3)"),
+        ({"bytes": None, "path": None}, "nothing"),
+        ({"uri": "a.png"}, "nothing"),
+        ("file:/etc/passwd", "scheme 'file'"),
+        ("secretmarker://host/picture.png", "a URL of an unknown scheme"),
         ("", "an empty image"),
         (b"", "an empty image"),
         ("hello, world", "text of 12 characters that is not base64"),
@@ -168,21 +195,94 @@ def test_a_polyglot_is_the_image_it_begins_as() -> None:
     assert np.array_equal(images.decode(PNG + b"PK\x03\x04<script>alert(1)</script>%PDF-1.4", LIMITS), PIXELS)
 
 
-def test_exif_orientation_is_not_applied() -> None:
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(name: str, orientation: int) -> None:
+    """Upright as Pillow's `exif_transpose` turns it; stored as the file holds it, which AVIF and Pillow agree on."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = Image.fromarray(PIXELS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", exif=exif)
-    assert images.decode(buffer.getvalue(), LIMITS).shape == (30, 44, 3)
+    exif[ExifTags.Base.Orientation] = orientation
+    data = pictures.to_bytes(Image.fromarray(PIXELS), name, exif=exif.tobytes())
+    with Image.open(io.BytesIO(data)) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(images.decode(data, LIMITS, upright=True), shown)
+    assert images.decode(data, LIMITS).shape == (30, 44, 3)
+    stored, upright = (ImageReader(LIMITS).open(ImageRef.content(data, upright)) for upright in (False, True))
+    assert (stored.key == upright.key) == (orientation == 1)
+    assert stored.pixels().shape == (30, 44, 3) and np.array_equal(upright.pixels(), shown)
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_deep_greys_keep_their_order(mode: str) -> None:
-    ramp = np.linspace(0, 60000, 50).reshape(1, 50)
-    deep = Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.float32), mode)
-    decoded = images.decode(pictures.to_bytes(deep, "TIFF"), LIMITS)[0, :, 0]
-    assert (np.diff(decoded.astype(int)) >= 0).all() and decoded[0] == 0 and 225 < decoded[-1] < 240
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_tiff_is_always_upright_because_pillow_turns_it(upright: bool) -> None:
+    data = pictures.to_bytes(Image.fromarray(PIXELS), "TIFF", tiffinfo={ExifTags.Base.Orientation: 6})
+    assert np.array_equal(images.decode(data, LIMITS, upright), np.rot90(PIXELS, -1))
+    assert ImageReader(LIMITS).open(ImageRef.content(data, upright)).key == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0" + b"\xff" * 40], ids=len)
+def test_broken_exif_is_no_orientation(exif: bytes) -> None:
+    data = pictures.to_bytes(Image.fromarray(PIXELS), "JPEG", exif=exif)
+    assert np.array_equal(images.decode(data, LIMITS, upright=True), images.decode(data, LIMITS))
+
+
+RAMP = np.linspace(0.05, 0.95, 64 * 96, dtype=np.float32).reshape(64, 96)
+
+
+def with_first(value: float, rows: int = 0) -> np.ndarray:
+    """Return the ramp with another value in its first pixel, or in all pixels of its first rows."""
+    values = RAMP.copy()
+    values[0, 0] = value
+    values[:rows] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RAMP,
+        with_first(1.02),
+        with_first(np.inf),
+        with_first(-np.inf),
+        with_first(np.nan, 30),
+        with_first(3.4e38, 30),
+        with_first(-9999, 30),
+        (RAMP * 0.01),
+        (RAMP * 4095).astype(np.uint16),
+        (RAMP * 3000).astype(np.uint16),
+        (RAMP * 65535).astype(np.uint16),
+        (RAMP * 65535).astype(">u2"),
+        (RAMP * 4000 - 1000).astype(np.int32),
+        (RAMP * 2e9).astype(np.int32),
+    ],
+    ids=[
+        *("float", "little over 1", "inf", "-inf", "NaN", "nodata 3.4e38", "nodata -9999", "dark floats"),
+        *("12 bits", "reflectance", "16 bits", "big-endian", "Hounsfield", "31 bits"),
+    ],
+)
+def test_deep_greys_show_their_own_range(values: np.ndarray) -> None:
+    image = Image.frombytes("I;16B", (96, 64), values.tobytes()) if values.dtype == ">u2" else Image.fromarray(values)
+    seen = images.decode(pictures.to_bytes(image, "TIFF"), LIMITS)
+    assert (seen[..., 0] == seen[..., 1]).all() and (seen[..., 0] == seen[..., 2]).all()
+    levels = seen[30:, :, 0].astype(int).ravel()
+    assert (np.diff(levels) >= 0).all() and len(np.unique(levels)) > 100 and levels[-1] == 255
+
+
+def test_pixels_that_a_file_marks_as_without_data_are_black_and_do_not_count() -> None:
+    values = with_first(-7777, 30)
+    data = pictures.to_bytes(Image.fromarray(values), "TIFF", tiffinfo={42113: "-7777"})
+    seen = images.decode(data, LIMITS)[..., 0]
+    assert (seen[:30] == 0).all() and len(np.unique(seen[30:])) > 100
+
+
+@pytest.mark.parametrize(("value", "level"), [(0, 0), (700, 0)])
+def test_a_deep_grey_of_a_single_value_is_black(value: int, level: int) -> None:
+    data = pictures.to_bytes(Image.fromarray(np.full((8, 8), value, np.uint16)), "PNG")
+    assert (images.decode(data, LIMITS) == level).all()
+
+
+def test_a_few_bright_pixels_on_a_black_deep_grey_are_white() -> None:
+    values = np.zeros((100, 100), np.uint16)
+    values[50, 50:53] = 900
+    assert images.decode(pictures.to_bytes(Image.fromarray(values), "PNG"), LIMITS)[50, 50:53].min() == 255
 
 
 BOMBS: dict[str, dict[str, object]] = {
