@@ -23,6 +23,7 @@ class DeploymentSettings:
         images_per_batch: images encoded together; None chooses by the device.
         prompts_per_batch: prompts decoded together; None chooses by the device.
         max_prompts: largest number of prompts in one row.
+        max_answer_bytes: largest answer to one table.
         max_pixels, max_side, max_bytes, urls, hosts, fetch_seconds, local_paths: as in `images.ImageLimits`.
     """
 
@@ -32,6 +33,7 @@ class DeploymentSettings:
     images_per_batch: int | None = None
     prompts_per_batch: int | None = None
     max_prompts: int = 10_000
+    max_answer_bytes: int = 2**31
     max_pixels: int = ImageLimits.max_pixels
     max_side: int = ImageLimits.max_side
     max_bytes: int = ImageLimits.max_bytes

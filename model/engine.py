@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -14,6 +15,7 @@ from torch import Tensor
 from . import threads
 from .call import UNTRACKED, Call
 from .embeddings import EmbeddingCache
+from .embeddings.cache import is_key
 from .errors import BadInput, UnknownImage, kind
 from .everything import DEFAULT_GRID, Box, FoundObject, Grid, everything
 from .images import ImageRef, ImageSource, OpenedImage
@@ -23,8 +25,6 @@ from .prompts.cells import check_count
 from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding, Segmentation, Segmenter
 
-Pixels = Callable[[Call], np.ndarray]
-
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -32,13 +32,13 @@ class EmbeddedImage:
 
     Attributes:
         embedding: its feature maps.
-        key: the key of its embedding in the cache, the SHA-256 of its file.
-        pixels: returns the (height, width, 3) uint8 pixels; raises BadInput if only the embedding is known.
+        key: the key of its embedding in the cache, as in OpenedImage.
+        image: the opened file, or None if only the embedding is known.
     """
 
     embedding: Embedding
     key: str
-    pixels: Pixels
+    image: OpenedImage | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class Engine:
         self.segmenter = segmenter
         self.images = images
         self.fingerprint = segmenter.family.fingerprint()
-        self.cache = cache.for_model(self.fingerprint)
+        self.cache = cache.for_model(self.fingerprint, self._is_valid)
         self.max_prompts = max_prompts
         # Decoded images are the largest objects in memory: only as many exist as can be encoded soon.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
@@ -120,12 +120,10 @@ class Engine:
         """Return an image that is already read with its embedding. Raises as `embed` does."""
 
         def encode() -> Embedding:
-            with self._decoded:
-                embedding = self._encode(image.pixels(call), call)
-                image.release()
-                return embedding
+            with self._decoding(image, call):
+                return self._encode(image.pixels(call), call)
 
-        return EmbeddedImage(self.cache.get(image.key, encode), image.key, image.pixels)
+        return EmbeddedImage(self.cache.get(image.key, encode), image.key, image)
 
     def find(self, image_id: str) -> EmbeddedImage:
         """Return a cached image by its id or key. Raises UnknownImage."""
@@ -134,11 +132,23 @@ class Engine:
             raise UnknownImage(
                 "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
             )
-        return EmbeddedImage(embedding, self.cache.key(image_id), _no_pixels)
+        return EmbeddedImage(embedding, self.cache.key(image_id))
 
     def name(self, image_id: str, image: EmbeddedImage) -> None:
-        """Let `find(image_id)` return this image from now on."""
-        self.cache.name(image_id, image.key)
+        """Let `find(image_id)` return this image from now on.
+
+        Raises:
+            BadInput: the id has the form of a key, but is not this image's.
+        """
+        self.check_id(image_id, image)
+        if image_id != image.key:
+            self.cache.name(image_id, image.key)
+
+    def check_id(self, image_id: str, image: EmbeddedImage) -> None:
+        """Raise BadInput if an id has the form of a key, 64 hexadecimal digits, but is not the key of this image."""
+        if is_key(image_id) and image_id != image.key:
+            expected = "the image's own SHA-256, or an id that is not 64 hexadecimal digits"
+            raise BadInput("image_id", expected, "the form of another image's SHA-256")
 
     def from_features(self, features: np.ndarray, size: tuple[int, int], key: str = "") -> EmbeddedImage:
         """Return an image whose embedding the caller computed, for families with one feature map.
@@ -159,7 +169,7 @@ class Engine:
         ):
             raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(features))
         embedding = Embedding((torch.from_numpy(features.astype(np.float32)),), size, self.segmenter.name)
-        return EmbeddedImage(embedding, key, _no_pixels)
+        return EmbeddedImage(embedding, key)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raise BadInput for too many prompts or points, and for mask inputs that are not of the model's size."""
@@ -200,9 +210,11 @@ class Engine:
         def crop(box: Box) -> Embedding:
             x1, y1, x2, y2 = box
             key = f"{image.key} {x1},{y1},{x2},{y2}"
-            return self.cache.get(key, lambda: self._encode(image.pixels(call)[y1:y2, x1:x2], call))
+            return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
 
-        with call.stage("prompt"):
+        # Taken before the crops' embeddings are: a thread that waits for another's encoding then never lacks a place.
+        decoding = self._decoding(image.image, call) if grid.crop_n_layers and image.image else nullcontext()
+        with decoding:
             return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
 
     def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
@@ -217,10 +229,32 @@ class Engine:
         """Return the (m, height, width) logits of a segmentation at the image's size."""
         return self.segmenter.full_logits(segmentation)
 
+    @contextmanager
+    def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
+        """Hold a place and the memory for the pixels of an image, which are dropped at the end."""
+        with self._decoded, call.hold(image.memory_needed()):
+            try:
+                yield
+            finally:
+                image.release()
+
+    def _is_valid(self, embedding: Embedding) -> bool:
+        """Return whether an embedding from elsewhere can be this model's."""
+        limits = self.images.limits
+        return (
+            tuple(part.shape for part in embedding.features) == self.segmenter.family.feature_shapes
+            and all(part.is_floating_point() and bool(part.isfinite().all()) for part in embedding.features)
+            and min(embedding.size) >= 1
+            and max(embedding.size) <= limits.max_side
+            and embedding.size[0] * embedding.size[1] <= limits.max_pixels
+        )
+
     def _encode(self, pixels: np.ndarray, call: Call) -> Embedding:
         with call.stage("encode"):
             return self.segmenter.embed([pixels], call)[0]
 
 
-def _no_pixels(call: Call) -> np.ndarray:
-    raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")
+def _pixels(image: EmbeddedImage, call: Call) -> np.ndarray:
+    if image.image is None:
+        raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")
+    return image.image.pixels(call)

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from . import masks
 from .call import UNTRACKED, Call
 from .prompts import Prompt
+from .regions import without_regions
 from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
+MAX_POINTS = 2**17  # of the grids of one image: minutes with the smallest model, hours with the largest
 EDGE = 20.0  # pixels; a mask this close to the edge of a crop is probably truncated by it
 
 
@@ -30,7 +31,7 @@ class Grid:
 
     Attributes:
         points_per_side: points along each side of the image.
-        points_per_batch: points decoded at once.
+        points_per_batch: largest number of points decoded at once.
         pred_iou_thresh: minimum predicted IoU; 0 accepts every mask.
         stability_score_thresh: minimum stability score: the IoU of the two masks that result from thresholding the
             logits at `stability_score_offset` above and below 0.
@@ -56,6 +57,17 @@ class Grid:
     crop_n_points_downscale_factor: int = 1
     min_mask_region_area: int = 0
 
+    @property
+    def count(self) -> int:
+        """Number of points, in all crops."""
+        sides = [2**layer * self.side(layer) for layer in range(self.crop_n_layers + 1)]
+        return sum(side * side for side in sides)
+
+    def side(self, layer: int) -> int:
+        """Return the number of points along each side of a crop of a layer."""
+        factor: int = self.crop_n_points_downscale_factor**layer
+        return max(1, self.points_per_side // factor)
+
 
 DEFAULT_GRID = Grid()
 
@@ -71,6 +83,7 @@ class FoundObject:
         point: the grid point (x, y) whose prompt produced the mask, in pixels of the image.
         crop: the crop that was prompted.
         box: (4,) first and last column and row of the mask: x1, y1, x2, y2.
+        candidate: which of the three masks of the prompt it is.
         logits: (h, w) low-resolution logits, or None; None for objects found in a crop, whose logits do not cover the
             whole image.
     """
@@ -81,7 +94,8 @@ class FoundObject:
     point: tuple[float, float]
     crop: Box
     box: np.ndarray
-    logits: Tensor | None
+    candidate: int
+    logits: Tensor | None = None
 
 
 def everything(
@@ -99,27 +113,30 @@ def everything(
         whole: the image's embedding.
         crop: returns the embedding of a part of the image; called only if `crop_n_layers` is above 0.
         grid: point grid and mask filters.
-        keep_logits: whether to return the low-resolution logits of each object, which take up the largest part of the
-            memory.
-        call: cancellation is checked between batches of points.
+        keep_logits: whether to return the low-resolution logits of each object. The points of the objects that pass the
+            filters are decoded again for them, because the logits of all candidates could fill the memory.
+        call: checked between batches of points; counts the bytes of the masks.
 
     Returns:
         The objects in descending order of predicted IoU.
+
+    Raises:
+        BadRequest: the masks take more bytes than the call's answer may.
     """
     objects: list[FoundObject] = []
     for layer, box in crops(whole.size, grid):
         embedding = crop(box) if layer else whole
-        side = max(1, grid.points_per_side // grid.crop_n_points_downscale_factor**layer)
-        grid_points = points(side, embedding.size)
-        candidates = list(_in_crop(segmenter, embedding, box, whole.size, grid_points, grid, keep_logits, call))
+        grid_points = points(grid.side(layer), embedding.size)
+        candidates = list(_in_crop(segmenter, embedding, box, whole.size, grid_points, grid, call))
         keep = nms(_boxes(candidates), np.array([candidate.score for candidate in candidates]), grid.box_nms_thresh)
         objects += [candidates[i] for i in keep]
     if grid.crop_n_layers:
         sizes = np.array([(obj.crop[2] - obj.crop[0]) * (obj.crop[3] - obj.crop[1]) for obj in objects])
         objects = [objects[i] for i in nms(_boxes(objects), 1 / np.maximum(sizes, 1), grid.crop_nms_thresh)]
     if grid.min_mask_region_area:
-        objects = _without_small_regions(objects, grid)
-    return sorted(objects, key=lambda obj: -obj.score)
+        objects = _without_small_regions(objects, grid, call)
+    objects = sorted(objects, key=lambda obj: -obj.score)
+    return _with_logits(segmenter, whole, objects, grid, call) if keep_logits else objects
 
 
 def points(side: int, size: tuple[int, int]) -> np.ndarray:
@@ -155,7 +172,6 @@ def _in_crop(
     size: tuple[int, int],
     grid_points: np.ndarray,
     grid: Grid,
-    keep_logits: bool,
     call: Call,
 ) -> Iterator[FoundObject]:
     """Yield the objects of one crop that pass the filters, in the order of `grid_points`.
@@ -165,29 +181,49 @@ def _in_crop(
     """
     foreground = np.ones(1, dtype=np.int64)
     min_score = grid.pred_iou_thresh or -math.inf
-    height, width = size
-    keep_logits = keep_logits and crop == (0, 0, width, height)
-    for start in range(0, len(grid_points), grid.points_per_batch):
-        batch = grid_points[start : start + grid.points_per_batch]
+    for piece in call.pieces(len(grid_points), grid.points_per_batch):
+        batch = grid_points[piece]
         prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
-        answers = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
+        with call.stage("prompt"):
+            answers = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
         for point, answer in zip(batch, answers, strict=True):
             for i in np.flatnonzero(answer.scores > min_score):
-                mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
-                if stability < grid.stability_score_thresh:
-                    continue
-                box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
-                if _cut_off(box, crop, size):
-                    continue
+                with call.stage("mask"):
+                    mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
+                    if stability < grid.stability_score_thresh:
+                        continue
+                    box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
+                    if _cut_off(box, crop, size):
+                        continue
+                    rle = masks.to_rle(mask.within(crop[1], crop[0], size))
+                call.count_answer(len(rle["counts"]))
                 yield FoundObject(
-                    rle=masks.to_rle(mask.within(crop[1], crop[0], size)),
+                    rle=rle,
                     score=float(answer.scores[i]),
                     stability=stability,
                     point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
                     crop=crop,
                     box=box,
-                    logits=answer.logits[i].clone() if keep_logits else None,
+                    candidate=int(i),
                 )
+
+
+def _with_logits(
+    segmenter: Segmenter, whole: Embedding, objects: list[FoundObject], grid: Grid, call: Call
+) -> list[FoundObject]:
+    """Return the objects with the logits of those that were found in the whole image."""
+    height, width = whole.size
+    foreground = np.ones(1, dtype=np.int64)
+    places = [i for i, obj in enumerate(objects) if obj.crop == (0, 0, width, height)]
+    for piece in call.pieces(len(places), grid.points_per_batch):
+        prompts = [Prompt(np.array([objects[i].point], np.float32), foreground) for i in places[piece]]
+        with call.stage("prompt"):
+            answers = segmenter.segment(whole, prompts, call=call)
+        for i, answer in zip(places[piece], answers, strict=True):
+            logits = answer.logits[objects[i].candidate].clone()
+            call.count_answer(2 * logits.numel())
+            objects[i] = replace(objects[i], logits=logits)
+    return objects
 
 
 def extent(mask: np.ndarray) -> np.ndarray:
@@ -238,43 +274,19 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     return keep
 
 
-def _without_small_regions(objects: list[FoundObject], grid: Grid) -> list[FoundObject]:
+def _without_small_regions(objects: list[FoundObject], grid: Grid, call: Call) -> list[FoundObject]:
     """Fill small holes, remove small pieces, and suppress the duplicates that result.
 
     Of duplicates, masks that did not change are preferred.
     """
     cleaned, unchanged = [], []
     for obj in objects:
-        mask = masks.from_rle(obj.rle)
-        filled, had_holes = without_regions(mask, grid.min_mask_region_area, holes=True)
-        whole, had_pieces = without_regions(filled, grid.min_mask_region_area, holes=False)
+        with call.stage("mask"):
+            mask = masks.from_rle(obj.rle)
+            filled, had_holes = without_regions(mask, grid.min_mask_region_area, holes=True)
+            whole, had_pieces = without_regions(filled, grid.min_mask_region_area, holes=False)
         changed = had_holes or had_pieces
         cleaned.append(replace(obj, rle=masks.to_rle(whole), box=extent(whole)) if changed else obj)
         unchanged.append(0.0 if changed else 1.0)
     keep = nms(_boxes(cleaned), np.array(unchanged), max(grid.box_nms_thresh, grid.crop_nms_thresh))
     return [cleaned[i] for i in keep]
-
-
-def without_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
-    """Fill the holes, or remove the pieces, of fewer than `area` pixels.
-
-    Regions are 8-connected: pixels that touch at a corner belong together. If every piece is too small, the largest is
-    retained.
-
-    Args:
-        mask: (h, w) bool.
-        area: minimum size of a region in pixels.
-        holes: fill holes if True, remove pieces if False.
-
-    Returns:
-        The (h, w) bool mask, and whether it changed.
-    """
-    regions, count = ndimage.label(~mask if holes else mask, structure=np.ones((3, 3), dtype=int))
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    small = np.flatnonzero(sizes < area) + 1
-    if not len(small):
-        return mask, False
-    if holes:
-        return mask | np.isin(regions, small), True
-    large = np.flatnonzero(sizes >= area) + 1
-    return np.isin(regions, large if len(large) else [sizes.argmax() + 1]), True

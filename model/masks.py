@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from . import threads
+from .errors import BadRequest
 
 ENCODINGS = ("png", "rle", "polygon")
+MAX_EDGES = 2_000_000  # of the contours of one mask, seconds of work
 BLANK = 2**18  # length of the block of zeros that is deflated once and reused
 
 
@@ -158,6 +161,9 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     The contours run along pixel edges (a single pixel at x, y is the square from x,y to x+1,y+1), so filling them
     restores the mask except for its holes. Pieces that touch only at a corner are separate polygons. Pieces are sorted
     by their topmost, then leftmost pixel.
+
+    Raises:
+        BadRequest: the contours are too long, as those of noise are.
     """
     padded = np.pad(mask.view(np.uint8), 1)
     # Edges are directed so that the mask is on their right: top edges point right, bottom edges point left, and so on.
@@ -174,6 +180,10 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
         ys, xs = np.nonzero(edges)
         starts.append((ys + y_from) * stride + xs + x_from)
         ends.append((ys + y_to) * stride + xs + x_to)
+    if (count := sum(map(len, starts))) > MAX_EDGES:
+        raise BadRequest(
+            f"expected masks whose outlines have at most {MAX_EDGES:,} edges of pixels, got {count:,}: use run lengths"
+        )
     return _outer_loops(np.concatenate(starts), np.concatenate(ends), stride)
 
 
@@ -269,3 +279,8 @@ def logits_to_text(logits: np.ndarray) -> str:
     buffer = io.BytesIO()
     np.save(buffer, np.clip(logits, -largest, largest).astype(np.float16), allow_pickle=False)
     return base64.b64encode(buffer.getbuffer()).decode("ascii")
+
+
+def logits_nbytes(size: tuple[int, int]) -> int:
+    """Return the length of the text that `logits_to_text` makes of (h, w) logits, about."""
+    return math.ceil(size[0] * size[1] * 2 * 4 / 3)

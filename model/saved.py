@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .deployment import split_config
+from .deployment import DeploymentSettings, split_config
 from .embeddings import EmbeddingCache
 from .engine import Engine
 from .errors import BadModel
@@ -83,6 +83,10 @@ class SavedModel:
         """Return the default params of a deployment with this config over the saved one. Raises BadParameter."""
         return ParamDefaults(self.packaged_params, split_config({**self.config, **(config or {})})[1])
 
+    def settings(self, config: Mapping[str, Any] | None = None) -> DeploymentSettings:
+        """Return the settings of a deployment with this config over the saved one. Raises BadParameter."""
+        return split_config({**self.config, **(config or {})})[0]
+
     def open(self, config: Mapping[str, Any] | None = None) -> tuple[Engine, ParamDefaults]:
         """Load the weights.
 
@@ -97,7 +101,7 @@ class SavedModel:
             BadModel: the weights are not those that were packaged.
             ValueError: the weights cannot be loaded, or the device does not exist.
         """
-        settings, _ = split_config({**self.config, **(config or {})})
+        settings = self.settings(config)
         with ThreadPoolExecutor(1) as pool:
             hashes = pool.submit(weights_sha256, self.checkpoint)
             segmenter = Segmenter.load(

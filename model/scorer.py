@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from . import masks
+from .budget import NO_LIMITS, RequestLimits
 from .call import UNTRACKED, Call
 from .engine import EmbeddedImage, Engine
 from .errors import BadInput, Overloaded
 from .images import ImageRef
 from .params import Params
 from .prompts import Prompt
-from .rows import COLUMNS, MaskAnswer, Row, answers_to_frame, read_rows, unfold
+from .prompts.cells import count_values
+from .rows import COLUMNS, PROMPT_COLUMNS, MaskAnswer, Row, answers_to_frame, column_names, read_rows, unfold
 from .segmenter import Segmentation
 
-PROMPTS_AT_ONCE = 64  # limits the logits in memory, and lets other requests take their turn in between
+PROMPTS_AT_ONCE = 64  # limits the logits in memory
 Answer = dict[str, Any]
 Prediction = dict[str, Any]
 Members = dict[int, Row]  # rows by their positions in the request
 
 
 class Scorer:
-    """Scores tables over an Engine. Safe to share between threads."""
+    """Scores tables over an Engine. Safe to share between threads.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    Args:
+        engine: embeds and segments the images.
+        limits: what one table may cost.
+    """
 
-    def read(self, frame: pd.DataFrame) -> list[Row | BadInput]:
+    def __init__(self, engine: Engine, limits: RequestLimits = NO_LIMITS) -> None:
+        self.engine, self.limits = engine, limits
+
+    def read(self, frame: pd.DataFrame, params: Params) -> list[Row | BadInput]:
         """Parse the rows of a table; a row that cannot be parsed is represented by its error."""
-        return read_rows(frame, self.engine.images.reference, self.engine.max_prompts)
+        reference = partial(self.engine.images.reference, upright=params.upright)
+        return read_rows(frame, reference, self.engine.max_prompts)
 
     def score_frame(self, frame: pd.DataFrame, params: Params, call: Call = UNTRACKED) -> pd.DataFrame:
         """Return the answers to a table of the contract's columns, under its index. Raises as `score` does."""
+        self.limits.check_rows(len(frame))
+        frame = frame.rename(columns=column_names(frame.columns))
         if not any(name in frame.columns for name in ("image", "image_id")):
             raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
         frame = unfold(frame)
-        return answers_to_frame(self.score(self.read(frame), params, call), frame.index, params)
+        if self.limits.values is not None:
+            cells = (cell for name in PROMPT_COLUMNS if name in frame for cell in frame[name])
+            self.limits.check_values(sum(count_values(cell) for cell in cells if isinstance(cell, str)))
+        return answers_to_frame(self.score(self.read(frame, params), params, call), frame.index, params)
 
     def score(self, rows: Sequence[Row | BadInput], params: Params, call: Call = UNTRACKED) -> list[Answer]:
         """Return one answer a row, in order: a dict with `predictions`, `image_id` and `error`.
@@ -49,8 +63,11 @@ class Scorer:
         Raises:
             BadInput: the error of the first bad row, with `on_error` `raise`.
             Overloaded: a queue is full or memory is short, with `on_error` `raise`.
+            BadRequest: the rows cost more than the limits allow.
+            DeadlineExceeded: the call's time is over.
             ClientDisconnected: the call was cancelled.
         """
+        self._check_cost(rows, params)
         answers: dict[int, Answer] = {}
         for ref, members in self._by_image(rows, params, answers).items():
             try:
@@ -60,6 +77,16 @@ class Scorer:
                     raise
                 answers.update((position, _failure(None, error)) for position in members)
         return [answers[position] for position in range(len(rows))]
+
+    def _check_cost(self, rows: Sequence[Row | BadInput], params: Params) -> None:
+        """Raise BadRequest if the rows together cost more than the limits allow."""
+        parsed = [row for row in rows if isinstance(row, Row)]
+        self.limits.check_rows(len(rows))
+        self.limits.check_prompts(sum(len(row.prompts or ()) for row in parsed))
+        self.limits.check_points(sum(row.prompts is None for row in parsed), params.grid.count)
+        if params.return_logits:
+            masks_of = sum((3 if row.multimask_output else 1) * len(row.prompts or ()) for row in parsed)
+            self.limits.check_logits(masks_of, masks.logits_nbytes(self.engine.low_res_size))
 
     def _by_image(
         self, rows: Sequence[Row | BadInput], params: Params, answers: dict[int, Answer]
@@ -74,7 +101,7 @@ class Scorer:
             try:
                 if isinstance(row, BadInput):
                     raise row
-                self.engine.check_prompts(row.prompts)
+                self.engine.check_prompts(row.prompts or ())
             except BadInput as error:
                 answers[position] = _refuse(row, error, params)
                 continue
@@ -93,29 +120,35 @@ class Scorer:
         except BadInput as error:
             return {position: _refuse(row, error, params) for position, row in members.items()}
         answers: dict[int, Answer] = {}
-        predictions: dict[int, list[Prediction]] = {}
+        predictions: dict[int, list[Prediction]] = {i: [] for i, row in members.items() if row.prompts == []}
         for multimask_output in (True, False):
             placed = [
                 (position, prompt)
                 for position, row in members.items()
                 if row.multimask_output is multimask_output
-                for prompt in row.prompts
+                for prompt in row.prompts or ()
             ]
             made = self.predict(image, [prompt for _, prompt in placed], multimask_output, params, call)
             for (position, _), prediction in zip(placed, made, strict=True):
                 predictions.setdefault(position, []).append(prediction)
-        unprompted = {position: row for position, row in members.items() if not row.prompts}
+        unprompted = {position: row for position, row in members.items() if row.prompts is None}
         try:
             objects = self.predict_everything(image, params, call) if unprompted else []
             predictions.update((position, objects) for position in unprompted)
+            lengths = sum(_text_length(mask) for item in objects for mask in item["mask_per_prediction"])
+            call.count_answer(lengths * (len(unprompted) - 1 if unprompted else 0))
         except BadInput as error:
             answers.update((position, _refuse(row, error, params)) for position, row in unprompted.items())
         for position, row in members.items():
-            if position in predictions:
-                if row.image_id is not None:
+            if position not in predictions:
+                continue
+            try:
+                if row.image_id is not None and row.image is not None:
                     self.engine.name(row.image_id, image)
                 image_id = row.image_id or image.key
                 answers[position] = {"predictions": predictions[position], "image_id": image_id, "error": None}
+            except BadInput as error:
+                answers[position] = _refuse(row, error, params)
         return answers
 
     def predict(
@@ -128,24 +161,20 @@ class Scorer:
     ) -> list[Prediction]:
         """Return one prediction a prompt, in order: a dict with `mask_per_prediction`, a list of 3 or 1 masks."""
         predictions = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            batch = prompts[start : start + PROMPTS_AT_ONCE]
-            for segmentation in self.engine.segment(image, batch, multimask_output, call):
+        for piece in call.pieces(len(prompts), PROMPTS_AT_ONCE):
+            for segmentation in self.engine.segment(image, prompts[piece], multimask_output, call):
                 predictions.append(self._render(segmentation, params, call))
         return predictions
 
     def predict_everything(self, image: EmbeddedImage, params: Params, call: Call = UNTRACKED) -> list[Prediction]:
         """Return one prediction of one mask for each object in an image, the best first."""
         objects = self.engine.everything(image, params.grid, params.return_logits, call)
-        with call.stage("render"):
-            return [
-                {
-                    "mask_per_prediction": [
-                        _mask_answer(masks.encode_rle(item.rle, params.mask_encoding), item.score, item.logits, params)
-                    ]
-                }
-                for item in objects
-            ]
+        predictions = []
+        for item in objects:
+            with call.stage("render"):
+                mask = masks.encode_rle(item.rle, params.mask_encoding)
+                predictions.append({"mask_per_prediction": [_mask_answer(mask, item.score, item.logits, params, call)]})
+        return predictions
 
     def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
         with call.stage("mask"):
@@ -153,14 +182,23 @@ class Scorer:
         with call.stage("render"):
             encoded = masks.encode_all(cropped, params.mask_encoding)
             parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
-            return {"mask_per_prediction": [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]}
+            return {
+                "mask_per_prediction": [
+                    _mask_answer(mask, score, logits, params, call) for mask, score, logits in parts
+                ]
+            }
 
 
-def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:
+def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params, call: Call) -> MaskAnswer:
     answer = MaskAnswer(**mask, iou_score=float(score))
     if params.return_logits and logits is not None:
         answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
+    call.count_answer(_text_length(answer))
     return answer
+
+
+def _text_length(answer: MaskAnswer) -> int:
+    return len(answer["encoded_binary_mask"]) + len(answer.get("low_res_logits", ""))
 
 
 def _refuse(row: Row | BadInput, error: BadInput, params: Params) -> Answer:

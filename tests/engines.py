@@ -27,4 +27,5 @@ def scorer_of(segmenter: Segmenter, cache_bytes: int = 2**28, **limits: Any) -> 
 def score_rows(scorer: Scorer, *rows: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
     """Score rows of the table contract, each a dict by column name."""
     frame = pd.DataFrame(list(rows), dtype=object)
-    return scorer.score(scorer.read(frame), Params(**params))
+    read = Params(**params)
+    return scorer.score(scorer.read(frame, read), read)

@@ -1,26 +1,33 @@
-"""The cache of embeddings in memory: limited by bytes, least recently used entries evicted first."""
+"""The cache of embeddings in memory: limited by bytes, shared fairly between tenants."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
 
-from cachetools import LRUCache
-
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, DeadlineExceeded
 from ..segmenter import Embedding
+from .shared_lru import SharedLRU
 from .store import Store
 
 MAX_NAMES = 100_000
+_KEY = re.compile(r"[0-9a-f]{64}(\.upright)?", re.IGNORECASE)
+
+
+def is_key(name: str) -> bool:
+    """Return whether a name has the form of an image's key, so that no other image may have it."""
+    return _KEY.fullmatch(name) is not None
 
 
 class EmbeddingCache:
     """Embeddings by key, and names for keys. Safe to share between threads.
 
-    A view (`for_tenant`, `for_model`) shares the memory and has keys and names of its own.
+    A view (`for_tenant`, `for_model`) shares the memory and has keys and names of its own. A full cache evicts what the
+    tenant with the most bytes used longest ago.
 
     Args:
         max_bytes: largest sum of the embeddings' bytes.
@@ -31,14 +38,15 @@ class EmbeddingCache:
     """
 
     def __init__(self, max_bytes: int, store: Store | None = None) -> None:
-        self._embeddings: LRUCache[str, Embedding] = LRUCache(max(1, max_bytes), getsizeof=_nbytes)
-        self._names: LRUCache[str, str] = LRUCache(MAX_NAMES)
+        self._embeddings: SharedLRU[Embedding] = SharedLRU(max_bytes, _nbytes)
+        self._names: SharedLRU[str] = SharedLRU(MAX_NAMES, lambda key: 1)
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
         self._store = store
         self.lookups: Counter[bool] = Counter()
         self.tenant = ""
         self.model = ""
+        self._is_valid: Callable[[Embedding], bool] = lambda embedding: True
 
     def for_tenant(self, tenant: str) -> EmbeddingCache:
         """Return a view with the keys and names of one tenant; the empty text is the tenant of open endpoints."""
@@ -46,42 +54,48 @@ class EmbeddingCache:
         view.tenant = tenant
         return view
 
-    def for_model(self, fingerprint: str) -> EmbeddingCache:
-        """Return a view with the keys and names of one model."""
+    def for_model(
+        self, fingerprint: str, is_valid: Callable[[Embedding], bool] = lambda embedding: True
+    ) -> EmbeddingCache:
+        """Return a view with the keys and names of one model.
+
+        Args:
+            fingerprint: tells the model's weights from all others.
+            is_valid: returns whether an embedding of the store can be the model's; others count as absent.
+        """
         view = copy(self)
         view.model = fingerprint
+        view._is_valid = is_valid
         return view
 
     @property
     def nbytes(self) -> int:
         """Bytes of the cached embeddings."""
-        return int(self._embeddings.currsize)
+        return self._embeddings.size
 
     def find(self, name: str) -> Embedding | None:
         """Return the cached or stored embedding of a key or name, or None."""
         key = self._scoped(self.key(name))
-        with self._lock:
-            embedding = self._embeddings.get(key)
-        if embedding is None and self._store and (embedding := self._store.load(key)):
-            self._put(key, embedding)
+        embedding = self._embeddings.get(self.tenant, key)
+        if embedding is None and (embedding := self._load(key)):
+            self._embeddings.put(self.tenant, key, embedding)
         return embedding
 
     def key(self, name: str) -> str:
-        """Return the key that a name stands for; a name that was never given to a key stands for itself."""
+        """Return the key that a name stands for; a key, or a name that no image has, stands for itself."""
+        if is_key(name):
+            return name
         scoped = self._scoped(name)
-        with self._lock:
-            key = self._names.get(scoped, name if scoped in self._embeddings else None)
+        key = self._names.get(self.tenant, scoped)
         if key is None and self._store and (key := self._store.load_name(scoped)):
-            with self._lock:
-                self._names[scoped] = key
+            self._names.put(self.tenant, scoped, key)
         return name if key is None else key
 
     def name(self, name: str, key: str) -> None:
         """Give a name to a key; a name that was in use moves to the new key."""
         scoped = self._scoped(name)
-        with self._lock:
-            known = self._names.get(scoped) == key
-            self._names[scoped] = key
+        known = self._names.get(self.tenant, scoped) == key
+        self._names.put(self.tenant, scoped, key)
         if self._store and not known:
             self._store.save_name(scoped, key)
 
@@ -94,7 +108,7 @@ class EmbeddingCache:
         key = self._scoped(key)
         while True:
             with self._lock:
-                embedding = self._embeddings.get(key)
+                embedding = self._embeddings.get(self.tenant, key)
                 pending = self._pending.get(key)
                 first = pending is None
                 self.lookups[embedding is not None or not first] += 1
@@ -106,12 +120,12 @@ class EmbeddingCache:
                 return self._fill(key, pending, embed)
             try:
                 return pending.result()
-            except ClientDisconnected:
+            except (ClientDisconnected, DeadlineExceeded):
                 continue
 
     def _fill(self, key: str, pending: Future[Embedding], embed: Callable[[], Embedding]) -> Embedding:
         try:
-            embedding = self._store.load(key) if self._store else None
+            embedding = self._load(key)
             if embedding is None:
                 embedding = embed()
                 if self._store:
@@ -121,16 +135,19 @@ class EmbeddingCache:
                 del self._pending[key]
             pending.set_exception(error)
             raise
-        self._put(key, embedding)
+        self._embeddings.put(self.tenant, key, embedding)
         with self._lock:
             del self._pending[key]
         pending.set_result(embedding)
         return embedding
 
-    def _put(self, key: str, embedding: Embedding) -> None:
-        with self._lock:
-            if embedding.nbytes <= self._embeddings.maxsize:
-                self._embeddings[key] = embedding
+    def _load(self, key: str) -> Embedding | None:
+        """Return the embedding that the store has of a key, or None if it has none that can be the model's."""
+        embedding = self._store.load(key) if self._store else None
+        if self._store and embedding is not None and not self._is_valid(embedding):
+            self._store.report_invalid()
+            return None
+        return embedding
 
     def _scoped(self, name: str) -> str:
         return f"{self.tenant}\0{self.model}\0{name}"

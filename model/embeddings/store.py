@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from threading import BoundedSemaphore
 
 import fsspec
 import torch
@@ -18,22 +20,31 @@ from ..segmenter import Embedding
 logger = logging.getLogger(__name__)
 
 
+MAX_QUEUE = 64  # writes that wait; more are left out, so that a slow store does not fill the memory
+MAX_FILE = 2**28  # bytes
+UNUSABLE = "the store of embeddings cannot be read or written, and is not used"
+SEAL = 32  # bytes of an HMAC-SHA256
+
+
 class Store:
     """Embeddings and their alternative names, as files below a URL.
 
     Writes happen in one background thread. If the store cannot be read or written, the failure is logged once and the
-    caller continues without it.
+    caller continues without it. A file that is broken counts as absent, and is written anew.
 
     Args:
         url: a folder or any URL that fsspec supports, such as `s3://...`.
         device: the device to which loaded embeddings are moved.
+        secret: seals every file with an HMAC; files without the right seal count as absent. Empty: no seals.
     """
 
-    def __init__(self, url: str, device: str = "cpu") -> None:
+    def __init__(self, url: str, device: str = "cpu", secret: bytes = b"") -> None:
         self.device = device
         self.fs, self.root = fsspec.core.url_to_fs(url)
+        self._secret = secret
         self._writer = ThreadPoolExecutor(1, "store")
-        self._complained = False
+        self._places = BoundedSemaphore(MAX_QUEUE)
+        self._reported: set[str] = set()
 
     def load(self, key: str) -> Embedding | None:
         """Return the embedding stored under a key, or None if there is none or it cannot be read."""
@@ -44,25 +55,32 @@ class Store:
             tensors = load(data)
             height, width = tensors.pop("size").tolist()
             model = bytes(tensors.pop("model").tolist()).decode()
-            return Embedding(tuple(tensors[str(i)] for i in range(len(tensors))), (height, width), model).to(
-                self.device
-            )
-        except (SafetensorError, KeyError, ValueError) as error:
-            self._complain("read", error)
+            features = tuple(tensors[str(i)] for i in range(len(tensors)))
+            return Embedding(features, (int(height), int(width)), model).to(self.device)
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError):
+            self.report_invalid()
             return None
 
     def save(self, key: str, embedding: Embedding) -> None:
         """Store an embedding under a key, in the background."""
-        self._writer.submit(self._write, f"{_name(key)}.safetensors", lambda: _packed(embedding))
+        self._submit(f"{_name(key)}.safetensors", lambda: _packed(embedding))
 
     def load_name(self, name: str) -> str | None:
         """Return the key to which a name refers, or None."""
         data = self._read(f"{_name(name)}.name")
-        return None if data is None else data.decode("utf-8", "replace")
+        try:
+            return None if data is None else data.decode("ascii")
+        except UnicodeDecodeError:
+            self.report_invalid()
+            return None
 
     def save_name(self, name: str, key: str) -> None:
         """Let a name refer to a key, in the background."""
-        self._writer.submit(self._write, f"{_name(name)}.name", lambda: key.encode())
+        self._submit(f"{_name(name)}.name", key.encode)
+
+    def report_invalid(self) -> None:
+        """Log once that a file is not an embedding of the model."""
+        self._report("the store of embeddings has files that are broken or of another model; they are written anew")
 
     def flush(self) -> None:
         """Wait until every earlier write has finished."""
@@ -70,29 +88,46 @@ class Store:
 
     def _read(self, name: str) -> bytes | None:
         try:
-            content: bytes = self.fs.cat_file(f"{self.root}/{name}")
-            return content
+            content: bytes = self.fs.cat_file(f"{self.root}/{name}", start=0, end=MAX_FILE)
         except FileNotFoundError:
             return None
         except Exception as error:  # every fsspec file system raises its own exceptions
-            self._complain("read", error)
+            self._report(f"{UNUSABLE}: {type(error).__name__}")
             return None
+        if not self._secret:
+            return content
+        content, seal = content[:-SEAL], content[-SEAL:]
+        if hmac.compare_digest(seal, self._seal(name, content)):
+            return content
+        self.report_invalid()
+        return None
 
-    def _write(self, name: str, content: Any) -> None:
+    def _submit(self, name: str, content: Callable[[], bytes]) -> None:
+        if self._places.acquire(blocking=False):
+            self._writer.submit(self._write, name, content)
+        else:
+            self._report("the store of embeddings is slower than the encoder; some embeddings are not stored")
+
+    def _write(self, name: str, content: Callable[[], bytes]) -> None:
         path, part = f"{self.root}/{name}", f"{self.root}/{uuid.uuid4().hex}.part"
         try:
+            data = content()
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.fs.pipe_file(part, content())
+            self.fs.pipe_file(part, data + self._seal(name, data))
             self.fs.mv(part, path)  # readers never see a partially written file
         except Exception as error:
-            self._complain("written", error)
+            self._report(f"{UNUSABLE}: {type(error).__name__}")
+        finally:
+            self._places.release()
 
-    def _complain(self, action: str, error: Exception) -> None:
-        if not self._complained:
-            logger.warning(
-                "the store of embeddings cannot be %s, and is done without: %s", action, type(error).__name__
-            )
-        self._complained = True
+    def _seal(self, name: str, content: bytes) -> bytes:
+        """Return the HMAC of a file and its name, so that a file cannot take another one's place."""
+        return hmac.digest(self._secret, name.encode() + b"\0" + content, "sha256") if self._secret else b""
+
+    def _report(self, message: str) -> None:
+        if message not in self._reported:
+            logger.warning(message)
+        self._reported.add(message)
 
 
 def _name(key: str) -> str:

@@ -63,6 +63,11 @@ class Family(ABC):
         side = self.low_res_size[0] // 4
         return 1, int(self.model.config.prompt_encoder_config.hidden_size), side, side
 
+    @property
+    def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes (1, channels, height, width) of the feature maps of one image, in the order of `embed`."""
+        return (self.features_shape,)
+
     def fingerprint(self) -> str:
         """Return a hash that differs for different weights, from about 64 numbers of every tensor."""
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())

@@ -56,6 +56,12 @@ class Sam2(Family):
         # A CPU cuts overlapping patches five times as fast if the channels of a pixel are adjacent in memory.
         return tuple(self.model.get_image_embeddings(pixels.contiguous(memory_format=torch.channels_last)))
 
+    @property
+    def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        _, channels, height, width = self.features_shape
+        fine, middle = (1, channels // 8, 4 * height, 4 * width), (1, channels // 4, 2 * height, 2 * width)
+        return fine, middle, self.features_shape
+
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         return self.input_size / size[1], self.input_size / size[0]
 

@@ -24,6 +24,11 @@ class SamHq(Sam):
         # Of the intermediate embeddings, the decoder reads the tokens of the first global layer only.
         return outputs.last_hidden_state, outputs.intermediate_embeddings[0].permute(0, 3, 1, 2)
 
+    @property
+    def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        _, _, height, width = self.features_shape
+        return self.features_shape, (1, int(self.model.config.vision_config.hidden_size), height, width)
+
     def decode_masks(
         self,
         features: tuple[Tensor, ...],

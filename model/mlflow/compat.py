@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,16 @@ def accept_untyped_columns() -> None:
     setattr(pandas_types, _MARK, True)
     name = "pandas_types"
     setattr(Schema, name, pandas_types)
+
+
+def quiet_scoring_server() -> None:
+    """Leave out MLflow's log lines about unknown columns and params, in a process of its scoring server.
+
+    `mlflow.models.utils` writes their names, which are the client's data. Processes that only load a model keep the
+    lines.
+    """
+    if "mlflow.pyfunc.scoring_server.app" in sys.modules:
+        logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)
 
 
 class Refusal(MlflowException):

@@ -6,11 +6,13 @@ import base64
 import hashlib
 import importlib
 import io
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from .. import families
-from ..deployment import full_config
-from ..errors import BadModel
+from ..deployment import DeploymentSettings, full_config
+from ..errors import BadModel, BadParameter, kind
 from ..params import PARAM_NAMES, Params
+from ..precision import PRECISIONS
 from ..saved import FORMAT, weights_sha256
 from ..version import VERSION
 from .signature import signature
@@ -56,10 +59,11 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
 
     Raises:
         BadModel: the output holds something else than an MLflow model.
-        BadParameter: a setting or a param is unknown or out of range.
+        BadParameter: a setting or a param is unknown, of another type or out of range.
         ValueError: the checkpoint is not supported.
     """
     config = full_config(model_config or {})
+    check_settings(config)
     if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
         raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
     family = families.load(str(checkpoint))
@@ -92,6 +96,29 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
         shutil.rmtree(output, ignore_errors=True)
         saved.rename(output)
     return output
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Check the types of a deployment's settings, which would otherwise fail when the model is loaded.
+
+    Raises:
+        BadParameter: a setting has another type, or a number is negative.
+    """
+    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "images_per_batch": 1, "prompts_per_batch": 1}
+    for name, default in defaults.items():
+        value = config.get(name, default)
+        if value is None and getattr(DeploymentSettings(), name) is None:
+            continue
+        expected: Any = (int, float) if isinstance(default, float) else type(default)
+        fits = isinstance(value, expected) and isinstance(value, bool) is isinstance(default, bool)
+        if isinstance(default, list):
+            fits = fits and all(isinstance(item, str) for item in value)
+        elif not isinstance(default, str):
+            fits = fits and value >= 0
+        if name == "precision":
+            fits = value in PRECISIONS
+        if not fits:
+            raise BadParameter(f"setting '{name}': expected a value such as {json.dumps(default)}, got {kind(value)}")
 
 
 def log(saved: Path, register: str | None = None, alias: str | None = None) -> str:

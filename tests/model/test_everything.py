@@ -12,8 +12,9 @@ import pytest
 from scipy import ndimage
 
 from sam_endpoint.model import families, masks
-from sam_endpoint.model.everything import Grid, crops, everything, nms, points, without_regions
+from sam_endpoint.model.everything import Grid, crops, everything, nms, points
 from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.regions import without_regions
 from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 from tests.model import literal

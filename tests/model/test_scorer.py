@@ -146,7 +146,7 @@ def test_only_so_many_images_are_held_decoded(tiny: Segmenter) -> None:
     images = [pictures.disc(160 + 10 * i, 150)[0] for i in range(count)]
 
     def ask(data: bytes) -> Any:
-        rows = scorer.read(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}]))
+        rows = scorer.read(pd.DataFrame([{"image": data, "input_boxes": "[[68, 38, 153, 123]]"}]), Params())
         return scorer.score(rows, Params(), Call(watch))
 
     with ThreadPoolExecutor(count) as pool:

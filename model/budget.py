@@ -1,0 +1,141 @@
+"""What requests may cost: limits that are checked before the work begins, and a budget of memory that they share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition
+
+from .errors import OUT_OF_MEMORY, BadRequest, Overloaded
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits on all rows of one request together; None means no limit.
+
+    Attributes:
+        rows: number of rows.
+        prompts: number of prompts.
+        points: points of the grids of automatic mask generation, in all crops.
+        answer_bytes: bytes of the answer.
+        values: lists and numbers in the JSON texts of all cells.
+    """
+
+    rows: int | None = None
+    prompts: int | None = None
+    points: int | None = None
+    answer_bytes: int | None = None
+    values: int | None = None
+
+    def check_values(self, count: int) -> None:
+        """Raise BadRequest for too many lists and numbers."""
+        if self.values is not None and count > self.values:
+            raise BadRequest(
+                f"expected prompts of at most {self.values:,} lists and numbers a request, got {count:,}: "
+                "send several requests"
+            )
+
+    def check_rows(self, count: int) -> None:
+        """Raise BadRequest for too many rows."""
+        if self.rows is not None and count > self.rows:
+            raise BadRequest(f"expected at most {self.rows:,} rows a request, got {count:,}: send several requests")
+
+    def check_prompts(self, count: int) -> None:
+        """Raise BadRequest for too many prompts."""
+        if self.prompts is not None and count > self.prompts:
+            raise BadRequest(
+                f"expected at most {self.prompts:,} prompts a request, all rows together, got {count:,}: send several "
+                "requests"
+            )
+
+    def check_points(self, grids: int, points: int) -> None:
+        """Raise BadRequest for `grids` rows without prompts, each of which takes `points` points."""
+        if self.points is not None and grids * points > self.points:
+            raise BadRequest(
+                f"expected at most {self.points:,} points a request, got {grids:,} rows without prompts of {points:,} "
+                "points each: lower points_per_side or crop_n_layers, raise crop_n_points_downscale_factor, or send "
+                "fewer rows"
+            )
+
+    def check_logits(self, count: int, nbytes: int) -> None:
+        """Raise BadRequest if `count` masks with logits of `nbytes` bytes each are too large for an answer."""
+        if self.answer_bytes is not None and count * nbytes > self.answer_bytes:
+            raise BadRequest(
+                f"expected an answer of at most {self.answer_bytes:,} bytes, got {count:,} masks with logits of "
+                f"{nbytes:,} bytes each: leave return_logits out, or send fewer prompts"
+            )
+
+
+NO_LIMITS = RequestLimits()
+
+
+class MemoryBudget:
+    """A limit on the bytes that requests hold at one time. Safe to share between threads.
+
+    Args:
+        nbytes: the limit; None for no limit.
+        seconds: longest wait for other requests to release their bytes.
+
+    Attributes:
+        held: bytes that are held now.
+    """
+
+    def __init__(self, nbytes: int | None = None, seconds: float = 10.0) -> None:
+        self.nbytes, self.seconds = nbytes, seconds
+        self.held = 0
+        self._released = Condition()
+
+    @contextmanager
+    def hold(self, nbytes: int, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold bytes within a block.
+
+        Args:
+            nbytes: number of bytes.
+            check: called while waiting; may raise to give up.
+
+        Raises:
+            BadRequest: `nbytes` exceeds the whole budget.
+            Overloaded: other requests hold the memory for longer than `seconds`.
+        """
+        self.take(nbytes, check)
+        try:
+            yield
+        finally:
+            self.release(nbytes)
+
+    def take(self, nbytes: int, check: Callable[[], None] = lambda: None) -> None:
+        """Hold bytes until `release`. Arguments and exceptions are those of `hold`."""
+        if self.nbytes is None:
+            return
+        if nbytes > self.nbytes:
+            raise BadRequest(f"expected a request that needs at most {self.nbytes:,} bytes of memory, got {nbytes:,}")
+        deadline = time.monotonic() + self.seconds
+        with self._released:
+            while self.held + nbytes > self.nbytes:
+                check()
+                if time.monotonic() >= deadline:
+                    raise Overloaded(OUT_OF_MEMORY)
+                self._released.wait(0.1)
+            self.held += nbytes
+
+    def try_take(self, nbytes: int) -> bool:
+        """Hold bytes until `release` if they are available now; return whether they were."""
+        if self.nbytes is None:
+            return True
+        with self._released:
+            if self.held + nbytes > self.nbytes:
+                return False
+            self.held += nbytes
+            return True
+
+    def release(self, nbytes: int) -> None:
+        """Return bytes that were taken."""
+        if self.nbytes is not None:
+            with self._released:
+                self.held -= nbytes
+                self._released.notify_all()
+
+
+UNLIMITED = MemoryBudget()

@@ -1,0 +1,68 @@
+"""A cache that several owners share fairly."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class SharedLRU(Generic[Value]):
+    """Values by owner and key, limited by their total size. Safe to share between threads.
+
+    A full cache evicts the least recently used value of the owner that holds most. One owner may therefore fill the
+    whole cache, but cannot evict what others keep within equal shares.
+
+    Args:
+        max_size: largest sum of the values' sizes; a larger value is not kept.
+        size_of: returns the size of a value.
+
+    Example:
+        >>> cache = SharedLRU(3, len)
+        >>> for key in ("a", "b", "c"):
+        ...     cache.put("first owner", key, "1")
+        >>> cache.put("second owner", "a", "2")
+        >>> cache.get("first owner", "a"), cache.get("first owner", "b"), cache.get("second owner", "a")
+        (None, '1', '2')
+    """
+
+    def __init__(self, max_size: int, size_of: Callable[[Value], int]) -> None:
+        self.max_size, self.size = max_size, 0
+        self._size_of = size_of
+        self._values: dict[str, OrderedDict[str, Value]] = {}
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def get(self, owner: str, key: str) -> Value | None:
+        """Return a value, which becomes the most recently used of its owner, or None."""
+        with self._lock:
+            values = self._values.get(owner)
+            if values is None or key not in values:
+                return None
+            values.move_to_end(key)
+            return values[key]
+
+    def put(self, owner: str, key: str, value: Value) -> None:
+        """Keep a value in place of an earlier one of the same owner and key."""
+        with self._lock:
+            if key in self._values.get(owner, ()):
+                self._remove(owner, key)
+            if self._size_of(value) > self.max_size:
+                return
+            self._values.setdefault(owner, OrderedDict())[key] = value
+            self._resize(owner, self._size_of(value))
+            while self.size > self.max_size:
+                largest = max(self._sizes, key=self._sizes.__getitem__)
+                self._remove(largest, next(iter(self._values[largest])))
+
+    def _remove(self, owner: str, key: str) -> None:
+        self._resize(owner, -self._size_of(self._values[owner].pop(key)))
+        if not self._values[owner]:
+            del self._values[owner], self._sizes[owner]
+
+    def _resize(self, owner: str, change: int) -> None:
+        self.size += change
+        self._sizes[owner] = self._sizes.get(owner, 0) + change

@@ -1,0 +1,31 @@
+"""Small holes and separate pieces of masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+
+def without_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
+    """Fill the holes, or remove the pieces, of fewer than `area` pixels.
+
+    Regions are 8-connected: pixels that touch at a corner belong together. If every piece is too small, the largest is
+    retained.
+
+    Args:
+        mask: (h, w) bool.
+        area: minimum size of a region in pixels.
+        holes: fill holes if True, remove pieces if False.
+
+    Returns:
+        The (h, w) bool mask, and whether it changed.
+    """
+    regions, count = ndimage.label(~mask if holes else mask, structure=np.ones((3, 3), dtype=int))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    small = np.flatnonzero(sizes < area) + 1
+    if not len(small):
+        return mask, False
+    if holes:
+        return mask | np.isin(regions, small), True
+    large = np.flatnonzero(sizes >= area) + 1
+    return np.isin(regions, large if len(large) else [sizes.argmax() + 1]), True

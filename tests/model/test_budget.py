@@ -1,0 +1,190 @@
+"""What a request may cost, and what it may hold."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sam_endpoint.model.budget import MemoryBudget, RequestLimits
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.errors import BadRequest, ClientDisconnected, DeadlineExceeded, Overloaded
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.model.segmenter import Segmenter
+from tests.engines import engine_of
+
+BOX = [68, 38, 153, 123]
+LOOSE: dict[str, Any] = {
+    "points_per_side": 8,
+    "pred_iou_thresh": 0.0,
+    "stability_score_thresh": 0.0,
+    "box_nms_thresh": 1.0,
+}
+
+
+def score(scorer: Scorer, rows: list[dict[str, Any]], call: Call | None = None, **params: Any) -> pd.DataFrame:
+    return scorer.score_frame(pd.DataFrame(rows), Params(**params), call or Call())
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows", "params", "said"),
+    [
+        ({"rows": 2}, [{}] * 3, {}, "expected at most 2 rows a request, got 3: send several requests"),
+        (
+            {"prompts": 3},
+            [{"input_boxes": [BOX] * 2}] * 2,
+            {},
+            "expected at most 3 prompts a request, all rows together",
+        ),
+        ({"points": 1000}, [{}], {}, "got 1 rows without prompts of 1,024 points each: lower points_per_side"),
+        ({"points": 1500}, [{}] * 2, {}, "got 2 rows without prompts of 1,024 points each"),
+        (
+            {"points": 10**6},
+            [{}],
+            {"points_per_side": 128, "crop_n_layers": 3},
+            "1,392,640 points each: lower points_per_side or crop_n_layers",
+        ),
+        (
+            {"answer_bytes": 10**6},
+            [{"input_boxes": [BOX] * 9}],
+            {"return_logits": True},
+            "got 27 masks with logits of 86,400 bytes each: leave return_logits out",
+        ),
+    ],
+)
+def test_costs_are_refused_before_anything_is_read(
+    tiny: Segmenter, limits: dict[str, Any], rows: list[dict[str, Any]], params: dict[str, Any], said: str
+) -> None:
+    """The images do not exist, which nobody finds out."""
+    scorer = Scorer(engine_of(tiny, local_paths=True), RequestLimits(**limits))
+    images: list[dict[str, Any]] = [{"image": "file:/nowhere.png", **row} for row in rows]
+    for on_error in ("raise", "record"):
+        with pytest.raises(BadRequest, match=said):
+            score(scorer, images, **params, on_error=on_error)
+
+
+def test_costs_within_the_limits_pass(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    scorer = Scorer(engine_of(tiny), RequestLimits(rows=2, prompts=3, points=64, answer_bytes=10**6))
+    rows: list[dict[str, Any]] = [{"image": disc[0], "input_boxes": [BOX] * 3}, {"image": disc[0]}]
+    assert len(score(scorer, rows, **{**LOOSE, "mask_encoding": "rle"})) == 2
+
+
+@pytest.mark.parametrize("row", [{}, {"input_boxes": [BOX] * 8}], ids=["everything", "boxes"])
+@pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
+def test_an_answer_is_counted_while_it_grows(
+    tiny: Segmenter, disc: tuple[bytes, np.ndarray], row: dict[str, Any], encoding: str
+) -> None:
+    scorer: Scorer = Scorer(engine_of(tiny))
+    params: dict[str, Any] = {**LOOSE, "mask_encoding": encoding}
+    answer = score(scorer, [{"image": disc[0], **row}], **params)
+    masks = [mask for item in answer["predictions"][0] for mask in item["mask_per_prediction"]]
+    nbytes = sum(len(mask["encoded_binary_mask"]) for mask in masks)
+    with pytest.raises(BadRequest, match="expected an answer of at most 100 bytes, got a larger one"):
+        score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=100), **params)
+    with pytest.raises(BadRequest, match="got a larger one"):
+        score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=nbytes - 1), **params)
+    again = score(scorer, [{"image": disc[0], **row}] * 2, Call(max_answer_bytes=4 * nbytes), **params)
+    assert len(again) == 2
+    if not row:  # the same objects for each row, but each row's are written
+        with pytest.raises(BadRequest, match="got a larger one"):
+            score(scorer, [{"image": disc[0]}] * 50, Call(max_answer_bytes=40 * nbytes), **params)
+
+
+def test_everything_with_logits_holds_no_logits_of_candidates(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    """Nothing is filtered here: 64 points have 192 candidates, and every one answers with its logits."""
+    scorer = Scorer(engine_of(tiny))
+    plain, with_logits = (score(scorer, [{"image": disc[0]}], **LOOSE, return_logits=flag) for flag in (False, True))
+    masks = [item["mask_per_prediction"][0] for item in with_logits["predictions"][0]]
+    assert [mask["area"] for mask in masks] == [p["mask_per_prediction"][0]["area"] for p in plain["predictions"][0]]
+    assert all("low_res_logits" in mask for mask in masks)
+    with pytest.raises(BadRequest, match="got a larger one"):
+        score(scorer, [{"image": disc[0]}], Call(max_answer_bytes=2_000_000), **LOOSE, return_logits=True)
+
+
+def test_a_call_ends_at_its_deadline(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    scorer = Scorer(engine_of(tiny))
+    score(scorer, [{"image": disc[0], "input_boxes": [BOX]}])
+    call = Call(seconds=0.3, piece_seconds=0.05)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"takes longer than 0\.3 seconds; send fewer rows, prompts or points"):
+        score(scorer, [{"image": disc[0]}], call, **{**LOOSE, "points_per_side": 128, "points_per_batch": 1024})
+    assert time.monotonic() - started < 20  # of minutes
+
+
+def test_pieces_of_untracked_work_are_as_large_as_they_may_be() -> None:
+    assert [piece.stop - piece.start for piece in Call().pieces(10, 4)] == [4, 4, 4]
+    assert list(Call().pieces(0, 4)) == []
+
+
+def test_pieces_adapt_to_the_time_they_take() -> None:
+    sizes = []
+    for piece in Call(piece_seconds=0.1).pieces(300, 64):
+        sizes.append(piece.stop - piece.start)
+        if len(sizes) > 4:
+            time.sleep(0.12)
+    assert sizes[:5] == [8, 16, 32, 64, 64] and sizes[5:7] == [32, 16]
+
+
+def test_a_cancelled_call_has_no_more_pieces() -> None:
+    call = Call()
+    with pytest.raises(ClientDisconnected):
+        for _ in call.pieces(10, 1):
+            call.cancel()
+
+
+def test_memory_is_waited_for_and_then_refused() -> None:
+    budget = MemoryBudget(100, seconds=0.2)
+    with Call(memory=budget).hold(60):
+        with (
+            pytest.raises(Overloaded, match="not enough memory is available at the moment"),
+            Call(memory=budget).hold(50),
+        ):
+            pass
+        threading.Timer(0.05, budget.release, [0]).start()
+        with (
+            pytest.raises(BadRequest, match="needs at most 100 bytes of memory, got 101"),
+            Call(memory=budget).hold(101),
+        ):
+            pass
+        released = threading.Event()
+
+        def wait() -> None:
+            with Call(memory=MemoryBudget(None)).hold(10**12), Call(memory=budget).hold(40):
+                released.set()
+
+        threading.Thread(target=wait).start()
+        assert released.wait(10)
+    assert budget.held == 0
+
+
+def test_a_call_keeps_memory_until_it_is_closed() -> None:
+    budget = MemoryBudget(100, seconds=0)
+    call = Call(memory=budget)
+    call.keep(60)
+    call.keep(30)
+    with pytest.raises(Overloaded):
+        call.keep(20)
+    assert budget.held == 90
+    call.close()
+    call.close()
+    assert budget.held == 0
+
+
+def test_who_waits_for_memory_can_hang_up() -> None:
+    budget = MemoryBudget(100, seconds=60)
+    call = Call(memory=budget)
+    with budget.hold(100):
+        threading.Timer(0.1, call.cancel).start()
+        with pytest.raises(ClientDisconnected), call.hold(1):
+            pass
+
+
+def test_decoding_needs_memory(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    scorer = Scorer(engine_of(tiny))
+    with pytest.raises(BadRequest, match="needs at most 100,000 bytes of memory, got 460,800"):
+        score(scorer, [{"image": disc[0], "input_boxes": [BOX]}], Call(memory=MemoryBudget(100_000)))
