@@ -5,11 +5,14 @@ Examples:
   sam-endpoint annotate --data photos --boxes photos/labels --output out/labels
   sam-endpoint annotate --data photos --detector PekingU/rtdetr_r18vd --output out/labels
   sam-endpoint annotate --data photos --detector IDEA-Research/grounding-dino-tiny --classes "cup, spoon" --output out
+
+Images are read upright: their EXIF orientation is applied. A box that cannot be used costs only itself and is counted.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from sam_endpoint.commands import RESUMABLE, CommandError, json_object
@@ -17,6 +20,7 @@ from sam_endpoint.scoring.process import configure_process
 
 STOPPED = "stopped; the same command goes on from here"
 JOB_OPTIONS = ("data", "model", "detector", "boxes", "classes", "conf", "iou", "max_det", "params")
+SHOWN = 5  # reasons and failures that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,36 +58,50 @@ def run(options: argparse.Namespace) -> int:
 
     words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
     rules = detectors.Rules(options.conf, options.iou, options.max_det, words or None)
+    notes: list[str] = []
+    skipped: list[str] = []
     try:
-        images = annotate.images_in(options.data)
+        images = annotate.images_in(options.data, without=options.output)
         Params.read(options.params)
         find: annotate.Finder = annotate.everything
-        names = {0: "object"}
+        names = annotate.EVERYTHING
+        identities: dict[str, str] = {}
+        inputs = [options.data]
         if options.detector:
             detector = detectors.load(options.detector, rules, options.device)
             find, names = annotate.from_detector(detector), detector.names
         elif options.boxes:
-            label_files = boxes.read(options.boxes)
-            find, names = annotate.from_boxes(label_files), label_files.names
+            label_files = boxes.read(options.boxes, without=options.output)
+            matched = label_files.match(images, options.data)
+            find, names = annotate.from_boxes(matched), label_files.names
+            notes, skipped = matched.describe(options.boxes, options.data), [*label_files.skipped]
+            inputs.append(options.boxes)
+            identities = {name: matched.identity(name) for name in images}
         described = {name: _plain(getattr(options, name)) for name in JOB_OPTIONS}
-        output = LabelFolder(options.output, described, options.overwrite)
-        pending = {name: path for name, path in images.items() if not output.done(name)}
+        output = LabelFolder(options.output, {**described, "orientation": "upright"}, names, options.overwrite, inputs)
+        pending = {name: path for name, path in images.items() if not output.done(name, identities.get(name, ""))}
         failed = {}
         if pending:
             model = annotate.open_sam(options.model, options.device)
             for name, result in annotate.annotated(model, pending, find, options.params):
                 if isinstance(result, Labelled):
-                    output.put(result)
+                    output.put(result, identities.get(name, ""))
                 else:
                     failed[name] = str(result)
-        counts = output.finish(images, names, options.polygons)
+        done = output.finish(images, options.polygons)
     except OSError as error:
         raise CommandError(f"{error}; {RESUMABLE}") from error
     print(f"images       {len(images)} ({len(images) - len(pending)} done before, {len(failed)} failed)")
+    counts = Counter(names[thing.category] for labelled in done for thing in labelled.things)
     for kind, count in counts.most_common():
         print(f"objects      {count} {kind}")
     print(f"written      {options.output}")
-    for name, reason in list(failed.items())[:5]:
+    for note in notes:
+        print(note)
+    skipped += [f"{labelled.name} {reason}" for labelled in done for reason in labelled.skipped]
+    if skipped:
+        print(f"skipped {len(skipped)} box{'es' * (len(skipped) > 1)}: {'; '.join(skipped[:SHOWN])}")
+    for name, reason in list(failed.items())[:SHOWN]:
         print(f"failed       {name}: {reason}")
     return 1 if len(failed) == len(images) else 0
 

@@ -4,7 +4,7 @@ Examples:
   sam-endpoint export --predictions out/predictions.parquet --format coco --output out/coco.json --category what
   sam-endpoint export --predictions out/predictions.parquet --format yolo --output out/yolo
 
-Each prompt's mask with the best score becomes one object.
+Each prompt's mask with the best score becomes one object. Images without masks are exported too.
 """
 
 from __future__ import annotations
@@ -29,15 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import pyarrow as pa
 
-    from sam_endpoint.model.errors import BadInput
     from sam_endpoint.scoring.batch import export
 
     try:
-        labelled, names = export.read(options.predictions, options.category)
-        export.write(labelled, names, options.format, options.output)
-    except (BadInput, OSError, KeyError, pa.ArrowException) as error:
+        predictions = export.read(options.predictions, options.category)
+        images, names = predictions.images, predictions.names
+        if options.format.startswith("coco"):
+            images = export.with_sizes(images, options.predictions)
+        export.write(images, names, options.format, options.output)
+        is_unfinished = export.is_unfinished(options.predictions)
+    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
         raise CommandError(f"{options.predictions} cannot be exported: {error}") from error
-    print(f"images       {len(labelled)}")
-    print(f"objects      {sum(len(image.things) for image in labelled)} of {len(names)} categories")
+    print(f"images       {len(images)}")
+    print(f"objects      {sum(len(image.things) for image in images)} of {len(names)} categories")
     print(f"written      {options.output}")
+    for line in predictions.describe():
+        print(line)
+    if is_unfinished:
+        print(f"the job that writes {options.predictions} has not ended; these are its rows so far")
+    unsized = [image.name for image in images if not image.size[0]]
+    if options.format.startswith("coco") and unsized:
+        print(f"{len(unsized)} of the images are listed without their size, such as '{unsized[0]}'")
+    turned = export.turned_names(images, options.predictions)
+    if turned:
+        print(
+            f"{len(turned)} of the images have an EXIF orientation, such as '{turned[0]}', and their masks are those "
+            "of the stored pixels; for tools that show images upright, score with the param orientation upright"
+        )
     return 0

@@ -63,7 +63,7 @@ def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
         device: torch device; by default "cuda" if available, else "cpu".
 
     Raises:
-        BadData: the checkpoint cannot be loaded or is not an object detector.
+        BadData: the checkpoint cannot be loaded, is not an object detector, or does not know a class of the rules.
     """
     if checkpoint.endswith(".pt"):
         return Ultralytics(checkpoint, rules, device)
@@ -74,8 +74,9 @@ def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
             return ZeroShot(checkpoint, rules, device)
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
             return Trained(checkpoint, rules, device)
-    except (OSError, ValueError) as error:
-        raise BadData(f"no detector can be loaded from '{checkpoint}': {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:  # of transformers' loaders
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadData(f"no detector can be loaded from '{checkpoint}': {reason}") from None
     raise BadData(f"'{checkpoint}' is a {kind}, which transformers does not list for object detection")
 
 
@@ -87,6 +88,7 @@ class Trained:
         self.model = AutoModelForObjectDetection.from_pretrained(checkpoint).to(device).eval()
         self.names = {int(number): str(name) for number, name in self.model.config.id2label.items()}
         self.rules = rules
+        _check_classes(self.names, rules)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
@@ -139,6 +141,7 @@ class Ultralytics:
         self.model = YOLO(checkpoint)
         self.names = dict(self.model.names)
         self.rules, self.device = rules, device or None
+        _check_classes(self.names, rules)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         bgr = image[..., ::-1]
@@ -147,6 +150,13 @@ class Ultralytics:
         )
         numbers = [int(number) for number in result.boxes.cls]
         return chosen(image, result.boxes.xyxy, result.boxes.conf, numbers, self.names, self.rules)
+
+
+def _check_classes(names: dict[int, str], rules: Rules) -> None:
+    """Raise BadData if the rules accept a class that the detector does not know."""
+    for accepted in rules.classes or ():
+        if accepted not in names and accepted not in names.values():
+            raise BadData(f"the detector has no class '{accepted}'; it has {', '.join(list(names.values())[:100])}")
 
 
 def chosen(

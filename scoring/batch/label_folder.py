@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,88 +17,131 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sam_endpoint.model.errors import OutputConflict
+from sam_endpoint.model.errors import BadData, BadInput, OutputConflict
 from sam_endpoint.model.images import ImageLimits, decode
 from sam_endpoint.scoring.batch import labels
+from sam_endpoint.scoring.batch.label_names import label_file
 from sam_endpoint.scoring.batch.labels import Labelled, Thing
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
 SHOWN = 6
+FOLDERS = ("labels", "masks", "objects")
+FILES = ("annotations.json", "data.yaml", "sheet.png")
 
 
 class LabelFolder:
     """Folder of label files; an image is done if its file in `objects` exists."""
 
-    def __init__(self, folder: Path, job: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        job: dict[str, Any],
+        names: dict[int, str],
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+    ) -> None:
         """Open or create the folder.
 
         Args:
             folder: the output folder.
             job: everything that the labels depend on.
+            names: names of all categories by number.
             overwrite: delete the labels of another job.
+            inputs: files and folders that must not be deleted.
 
         Raises:
             OutputConflict: the folder holds the output of another job, or other files.
         """
-        self.folder = folder
+        self.folder, self.names = folder, names
         job_file = folder / "job.json"
-        job = json.loads(json.dumps(job))
-        if folder.exists() and any(folder.iterdir()) and not overwrite:
-            before = json.loads(job_file.read_text()) if job_file.exists() else None
-            if before != job:
-                raise OutputConflict(
-                    f"'{folder}' holds something else; choose another --output, or start anew with --overwrite"
-                )
+        job = json.loads(json.dumps({**job, "names": {str(number): name for number, name in names.items()}}))
+        if folder.exists() and not folder.is_dir():
+            raise OutputConflict(f"'{folder}' is a file; --output is a folder")
+        if folder.exists() and any(folder.iterdir()) and not overwrite and _read_json(job_file) != job:
+            raise OutputConflict(
+                f"'{folder}' holds something else; choose another --output, or start anew with --overwrite"
+            )
         if overwrite:
-            for name in ("labels", "masks", "objects"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            self._clear(job_file.exists(), inputs)
         write(job_file, json.dumps(job, indent=1).encode())
 
-    def done(self, name: str) -> bool:
-        """Return whether the labels of an image exist."""
-        return beside(self.folder / "objects", name, ".json").exists()
+    def _clear(self, is_job: bool, inputs: Sequence[Path]) -> None:
+        """Delete the labels of another job. Raises OutputConflict if anything else would be deleted."""
+        for name in FOLDERS:
+            subfolder = self.folder / name
+            for path in inputs:
+                if subfolder.resolve() in (path.resolve(), *path.resolve().parents):
+                    raise OutputConflict(f"--overwrite would delete '{path}', an input; choose another --output")
+            if not is_job and subfolder.exists():
+                raise OutputConflict(f"'{subfolder}' was not written by this command; choose another --output")
+        for name in FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in FILES:
+            (self.folder / name).unlink(missing_ok=True)
 
-    def put(self, labelled: Labelled) -> None:
-        """Write the files of one image."""
-        write(beside(self.folder / "labels", labelled.name, ".txt"), labels.yolo(labelled).encode())
+    def done(self, name: str, boxes: str = "") -> bool:
+        """Return whether the labels of an image exist, made from the same boxes.
+
+        Args:
+            name: name of the image.
+            boxes: identity of the boxes that label files have for the image; empty if there are no label files.
+        """
+        file = label_file(self.folder / "objects", name, ".json")
+        return file.exists() and (not boxes or _read_json(file).get("boxes") == boxes)
+
+    def put(self, labelled: Labelled, boxes: str = "") -> None:
+        """Write the files of one image, with the identity of its boxes."""
+        write(label_file(self.folder / "labels", labelled.name, ".txt"), labels.yolo(labelled, self.names).encode())
         picture = io.BytesIO()
         labels.numbered(labelled).save(picture, "PNG")
-        write(beside(self.folder / "masks", labelled.name, ".png"), picture.getvalue())
-        write(beside(self.folder / "objects", labelled.name, ".json"), json.dumps(asdict(labelled)).encode())
+        write(label_file(self.folder / "masks", labelled.name, ".png"), picture.getvalue())
+        content = {**asdict(labelled), "boxes": boxes}
+        write(label_file(self.folder / "objects", labelled.name, ".json"), json.dumps(content).encode())
 
     def get(self, name: str) -> Labelled:
-        """Read the objects of one image."""
-        content = json.loads(beside(self.folder / "objects", name, ".json").read_text())
-        return Labelled(content["name"], tuple(content["size"]), [Thing(**thing) for thing in content["things"]])
+        """Read the objects of one image. Raises BadData if its file is damaged."""
+        file = label_file(self.folder / "objects", name, ".json")
+        try:
+            content = json.loads(file.read_bytes())
+            things = [Thing(**thing) for thing in content["things"]]
+            return Labelled(content["name"], tuple(content["size"]), things, content.get("skipped", []))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise BadData(f"'{file}' is damaged; delete it, and the same command writes it again") from None
 
-    def finish(self, images: Mapping[str, Path], names: dict[int, str], polygons: bool) -> Counter[str]:
-        """Write the files for all images; return the number of objects by category name."""
+    def finish(self, images: Mapping[str, Path], polygons: bool) -> list[Labelled]:
+        """Write the files for all images; return the labels of the images that are done."""
         done = [self.get(name) for name in images if self.done(name)]
-        used = {thing.category: f"class {thing.category}" for labelled in done for thing in labelled.things}
-        names = {**used, **names}
-        write(self.folder / "annotations.json", json.dumps(labels.coco(done, names, polygons)).encode())
+        write(self.folder / "annotations.json", json.dumps(labels.coco(done, self.names, polygons)).encode())
         root = str(next(iter(images.values())).absolute())[: -len(next(iter(images)))]
-        described = {"path": root, "train": ".", "val": ".", "names": dict(sorted(names.items()))}
+        described = {"path": root, "train": ".", "val": ".", "names": labels.yolo_classes(self.names)}
         write(self.folder / "data.yaml", yaml.safe_dump(described, sort_keys=False).encode())
         pictures = []
         for labelled in [labelled for labelled in done if labelled.things][:SHOWN]:
-            pixels = decode(images[labelled.name].read_bytes(), ImageLimits())
-            shown = [Shown(labelled.mask(thing), thing.score, _corners(thing.bbox)) for thing in labelled.things]
-            pictures.append(overlay(pixels, shown))
+            try:
+                pixels = decode(images[labelled.name].read_bytes(), ImageLimits(), upright=True)
+            except (BadInput, OSError):
+                continue
+            if pixels.shape[:2] == labelled.size:  # the file may have changed since
+                shown = [Shown(labelled.mask(thing), thing.score, _corners(thing.bbox)) for thing in labelled.things]
+                pictures.append(overlay(pixels, shown))
         if pictures:
             sheet(pictures).save(self.folder / "sheet.png")
-        return Counter(names[thing.category] for labelled in done for thing in labelled.things)
+        return done
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a file; an empty one if there is no such file, or something else in it."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _corners(bbox: Sequence[float]) -> np.ndarray:
     """Convert x, y, width, height to (4,) x1, y1, x2, y2."""
     x, y, width, height = bbox
     return np.array([x, y, x + width, y + height])
-
-
-def beside(folder: Path, name: str, suffix: str) -> Path:
-    """Return the path of the label file of an image."""
-    return (folder / name).with_suffix(suffix)
 
 
 def write(file: Path, content: bytes) -> None:

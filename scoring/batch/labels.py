@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadData
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,19 @@ class Thing:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The objects of one image, with the image's name and size (height, width)."""
+    """The objects of one image.
+
+    Attributes:
+        name: name of the image.
+        size: (height, width) in pixels; (0, 0) for an image without objects whose size is not known.
+        things: the objects.
+        skipped: origin and reason of each box that gave no object.
+    """
 
     name: str
     size: tuple[int, int]
     things: Sequence[Thing]
+    skipped: Sequence[str] = ()
 
     def mask(self, thing: Thing) -> np.ndarray:
         """Decode the (h, w) bool mask of an object."""
@@ -58,7 +67,9 @@ def coco(labelled: Iterable[Labelled], names: Mapping[int, str], polygons: bool 
     annotations: list[dict[str, Any]] = []
     for image in labelled:
         height, width = image.size
-        images.append({"id": len(images) + 1, "file_name": image.name, "height": height, "width": width})
+        images.append({"id": len(images) + 1, "file_name": image.name})
+        if height:
+            images[-1].update(height=height, width=width)
         for obj in image.things:
             outline = masks.to_polygons(image.mask(obj)) if polygons else None
             annotations.append(
@@ -77,18 +88,36 @@ def coco(labelled: Iterable[Labelled], names: Mapping[int, str], polygons: bool 
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def yolo(labelled: Labelled) -> str:
+def yolo_classes(names: Mapping[int, str]) -> dict[int, str]:
+    """Return the names of YOLO's classes, which are numbered 0..n-1 in the order of the categories' numbers."""
+    return dict(enumerate(names[number] for number in sorted(names)))
+
+
+def classes_text(names: Mapping[int, str]) -> str:
+    """Return the content of a `classes.txt`, the names of YOLO's classes. Raises BadData for a name of two lines."""
+    lines = list(yolo_classes(names).values())
+    if any(mark in line for line in lines for mark in "\r\n"):
+        raise BadData("the name of a category has a line break, which classes.txt cannot hold; rename the category")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def yolo(labelled: Labelled, names: Mapping[int, str]) -> str:
     """Return a YOLO segmentation file: one line `class x1 y1 x2 y2 ...` per object, in 0..1, as in Ultralytics.
 
     The format has one outline per object: separate pieces are connected by lines of zero width, and holes are lost.
+
+    Args:
+        labelled: the image and its objects.
+        names: names of all categories by number; `yolo_classes` numbers them.
     """
     height, width = labelled.size
+    classes = {number: position for position, number in enumerate(sorted(names))}
     lines = []
     for obj in labelled.things:
         pieces = [np.reshape(piece, (-1, 2)) for piece in masks.to_polygons(labelled.mask(obj))]
         if pieces:
             outline = _joined(pieces) / (width, height)
-            lines.append(f"{obj.category} " + " ".join(f"{number:.6g}" for number in outline.ravel()))
+            lines.append(f"{classes[obj.category]} " + " ".join(f"{number:.6g}" for number in outline.ravel()))
     return "".join(f"{line}\n" for line in lines)
 
 

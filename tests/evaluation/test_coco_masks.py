@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from sam_endpoint.evaluation.coco_masks import run_lengths
 from sam_endpoint.evaluation.geometry import Mask
 from sam_endpoint.model import masks
+from sam_endpoint.model.coco_masks import run_lengths
 from tests.evaluation.coco_files import to_polygons, to_runs
 
 

@@ -155,6 +155,8 @@ def test_detectors_of_what_they_were_trained_on(save: Callable[[Path], None], tm
     only = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=(NAMES[found[0].category],)))(image)
     assert {one.category for one in only} == {found[0].category}
     assert len(detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, max_det=2))(image)) == 2
+    with pytest.raises(BadData, match="the detector has no class 'fork'; it has cup, spoon, plate"):
+        detectors.load(str(tmp_path), Rules(classes=("cup", "fork")))
 
 
 @pytest.mark.parametrize("save", [owl, grounding_dino])

@@ -53,7 +53,7 @@ def test_brush_run_lengths_as_label_studio_reads_them(drawn: list[np.ndarray], t
 
 
 def test_a_yolo_outline_joins_pieces(drawn: list[np.ndarray]) -> None:
-    lines = labels.yolo(labelled(drawn[:2])).splitlines()
+    lines = labels.yolo(labelled(drawn[:2]), {0: "ring", 1: "block"}).splitlines()
     assert [line.split()[0] for line in lines] == ["0", "1"]
     found = []
     for line in lines:

@@ -1,0 +1,235 @@
+"""What `annotate` says of labels that do not fit, and that nothing else is lost with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sam_endpoint.model.embeddings import EmbeddingCache
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.errors import BadData, OutputConflict
+from sam_endpoint.model.images import ImageLimits, ImageReader
+from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.batch import boxes
+from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, from_detector, images_in
+from sam_endpoint.scoring.batch.boxes import Detection
+from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.runtime import OpenedModel
+from tests import pictures
+from tests.engines import engine_of
+from tests.scoring.batch.test_batch import run
+from tests.scoring.batch.test_boxes import coco_file
+
+BBOX = [66, 36, 90, 90]
+BOX = [66.0, 36.0, 156.0, 126.0]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png", "more/a.png"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pictures.disc()[0])
+    return tmp_path / "photos"
+
+
+def classes(file: Path) -> list[int]:
+    return [int(line.split()[0]) for line in file.read_text().splitlines()]
+
+
+def test_a_coco_file_of_other_folders_and_ids(packaged: Path, photos: Path, tmp_path: Path) -> None:
+    """Names with more folders, ids with gaps, bad boxes, missing and unlisted images; then the labels as boxes."""
+    good = {"id": 1, "image_id": 0, "category_id": 3, "bbox": BBOX}
+    given = coco_file(
+        tmp_path / "c.json",
+        ["img/a.png", "img/more/a.png", "img/other.png"],
+        categories=[{"id": 3, "name": "disc"}, {"id": 90, "name": "table"}],
+        annotations=[
+            good,
+            {**good, "id": 2, "bbox": [500, 0, 9, 9]},
+            {**good, "id": 3, "bbox": None},
+            {**good, "id": 4, "image_id": "1", "category_id": 90},
+            {**good, "id": 5, "image_id": 77},
+        ],
+    )
+    out = tmp_path / "out"
+    done = run("annotate", "--model", packaged, "--data", photos, "--boxes", given, "--output", out)
+    assert done.returncode == 0, done.stderr
+    assert "images       3 (0 done before, 0 failed)" in done.stdout
+    assert f"not found: 1 of the images that '{given}' names, such as 'img/other.png', in '{photos}'" in done.stdout
+    assert f"no entry: 1 of the images in '{photos}', such as 'b.png', in '{given}'" in done.stdout
+    assert (
+        "skipped 3 boxes: annotation 5: its image_id is that of no image in 'images'; "
+        "a.png annotation 3: expected bbox [x, y, width, height], got nothing; "
+        "a.png annotation 2: expected x1 < x2 and y1 < y2 within the image, got 500,0,509,9"
+    ) in done.stdout
+    assert [classes(out / "labels" / name) for name in ("a.txt", "b.txt", "more/a.txt")] == [[0], [], [1]]
+    assert yaml.safe_load((out / "data.yaml").read_text())["names"] == {0: "disc", 1: "table"}
+    coco = json.loads((out / "annotations.json").read_text())
+    assert [item["category_id"] for item in coco["annotations"]] == [3, 90]
+    assert [item["file_name"] for item in coco["images"]] == ["a.png", "b.png", "more/a.png"]
+
+    again = boxes.read(out / "labels")
+    assert again.names == {0: "disc", 1: "table"}
+    matched = again.match(images_in(photos), photos)
+    assert not matched.missing and not matched.unlisted
+    for name, category in (("a.png", 0), ("more/a.png", 1)):
+        (detection,) = matched.of(name, (160, 240)).detections
+        assert detection.category == category and np.abs(detection.box - [70, 40, 151, 121]).max() < 6
+    assert matched.of("b.png", (160, 240)).detections == []
+
+    inside = run("annotate", "--data", photos, "--boxes", out / "labels", "--output", out, "--overwrite")
+    assert inside.returncode == 2 and "--overwrite would delete" in inside.stderr
+    assert classes(out / "labels" / "a.txt") == [0]
+
+
+def test_a_second_run_makes_anew_what_the_label_file_changed(packaged: Path, photos: Path, tmp_path: Path) -> None:
+    out, where = tmp_path / "out", tmp_path / "c.json"
+    command = ("annotate", "--model", packaged, "--data", photos, "--boxes", where, "--output", out)
+    annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": None}
+    for bbox, before, count in ((None, 0, 0), (None, 3, 0), (BBOX, 2, 1), (BBOX, 3, 1)):
+        coco_file(where, ["a.png", "b.png", "more/a.png"], annotations=[{**annotation, "bbox": bbox}])
+        done = run(*command)
+        assert f"images       3 ({before} done before, 0 failed)" in done.stdout, done.stderr
+        assert ("skipped 1 box: a.png annotation 1" in done.stdout) is (bbox is None)
+        assert len(classes(out / "labels" / "a.txt")) == count
+    coco_file(where, ["a.png"], categories=[{"id": 0, "name": "ring"}, {"id": 1, "name": "disc"}])
+    done = run(*command)
+    assert done.returncode == 2 and "holds something else" in done.stderr  # the numbers of the classes differ now
+
+
+def test_labels_that_name_no_image(photos: Path, tmp_path: Path) -> None:
+    given = coco_file(tmp_path / "c.json", ["other.jpg", "x.jpg", "y.jpg"])
+    done = run("annotate", "--data", photos, "--boxes", given, "--output", tmp_path / "out")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == (
+        f"error: '{given}' names 3 images, such as 'other.jpg', but none is in '{photos}', "
+        "which holds 3, such as 'a.png'\n"
+    )
+
+
+BAD_BOXES: dict[str, Any] = {
+    "c.json": b"\xff\xfe\xff",
+    "list.json": b"[]",
+    "none.json": None,
+    "empty.json": b"",
+    "folder.json/note.md": b"",
+    "words.txt": b"0 0.5 0.5 0.2 0.2",
+    "bad/data.yaml": b"names: 7",
+}
+
+
+@pytest.mark.parametrize("name", BAD_BOXES)
+def test_label_files_that_cannot_be_read(name: str, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "boxes" / name
+    if BAD_BOXES[name] is not None:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(BAD_BOXES[name])
+    where = tmp_path / "boxes" / name.split("/")[0]
+    if where.name == "bad":
+        (where / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    done = run("annotate", "--data", photos, "--boxes", where, "--output", tmp_path / "out", "--model", "none")
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+    assert f"'{where}" in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_outputs_that_are_something_else(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "job.json").write_text("{")
+    (tmp_path / "mine" / "labels").mkdir(parents=True)
+    (tmp_path / "mine" / "labels" / "a.txt").write_text("mine")
+    for output, message in (
+        ("file", "is a file; --output is a folder"),
+        ("file/x", "Not a directory"),
+        ("broken", "holds something else; choose another --output"),
+        ("mine", "holds something else; choose another --output"),
+    ):
+        done = run("annotate", "--data", photos, "--output", tmp_path / output)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
+    done = run("annotate", "--data", photos, "--output", tmp_path / "mine", "--overwrite")
+    assert done.returncode == 2 and "was not written by this command" in done.stderr
+    assert (tmp_path / "mine" / "labels" / "a.txt").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_output_among_the_images_is_not_annotated(photos: Path) -> None:
+    (photos / "out").mkdir()
+    (photos / "out" / "sheet.png").write_bytes(pictures.disc()[0])
+    (photos / "._a.png").write_bytes(b"left by a file manager")
+    (photos / "folder.png").mkdir()
+    assert list(images_in(photos, without=photos / "out")) == ["a.png", "b.png", "more/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["s.jpg", "s.png"], "s.jpg and s.png would have the same label file"),
+        (["x/classes.jpg"], r"x/classes.jpg would have the label file x/classes.txt, which lists classes"),
+    ],
+)
+def test_images_without_a_label_file_of_their_own(names: list[str], message: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pictures.disc()[0])
+    with pytest.raises(BadData, match=message):
+        images_in(tmp_path)
+
+
+def test_more_boxes_than_a_request_may_have(tiny: Segmenter, photos: Path, tmp_path: Path) -> None:
+    """An engine of two prompts a request decodes five boxes, and finds the masks of an engine without that limit."""
+    annotations = [{"id": i, "image_id": 0, "category_id": 1, "bbox": [66 - i, 36, 90 + 2 * i, 90]} for i in range(5)]
+    given = boxes.read(coco_file(tmp_path / "c.json", ["a.png"], annotations=annotations))
+    images = {"a.png": photos / "a.png"}
+    reader = ImageReader(ImageLimits(local_paths=True))
+    results = []
+    for limit in (2, 10_000):
+        model = OpenedModel("tiny", Engine(tiny, reader, EmbeddingCache(2**28), max_prompts=limit))
+        results.append(dict(annotated(model, images, from_boxes(given.match(images, photos))))["a.png"])
+    few, many = results
+    assert isinstance(few, Labelled) and isinstance(many, Labelled) and len(few.things) == 5
+    for a, b in zip(few.things, many.things, strict=True):
+        assert pictures.iou(few.mask(a), many.mask(b)) > 0.99
+
+
+class GappyDetector:
+    """A detector with ids as of COCO's 91, which finds the disc, a box of an unknown class, and one of no size."""
+
+    def __init__(self) -> None:
+        self.names = {1: "person", 90: "disc"}
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        if image.shape[0] < 3:
+            raise ValueError("mean must have 1 elements")
+        flat = np.array([5.0, 5, 5, 9])
+        return [Detection(np.array(BOX), 90), Detection(np.array(BOX), 12), Detection(flat, 1, origin="box 3")]
+
+
+def test_a_detector_costs_no_image_its_labels(tiny: Segmenter, photos: Path) -> None:
+    (photos / "dot.png").write_bytes(pictures.disc(1, 1)[0])
+    model = OpenedModel("tiny", engine_of(tiny, local_paths=True))
+    found = dict(annotated(model, images_in(photos), from_detector(GappyDetector())))
+    assert str(found["dot.png"]).endswith("expected an image that the detector can process, got ValueError")
+    labelled = found["a.png"]
+    assert isinstance(labelled, Labelled) and [thing.category for thing in labelled.things] == [90]
+    assert labelled.skipped == [
+        "a box of class 12, which has no name",
+        "box 3: expected x1 < x2 and y1 < y2 within the image, got 5,5,5,9",
+    ]
+
+
+def test_auto_annotate_lists_its_classes_and_mixes_no_others(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    params = {"points_per_side": 2, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
+    auto_annotate(photos, sam_model="checkpoints/sam-tiny", device="cpu", output_dir=out, params=params)
+    assert (out / "classes.txt").read_text() == "object\n"
+    again = boxes.read(out)
+    assert again.names == {0: "object"} and set(again.listed) == {"a", "b", "more/a"}
+    (out / "classes.txt").write_text("cup\n")
+    with pytest.raises(OutputConflict, match="lists other classes"):
+        auto_annotate(photos, sam_model="checkpoints/sam-tiny", device="cpu", output_dir=out, params=params)
