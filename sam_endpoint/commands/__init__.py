@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train")
@@ -53,8 +55,38 @@ def json_object(text: str) -> dict[str, Any]:
     """Parse an option's value as a JSON object, as a `type` of argparse."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f'expected a JSON object such as \'{{"mask_encoding": "rle"}}\', got {text!r}')
     return value
+
+
+def positive(text: str) -> int:
+    """Parse an option's value as a whole number of at least 1, as a `type` of argparse."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def check_file(option: str, file: Path, endings: tuple[str, ...] = ()) -> None:
+    """Check that a file can be written, before the work that makes its content; its folder is made.
+
+    Raises:
+        CommandError: the file's name has another ending, a folder is there, or the folder cannot be written.
+    """
+    problem = ""
+    if endings and file.suffix.lower() not in endings:
+        problem = f"expected a name that ends in {' or '.join(endings)}"
+    elif file.is_dir():
+        problem = "a folder is there; expected the name of a file"
+    else:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"its folder cannot be made: {error.strerror}"
+        else:
+            if not os.access(file if file.exists() else file.parent, os.W_OK):
+                problem = "it cannot be written"
+    if problem:
+        raise CommandError(f"{option} '{file}': {problem}")

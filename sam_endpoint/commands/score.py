@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_endpoint.commands import RESUMABLE, CommandError, json_object, require_extra
+from sam_endpoint.commands import RESUMABLE, CommandError, check_file, json_object, positive, require_extra
+from sam_endpoint.commands.show import PICTURES
 from sam_endpoint.scoring.process import configure_process
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output of another job")
     parser.add_argument(
-        "--part-rows", type=int, default=512, help="rows in a part, which are scored together (default: %(default)s)"
+        "--part-rows",
+        type=positive,
+        default=512,
+        help="rows in a part, which are scored together (default: %(default)s)",
     )
     parser.add_argument(
         "--error-threshold",
@@ -70,27 +74,34 @@ def run(options: argparse.Namespace) -> int:
         require_extra("spark")
     configure_process()
 
+    import pyarrow as pa
+
     from sam_endpoint.model.errors import BadInput, TooManyFailures
     from sam_endpoint.scoring.batch import show
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if options.summary:
+        check_file("--summary", options.summary)
+    if options.overlay:
+        check_file("--overlay", options.overlay, PICTURES)
     start = time.perf_counter()
     try:
         summary = _score(options)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise CommandError(f"{error}; {RESUMABLE}") from error
     except TooManyFailures as error:
         raise CommandError(f"{error}; the output so far is kept", exit_code=1) from error
     print(format_summary(summary, options.output, time.perf_counter() - start))
-    if options.summary:
-        options.summary.parent.mkdir(parents=True, exist_ok=True)
-        options.summary.write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+    try:
+        if options.summary:
+            options.summary.write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise CommandError(f"the output is complete, but --summary cannot be written: {error}") from error
     if options.overlay and summary.predictions:
-        options.overlay.parent.mkdir(parents=True, exist_ok=True)
         try:
             show.picture(options.output).save(options.overlay)
             print(f"overlay      {options.overlay}")
-        except BadInput as error:
+        except (BadInput, OSError, ValueError, pa.ArrowException) as error:
             print(f"overlay      not drawn: {error}")
     return 1 if summary.failed == summary.rows else 0
 
@@ -116,11 +127,18 @@ def _score(options: argparse.Namespace) -> Summary:
     from sam_endpoint.model.saved import SavedModel
     from sam_endpoint.scoring import runtime
     from sam_endpoint.scoring.batch import job, sources
-    from sam_endpoint.scoring.batch.parts import Parts
+    from sam_endpoint.scoring.batch.parts import Parts, keep_input, location
 
-    source = sources.find(options.input)
+    location(options.output)  # raises for a name that the output cannot have
+    if options.input.strip():
+        keep_input(options.input, options.output)
+    files = [str(file) for file in (options.summary, options.overlay) if file]
+    source = sources.find(options.input, [options.output, f"{options.output.rstrip('/')}.parts", *files])
     source.check()
-    values = {"mask_encoding": "rle", **options.params, "on_error": "record", "response_format": "model_card"}
+    for note in source.notes:
+        print(note, file=sys.stderr)
+    values = {"mask_encoding": "rle", "orientation": source.orientation, **options.params}
+    values.update(on_error="record", response_format="model_card")
     if options.engine == "spark":
         saved = SavedModel.read(runtime.download(options.model))
         return _score_on_spark(options, saved.folder, saved.defaults().read(values), source)
@@ -142,6 +160,8 @@ def _score(options: argparse.Namespace) -> Summary:
 
 
 def _score_on_spark(options: argparse.Namespace, model: Path, params: Params, source: Source) -> Summary:
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     from sam_endpoint.model.errors import TooManyFailures
@@ -149,9 +169,14 @@ def _score_on_spark(options: argparse.Namespace, model: Path, params: Params, so
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("Segment Anything").config("spark.ui.showConsoleProgress", "true")
-    session = (builder.master(options.master) if options.master else builder).getOrCreate()
+    try:
+        session = (builder.master(options.master) if options.master else builder).getOrCreate()
+    except (PySparkException, Py4JError) as error:
+        raise CommandError(f"no Spark session can be started: {str(error).strip().splitlines()[0]}") from error
     try:
         summary = spark.run(session, model, params, source, options.output, options.overwrite, options.part_rows)
+    except (PySparkException, Py4JError) as error:
+        raise CommandError(f"Spark has failed: {str(error).strip().splitlines()[0]}") from error
     finally:
         session.stop()
     if 0 <= options.error_threshold < summary.failed:

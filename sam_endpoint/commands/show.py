@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sam_endpoint.commands import CommandError
+from sam_endpoint.commands import CommandError, check_file, positive
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictions", required=True, help="output of `score`: a file, or a folder of parts")
-    parser.add_argument("--output", type=Path, required=True, help=".png file to write")
-    parser.add_argument("--images", type=int, default=6, help="maximum number of images (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help=".png, .jpg or .webp file to write")
+    parser.add_argument("--images", type=positive, default=6, help="maximum number of images (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,11 +26,11 @@ def run(options: argparse.Namespace) -> int:
     from sam_endpoint.model.errors import BadInput
     from sam_endpoint.scoring.batch import show
 
+    check_file("--output", options.output, PICTURES)
     try:
-        picture = show.picture(options.predictions, options.images)
-    except (BadInput, OSError, KeyError, pa.ArrowException) as error:
-        raise CommandError(f"{options.predictions} cannot be shown: {error}") from error
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(options.output)
+        show.picture(options.predictions, options.images).save(options.output)
+    except (BadInput, OSError, KeyError, ValueError, TypeError, ImportError, pa.ArrowException) as error:
+        problem = f"it is no output of `score` ({error})" if isinstance(error, (KeyError, TypeError)) else str(error)
+        raise CommandError(f"{options.predictions} cannot be shown: {problem}") from error
     print(f"drawn        {options.output}")
     return 0

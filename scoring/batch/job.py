@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from tqdm import tqdm
 
 from sam_endpoint.model.engine import Engine
-from sam_endpoint.model.errors import BadInput, TooManyFailures
+from sam_endpoint.model.errors import BadInput, TooManyFailures, UnknownImage
+from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.params import Params
-from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS, Row, answers_to_frame
-from sam_endpoint.model.scorer import Scorer
-from sam_endpoint.scoring.batch.parts import Parts
+from sam_endpoint.model.rows import Row, answers_to_frame
+from sam_endpoint.model.scorer import PROMPTS_AT_ONCE, Answer, Scorer
+from sam_endpoint.scoring.batch.answers import ANSWER, NamedImages, frame, name_of, read_rows, with_answers
+from sam_endpoint.scoring.batch.parts import POSITION, Parts
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
+from sam_endpoint.scoring.batch.progress import Progress
 from sam_endpoint.scoring.batch.sources import Source
 
-MAX_NAME = 1024
-MASK = pa.struct(
-    [
-        ("encoded_binary_mask", pa.string()),
-        ("iou_score", pa.float64()),
-        ("size", pa.list_(pa.int64())),
-        ("bbox", pa.list_(pa.float64())),
-        ("area", pa.int64()),
-        ("low_res_logits", pa.string()),
-    ]
-)
-ANSWER = {
-    "predictions": pa.list_(pa.struct([("mask_per_prediction", pa.list_(MASK))])),
-    "image_id": pa.string(),
-    "error": pa.string(),
-}
-
-
-# Number, table, parsed rows, and the summary of the part if it is scored already (its rows are not parsed then).
-Window = tuple[int, pa.Table, list[Row | BadInput], dict[str, Any] | None]
+__all__ = ["Summary", "Window", "frame", "name_of", "run", "score_chunks", "with_answers"]
+SAVE_SECONDS = 60.0  # between the pieces of a part, so that a killed job loses little work
 
 
 @dataclass
@@ -62,8 +47,49 @@ class Summary:
         for where, spent in part["seconds"].items():
             self.seconds[where] += spent
 
+    def count(self, answers: Sequence[Answer]) -> None:
+        """Add the answers of some rows."""
+        errors = [answer["error"] for answer in answers if answer["error"]]
+        self.rows += len(answers)
+        self.failed += len(errors)
+        self.images += len({answer["image_id"] for answer in answers if answer["image_id"]})
+        self.failures.update(error.partition(", ")[2] or error for error in errors)
+        for answer in answers:
+            for prediction in answer["predictions"]:
+                self.predictions += 1
+                self.score_sum += float(max(mask["iou_score"] for mask in prediction["mask_per_prediction"]))
+
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "failures": dict(self.failures), "seconds": dict(self.seconds)}
+
+
+@dataclass
+class Window:
+    """Rows that make one part.
+
+    Attributes:
+        number: the part's number.
+        first: number of the first row in the whole input.
+        table: the rows as they came.
+        rows: the rows, parsed; of a finished part only if they may name images.
+        finished: summary of the part, if it is finished.
+        answers: answers that an earlier run left of an unfinished part, by position.
+        seconds: time that the earlier run spent on them, by stage.
+    """
+
+    number: int
+    first: int
+    table: pa.Table
+    rows: list[Row | BadInput]
+    finished: dict[str, Any] | None
+    answers: dict[int, Answer]
+    seconds: Counter[str]
+
+    @property
+    def images(self) -> dict[ImageRef, None]:
+        """The images that are still to be opened, in order."""
+        rows = (row for position, row in enumerate(self.rows) if position not in self.answers)
+        return dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None)
 
 
 def run(
@@ -73,6 +99,7 @@ def run(
     parts: Parts,
     rows_a_part: int = 512,
     error_threshold: int = -1,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Summary:
     """Score every row that is not scored already.
 
@@ -84,26 +111,28 @@ def run(
         rows_a_part: rows that are scored and written together.
         error_threshold: largest number of failed rows, -1 for any number. With one more the job stops; the parts that
             are written stay.
+        save_seconds: interval at which the answers of an unfinished part are saved.
 
     Raises:
         TooManyFailures: more rows failed than `error_threshold`.
         BadData: the input cannot be read.
         OSError: the output cannot be written.
     """
-    summary, count = Summary(), 0
-    with (
-        ImagePrefetcher(engine.images) as images,
-        tqdm(unit="row", desc="scoring", disable=None, smoothing=0.05) as bar,
-    ):
+    summary, named, count = Summary(), NamedImages(), 0
+    with ImagePrefetcher(engine.images) as images, Progress("scoring", "row") as progress:
         scorer = Scorer(engine.with_images(images))
-        for number, table, rows, finished in _windows(source, parts, scorer, images, rows_a_part):
-            count = number + 1
-            part = finished if finished is not None else _score(scorer, params, parts, number, table, rows, images)
-            summary.add(part)
+        for window in _windows(source, parts, scorer, params, images, rows_a_part):
+            count = window.number + 1
+            window.rows = list(named.resolve(window.rows, window.first))
             if source.done:
-                bar.total = max(summary.rows, round(summary.rows / source.done))
-            bar.set_postfix(images=summary.images, failed=summary.failed, refresh=False)
-            bar.update(part["rows"])
+                progress.total = max(window.first + len(window.table), round(source.rows_read / source.done))
+            if window.finished is not None:
+                part = window.finished
+                progress.add(part["rows"], skipped=True, images=summary.images, failed=summary.failed)
+            else:
+                work = _Work(scorer, params, source, parts, images, named, save_seconds)
+                part = work.score(window, progress, summary)
+            summary.add(part)
             if 0 <= error_threshold < summary.failed:
                 raise TooManyFailures(summary.failed, error_threshold)
     started = time.perf_counter()
@@ -113,78 +142,155 @@ def run(
 
 
 def _windows(
-    source: Source, parts: Parts, scorer: Scorer, images: ImagePrefetcher, rows_a_part: int
+    source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_a_part: int
 ) -> Iterator[Window]:
     """Yield each window after the images of the next one are announced."""
     previous: Window | None = None
     first = 0
     for number, table in enumerate(source.windows(rows_a_part)):
-        rows: list[Row | BadInput] = []
-        finished = parts.summary_of_part(number)
-        if finished is None:
-            rows = scorer.read(frame(table, first))
-            images.announce(dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None))
+        window = Window(number, first, table, [], parts.summary_of_part(number), {}, Counter())
+        index = range(first, first + len(table))
+        if window.finished is None:
+            window.answers, window.seconds = parts.pieces(number)
+            window.rows = read_rows(scorer, table, index, params)
+            images.announce(window.images)
+        elif {"image", "image_id"} <= set(table.column_names):
+            window.rows = read_rows(scorer, table, index, params)
         first += len(table)
         if previous is not None:
             yield previous
-        previous = number, table, rows, finished
+        previous = window
     if previous is not None:
         yield previous
 
 
-def frame(table: pa.Table, first: int) -> pd.DataFrame:
-    """Return the contract's columns, under the row numbers of the whole input."""
-    names = [name for name in COLUMNS if name in table.column_names]
-    columns = {name: pd.Series(table[name].to_pylist(), dtype=object) for name in names}
-    return pd.DataFrame(columns).set_axis(range(first, first + len(table)))
+def score_chunks(
+    scorer: Scorer, rows: Sequence[Row | BadInput], params: Params, source: Source, named: NamedImages
+) -> Iterator[dict[int, Answer]]:
+    """Yield answers by the positions of their rows, a bounded amount of work at a time.
+
+    Args:
+        scorer: scores the rows.
+        rows: the rows, as `named` has resolved them.
+        params: params of the rows.
+        source: the rows' source, in which images are looked up that earlier rows gave by their content.
+        named: the images of earlier rows.
+    """
+    for positions in _chunks(rows):
+        members = [rows[position] for position in positions]
+        head = members[0]
+        if isinstance(head, Row) and head.image is None and (number := named.row_of(head.image_id)) is not None:
+            image = _image_again(scorer, source, head.image_id, number, params)
+            members = [replace(row, image=image) if isinstance(row, Row) else row for row in members]
+        yield dict(zip(positions, scorer.score(members, params), strict=True))
 
 
-def _score(
-    scorer: Scorer,
-    params: Params,
-    parts: Parts,
-    number: int,
-    table: pa.Table,
-    rows: list[Row | BadInput],
-    images: ImagePrefetcher,
-) -> dict[str, Any]:
-    started, waited = time.perf_counter(), images.waited
-    answers = scorer.score(rows, params)
-    scored = time.perf_counter()
-    errors = [answer["error"] for answer in answers if answer["error"]]
-    best = [
-        max(mask["iou_score"] for mask in prediction["mask_per_prediction"])
-        for answer in answers
-        for prediction in answer["predictions"]
-    ]
-    summary = Summary(
-        rows=len(answers),
-        failed=len(errors),
-        images=len({answer["image_id"] for answer in answers if answer["image_id"]}),
-        predictions=len(best),
-        score_sum=float(sum(best)),
-        failures=Counter(error.partition(", ")[2] or error for error in errors),
-    )
-    summary.seconds["images"] = images.waited - waited
-    summary.seconds["model"] = scored - started - summary.seconds["images"]
-    joined = with_answers(table, answers_to_frame(answers, pd.RangeIndex(len(answers)), params))
-    parts.put(number, joined, summary.to_dict())
-    summary.seconds["write"] += time.perf_counter() - scored
-    return summary.to_dict()
+def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
+    """Yield the positions of rows that are scored together: rows of one image with few prompts.
+
+    Rows that ask for everything in an image share the answer, so all of them are in its first chunk.
+    """
+    members: dict[object, list[int]] = {}
+    for position, row in enumerate(rows):
+        members.setdefault((row.image or row.image_id) if isinstance(row, Row) else None, []).append(position)
+    for positions in members.values():
+        chunk: list[int] = []
+        prompts = 0
+        for count, position in sorted((_prompts(rows[position]), position) for position in positions):
+            if count and chunk and prompts + count > PROMPTS_AT_ONCE:
+                yield chunk
+                chunk, prompts = [], 0
+            chunk.append(position)
+            prompts += count
+        yield chunk
 
 
-def with_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:
-    """Return the rows' own columns with their answers beside them; image contents become nulls, paths and URLs stay."""
-    own_columns = [name for name in table.column_names if name not in OUTPUT_COLUMNS]
-    joined = table.select(own_columns)
-    if "image" in own_columns:
-        names = pa.array([name_of(image) for image in table["image"].to_pylist()], pa.string())
-        joined = joined.set_column(own_columns.index("image"), "image", names)
-    for name, kind in ANSWER.items():
-        joined = joined.append_column(pa.field(name, kind), pa.array(list(answers[name]), kind))
-    return joined
+def _prompts(row: Row | BadInput) -> int:
+    return len(row.prompts or ()) if isinstance(row, Row) else 0
 
 
-def name_of(image: object) -> str | None:
-    """Return an image's path or URL, or None for an image given by its content."""
-    return image if isinstance(image, str) and len(image) <= MAX_NAME else None
+def _image_again(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
+    """Return the image that an earlier row gave by its content, or None if the model's cache still holds it."""
+    try:
+        scorer.engine.find(image_id or "")
+        return None
+    except UnknownImage:
+        cell = source.row(number)["image"]
+        return scorer.engine.images.reference(cell, params.upright)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Scores the rows of windows, and writes their answers."""
+
+    scorer: Scorer
+    params: Params
+    source: Source
+    parts: Parts
+    images: ImagePrefetcher
+    named: NamedImages
+    save_seconds: float
+
+    def score(self, window: Window, progress: Progress, summary: Summary) -> dict[str, Any]:
+        """Score the rows of a window and write its part; return the part's summary."""
+        answers, unsaved = window.answers, dict[int, Answer]()
+        failed = summary.failed + sum(answer["error"] is not None for answer in answers.values())
+        seen = {answer["image_id"] for answer in answers.values()}
+        progress.add(len(answers), skipped=True, images=summary.images + len(seen - {None}), failed=failed)
+        pending = [position for position in range(len(window.rows)) if position not in answers]
+        unneeded = window.images
+        stopwatch, saved = _Stopwatch(self.images), time.monotonic()
+
+        def save() -> None:
+            window.seconds.update(seconds := stopwatch.lap())
+            self.parts.put_piece(window.number, _piece(unsaved), seconds)
+
+        try:
+            rows = [window.rows[position] for position in pending]
+            for chunk in score_chunks(self.scorer, rows, self.params, self.source, self.named):
+                unsaved.update((pending[place], answer) for place, answer in chunk.items())
+                failed += sum(answer["error"] is not None for answer in chunk.values())
+                seen.update(answer["image_id"] for answer in chunk.values())
+                progress.add(len(chunk), images=summary.images + len(seen - {None}), failed=failed)
+                if time.monotonic() - saved >= self.save_seconds:
+                    save()
+                    answers.update(unsaved)
+                    unsaved, saved = {}, time.monotonic()
+        except BaseException:
+            if unsaved:
+                with suppress(OSError):
+                    save()
+            raise
+        answers.update(unsaved)
+        self.images.discard(unneeded)
+        window.seconds.update(stopwatch.lap())
+        return self._write(window, [answers[position] for position in range(len(window.rows))])
+
+    def _write(self, window: Window, answers: list[Answer]) -> dict[str, Any]:
+        started = time.perf_counter()
+        part = Summary(seconds=defaultdict(float, window.seconds))
+        part.count(answers)
+        joined = with_answers(window.table, answers_to_frame(answers, pd.RangeIndex(len(answers)), self.params))
+        self.parts.put(window.number, joined, part.to_dict())
+        part.seconds["write"] += time.perf_counter() - started
+        return part.to_dict()
+
+
+class _Stopwatch:
+    """Measures how long a job waits for images and for the model."""
+
+    def __init__(self, images: ImagePrefetcher) -> None:
+        self._images, self._started, self._waited = images, time.perf_counter(), images.waited
+
+    def lap(self) -> dict[str, float]:
+        """Return the seconds since the last call, by stage."""
+        now, waited = time.perf_counter(), self._images.waited
+        seconds = {"images": waited - self._waited, "model": now - self._started - (waited - self._waited)}
+        self._started, self._waited = now, waited
+        return seconds
+
+
+def _piece(answers: dict[int, Answer]) -> pa.Table:
+    """Return answers by position as a table."""
+    columns = {name: pa.array([answer[name] for answer in answers.values()], kind) for name, kind in ANSWER.items()}
+    return pa.table({POSITION: pa.array(answers, pa.int64()), **columns})

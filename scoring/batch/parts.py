@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import fsspec
@@ -14,6 +16,10 @@ from sam_endpoint.model.errors import OutputConflict
 from sam_endpoint.scoring.batch import parquet
 
 NOTES = b"scoring.batch"
+PIECE = ".piece"
+POSITION = "position"  # column of a piece: the row's position in its part
+# Endings of files that the output is not. A folder of such a name would surprise.
+OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".arrow", ".feather", ".pq", ".zip")
 
 
 class Parts:
@@ -25,36 +31,55 @@ class Parts:
         job: everything that the output depends on.
         overwrite: delete the output of another job.
 
+    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part.
+
     Raises:
-        OutputConflict: the output, finished or not, belongs to another job.
+        OutputConflict: the output belongs to another job, is something else, or cannot be written.
     """
 
     def __init__(self, where: str, job: dict[str, Any], overwrite: bool = False) -> None:
-        self.fs, self.path = fsspec.core.url_to_fs(where)
-        self.single = self.path.lower().endswith(".parquet")
-        self.folder = f"{self.path}.parts" if self.single else self.path.rstrip("/")
+        self.fs, self.path, self.single = location(where)
+        self.folder = f"{self.path}.parts" if self.single else self.path
         self.job = json.loads(json.dumps(job))
-        if overwrite:
-            for old in {self.path, self.folder}:
-                if self.fs.exists(old):
-                    self.fs.rm(old, recursive=True)
-        self._check()
-        self.fs.makedirs(self.folder, exist_ok=True)
-        if not self.fs.exists(f"{self.folder}/job.json"):
-            self._write("job.json", json.dumps(self.job, indent=1).encode())
+        try:
+            if overwrite:
+                self._remove()
+            self._check()
+            if not self.complete:
+                self.fs.makedirs(self.folder, exist_ok=True)
+                if not self.fs.exists(f"{self.folder}/job.json"):
+                    self._write("job.json", json.dumps(self.job, indent=1).encode())
+            files = self.fs.ls(self.folder, detail=False) if self.fs.isdir(self.folder) else []
+        except OSError as error:
+            raise OutputConflict(f"'{where}' cannot be written: {error.strerror or error}") from None
+        self._pieces: dict[int, list[str]] = {}
+        for file in sorted(file for file in map(str, files) if file.endswith(PIECE)):
+            self._pieces.setdefault(int(file.rpartition("/")[2].split("-")[1]), []).append(file)
+
+    def _remove(self) -> None:
+        """Delete the output of another job, but no folder of other files."""
+        if self.single and self.fs.isfile(self.path):
+            self.fs.rm(self.path)
+        if self.fs.isdir(self.folder) and holds_only_parts(self.fs, self.folder):
+            self.fs.rm(self.folder, recursive=True)
 
     def _check(self) -> None:
         advice = "choose another --output, or start anew with --overwrite"
+        other = "choose another --output (--overwrite replaces only output of jobs)"
         if self.single and self.fs.exists(self.path):
             if self._finished() != self.job:
                 raise OutputConflict(f"'{self.path}' exists and is not this job's; {advice}")
         elif self.fs.exists(f"{self.folder}/job.json"):
-            if json.loads(self.fs.cat_file(f"{self.folder}/job.json")) != self.job:
+            try:
+                job = json.loads(self.fs.cat_file(f"{self.folder}/job.json"))
+            except (ValueError, RecursionError):
+                job = None
+            if job != self.job:
                 raise OutputConflict(
                     f"'{self.folder}' was begun by another job (other model, input or params); {advice}"
                 )
         elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or self.fs.ls(self.folder)):
-            raise OutputConflict(f"'{self.folder}' exists and is not an unfinished job's; {advice}")
+            raise OutputConflict(f"'{self.folder}' exists and is not an unfinished job's; {other}")
 
     def _finished(self) -> Any:
         """Return the job that wrote the finished single file, or None."""
@@ -68,7 +93,10 @@ class Parts:
     @property
     def complete(self) -> bool:
         """Whether the whole job is finished."""
-        return bool(self.fs.exists(self.path if self.single else f"{self.folder}/_SUCCESS"))
+        try:
+            return bool(self.summary())
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return False
 
     def name(self, number: int) -> str:
         """Return the path of a part."""
@@ -88,10 +116,45 @@ class Parts:
         sink = pa.BufferOutputStream()
         pq.write_table(_with(table, notes), sink, compression="zstd")
         self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
+        for file in self._pieces.pop(number, []):
+            self.fs.rm(file)
+
+    def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
+        """Save answers of a part that is not finished.
+
+        Args:
+            number: the part's number.
+            table: the columns of the answers, and the positions of their rows in the column POSITION.
+            seconds: time spent on them, by stage.
+        """
+        files = self._pieces.setdefault(number, [])
+        sink = pa.BufferOutputStream()
+        pq.write_table(_with(table, dict(seconds)), sink, compression="zstd")
+        name = f".part-{number:06d}-{len(files):06d}{PIECE}"
+        self._write(name, sink.getvalue().to_pybytes())
+        files.append(f"{self.folder}/{name}")
+
+    def pieces(self, number: int) -> tuple[dict[int, dict[str, Any]], Counter[str]]:
+        """Return the saved answers of a part by position, and the seconds spent on them; broken pieces do not count."""
+        answers: dict[int, dict[str, Any]] = {}
+        seconds: Counter[str] = Counter()
+        for file in self._pieces.get(number, []):
+            try:
+                with self.fs.open(file, "rb") as stream:
+                    notes = json.loads((pq.read_schema(stream).metadata or {})[NOTES])
+                    stream.seek(0)
+                    rows = [row for table in parquet.tables(stream, 4096) for row in table.to_pylist()]
+            except (OSError, pa.ArrowException, ValueError, KeyError):
+                continue
+            answers.update((row.pop(POSITION), row) for row in rows)
+            seconds.update(notes)
+        return answers, seconds
 
     def finish(self, count: int, notes: dict[str, Any]) -> None:
         """Merge the parts into one file, or mark the folder as finished."""
         if not self.single:
+            for file in [file for files in self._pieces.values() for file in files]:
+                self.fs.rm(file)
             self._write("_SUCCESS", json.dumps(notes).encode())
             return
         schemas = [self._schema(number).remove_metadata() for number in range(count)]
@@ -128,6 +191,37 @@ class Parts:
                 stream.flush()
                 os.fsync(stream.fileno())
         self.fs.mv(part, f"{self.folder}/{name}")
+
+
+def location(where: str) -> tuple[Any, str, bool]:
+    """Return an output's file system, its path there, and whether it is a single file. Raises OutputConflict."""
+    try:
+        fs, path = fsspec.core.url_to_fs(where)
+    except (ValueError, ImportError, OSError) as error:
+        raise OutputConflict(f"'{where}' cannot be written: {error}") from None
+    if not where.strip():
+        raise OutputConflict("the output has no name: expected a .parquet file, or a folder")
+    if path.lower().endswith(OTHER_FORMATS):
+        stem = where.rpartition(".")[0]
+        raise OutputConflict(f"'{where}': answers are written as Parquet; choose '{stem}.parquet', or a folder")
+    return fs, path.rstrip("/"), path.lower().endswith(".parquet")
+
+
+def keep_input(source: str, output: str) -> None:
+    """Raise OutputConflict if the input lies in the output, where --overwrite would delete it."""
+    try:
+        paths = [fsspec.core.url_to_fs(where)[1].rstrip("/") for where in (source, output)]
+    except (ValueError, ImportError, OSError):
+        return  # such an input is refused when it is read
+    inner, outer = (os.path.realpath(path) if os.path.exists(path) else path for path in paths)
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise OutputConflict(f"the input lies in the output '{output}'; choose another --output")
+
+
+def holds_only_parts(fs: Any, folder: str) -> bool:
+    """Return whether the names in a folder are those of a job's output, so that --overwrite may delete it."""
+    names = [str(file).rpartition("/")[2] for file in fs.ls(folder, detail=False)]
+    return all(name.startswith(("part-", ".", "_")) or name in ("job.json", "whole") for name in names)
 
 
 def _with(table: pa.Table, notes: dict[str, Any]) -> pa.Table:

@@ -31,6 +31,7 @@ class ImagePrefetcher:
         self._pool = ThreadPoolExecutor(threads, "images")
         self._announced: deque[ImageRef] = deque()
         self._opening: dict[ImageRef, Future[OpenedImage]] = {}
+        self._last: tuple[ImageRef, OpenedImage] | None = None
         self.waited = 0.0
 
     def __enter__(self) -> ImagePrefetcher:
@@ -46,9 +47,9 @@ class ImagePrefetcher:
         """Limits of the source that is read ahead."""
         return self._images.limits
 
-    def reference(self, value: object) -> ImageRef:
+    def reference(self, value: object, upright: bool = False) -> ImageRef:
         """Return the reference that a cell of the `image` column stands for. Raises BadInput."""
-        return self._images.reference(value)
+        return self._images.reference(value, upright)
 
     def announce(self, refs: Iterable[ImageRef]) -> None:
         """Say which images are needed next, in order."""
@@ -56,16 +57,30 @@ class ImagePrefetcher:
         self._fill()
 
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
-        """Return an image, already decoded if it was announced. Raises what reading or decoding it raised."""
+        """Return an image, already decoded if it was announced; the last one is not read again.
+
+        Raises what reading or decoding it raised.
+        """
+        if self._last is not None and self._last[0] == ref:
+            return self._last[1]
         future = self._opening.pop(ref, None)
-        if future is None:
-            return self._images.open(ref, call)
         started = time.perf_counter()
         try:
-            return future.result()
+            image = self._images.open(ref, call) if future is None else future.result()
         finally:
-            self.waited += time.perf_counter() - started
-            self._fill()
+            if future is not None:
+                self.waited += time.perf_counter() - started
+                self._fill()
+        self._last = ref, image
+        return image
+
+    def discard(self, refs: Iterable[ImageRef]) -> None:
+        """Say which announced images are not needed after all, so that others can be read ahead in their place."""
+        for ref in refs:
+            future = self._opening.pop(ref, None)
+            if future is not None:
+                future.cancel()
+        self._fill()
 
     def _fill(self) -> None:
         while self._announced and len(self._opening) < self._max_images:

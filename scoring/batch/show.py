@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
-from tqdm import tqdm
 
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.prompts import Prompt, parse_prompts
 from sam_endpoint.scoring.batch import parquet
+from sam_endpoint.scoring.batch.parts import NOTES
+from sam_endpoint.scoring.batch.progress import tracked
+from sam_endpoint.scoring.batch.sources.listing import is_hidden
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
 IMAGES = 6
@@ -23,38 +27,79 @@ IMAGES = 6
 def picture(predictions: str, count: int = IMAGES) -> Image.Image:
     """Draw the first images that were given by path or URL, each with the best mask of every prompt.
 
+    Images are turned as the job turned them. An image that cannot be read any more is passed over.
+
     Args:
         predictions: output of a finished job, a file or a folder of parts.
         count: maximum number of images.
 
     Raises:
-        BadInput: there are no such images.
+        BadInput: there are no such images, or `predictions` is not the output of a job.
     """
     shown: dict[str, list[Shown]] = {}
     for row in rows(predictions):
+        if not {"predictions", "error"} <= row.keys():
+            raise BadInput("predictions", "the output of `score`", "a table without it")
         if row["error"] or not row.get("image"):
             continue
         if row["image"] not in shown and len(shown) == count:
             break
-        cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-        prompts = parse_prompts(*cells) or [Prompt()] * len(
-            row["predictions"]
-        )  # automatic mask generation: one prediction per object
-        for prompt, prediction in zip(prompts, row["predictions"], strict=True):
-            best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
-            drawing = Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
-            shown.setdefault(row["image"], []).append(drawing)
-    if not shown:
-        raise BadInput("image", "images by path or URL", "none that was scored")
-    reader = ImageReader(ImageLimits(local_paths=True))
-    progress = tqdm(shown.items(), unit="image", desc="drawing", disable=None)
-    return sheet([overlay(reader.open(reader.reference(image)).pixels(), masks) for image, masks in progress])
+        shown.setdefault(row["image"], []).extend(_drawings(row))
+    reader, upright = ImageReader(ImageLimits(local_paths=True)), _orientation(predictions)
+    pictures, problems = [], []
+    for image, drawings in tracked(shown.items(), "drawing", "image"):
+        try:
+            pictures.append(overlay(_pixels(reader, image, upright, drawings), drawings))
+        except BadInput as error:
+            problems.append(error)
+    if not pictures:
+        raise problems[0] if problems else BadInput("image", "images by path or URL", "none that was scored")
+    return sheet(pictures)
+
+
+def _drawings(row: dict[str, Any]) -> Iterator[Shown]:
+    """Yield the best mask of every prompt of a row."""
+    cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
+    # Automatic mask generation makes one prediction per object, of no prompt.
+    prompts = parse_prompts(*cells) or [Prompt()] * len(row["predictions"])
+    for prompt, prediction in zip(prompts, row["predictions"], strict=True):
+        best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
+        yield Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
+
+
+def _pixels(reader: ImageReader, image: str, upright: bool | None, drawings: list[Shown]) -> np.ndarray:
+    """Return an image's pixels, turned as the job turned them; if that is unknown, so that the masks fit."""
+    sizes = []
+    for turned in (False, True) if upright is None else (upright,):
+        pixels = reader.open(reader.reference(image, turned)).pixels()
+        if all(drawing.mask.shape == pixels.shape[:2] for drawing in drawings):
+            return pixels
+        sizes.append(pixels.shape[:2])
+    expected = "an image of {} x {} pixels, as it was scored".format(*drawings[0].mask.shape)
+    raise BadInput("image", expected, "{} x {} pixels".format(*sizes[0]))
+
+
+def _orientation(predictions: str) -> bool | None:
+    """Return whether the job that wrote an output turned its images upright, or None if the output does not say."""
+    fs, path = fsspec.core.url_to_fs(predictions)
+    try:
+        if fs.isdir(path):
+            job = json.loads(fs.cat_file(f"{path}/job.json"))
+        else:
+            with fs.open(path, "rb") as stream:
+                job = json.loads((pq.read_schema(stream).metadata or {})[NOTES])["job"]
+        return bool(job["params"]["orientation"] == "upright")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def rows(predictions: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a finished job's output, a file or a folder of parts."""
     fs, path = fsspec.core.url_to_fs(predictions)
-    files = sorted(file for file in fs.find(path) if file.endswith(".parquet")) if fs.isdir(path) else [path]
+    files = [path]
+    if fs.isdir(path):
+        below = len(path.rstrip("/")) + 1
+        files = sorted(file for file in fs.find(path) if file.endswith(".parquet") and not is_hidden(file[below:]))
     for file in files:
         with fs.open(file, "rb") as stream:
             for table in parquet.tables(stream, 64):

@@ -28,15 +28,28 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.params import Params
+from sam_endpoint.model.prompts.cells import MISSING_TEXT
 from sam_endpoint.model.rows import Row, answers_to_frame
 from sam_endpoint.model.scorer import Scorer
-from sam_endpoint.scoring.batch.job import Summary, frame, with_answers
+from sam_endpoint.scoring.batch.answers import NamedImages, read_rows, with_answers
+from sam_endpoint.scoring.batch.job import Summary
+from sam_endpoint.scoring.batch.parts import holds_only_parts, location
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.sources import Source
+from sam_endpoint.scoring.batch.sources.kinds import FAULT, cast
 from sam_endpoint.scoring.runtime import open_model
 
 PACKAGE = Path(__file__).parents[2]  # sam_endpoint
 SOURCE, ROW = pa.field("_source", pa.int32()), pa.field("_row", pa.int64())
+# Types that Spark does not have, and what they become.
+WIDER = {
+    pa.null(): pa.string(),
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.float16(): pa.float32(),
+}
 TASKS_A_CORE = 8  # enough to lose little work with an executor, few enough for rows to share image embeddings
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -58,13 +71,14 @@ def run(
         params: params of the job.
         source: the rows.
         output: path or URL that Spark can write to.
-        overwrite: replace an existing output.
+        overwrite: replace the output of another job.
         rows_at_once: maximum number of rows that a worker scores together.
 
     Raises:
         BadData: the rows cannot be read.
-        OutputConflict: the output exists and `overwrite` is not set.
+        OutputConflict: the output exists, and `overwrite` is not set or other files are there.
     """
+    check_output(output, overwrite)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows_at_once))
     folder = tempfile.mkdtemp()
     # Executors that start later still fetch these files, so they must exist for as long as the Spark context.
@@ -76,6 +90,8 @@ def run(
     scored = scored.persist(StorageLevel.DISK_ONLY)  # sorting reads the rows twice
     try:
         ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
+        names = {plain: name for name, plain in _plain_names(source.schema).items()}
+        ordered = ordered.toDF(*(names.get(name, name) for name in ordered.columns))
         ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
         return _summary(scored)
     except PySparkException as error:
@@ -84,17 +100,47 @@ def run(
         scored.unpersist()
 
 
+def check_output(output: str, overwrite: bool) -> None:
+    """Raise OutputConflict if Spark would delete files that are no output, or write to a file."""
+    try:
+        fs, path, _ = location(output)
+        exists = fs.exists(path)
+    except (OSError, ImportError):
+        return  # a file system that only the cluster reaches
+    if exists and (not fs.isdir(path) or (overwrite and not holds_only_parts(fs, path))):
+        raise OutputConflict(f"'{output}' exists and is not a folder of parts; choose another --output")
+
+
 def gathered(spark: SparkSession, source: Source) -> DataFrame:
     """Return the rows of a source with their positions; all rows of an image are adjacent, in one partition."""
     splits = source.split()
-    first = next(source.windows(1)).schema
-    columns = pa.schema([SOURCE, ROW, *(pa.field(field.name, _kind(field.type)) for field in first)])
-    rows = spark.range(0, len(splits), 1, len(splits)).mapInArrow(_reader(splits, columns), from_arrow_schema(columns))
+    columns = pa.schema([SOURCE, ROW, (FAULT, pa.string()), *_fields(source.schema)])
+    read = _reader(splits, columns, _plain_names(source.schema))
+    rows = spark.range(0, len(splits), 1, len(splits)).mapInArrow(read, from_arrow_schema(columns))
     image = F.xxhash64("image") if "image" in columns.names else F.lit(None)
     if "image_id" in columns.names:  # refers to the image of another row
-        image = F.when(F.col("image_id").isNotNull(), F.xxhash64("image_id")).otherwise(image)
+        text = F.lower(F.trim(F.col("image_id").cast("string")))
+        named = text.isNotNull() & ~text.isin(*MISSING_TEXT)
+        image = F.when(named, F.xxhash64("image_id")).otherwise(image)
     tasks = TASKS_A_CORE * spark.sparkContext.defaultParallelism
     return rows.repartition(tasks, image).sortWithinPartitions(image, SOURCE.name, ROW.name)
+
+
+def _fields(schema: pa.Schema) -> Iterator[pa.Field]:
+    """Yield the columns of a schema in types that Spark supports; others become text."""
+    names = _plain_names(schema)
+    for column in schema:
+        kind = _kind(column.type)
+        try:
+            to_arrow_schema(from_arrow_schema(pa.schema([(column.name, kind)])))
+        except (PySparkException, ValueError):
+            kind = pa.string()
+        yield pa.field(names[column.name], kind)
+
+
+def _plain_names(schema: pa.Schema) -> dict[str, str]:
+    """Map the names of columns to names without dots and backticks, which Spark would take as paths."""
+    return {name: f"_column_{i}" if {".", "`"} & {*name} else name for i, name in enumerate(schema.names)}
 
 
 def _scored(rows: DataFrame, model: str, params: Params) -> DataFrame:
@@ -105,13 +151,17 @@ def _scored(rows: DataFrame, model: str, params: Params) -> DataFrame:
 
 
 def _kind(kind: pa.DataType) -> pa.DataType:
-    """Return an Arrow type that Spark supports: null becomes string, a dictionary becomes its value type."""
-    if pa.types.is_null(kind):
-        return pa.string()
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    """Return an Arrow type that Spark supports: unsigned numbers become wider signed ones, and null becomes string."""
+    if kind.num_fields and pa.types.is_struct(kind):
+        return pa.struct([(field.name, _kind(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_kind(kind.value_type))
+    if pa.types.is_map(kind):
+        return pa.map_(_kind(kind.key_type), _kind(kind.item_type))
+    return WIDER.get(kind, kind)
 
 
-def _reader(splits: list[Source], columns: pa.Schema) -> Batches:
+def _reader(splits: list[Source], columns: pa.Schema, names: dict[str, str]) -> Batches:
     """Return a function that maps numbers of splits to their rows."""
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -119,31 +169,27 @@ def _reader(splits: list[Source], columns: pa.Schema) -> Batches:
             for number in batch.column(0).to_pylist():
                 row = 0
                 for table in splits[number].tables():
-                    yield from _with_positions(table, number, row, columns).to_batches()
+                    table = table.rename_columns([names.get(name, name) for name in table.column_names])
+                    yield from _with_positions(table, splits[number].name, number, row, columns).to_batches()
                     row += len(table)
 
     return read
 
 
-def _with_positions(table: pa.Table, number: int, row: int, columns: pa.Schema) -> pa.Table:
-    """Cast a table to the columns of the first table, and add the positions of its rows. Raises BadData."""
-    expected_names = set(columns.names)
+def _with_positions(table: pa.Table, file: str, number: int, row: int, columns: pa.Schema) -> pa.Table:
+    """Cast a table to the job's columns, and add the positions of its rows. Raises BadData."""
+    place = f"near row {row} of table {number + 1}, '{file}'"
     for name in table.column_names:
-        if name not in expected_names:
-            raise BadData(f"a column '{name}' that the first rows lack, near row {row} of table {number + 1}")
-    values = {
-        SOURCE.name: pa.array([number] * len(table), SOURCE.type),
-        ROW.name: pa.array(range(row, row + len(table)), ROW.type),
-    }
-    for name in table.column_names:
-        values[name] = table[name]
+        if name not in columns.names:
+            raise BadData(f"a column '{name}' that the first rows lack, {place}")
+    positions = [pa.array([number] * len(table), SOURCE.type), pa.array(range(row, row + len(table)), ROW.type)]
+    arrays = [*positions]
     try:
-        arrays = [
-            values[field.name].cast(field.type) if field.name in values else pa.nulls(len(table), field.type)
-            for field in columns
-        ]
-    except pa.ArrowException as error:
-        raise BadData(f"table {number + 1} has other types of columns than the first: {error}") from None
+        for field in list(columns)[2:]:
+            present = field.name in table.column_names
+            arrays.append(cast(table[field.name], field.type) if present else pa.nulls(len(table), field.type))
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise BadData(f"a column has another type than in the first rows, {place}: {type(error).__name__}") from None
     return pa.Table.from_arrays(arrays, schema=columns)
 
 
@@ -152,11 +198,14 @@ def _worker(model: str, params: Params) -> Batches:
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer, images = _scorer(model)
+        named = NamedImages()
         for batch in batches:
             table = pa.Table.from_batches([batch])
-            rows = scorer.read(frame(table, 0).set_axis(table[ROW.name].to_pylist()))
-            images.announce(dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None))
+            rows = list(named.resolve(read_rows(scorer, table, table[ROW.name].to_pylist(), params)))
+            refs = dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None)
+            images.announce(refs)
             answers = answers_to_frame(scorer.score(rows, params), pd.RangeIndex(len(rows)), params)
+            images.discard(refs)
             yield from with_answers(table, answers).to_batches()
 
     return work
@@ -193,7 +242,7 @@ def _summary(scored: DataFrame) -> Summary:
         F.sum(F.size("predictions")).alias("predictions"),
         F.sum(F.expr(best)).alias("score_sum"),
     ).first()
-    reason = F.regexp_replace("error", "^row \\d+, ", "").alias("reason")
+    reason = F.regexp_replace("error", "^row \\d+( \\(.*?\\))?, ", "").alias("reason")
     failures = scored.where("error is not null").groupBy(reason).count().orderBy(F.desc("count")).limit(100).collect()
     totals: dict[str, Any] = counts.asDict() if counts else {}
     return Summary(**totals, failures=Counter({row["reason"]: row["count"] for row in failures}))

@@ -13,7 +13,10 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sam_endpoint.model import masks
 from tests import pictures
@@ -90,6 +93,51 @@ def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[st
     assert set(errors) == {"b.parquet", "c.csv"}
     assert "row 1, column 'image'" in errors["b.parquet"] and "expected a column 'image'" in errors["c.csv"]
     assert all(len(json.loads(text)) >= 1 for text in rows[rows["file"].str.endswith("png")]["predictions"])
+
+
+ENTRY = """
+import json, sys
+sys.path.insert(0, "")
+from sam_endpoint.scoring.batch import score
+score.init()
+print(score.run(json.loads(sys.argv[1])).to_json(orient="records"))
+"""
+
+
+def test_broken_lines_hidden_files_names_of_images_and_photographs(packaged: Path, tmp_path: Path) -> None:
+    photo = Image.open(io.BytesIO(pictures.disc()[0]))
+    exif = photo.getexif()
+    exif[274] = 6
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    row = f'{tmp_path}/photo.jpg,"[[68, 38, 153, 123]]"'
+    (tmp_path / "a.csv").write_text(f'Image,Input Boxes,image_id,shop\n{row},a,x\n{row},a\n,"[[9, 9, 20, 20]]",a,y\n')
+    (tmp_path / "b.csv").write_text(f"image,bboxes\n{row}\n")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    hidden = [tmp_path / "._a.csv", tmp_path / ".ipynb_checkpoints" / "a-checkpoint.csv"]
+    for file in hidden:
+        file.write_text("image\nx.png\n")
+    pq.write_table(pa.table({"image": [{"bytes": pictures.disc()[0], "path": "own.png"}]}), tmp_path / "d.parquet")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv", "c.parquet", "d.parquet", "photo.jpg")]
+    params = json.dumps({"points_per_side": 4, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6})
+    done = subprocess.run(
+        [python(), "-c", ENTRY, json.dumps([*files, *map(str, hidden)])],
+        cwd=ROOT,
+        env={**os.environ, "AZUREML_MODEL_DIR": str(packaged.parent), "SCORING_PARAMS": params},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [row["file"] for row in rows] == ["a.csv"] * 3 + ["b.csv", "c.parquet", "d.parquet", "photo.jpg"]
+    assert rows[1]["error"] == "row 1 (line 3 of 'a.csv'), expected 4 fields, as many as the header has, got 3"
+    assert "column 'bboxes': expected the name 'input_boxes'" in rows[3]["error"] and "c.parquet" in rows[4]["error"]
+    assert rows[5]["image"] == "own.png"
+    predictions = [json.loads(row["predictions"])[:1] for row in rows]
+    sizes = [[mask["size"] for item in first for mask in item["mask_per_prediction"]] for first in predictions]
+    assert sizes[0] == sizes[2] == [[160, 240]] * 3  # a table: as stored; the id is that of an earlier row
+    assert sizes[6] == [[240, 160]]  # a photograph: upright
+    assert done.stderr.count("column 'shop' is not read; it stays in the output") == 1
 
 
 def test_without_a_script_azure_feeds_the_model_csv(packaged: Path, disc: tuple[bytes, np.ndarray]) -> None:

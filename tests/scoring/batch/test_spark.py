@@ -20,7 +20,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.params import Params
 from sam_endpoint.scoring.batch import sources, spark
@@ -173,6 +173,45 @@ def test_an_output_in_the_way_and_rows_that_do_not_fit(
     (tmp_path / "late.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(BadData, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
         spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
+
+
+def test_a_data_set_beside_a_spreadsheets_table(session: SparkSession, packaged: Path, tmp_path: Path) -> None:
+    """As on one machine: broken lines, structs and lists of bytes, types that Spark lacks, images by earlier ids."""
+    content, box = pictures.disc()[0], [[68, 38, 153, 123]]
+    struct = pa.array([{"bytes": content, "path": "own.png"}, {"bytes": b"no", "path": None}, None])
+    columns = {
+        "input_boxes": pa.array([box] * 3),
+        "image_id": ["a", "", "a"],
+        "shop.no": pa.array([1, 2, 3], pa.uint8()),
+        "views": pa.array(["x", None, "y"], pa.string_view()),
+        "kind": pa.array(["x", "x", "y"]).dictionary_encode(),
+        "time": pa.array([1, 2, 3], pa.time32("s")),
+    }
+    (tmp_path / "disc.png").write_bytes(content)
+    pq.write_table(pa.table({"image": struct, **columns}), tmp_path / "hf.parquet")
+    lists = pa.array([list(content), [1], None], pa.list_(pa.uint8()))
+    pq.write_table(pa.table({"image": lists, **columns}), tmp_path / "u8.parquet")
+    row = f'{tmp_path}/disc.png,"{box}"'
+    (tmp_path / "in.csv").write_text(f"\ufeffImage,Input Boxes,shop\n{row},a\n{row},a,b\n{row}\n")
+    for name in ("hf.parquet", "u8.parquet", "in.csv"):
+        local, output = tmp_path / f"{name}-local.parquet", tmp_path / f"{name}-spark"
+        done = run("--model", packaged, "--input", tmp_path / name, "--output", local)
+        assert done.returncode == 0, done.stderr
+        params = Params(mask_encoding="rle", on_error="record")
+        summary = spark.run(session, packaged, params, sources.find(str(tmp_path / name)), str(output))
+        expected = rows_of(local)
+        for one in expected:
+            one.update({"time": str(one["time"])} if "time" in one else {})
+        assert same(rows_of(output), expected)
+        errors = [one["error"] for one in expected]
+        assert [error is None for error in errors] == [True, False, name != "in.csv"], errors
+        assert summary.failed == 3 - sum(error is None for error in errors)
+        assert all(reason.startswith(("column 'image'", "expected 3 fields")) for reason in summary.failures)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(OutputConflict, match="thesis' exists and is not a folder of parts"):
+        spark.run(session, packaged, params, sources.find(str(tmp_path / "in.csv")), str(tmp_path / "thesis"), True)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 
 
 def test_spark_udf_types_its_answers(

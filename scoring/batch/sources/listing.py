@@ -1,0 +1,201 @@
+"""The files of an input: which are read, and which are hidden, of other kinds, or the output of earlier jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
+
+from sam_endpoint.model.errors import BadData
+
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
+# The usual endings of the formats that `sam_endpoint.model.images.decode` reads.
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
+UNFINISHED = ("_temporary", "_SUCCESS", "_delta_log", "_spark_metadata")  # what Spark keeps beside its data
+JOB_FILE = "job.json"
+MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass
+class Listing:
+    """The files of an input, sorted by path.
+
+    Attributes:
+        tables: paths of tables.
+        images: paths of images.
+        others: names of files that are neither.
+        jobs: names of the folders that hold the output of earlier jobs, whose files are left out.
+    """
+
+    tables: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+
+    def notes(self, images_are_read: bool) -> list[str]:
+        """Return sentences about the files that are not read."""
+        notes = []
+        if self.others:
+            notes.append(_count(len(self.others), "other file", self.others[0]))
+        if self.images and not images_are_read:
+            notes.append(_count(len(self.images), "image", _name(self.images[0])) + "; a row can name it")
+        if self.jobs:
+            notes.append(f"'{self.jobs[0]}' holds the output of an earlier job; it is not read")
+        return notes
+
+
+def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> Listing:
+    """Return the files of a path: a file, a folder with its subfolders and links, or a pattern.
+
+    A path that exists is never taken as a pattern. Hidden files and folders are left out, and so are the folders of
+    earlier jobs, which hold a `job.json`.
+
+    Args:
+        fs: the file system.
+        where: the input as the user wrote it, for error messages.
+        path: the input's path in the file system.
+        exclude: paths that are left out, with all that is below them.
+
+    Raises:
+        BadData: there is no such file, or it is neither a file nor a folder.
+        OSError: a folder cannot be read.
+    """
+    if fs.exists(path) and not fs.isdir(path):
+        if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
+            raise BadData(f"'{where}' is neither a file nor a folder")
+        return _sorted([path], [])
+    root, pattern = (path, "") if fs.isdir(path) else _split_pattern(fs, path)
+    if not fs.isdir(path) and not MAGIC.search(pattern):
+        raise BadData(f"'{where}': there is no such file")
+    root = root.rstrip("/") if root.strip("/") else root
+    start = len(root.rstrip("/")) + 1 if root else 0
+    depth = None if not pattern or "**" in pattern else pattern.count("/") + 1
+    hidden = any(part.startswith(".") for part in pattern.split("/"))
+    if isinstance(fs, LocalFileSystem):
+        files = list(_walk(root, depth, hidden, {os.path.realpath(root)}, os.path.realpath(root)))
+    else:
+        files = [file for file in fs.find(root, maxdepth=depth) if hidden or not is_hidden(file[start:])]
+    jobs = [file.rpartition("/")[0] for file in files if file[start:].endswith(f"/{JOB_FILE}")]
+    jobs = [folder for folder in jobs if _is_ours(fs, f"{folder}/{JOB_FILE}")]
+    if pattern:
+        matches = re.compile(glob_translate(pattern)).match
+        files = [file for file in files if matches(file[start:])]
+    left_out = tuple(f"{folder}/" for folder in [*jobs, *exclude])
+    files = [file for file in files if file not in exclude and not file.startswith(left_out)]
+    others = [folder[start:] for folder in jobs if folder not in exclude]
+    return _sorted(sorted(files), sorted(others), start)
+
+
+def image_files(
+    folder: Path, exclude: Path | None = None, tell: Callable[[str], object] = lambda note: print(note, file=sys.stderr)
+) -> dict[str, Path]:
+    """Return the images in a folder, its subfolders and linked folders, by their paths below it.
+
+    Args:
+        folder: the folder.
+        exclude: a file or folder that is left out, such as the job's own output.
+        tell: is called with a sentence about the files that are not read.
+
+    Raises:
+        BadData: there is no such folder, it cannot be read, or holds no images.
+    """
+    expected = f"'{folder}': expected a folder of images ({', '.join(IMAGES)})"
+    if not folder.is_dir():
+        raise BadData(expected)
+    root = os.path.abspath(folder)
+    try:
+        files = listing(LocalFileSystem(), str(folder), root, [] if exclude is None else [os.path.abspath(exclude)])
+    except OSError as error:
+        raise BadData(f"'{folder}' cannot be read: {error}") from None
+    for note in files.notes(images_are_read=True):
+        tell(note)
+    if not files.images:
+        raise BadData(expected)
+    names = [Path(file).relative_to(root).as_posix() for file in files.images]
+    return {name: folder / name for name in names}
+
+
+def is_hidden(path: str) -> bool:
+    """Return whether a part of a relative path is hidden, or holds what Spark keeps beside its data."""
+    return any(part.startswith(".") or part in UNFINISHED for part in path.split("/"))
+
+
+def suffix(file: str) -> str:
+    """Return the ending of a file's name in lower case, with its dot."""
+    name = _name(file).lower()
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def _sorted(files: list[str], jobs: list[str], start: int = 0) -> Listing:
+    found = Listing(jobs=jobs)
+    for file in files:
+        ending = suffix(file)
+        if ending in TABLES:
+            found.tables.append(file)
+        elif ending in IMAGES:
+            found.images.append(file)
+        else:
+            found.others.append(file[start:])
+    return found
+
+
+def _split_pattern(fs: Any, path: str) -> tuple[str, str]:
+    """Split a pattern behind the longest folder that exists by its literal name."""
+    parts = path.split("/")
+    root: list[str] = []
+    while len(parts) > 1 and (not MAGIC.search(parts[0]) or fs.isdir("/".join([*root, parts[0]]))):
+        root.append(parts.pop(0))
+    folder = "/".join(root) or ("/" if path.startswith("/") else "")
+    return (folder, "/".join(parts)) if fs.isdir(folder) else (folder, "")
+
+
+def _walk(folder: str, depth: int | None, hidden: bool, visited: set[str], top: str) -> Iterator[str]:
+    """Yield the files below a local folder; a folder that links lead to again is entered once. Raises OSError.
+
+    A link into the tree itself is not followed, because its files are read under their own names.
+    """
+    with os.scandir(folder or ".") as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if is_hidden(entry.name) and not hidden:
+                continue
+            path = f"{folder.rstrip('/')}/{entry.name}" if folder else entry.name
+            if not os.path.isdir(path):
+                if os.path.isfile(path) or entry.is_symlink():  # a link that leads nowhere is an error of its row
+                    yield path
+            elif depth is None or depth > 1:
+                real = os.path.realpath(path)
+                inside = os.path.relpath(real, top)
+                if real in visited or (entry.is_symlink() and not inside.startswith("..") and not is_hidden(inside)):
+                    continue
+                visited.add(real)
+                yield from _walk(path, None if depth is None else depth - 1, hidden, visited, top)
+
+
+def _is_ours(fs: Any, file: str) -> bool:
+    """Return whether a job.json is that of a batch job or of an annotation job."""
+    try:
+        job = json.loads(fs.cat_file(file))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(job, dict) and "params" in job and ("weights" in job or "model" in job)
+
+
+def _count(count: int, noun: str, example: str) -> str:
+    if count == 1:
+        return f"1 {noun} was not read: '{example}'"
+    return f"{count} {noun}s were not read, such as '{example}'"
+
+
+def _name(file: str) -> str:
+    return file.rpartition("/")[2]

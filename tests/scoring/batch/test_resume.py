@@ -1,0 +1,215 @@
+"""Jobs that stop within a part, images that are named by earlier rows, and progress in logs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from sam_endpoint.model.call import UNTRACKED, Call
+from sam_endpoint.model.embeddings import EmbeddingCache
+from sam_endpoint.model.engine import Engine
+from sam_endpoint.model.images import ImageLimits, ImageReader, ImageRef, OpenedImage
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.batch import job, sources
+from sam_endpoint.scoring.batch.parts import Parts
+from sam_endpoint.scoring.batch.progress import Progress, tracked
+from tests import pictures
+from tests.conftest import ROOT
+from tests.scoring.batch.test_job import rows_of, same
+from tests.warm import python
+
+PARAMS = Params(mask_encoding="rle", on_error="record")
+
+
+class Stopped(Exception):
+    """Ends a job from within."""
+
+
+@dataclass
+class Images:
+    """Reads images, counts how often each is read, and stops the job at a chosen one.
+
+    Attributes:
+        stop_at: name of the file that is not read any more.
+        read: names of the files that were read, in order.
+    """
+
+    stop_at: str = ""
+    read: list[str] = field(default_factory=list)
+    reader: ImageReader = field(default_factory=lambda: ImageReader(ImageLimits(local_paths=True)))
+
+    @property
+    def limits(self) -> ImageLimits:
+        return self.reader.limits
+
+    def reference(self, value: object, upright: bool = False) -> ImageRef:
+        return self.reader.reference(value, upright)
+
+    def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
+        name = Path(str(ref.value)).name if ref.kind == "path" else ref.kind
+        if name == self.stop_at:
+            raise Stopped
+        self.read.append(name)
+        return self.reader.open(ref, call)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(pictures.disc(150 + i, 130)[0])
+    return [tmp_path / f"{i}.png" for i in range(6)]
+
+
+def score(
+    tiny: Segmenter, table: Path, output: Path, images: Images, rows: int, cache: int = 2**28, seconds: float = 60.0
+) -> job.Summary:
+    engine = Engine(tiny, images, EmbeddingCache(cache))
+    return job.run(engine, PARAMS, sources.find(str(table)), Parts(str(output), {}), rows, save_seconds=seconds)
+
+
+def boxes(images: list[Any], **columns: list[Any]) -> pd.DataFrame:
+    box = [json.dumps([60, 30 + i % 60, 150, 110]) for i in range(len(images))]
+    return pd.DataFrame({"image": images, "input_boxes": box, "multimask_output": "false", **columns})
+
+
+def test_a_job_that_stops_within_a_part_goes_on_where_it_stopped(
+    tiny: Segmenter, photos: list[Path], tmp_path: Path
+) -> None:
+    boxes([str(photos[i % 6]) for i in range(24)]).to_csv(tmp_path / "in.csv", index=False)
+    undisturbed = score(tiny, tmp_path / "in.csv", tmp_path / "whole", Images(), 24)
+    stopped = Images(stop_at="4.png")
+    with pytest.raises(Stopped):
+        score(tiny, tmp_path / "in.csv", tmp_path / "out", stopped, 24, seconds=0)
+    assert not list((tmp_path / "out").glob("*.parquet")) and len(list((tmp_path / "out").glob(".*.piece"))) == 4
+    resumed = Images()
+    broken = sorted((tmp_path / "out").glob(".*.piece"))[1]
+    broken.write_bytes(broken.read_bytes()[:-20])
+    summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 24)
+    assert sorted(resumed.read) == ["1.png", "4.png", "5.png"]  # each once, though 4 rows need each
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert not list((tmp_path / "out").glob(".*"))
+    counts = [{**part.to_dict(), "seconds": None} for part in (summary, undisturbed)]
+    assert counts[0] == counts[1] and summary.rows == 24 and set(summary.seconds) == set(undisturbed.seconds)
+
+
+def test_a_stop_by_an_error_or_by_hand_saves_what_is_done(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
+    boxes([str(photo) for photo in photos]).to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(Stopped):
+        score(tiny, tmp_path / "in.csv", tmp_path / "out", Images(stop_at="4.png"), 6)
+    resumed = Images()
+    score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 6)
+    assert sorted(resumed.read) == ["4.png", "5.png"]
+
+
+def test_an_image_is_read_once_a_part_however_many_rows_it_has(
+    tiny: Segmenter, photos: list[Path], tmp_path: Path
+) -> None:
+    boxes([str(photos[i % 2]) for i in range(300)]).to_csv(tmp_path / "in.csv", index=False)
+    images = Images()
+    summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", images, 300)
+    assert sorted(images.read) == ["0.png", "1.png"] and summary.failed == 0
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes"])
+@pytest.mark.parametrize("cache", [2**28, 1])
+def test_an_id_names_the_image_of_an_earlier_part_stopped_or_not(
+    tiny: Segmenter, photos: list[Path], tmp_path: Path, kind: str, cache: int
+) -> None:
+    """Whatever the cache of embeddings holds: one of a byte holds nothing."""
+    images: list[Any] = [str(photo) if kind == "path" else photo.read_bytes() for photo in photos]
+    cells = [images[0], images[1], None, None, images[2], None, images[3], None]
+    ids = ["a", "b", "a", "b", "a", "a", None, "c"]  # row 4 gives the name to another image; c is nobody's
+    boxes(cells, image_id=ids).to_parquet(tmp_path / "in.parquet")
+    score(tiny, tmp_path / "in.parquet", tmp_path / "whole", Images(), 2, cache)
+    expected = rows_of(tmp_path / "whole")
+    assert [row["error"] is None for row in expected] == [True] * 7 + [False]
+    sizes = [row["predictions"][0]["mask_per_prediction"][0]["size"][1] for row in expected[:7]]
+    assert sizes == [150, 151, 150, 151, 152, 152, 153]
+    for done in range(1, 4):  # parts that are there already
+        parts = Parts(str(tmp_path / f"{done}"), {})
+        for number in range(done):
+            part = tmp_path / "whole" / f"part-{number:06d}.parquet"
+            Path(parts.name(number)).write_bytes(part.read_bytes())
+        score(tiny, tmp_path / "in.parquet", tmp_path / f"{done}", Images(), 2, cache)
+        assert same(rows_of(tmp_path / f"{done}"), expected)
+
+
+SLOW = """
+import sys, time
+from tests.engines import engine_of
+from sam_endpoint.model.images import ImageReader, ImageLimits
+from sam_endpoint.model.params import Params
+from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.batch import job, sources
+from sam_endpoint.scoring.batch.parts import Parts
+
+class Slow(ImageReader):
+    def open(self, ref, *rest):
+        print(ref.value, flush=True)
+        return super().open(ref, *rest)
+
+class SlowSegmenter:
+    def __init__(self, segmenter): self.segmenter = segmenter
+    def __getattr__(self, name): return getattr(self.segmenter, name)
+    def embed(self, *arguments):
+        time.sleep(0.4)
+        return self.segmenter.embed(*arguments)
+
+engine = engine_of(SlowSegmenter(Segmenter.load("checkpoints/sam-tiny", "cpu")), local_paths=True)
+params = Params(mask_encoding="rle", on_error="record")
+job.run(engine, params, sources.find(sys.argv[1]), Parts(sys.argv[2], {}), save_seconds=1.0)
+"""
+
+
+def test_a_slow_job_that_is_killed_loses_only_the_last_interval(tiny: Segmenter, tmp_path: Path) -> None:
+    """All rows are in one part. The interval is a second here, in place of a minute."""
+    names = [f"{i:02}.png" for i in range(20)]
+    for i, name in enumerate(names):
+        (tmp_path / name).write_bytes(pictures.disc(100 + i, 90)[0])
+    boxes([str(tmp_path / name) for name in names]).to_csv(tmp_path / "in.csv", index=False)
+    process = subprocess.Popen([python(), "-c", SLOW, str(tmp_path / "in.csv"), str(tmp_path / "out")], cwd=ROOT)
+    until = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob(".part-*.piece"))) < 3:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.7)  # into the next interval
+    process.kill()
+    process.wait()
+    killed_at = time.time()
+    pieces = sorted((tmp_path / "out").glob(".part-*.piece"))
+    assert killed_at - pieces[-1].stat().st_mtime < 3  # the interval, and a row on a busy machine
+    saved = [position for piece in pieces for position in pq.read_table(piece)["position"].to_pylist()]
+    assert saved == list(range(len(saved))) and len(saved) >= 3
+    resumed = Images()
+    summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 512)
+    assert sorted(resumed.read) == names[len(saved) :] and summary.rows == 20 and summary.failed == 0
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("scoring", "row", 40, seconds=0.2) as progress:
+        progress.add(10, skipped=True)
+        progress.add(10, images=3, failed=1)
+        time.sleep(0.7)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 3
+    assert lines[0].startswith("scoring: 20 of 40 rows, 3 images, 1 failed, ") and lines[0].endswith(" s left")
+    rate = float(lines[0].rpartition(" rows/s")[0].rpartition(" ")[2])
+    assert 10 / 0.6 < rate <= 10 / 0.2  # of the 10 rows that this run did
+
+
+def test_progress_through_items(capsys: pytest.CaptureFixture[str]) -> None:
+    def slowly() -> Iterator[int]:
+        yield from tracked([1, 2, 3], "drawing", "image")
+
+    assert list(slowly()) == [1, 2, 3]
+    assert capsys.readouterr().err == ""  # it was over before the first line
