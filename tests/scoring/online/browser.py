@@ -1,0 +1,118 @@
+"""What the tests of the page share: a server with the embedded models, a browser, and what a person does and sees."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from tests.conftest import ROOT, free_port, server
+from tests.warm import python
+
+SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots, to look at
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """Serve the default catalog until the block ends. Yields the base URL."""
+    port = free_port()
+    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), *options]
+    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
+        yield base
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run a headless Chromium until the block ends."""
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Open the page in a context of its own. Fails if it asks another host, or if a script fails."""
+    context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
+    page = context.new_page()
+    elsewhere: list[str] = []
+    problems: list[str] = []
+
+    def note(request: Request) -> None:
+        if not request.url.startswith((url, "blob:", "data:")):
+            elsewhere.append(request.url)
+
+    page.on("request", note)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(url)
+    expect(page.locator("#model option").first).to_be_attached()
+    yield page
+    context.close()
+    assert not elsewhere and not problems
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png")
+
+
+def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "image/*", "buffer": data})
+    expect(page.locator("#status")).to_contain_text("Click on something")
+
+
+def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> None:
+    """Click on a pixel of the picture, which is `width` pixels wide, wherever it is shown."""
+    frame = page.locator("#canvas").bounding_box()
+    assert frame
+    unit = frame["width"] / width
+    page.locator("#canvas").click(position={"x": x * unit, "y": y * unit}, **options)
+
+
+def wait_for_picture(page: Page) -> None:
+    """Wait until the canvas shows the picture: its middle is no longer transparent."""
+    page.wait_for_function(
+        """() => {
+            const {width, height} = document.getElementById("canvas");
+            return document.getElementById("canvas").getContext("2d").getImageData(width / 2, height / 2, 1, 1).data[3];
+        }"""
+    )
+
+
+def wait_for_mask(page: Page) -> None:
+    expect(page.locator("#status")).to_contain_text(re.compile(r"pixels, score"), timeout=60_000)
+
+
+def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
+    """Wait until masks were drawn `count` times. Returns the page's measures of that: times in ms, and details."""
+    page.wait_for_function("count => performance.getEntriesByName('draw masks').length >= count", arg=count)
+    measures: list[dict[str, Any]] = page.evaluate(
+        "performance.getEntriesByName('draw masks').map(({duration, detail}) => ({duration, ...detail}))"
+    )
+    return measures
+
+
+def seen(page: Page) -> np.ndarray:
+    """Return what the canvas shows, in pixels of the screen, (rows, columns, 3) int."""
+    text = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+    image = Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def downloaded(page: Page, button: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(button)
+    return Path(download.value.path()).read_bytes()
+
+
+def saved_mask(page: Page) -> np.ndarray:
+    """Return the mask that "Mask as PNG" saves, (h, w) bool."""
+    return np.asarray(Image.open(io.BytesIO(downloaded(page, "#save-png"))).convert("L")) > 0

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { answeredBy, choices, isStarter, modelOf, starterNote } from "../../../../scoring/online/page/models.js";
+import { bestOf, curlFor, requestFor, sizeProblem } from "../../../../scoring/online/page/requests.js";
+import { NO_PROMPT } from "../../../../scoring/online/page/state.js";
+
+const MODELS = [
+  { name: "large", default: true, names: ["large", "sam/vit_l"], stands_in_for: ["sam/vit_h"], origin: { source: "models:/sam@champion" } },
+  { name: "tiny", default: false, names: ["tiny"], stands_in_for: ["sam/vit_b"], origin: null, starter: true },
+];
+
+test("every request asks for the upright picture", () => {
+  for (const prompt of [{ ...NO_PROMPT, points: [[1, 2]], labels: [1] }, { ...NO_PROMPT, box: [1, 2, 3, 4] }, { ...NO_PROMPT, everything: true }]) {
+    const { params } = requestFor(prompt);
+    assert.equal(params.orientation, "upright");
+    assert.equal(params.mask_encoding, "rle");
+    assert.match(curlFor(prompt, { url: "http://x/score", name: "a.jpg" }), /"orientation":"upright"/);
+  }
+});
+
+test("points and a box are one prompt, and logits refine one mask", () => {
+  const prompt = { ...NO_PROMPT, points: [[5, 6], [7, 8]], labels: [1, 0], box: [1, 2, 30, 40] };
+  const { row } = requestFor(prompt, "LOGITS");
+  assert.deepEqual(row, { multimask_output: false, input_points: [[[5, 6], [7, 8]]], input_labels: [[1, 0]], input_boxes: [[1, 2, 30, 40]], mask_input: "LOGITS" });
+  assert.equal(requestFor(prompt).row.multimask_output, true);
+});
+
+test("the command asks for what the page shows, whatever the file is called", () => {
+  const everything = curlFor({ ...NO_PROMPT, everything: true }, { url: "u", name: "my $(rm) picture's.jpg", keyed: true });
+  assert.match(everything, /"points_per_side":16/);
+  assert.ok(everything.includes(`base64 -w0 "my ?(rm) picture?s.jpg"`));
+  assert.ok(everything.includes(`-H "Authorization: Bearer $KEY"`));
+});
+
+test("masks of another size are a problem in words", () => {
+  assert.equal(sizeProblem([{ size: [300, 400] }], { width: 400, height: 300 }), null);
+  assert.match(sizeProblem([{ size: [400, 300] }], { width: 400, height: 300 }), /mask has 300 x 400 pixels.* has 400 x 300.*no mask is drawn/);
+});
+
+test("the best mask has the highest score", () => assert.equal(bestOf([{ iou_score: 0.2 }, { iou_score: 0.9 }, { iou_score: 0.5 }]), 1));
+
+test("a starter is called so wherever it is named; a model that does not say so is none", () => {
+  assert.deepEqual(choices(MODELS), [
+    { name: "large", text: "large", chosen: true },
+    { name: "sam/vit_l", text: "sam/vit_l", chosen: false },
+    { name: "tiny", text: "tiny (starter)", chosen: false },
+    { name: "sam/vit_h", text: "sam/vit_h (answered by large)", chosen: false },
+    { name: "sam/vit_b", text: "sam/vit_b (answered by tiny, starter)", chosen: false },
+  ]);
+  assert.match(starterNote(MODELS, "sam/vit_b"), /^tiny is a starter model/);
+  assert.equal(starterNote(MODELS, "sam/vit_h"), "");
+  assert.equal(answeredBy(MODELS, "tiny"), "Answered by tiny (starter).");
+  assert.equal(answeredBy(MODELS, "large"), "Answered by large.");
+  assert.equal(modelOf(MODELS, "unknown"), undefined);
+  assert.equal(isStarter(undefined), false);
+});

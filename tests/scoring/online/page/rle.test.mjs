@@ -1,0 +1,62 @@
+// Run lengths against masks that pycocotools encoded; CASES names a JSON file of them.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { colourLabels, whitenLabels } from "../../../../scoring/online/page/paint.js";
+import { decodeRuns, rasterize } from "../../../../scoring/online/page/rle.js";
+
+const CASES = JSON.parse(readFileSync(process.env.CASES, "utf8")); // name: {size, counts, rows}: rows of the mask as text
+
+function draw({ size, counts }, columns, rows, label = 1) {
+  const labels = new Uint16Array(columns * rows);
+  rasterize(decodeRuns(counts, size), size, labels, columns, rows, label);
+  return Array.from({ length: rows }, (_, row) => labels.subarray(row * columns, (row + 1) * columns).join(""));
+}
+
+for (const [name, mask] of Object.entries(CASES)) {
+  const [height, width] = mask.size;
+
+  test(`${name}: at the picture's size it is the mask`, () => {
+    assert.deepEqual(draw(mask, width, height), mask.rows);
+  });
+
+  for (const [columns, rows] of [[3 * width, 3 * height], [5, 4], [width, 2], [2 * width + 1, height]]) {
+    test(`${name}: at ${columns} x ${rows} each pixel is the mask's at its centre`, () => {
+      const sample = (row, column) => mask.rows[Math.floor(((row + 0.5) * height) / rows)][Math.floor(((column + 0.5) * width) / columns)];
+      const expected = Array.from({ length: rows }, (_, row) => Array.from({ length: columns }, (_, column) => sample(row, column)).join(""));
+      assert.deepEqual(draw(mask, columns, rows), expected);
+    });
+  }
+}
+
+test("runs by hand: one pixel out, two in, three out, of two rows and three columns", () => {
+  assert.deepEqual(Array.from(decodeRuns("123", [2, 3])), [1, 3, 6]);
+  assert.deepEqual(draw({ size: [2, 3], counts: "123" }, 3, 2), ["010", "100"]);
+});
+
+test("runs that do not cover the picture are refused", () => {
+  assert.throws(() => decodeRuns("123", [2, 4]), /cover 6 pixels; a mask of 4 x 2 has 8/);
+});
+
+test("12 megapixels are drawn at the screen's size without an array of the picture's", () => {
+  const labels = new Uint16Array(800 * 600);
+  rasterize(Int32Array.of(6_000_000, 12_000_000), [3000, 4000], labels, 800, 600, 1);
+  assert.equal(labels.reduce((sum, label) => sum + label), 400 * 600);
+  assert.equal(labels[399], 0);
+  assert.equal(labels[400], 1);
+});
+
+test("a label is filled, outlined in white, and transparent elsewhere", () => {
+  const labels = Uint16Array.from([..."00000" + "02220" + "02220" + "02220" + "00000"], Number);
+  const pixels = colourLabels(labels, 5, 5, 1);
+  const at = (row, column) => [...pixels.subarray(4 * (5 * row + column), 4 * (5 * row + column) + 4)];
+  assert.deepEqual(at(2, 2), [230, 159, 0, 140]);
+  assert.deepEqual(at(1, 2), [255, 255, 255, 255]);
+  assert.deepEqual(at(2, 3), [255, 255, 255, 255]);
+  assert.deepEqual(at(0, 0), [0, 0, 0, 0]);
+});
+
+test("saved masks are white on black", () => {
+  assert.deepEqual([...whitenLabels(Uint16Array.of(0, 1, 7))], [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]);
+});

@@ -1,0 +1,71 @@
+"""The page's pure modules in Node (the one that Playwright brings along), and the rules for its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import playwright
+import pytest
+from pycocotools import mask as coco
+
+from sam_endpoint.scoring.online import page
+from tests.conftest import ROOT
+
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+MAX_LINES = 300
+PURE = ("exif.js", "geometry.js", "models.js", "paint.js", "requests.js", "rle.js")
+
+
+def masks() -> dict[str, np.ndarray]:
+    """Return (h, w) bool masks by name."""
+    rng = np.random.default_rng(5)
+    blob = np.zeros((40, 30), bool)
+    blob[3:37, 5:28] = True
+    blob[10:20, 12:16] = False
+    return {
+        "blob": blob,
+        "noise": rng.random((17, 23)) > 0.5,
+        "empty": np.zeros((6, 9), bool),
+        "full": np.ones((6, 9), bool),
+        "first and last pixel": np.eye(7, dtype=bool)[[0, 1, 1, 1, 1, 1, 6]],
+        "long runs": np.arange(900).reshape(30, 30) % 450 > 3,
+        "one row": rng.random((1, 50)) > 0.3,
+    }
+
+
+def test_run_lengths_geometry_and_requests(tmp_path: Path) -> None:
+    cases = {}
+    for name, mask in masks().items():
+        rle = coco.encode(np.asfortranarray(mask, np.uint8))
+        rows = ["".join("01"[int(pixel)] for pixel in row) for row in mask]
+        cases[name] = {"size": rle["size"], "counts": rle["counts"].decode(), "rows": rows}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    tests = sorted((ROOT / "tests/scoring/online/page").glob("*.test.mjs"))
+    done = subprocess.run(
+        [NODE, "--test", "--test-reporter=tap", *tests],
+        env={**os.environ, "CASES": str(tmp_path / "cases.json")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert int(re.findall(r"# pass (\d+)", done.stdout)[-1]) > 40
+
+
+@pytest.mark.parametrize("file", sorted(page.FILES.glob("*")), ids=lambda file: file.name)
+def test_files_are_short_and_ask_for_nothing_absolute(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    assert not re.findall(r"""(?:src|href|fetch\(|from|import|url\()\s*=?\s*["'`(]?(?:/|https?:)""", text)
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_touch_neither_the_document_nor_the_network(name: str) -> None:
+    text = re.sub(r"//.*|/\*(?s:.*?)\*/", "", (page.FILES / name).read_text())
+    assert "export" in text
+    assert not re.findall(r"\b(?:document|window|fetch|performance|navigator|localStorage|sessionStorage)\b", text)
+    assert not re.findall(r"\bimport\b", text)
