@@ -7,9 +7,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: score serve package train test check soak fuzz clean
+.PHONY: score serve package train test check soak attack fuzz clean
 
-score: .venv/run build/model/MLmodel
+score: .venv/server build/model/MLmodel
 	$(BIN)/sam-endpoint score --model build/model --input samples/prompts.csv \
 		--output out/predictions.parquet --overlay out/overlay.png --overwrite
 
@@ -37,6 +37,10 @@ soak: .venv/test
 	$(BIN)/python -m tests.reliability.overload --seconds 120
 	$(BIN)/python -m tests.reliability.kills --kills 50
 
+# Requests that try to take the endpoint down; a table of what each did to it.
+attack: .venv/test
+	$(BIN)/python -m tests.reliability.attack --seconds 20
+
 # Broken images, and requests made from the endpoint's own description of its routes.
 fuzz: .venv/test
 	$(BIN)/python -m tests.reliability.fuzz --images 10000
@@ -46,11 +50,12 @@ clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache
 
 build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -name '*.safetensors' -o -name '*.json') \
-		model/requirements.txt
+		model/requirements.txt | .venv/run
 	$(BIN)/sam-endpoint package --output build/model --no-log
 
-# Each stamp stands for an environment: the package, with the extra `server`, with all that the tests need. The pinned
-# versions are installed first; the package then finds its dependencies there, so that pip selects no other version.
+# Each stamp stands for an environment: the package; with the servers of the README's examples, ours and Azure ML's; with
+# all that the tests need. The pinned versions are installed first; the package then finds its dependencies there, so that
+# pip selects no other version.
 .venv/run: model/requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -r model/requirements.txt
@@ -58,7 +63,7 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 	touch $@
 
 .venv/server: requirements.lock .venv/run
-	$(PIP) --no-build-isolation --constraint requirements.lock -e '.[server]'
+	$(PIP) --no-build-isolation --constraint requirements.lock -e '.[server]' azureml-inference-server-http
 	touch $@
 
 .venv/test: requirements.lock tests/environments/reference.txt tests/environments/clients.txt .venv/server

@@ -37,7 +37,7 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """Return what to tell the client about an exception.
 
-    Exceptions that are not this project's own are internal errors, whose details belong into the log.
+    Exceptions that are not this project's own are internal errors; the log has their type and place.
     """
     if isinstance(error, EndpointError):
         return Problem(error.status, str(error), error.code)

@@ -15,6 +15,8 @@ from pathlib import Path
 from sam_endpoint.commands import CommandError, UsageError, json_object
 from sam_endpoint.scoring.process import configure_process
 
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -33,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.alias and not options.register:
         raise UsageError("--alias needs --register")
+    if options.register == "" or options.alias == "":
+        raise UsageError("--register and --alias need a name")
     if options.register and options.no_log:
         raise UsageError("--register needs the model logged: leave out --no-log")
     configure_process()
@@ -40,17 +44,45 @@ def run(options: argparse.Namespace) -> int:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from sam_endpoint.model.errors import EndpointError
     from sam_endpoint.model.mlflow import package
+    from sam_endpoint.scoring.runtime import one_line, without_password
 
     try:
+        if not options.no_log:
+            _check_tracking(package.DEFAULT_TRACKING)
         saved = package.save(options.checkpoint or package.EMBEDDED, options.output, options.config)
         print(f"saved       {saved}")
         if not options.no_log:
-            if not os.environ.get("MLFLOW_TRACKING_URI"):
-                mlflow.set_tracking_uri(package.DEFAULT_TRACKING)
             uri = package.log(saved, options.register, options.alias)
-            print(f"logged      {uri}  (tracking: {mlflow.get_tracking_uri()})")
-    except (ValueError, MlflowException) as error:
-        raise CommandError(str(error)) from error
+            print(f"logged      {uri}  (tracking: {without_password(mlflow.get_tracking_uri())})")
+    except (CommandError, EndpointError):
+        raise
+    except (ValueError, OSError, MlflowException) as error:
+        raise CommandError(one_line(error)) from None
+    except Exception as error:  # disks and tracking servers fail with errors of many libraries
+        raise CommandError(f"the model cannot be packaged: {type(error).__name__}: {one_line(error)}") from None
     print(f"serve it    mlflow models serve -m {saved} --env-manager local")
     return 0
+
+
+def _check_tracking(default: str) -> None:
+    """Ask the tracking server something, before the model is saved, which takes longer. Raises CommandError."""
+    import mlflow
+
+    from sam_endpoint.scoring.runtime import one_line, without_password
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(default)
+    retries = os.environ.get(RETRIES)
+    os.environ[RETRIES] = retries or "2"  # with MLflow's own number, it takes four minutes to fail
+    try:
+        mlflow.MlflowClient().search_experiments(max_results=1)
+    except Exception as error:
+        uri = without_password(mlflow.get_tracking_uri())
+        raise CommandError(
+            f"the tracking server {uri} cannot be used: {one_line(error)}; --no-log saves the model only"
+        ) from None
+    finally:
+        if retries is None:
+            del os.environ[RETRIES]

@@ -11,7 +11,11 @@ Every option can also be set by an environment variable: SAM_PORT for --port, SA
 from __future__ import annotations
 
 import argparse
-import logging
+import errno
+import ipaddress
+import os
+import socket
+import sys
 
 from sam_endpoint.commands import CommandError, require_extra
 from sam_endpoint.scoring.process import configure_process
@@ -40,26 +44,96 @@ def run(options: argparse.Namespace) -> int:
     except SettingsError as error:
         raise CommandError(str(error)) from error
     except ValidationError as error:
-        faults = (f"--{'.'.join(map(str, one['loc'])).replace('_', '-')}: {one['msg']}" for one in error.errors())
+        faults = (
+            f"--{'.'.join(map(str, one['loc'])).replace('_', '-')}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
         raise CommandError("; ".join(faults)) from None
+    listener = bind(settings.host, settings.port)  # before the model is loaded, which takes seconds
     configure_process(operator_threads=1)  # see model/threads.py
+    # A thread that wants Python's lock waits this long for one that computes; a click has a dozen such waits.
+    sys.setswitchinterval(0.001)
 
     import uvicorn
 
-    from sam_endpoint.scoring.online import app
+    from sam_endpoint.model.errors import EndpointError
+    from sam_endpoint.scoring.online import app, logs
+    from sam_endpoint.scoring.online.connections import ConnectionGuard, max_connections
+    from sam_endpoint.scoring.runtime import one_line
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Its messages would contain the names of a request's unknown columns, which are the client's data.
-    logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)
-    endpoint = app.create(settings)
-    uvicorn.run(
+    logs.configure_logging()
+    try:
+        endpoint = app.create(settings)
+    except EndpointError:
+        raise
+    except Exception as error:
+        raise CommandError(f"the endpoint cannot start: {type(error).__name__}: {one_line(error)}") from None
+    logs.withhold_request_data()
+    guard = ConnectionGuard(
+        max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
+    )
+    config = uvicorn.Config(
         endpoint,
-        host=settings.host,
-        port=settings.port,
+        http=guard.protocol(),
+        log_config=None,
+        log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.grace),
         # Longer than load balancers keep an idle connection, usually a minute, so that they never reuse a closed one.
         timeout_keep_alive=75,
-        log_level="warning",
     )
+
+    class Server(uvicorn.Server):
+        """Prints its URL once it listens."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                print(f"serving on  {url_of(listener)}", flush=True)
+
+    try:
+        Server(config).run([listener])
+    except OSError as error:
+        raise _cannot_listen(settings.host, settings.port, error) from None
     return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address and does not listen yet.
+
+    Raises:
+        CommandError: the address cannot be used, for example because another process listens there.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # A trial, since a bound socket that does not listen does not exclude a second one.
+        with socket.create_server(address, family=family):
+            pass
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(host, port, error) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket; an address that stands for all is shown as this machine's own."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        own = "[::1]" if ":" in host else "127.0.0.1"
+        return f"http://{own}:{port}  (and at port {port} of this machine's other addresses)"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> CommandError:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return CommandError(f"port {port} of {host} is in use by another process; choose another --port, or 0 for any")
+    if number == errno.EACCES:
+        return CommandError(f"port {port} may not be opened by this user; choose a --port above 1023")
+    # The standard library's texts hold more than the reason.
+    reason = error if isinstance(error, socket.gaierror) or not number else os.strerror(number)
+    return CommandError(f"port {port} of --host '{host}' cannot be opened: {reason}")

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from threading import Condition
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from sam_endpoint.model import threads
-from sam_endpoint.model.call import UNTRACKED, Call
-from sam_endpoint.model.errors import Overloaded
+from sam_endpoint.model.call import NOBODY, UNTRACKED, Call, Owner
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Embedding, Segmentation, Segmenter, SegmentRequest
+from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+FIRST_WEIGHT = 16  # of the first batch, before any time is known
+Entry: TypeAlias = tuple[Item, Future[Result]]
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,18 @@ class Batching:
         wait: seconds that a batch waits for more items if the batch before it had more than one; an idle worker never
             waits.
         queue: largest number of waiting items; a further item is rejected.
+        seconds: a batch of prompts of several requests takes about this time at most.
     """
 
     images: int = 8
     requests: int = 64
     wait: float = 0.002
     queue: int = 256
+    seconds: float = 0.02
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items of many threads into batches for one worker thread.
+    """Collects items of many threads into batches for one worker thread, in the order of a FairQueue.
 
     Args:
         run: maps a list of items to their results. If it fails on several items, each is run alone, so that a bad item
@@ -52,6 +56,8 @@ class Batcher(Generic[Item, Result]):
         wait: seconds that a batch waits for more items, as in Batching.
         max_queue: largest number of waiting items.
         torch_threads: threads that share each torch operator in the worker.
+        weigh: returns how much work an item is.
+        max_seconds: a batch of several items is limited to the weight that took about this time before.
     """
 
     def __init__(
@@ -61,51 +67,74 @@ class Batcher(Generic[Item, Result]):
         wait: float,
         max_queue: int,
         torch_threads: int = 1,
+        weigh: Callable[[Item], int] = lambda item: 1,
+        max_seconds: float = math.inf,
     ) -> None:
         self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
-        self._queue: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(max_queue)
+        self._weigh, self._max_seconds = weigh, max_seconds
+        self._seconds_a_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
+        self._queue: FairQueue[Entry[Item, Result]] = FairQueue(max_queue)
+        self._changed = Condition()
+        self._closed = False
         threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def waiting(self) -> int:
         """Number of waiting items."""
-        return self._queue.qsize()
+        return len(self._queue)
 
-    def submit(self, item: Item) -> Future[Result]:
+    def submit(self, item: Item, owner: Owner = NOBODY) -> Future[Result]:
         """Queue an item. Raises Overloaded if the queue is full."""
         future: Future[Result] = Future()
-        try:
-            self._queue.put_nowait((item, future))
-        except queue.Full:
-            raise Overloaded("too many requests are waiting") from None
+        with self._changed:
+            self._queue.put((item, future), owner)
+            self._changed.notify()
         return future
 
     def close(self) -> None:
         """End the worker once all waiting items are done."""
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
     def _work(self) -> None:
         threads.divide(self._torch_threads)
         crowded = False
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            deadline = time.monotonic() + (self._wait if crowded else 0)
-            while len(batch) < self._max_size:
-                try:
-                    remaining = deadline - time.monotonic()
-                    item = self._queue.get(timeout=remaining) if remaining > 0 else self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    self._queue.put(None)
-                    break
-                batch.append(item)
+        while batch := self._next_batch(self._wait if crowded else 0):
             crowded = len(batch) > 1
-            self._finish([entry for entry in batch if entry[1].set_running_or_notify_cancel()])
+            started = time.monotonic()
+            self._finish(batch)
+            weight = sum(self._weigh(item) for item, _ in batch)
+            seconds = (time.monotonic() - started) / max(1, weight)
+            self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
 
-    def _finish(self, batch: list[tuple[Item, Future[Result]]]) -> None:
-        if not batch:
-            return
+    def _next_batch(self, wait: float) -> list[Entry[Item, Result]]:
+        """Wait for items and return those of the next batch that are not cancelled; none once the queue is closed."""
+        with self._changed:
+            while True:
+                while not len(self._queue):
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                batch: list[Entry[Item, Result]] = []
+                weight, deadline = 0, time.monotonic() + wait
+                while len(batch) < self._max_size and not self._is_enough(weight):
+                    if not len(self._queue):
+                        remaining = deadline - time.monotonic()
+                        if remaining <= 0 or self._closed or not self._changed.wait(remaining):
+                            break
+                        continue
+                    entry = self._queue.get()
+                    if entry[1].set_running_or_notify_cancel():
+                        batch.append(entry)
+                        weight += self._weigh(entry[0])
+                if batch:
+                    return batch
+
+    def _is_enough(self, weight: int) -> bool:
+        return weight > 0 and weight * self._seconds_a_weight >= self._max_seconds
+
+    def _finish(self, batch: list[Entry[Item, Result]]) -> None:
         try:
             results = self._run([item for item, _ in batch])
         except BaseException as error:
@@ -135,7 +164,12 @@ class BatchedSegmenter(Segmenter):
             plain.embed, images, batching.wait, batching.queue, threads.thread_count()
         )
         self.decoder: Batcher[SegmentRequest, list[Segmentation]] = Batcher(
-            plain.segment_many, batching.requests, batching.wait, batching.queue
+            plain.segment_many,
+            batching.requests,
+            batching.wait,
+            batching.queue,
+            weigh=lambda request: len(request.prompts),
+            max_seconds=batching.seconds,
         )
         # The workers hold the plain segmenter, never this one: once nothing refers to this one, they end, and the
         # weights are freed.
@@ -144,7 +178,7 @@ class BatchedSegmenter(Segmenter):
 
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
         """Encode RGB images through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
-        return [call.wait(future) for future in [self.encoder.submit(image) for image in images]]
+        return [call.wait(future) for future in [self.encoder.submit(image, call.owner) for image in images]]
 
     def segment(
         self,
@@ -155,4 +189,5 @@ class BatchedSegmenter(Segmenter):
         call: Call = UNTRACKED,
     ) -> list[Segmentation]:
         """Decode prompts through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
-        return call.wait(self.decoder.submit(SegmentRequest(embedding, prompts, multimask_output, min_score)))
+        request = SegmentRequest(embedding, prompts, multimask_output, min_score)
+        return call.wait(self.decoder.submit(request, call.owner))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import SecretStr
 
+from sam_endpoint.model.budget import NO_LIMITS, RequestLimits
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
-from sam_endpoint.model.errors import UnknownModel
+from sam_endpoint.model.errors import BadModel, UnknownModel, describe_name
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.params import ParamDefaults
 from sam_endpoint.model.scorer import Scorer
@@ -20,9 +24,10 @@ from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batc
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
 from sam_endpoint.scoring.online.context import RequestContext
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.runtime import open_model
+from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model
 
 logger = logging.getLogger(__name__)
+MAX_HEADER = 100  # characters of a name in a header
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class ServedModel:
         nbytes: bytes of its weights.
         queues: the queues in front of it, by name.
         origin: where it came from, as `/models` reports it.
+        starter: whether it is one of the embedded models.
+        limits: what a request for a table may cost.
     """
 
     name: str
@@ -44,6 +51,14 @@ class ServedModel:
     nbytes: int
     queues: dict[str, Batcher[Any, Any]]
     origin: dict[str, Any]
+    starter: bool = False
+    limits: RequestLimits = NO_LIMITS
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a response that name the model and, if it is registered, its version."""
+        names = {"x-answered-by": self.name, "x-model-version": self.origin.get("version")}
+        return {header: re.sub("[^!-~]", "_", name)[:MAX_HEADER] for header, name in names.items() if name is not None}
 
     def engine_for(self, context: RequestContext) -> Engine:
         """Return the engine as the tenant of a request sees it."""
@@ -51,12 +66,13 @@ class ServedModel:
 
     def scorer(self, context: RequestContext) -> Scorer:
         """Return a scorer over the engine as the tenant of a request sees it."""
-        return Scorer(self.engine_for(context))
+        return Scorer(self.engine_for(context), self.limits)
 
 
 @dataclass
 class _Slot:
     entry: Entry
+    located: LocatedModel | None = None  # of the model in the settings
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: ServedModel | None = None
     used: float = 0.0
@@ -72,11 +88,13 @@ class Catalog:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        store = Store(settings.embedding_store, device) if settings.embedding_store else None
-        self.embeddings = EmbeddingCache(settings.embedding_bytes, store)
-        described = catalog_of_model(settings.model) if settings.model else read_catalog(settings.catalog)
+        self.embeddings = EmbeddingCache(
+            settings.embedding_bytes, _open_store(settings.embedding_store, device, settings.embedding_store_key)
+        )
+        located = locate(settings.model) if settings.model else None
+        described = catalog_of_model(located) if located else read_catalog(settings.catalog)
         self.default = described.default
-        self._slots = {key: _Slot(entry) for key, entry in described.models.items()}
+        self._slots = {key: _Slot(entry, located) for key, entry in described.models.items()}
         self.ready = False
         self._keys: dict[str, str] = {}
         for key, entry in described.models.items():
@@ -104,8 +122,8 @@ class Catalog:
             if slot.entry.warm or key == self.default:
                 try:
                     self.get(key)
-                except Exception:
-                    logger.exception("model %s cannot be loaded", key)
+                except Exception as error:
+                    logger.error("model %s cannot be loaded: %s", key, one_line(error))
                     failed = True
         self.ready = not failed
 
@@ -118,12 +136,15 @@ class Catalog:
         """
         key = self._keys.get(name or self.default)
         if key is None:
-            raise UnknownModel(f"no model '{str(name)[:100]}' is served here; served are {', '.join(self.names)}")
+            described = describe_name(name, self._keys)
+            raise UnknownModel(
+                f"no model of this name ({described}) is served here; served are {', '.join(self.names)}"
+            )
         slot = self._slots[key]
         with slot.lock:
             slot.used = time.monotonic()
             if slot.served is None:
-                slot.served = self._load(key, slot.entry)
+                slot.served = self._load(key, slot)
             served = slot.served
         self._evict(key)
         return served
@@ -150,10 +171,11 @@ class Catalog:
             logger.info("model %s is evicted to free memory", oldest)
             self._slots[oldest].served = None
 
-    def _load(self, key: str, entry: Entry) -> ServedModel:
+    def _load(self, key: str, slot: _Slot) -> ServedModel:
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
-        opened = open_model(entry.model or self._checkpoint(entry), self.settings.device, **config)
+        source = slot.located or slot.entry.model or self._checkpoint(slot.entry)
+        opened = open_model(source, self.settings.device, **config)
         settings, plain = self.settings, opened.engine.segmenter
         segmenter = BatchedSegmenter(
             plain,
@@ -163,7 +185,10 @@ class Catalog:
         engine = Engine(segmenter, ImageReader(limits), self.embeddings, settings.prompts)
         logger.info("model %s is warm after %.1f s", key, time.monotonic() - started)
         queues: dict[str, Batcher[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
-        return ServedModel(key, engine, opened.defaults, plain.weights_nbytes, queues, opened.describe())
+        origin, starter = opened.describe(), opened.is_starter
+        return ServedModel(
+            key, engine, opened.defaults, plain.weights_nbytes, queues, origin, starter, settings.limits()
+        )
 
     def _limits(self, limits: ImageLimits) -> ImageLimits:
         """Return a model's limits with those of the endpoint's settings over them."""
@@ -171,6 +196,7 @@ class Catalog:
         return replace(
             limits,
             max_pixels=settings.pixels,
+            max_bytes=settings.image_bytes,
             urls=limits.urls and settings.urls,
             hosts=settings.known_hosts() or limits.hosts,
             fetch_seconds=settings.fetch_seconds,
@@ -181,12 +207,18 @@ class Catalog:
         beside = self.settings.catalog.parent / str(entry.checkpoint)
         return str(beside.resolve()) if beside.exists() else str(entry.checkpoint)
 
+    def _is_starter(self, slot: _Slot) -> bool:
+        if slot.served is not None:
+            return slot.served.starter
+        return slot.entry.checkpoint is not None and is_starter(Path(self._checkpoint(slot.entry)))
+
     def describe(self) -> list[dict[str, Any]]:
         """Return what `/models` reports: each model, its names, whether it is warm, and where it came from."""
         return [
             {
                 "name": key,
                 "default": key == self.default,
+                "starter": self._is_starter(slot),
                 "warm": slot.served is not None,
                 "bytes": slot.served.nbytes if slot.served else None,
                 "names": [key, *slot.entry.names],
@@ -195,3 +227,11 @@ class Catalog:
             }
             for key, slot in self._slots.items()
         ]
+
+
+def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:
+    """Open the persistent store of embeddings. Raises BadModel for a URL that fsspec does not support."""
+    try:
+        return Store(url, device, secret.get_secret_value().encode() if secret else b"") if url else None
+    except (ValueError, ImportError, OSError) as error:
+        raise BadModel(f"--embedding-store '{url}' cannot be used: {one_line(error)}") from None

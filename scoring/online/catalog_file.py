@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sam_endpoint.model.errors import BadModel
 from sam_endpoint.model.saved import SavedModel
-from sam_endpoint.scoring.runtime import download
+from sam_endpoint.scoring.runtime import LocatedModel, one_line
 
 # Model names that clients of other systems request, by family.
 WELL_KNOWN = {
@@ -59,19 +59,31 @@ class CatalogFile(BaseModel):
 def read_catalog(path: Path) -> CatalogFile:
     """Read a catalog file. Raises BadModel for a file that cannot be read or is invalid."""
     try:
-        return CatalogFile.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise BadModel(f"catalog {path}: {error}") from None
+        return CatalogFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = (
+            f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        reason = "; ".join(faults)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = "it is not YAML" + (f": line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+    raise BadModel(f"catalog {path}: {reason}")
 
 
-def catalog_of_model(model: str) -> CatalogFile:
+def catalog_of_model(model: LocatedModel) -> CatalogFile:
     """Return the catalog of a single MLflow model, served under all well-known names of its family.
 
     Raises:
         BadModel: there is no such model, or it cannot be used.
     """
-    metadata = SavedModel.read(download(model)).metadata
+    metadata = SavedModel.read(model.folder).metadata
     name = str(metadata.get("base_model", "model"))
     aliases = [alias for alias in WELL_KNOWN.get(str(metadata.get("family")), []) if alias != name]
-    entry = Entry(model=model, warm=True, stands_in_for=aliases)
+    entry = Entry(model=model.source, warm=True, stands_in_for=aliases)
     return CatalogFile(default=name, models={name: entry})

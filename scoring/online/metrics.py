@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from sam_endpoint.model.budget import MemoryBudget
 from sam_endpoint.scoring.online.catalog import Catalog
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -31,6 +32,11 @@ class Metrics:
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Return the timer of one stage of the work, for `Call`."""
         return self.stages.labels(name).time()
+
+    def watch_memory(self, memory: MemoryBudget) -> None:
+        """Also report how much memory requests hold, whenever the metrics are read."""
+        gauge = Gauge("memory_bytes", "bytes that requests hold", namespace="sam", registry=self.registry)
+        gauge.set_function(lambda: memory.held)
 
     def follow(self, catalog: Catalog) -> None:
         """Also report what the catalog and the embedding cache hold, whenever the metrics are read."""

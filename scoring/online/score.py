@@ -13,6 +13,7 @@ sys.path.insert(0, next(str(up) for up in Path(__file__).resolve().parents if (u
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
+from sam_endpoint.model.mlflow.messages import trace
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring import azure
 from sam_endpoint.scoring.errors import Problem, is_expected, problem_of
@@ -36,7 +37,7 @@ def run(raw: str) -> Any:
         return azure.to_records(frame)
     except Exception as error:
         if not is_expected(error):
-            logger.exception("a request failed")  # the server would send the stack trace to the client
+            logger.error("a request failed\n%s", trace(error))  # the server would send the stack trace to the client
         return _response(problem_of(error))
 
 

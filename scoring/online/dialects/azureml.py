@@ -12,7 +12,7 @@ from sam_endpoint.scoring.azure import read_request, to_records
 from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online import sample
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer
 
 router = APIRouter(tags=["Azure ML"])
 
@@ -35,10 +35,11 @@ async def score(request: Request, model: str | None = None) -> Response:
     catalog, context = request.app.state.catalog, context_of(request.scope)
 
     def answer() -> Response:
-        table, params = read_request(context.body)
         served = catalog.get(model)
+        table, params = read_request(context.body, served.limits)
         frame = served.scorer(context).score_frame(table, served.defaults.read(params), context.call)
-        return JSONResponse(to_records(frame), headers={"x-answered-by": served.name})
+        with context.call.stage("render"):
+            return JsonAnswer(to_records(frame), headers=served.headers)
 
     return await run_in_threadpool(answer)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadInput, UnknownModel, kind
 from sam_endpoint.model.images import ImageRef
@@ -23,6 +25,8 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
 MAX_NUMBERS = 50_000_000  # of the masks of one response, which are written as text, number by number
+ROWS_A_PIECE = 16  # rows of a mask that are written at once
+FULL_BYTES = 8  # of a pixel of a mask while it is upscaled
 router = APIRouter(tags=["Livepeer"])
 
 
@@ -39,7 +43,7 @@ def segment(
     return_logits: Annotated[bool, Form(description="masks as logits, not as true and false")] = True,
     normalize_coords: Annotated[bool, Form(description="coordinates are in pixels; false: already 0 to 1")] = True,
     safety_check: Annotated[bool, Form(include_in_schema=False)] = True,
-) -> JSONResponse:
+) -> Response:
     """Return masks of one prompt on one picture, with scores and low-resolution logits, by falling score."""
     started = time.perf_counter()
     context = context_of(request.scope)
@@ -64,15 +68,44 @@ def segment(
     _check_size(embedded.size, 3 if multimask_output else 1)
     (segmentation,) = engine.segment(embedded, prompts, multimask_output, context.call)
     order = np.argsort(-segmentation.scores, kind="stable")
-    with context.call.stage("render"):
-        masks = _full_masks(engine, segmentation, return_logits)
-        answer = {
-            "masks": json.dumps(masks[order].tolist()),
-            "scores": json.dumps(segmentation.scores[order].tolist()),
-            "logits": json.dumps(segmentation.logits.float().cpu().numpy()[order].tolist()),
-        }
+    logits = segmentation.logits.float().cpu().numpy()[order]
     milliseconds = f"{1000 * (time.perf_counter() - started):.0f}"
-    return JSONResponse(answer, headers={"x-answered-by": served.name, "x-milliseconds": milliseconds})
+    return StreamingResponse(
+        _answer(engine, segmentation, order, logits, return_logits, context.call),
+        media_type="application/json",
+        headers={**served.headers, "x-milliseconds": milliseconds},
+    )
+
+
+def _answer(
+    engine: Engine, segmentation: Segmentation, order: np.ndarray, logits: np.ndarray, as_logits: bool, call: Call
+) -> Iterator[bytes]:
+    """Yield the answer in pieces: three JSON texts, whose numbers need no escapes, in a JSON object.
+
+    The masks of a 12-megapixel image are a gigabyte of text.
+    """
+    height, width = segmentation.size
+    with call.hold(FULL_BYTES * height * width * len(order)):
+        with call.stage("mask"):
+            masks = _full_masks(engine, segmentation, as_logits)
+        yield b'{"masks":"'
+        yield from _array_text(masks, order, call)
+    yield b'","scores":"' + json.dumps(segmentation.scores[order].tolist()).encode() + b'","logits":"'
+    yield from _array_text(logits, np.arange(len(logits)), call)
+    yield b'"}'
+
+
+def _array_text(maps: np.ndarray, order: np.ndarray, call: Call) -> Iterator[bytes]:
+    """Yield the JSON text of (m, height, width) maps, in another order of the first axis."""
+    before = b"[["
+    for place in order:
+        for start in range(0, maps.shape[1], ROWS_A_PIECE):
+            with call.stage("render"):
+                text = json.dumps(maps[place, start : start + ROWS_A_PIECE].tolist()).encode()
+            yield before + text[1:-1]
+            before = b", "
+        before = b"], ["
+    yield b"]]"
 
 
 def shape(problem: Problem) -> JSONResponse:
@@ -86,6 +119,7 @@ DIALECT = Dialect(
     router,
     shape,
     {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"},
+    ("multipart/form-data",),
 )
 
 

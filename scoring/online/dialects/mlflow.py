@@ -1,62 +1,43 @@
-"""MLflow's dialect, `/invocations`: read and written by MLflow's scoring server, scored by the Engine.
+"""MLflow's dialect, `/invocations`: the requests and answers of MLflow's scoring server.
 
-Added are limits for tables that MLflow would make larger than the body they come from (records with different keys,
-Parquet), and error messages without stack traces and without the request's data.
+The bodies are read here, not by MLflow, which repeats the request's data in its errors and drops columns that it does
+not know.
 """
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 from fastapi import APIRouter, Request
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model
-from mlflow.pyfunc import PyFuncModel, scoring_server
+from mlflow.pyfunc import scoring_server
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from sam_endpoint.model.errors import BadRequest, EndpointError
-from sam_endpoint.model.mlflow.pyfunc import score_for_mlflow
-from sam_endpoint.model.mlflow.signature import signature
-from sam_endpoint.model.params import Params
+from sam_endpoint.model.budget import RequestLimits
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.errors import BadRequest, kind
+from sam_endpoint.scoring import json_text
+from sam_endpoint.scoring.azure import to_records
 from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online import parquet, sample
-from sam_endpoint.scoring.online.catalog import ServedModel
-from sam_endpoint.scoring.online.context import RequestContext, context_of
-from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer
+from sam_endpoint.scoring.tables import check_params, read_csv, read_parquet, read_table
 
 router = APIRouter(tags=["MLflow"])
-MAX_MESSAGE = 1000  # characters
-SMALL_BODY = 8192  # bytes of a body that cannot become a large table
-MAX_COLUMNS = 1000
+FORMS = (scoring_server.DF_SPLIT, scoring_server.DF_RECORDS, scoring_server.INSTANCES, scoring_server.INPUTS)
+JSON_FORM = f"a JSON object with a table under one of {', '.join(FORMS)}, and optionally params"
 EXAMPLE = {
     "dataframe_records": [{"image": sample.PICTURE, "input_boxes": [[30, 14, 66, 50]], "multimask_output": False}],
     "params": {"mask_encoding": "rle"},
 }
 
 
-class MlflowRejection(EndpointError):
-    """MLflow or the model rejected the request, with MLflow's status and error code."""
+class UnsupportedContent(BadRequest):
+    """The content type of a request is none of MLflow's."""
 
-    def __init__(self, error: MlflowException) -> None:
-        super().__init__(_without_data(error.message))
-        self.status = error.get_http_status_code()
-        self.code = error.error_code
-
-
-class ServedPyFunc:
-    """A served model with the `predict` method that MLflow's scoring server calls, for one request."""
-
-    def __init__(self, served: ServedModel, context: RequestContext) -> None:
-        self.served, self.context = served, context
-
-    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return the answers to a table. Raises MlflowException."""
-        scorer, defaults = self.served.scorer(self.context), self.served.defaults
-        return score_for_mlflow(scorer, data, defaults, params, self.context.call)
+    status = 415
 
 
 @router.post(
@@ -69,43 +50,42 @@ async def invocations(request: Request) -> Response:
     The body is JSON (`dataframe_records`, `dataframe_split`, `instances`, `inputs`), CSV or Parquet.
     """
     served, context = request.app.state.catalog.get(), context_of(request.scope)
-    kind = request.headers.get("content-type", "application/json")
+    content_type = request.headers.get("content-type", scoring_server.CONTENT_TYPE_JSON)
 
-    def answer() -> Any:
-        body = context.body
-        if len(body) > SMALL_BODY and kind.startswith("application/json"):
-            _check_columns(body)
-        if "parquet" in kind and (reason := parquet.check(body)):
+    def answer() -> Response:
+        table, params = _read(context.body, content_type, served.limits, context.call)
+        frame = served.scorer(context).score_frame(table, served.defaults.read(params), context.call)
+        with context.call.stage("render"):
+            return JsonAnswer({"predictions": to_records(frame)}, headers=served.headers)
+
+    return await run_in_threadpool(answer)
+
+
+def _read(body: bytes, content_type: str, limits: RequestLimits, call: Call) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table and the params of a request body. Raises BadRequest, BadInput or BadParameter."""
+    media_type, *options = (part.strip().lower() for part in content_type.split(";"))
+    if options not in ([], ["charset=utf-8"], ['charset="utf-8"']):
+        raise UnsupportedContent("content-type: expected no parameter but charset=utf-8")
+    if media_type == scoring_server.CONTENT_TYPE_JSON:
+        return _read_json(body, limits)
+    if media_type == scoring_server.CONTENT_TYPE_CSV:
+        return read_csv(body, limits), {}
+    if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+        if reason := parquet.check(body, limits.rows, call.check):
             raise BadRequest(reason)
-        described = _described(tuple(served.defaults.packaged.items()))
-        model = PyFuncModel(described, ServedPyFunc(served, context))
-        try:
-            return scoring_server.invocations(body, kind, model, described.get_input_schema())
-        except MlflowException as error:
-            raise MlflowRejection(error) from None
-
-    result = await run_in_threadpool(answer)
-    return Response(result.response, result.status, media_type=result.mimetype)
+        return read_parquet(body), {}
+    raise UnsupportedContent(f"content-type: expected one of {', '.join(scoring_server.CONTENT_TYPES)}, got another")
 
 
-@lru_cache(16)
-def _described(packaged: tuple[tuple[str, Any], ...]) -> Model:
-    """Return MLflow's description of a model with these default params."""
-    return Model(signature=signature(Params.read(dict(packaged))))
-
-
-def _check_columns(body: bytes) -> None:
-    """Raise BadRequest for records with too many different keys."""
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        return  # MLflow reports what is wrong with it
-    for name in ("dataframe_records", "instances"):
-        records = payload.get(name) if isinstance(payload, dict) else None
-        if isinstance(records, list):
-            columns = {key for record in records if isinstance(record, dict) for key in record}
-            if len(columns) > MAX_COLUMNS:
-                raise BadRequest(f"{name}: expected at most {MAX_COLUMNS:,} different keys, got {len(columns):,}")
+def _read_json(body: bytes, limits: RequestLimits) -> tuple[pd.DataFrame, dict[str, Any]]:
+    payload = json_text.parse(body, JSON_FORM)
+    if not isinstance(payload, dict):
+        raise BadRequest(f"expected {JSON_FORM}, got {kind(payload)}")
+    present = [name for name in FORMS if name in payload]
+    if len(present) != 1:
+        came = f"{' and '.join(present)} together" if present else f"{kind(payload)}, none of which is among them"
+        raise BadRequest(f"expected {JSON_FORM}, got {came}")
+    return read_table(payload[present[0]], present[0], limits), check_params(payload.get("params"))
 
 
 def shape(problem: Problem) -> JSONResponse:
@@ -113,12 +93,4 @@ def shape(problem: Problem) -> JSONResponse:
     return JSONResponse({"error_code": problem.code, "message": problem.message}, problem.status)
 
 
-DIALECT = Dialect("mlflow", ("/invocations",), router, shape)
-
-
-def _without_data(message: str) -> str:
-    """Return MLflow's message without the request's data, which it puts before or after the reason."""
-    message = message.split("\nInput:")[0]
-    if message.startswith("Failed to predict data"):
-        message = message.rpartition("Error: ")[2]
-    return message[:MAX_MESSAGE]
+DIALECT = Dialect("mlflow", ("/invocations",), router, shape, content_types=tuple(scoring_server.CONTENT_TYPES))

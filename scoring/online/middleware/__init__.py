@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sam_endpoint.scoring.online.calls import Calls
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.middleware.access_log import AccessLogMiddleware
 from sam_endpoint.scoring.online.middleware.admission import AdmissionMiddleware
 from sam_endpoint.scoring.online.middleware.auth import BodyKeyMiddleware, HeaderKeyMiddleware, Keys
 from sam_endpoint.scoring.online.middleware.body import BodyMiddleware
+from sam_endpoint.scoring.online.middleware.content import ContentMiddleware
 from sam_endpoint.scoring.online.middleware.disconnect import DisconnectMiddleware
 from sam_endpoint.scoring.online.middleware.errors import ErrorMiddleware
+from sam_endpoint.scoring.online.middleware.head import HeadMiddleware
 from sam_endpoint.scoring.online.middleware.headers import HeadersMiddleware
-from sam_endpoint.scoring.online.middleware.json_limits import NodeLimitMiddleware, UnicodeMiddleware
-from sam_endpoint.scoring.online.middleware.send_timeout import SendTimeoutMiddleware
+from sam_endpoint.scoring.online.middleware.sending import SendingMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
-OPEN_PATHS = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics", "/favicon.ico")
+OPEN_PATHS = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico")
+METRICS_PATH = "/metrics"
 OPEN_PREFIX = "/page/"
 
 
 class GuardMiddleware:
     """Sends requests for open paths straight to the app, and all others through the guards.
 
-    Outermost first: headers, time to read the response; then for guarded paths: access log, errors, admission, key in
-    headers, body, JSON nodes, key in body, Unicode, disconnects.
+    Outermost first: headers, pieces of the response; then for guarded paths: access log, errors, content type and
+    origin, key in headers, body, key in body, admission, disconnects and the request's Call.
+
+    Args:
+        settings: the limits.
+        keys: the accepted API keys.
+        metrics: counts requests.
+        calls: makes the Calls of requests.
+        paths: the paths that exist; the log names no others.
     """
 
-    def __init__(self, app: ASGIApp, settings: EndpointSettings, metrics: Metrics) -> None:
-        self.open = app
-        keys = Keys(settings.keys())
-        guarded: ASGIApp = DisconnectMiddleware(app, metrics.stage)
-        guarded = UnicodeMiddleware(guarded)
-        guarded = BodyKeyMiddleware(guarded, keys)
-        guarded = NodeLimitMiddleware(guarded)
-        guarded = BodyMiddleware(guarded, settings.body_bytes, settings.body_seconds)
-        guarded = HeaderKeyMiddleware(guarded, keys)
-        guarded = AdmissionMiddleware(guarded, settings.in_flight, metrics)
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: EndpointSettings,
+        keys: Sequence[str],
+        metrics: Metrics,
+        calls: Calls,
+        paths: Collection[str],
+    ) -> None:
+        self.open = app = HeadMiddleware(app)
+        accepted = Keys(keys)
+        self.metrics_are_open = settings.public_metrics or not keys
+        guarded: ASGIApp = DisconnectMiddleware(app, calls.new)
+        guarded = AdmissionMiddleware(guarded, settings.in_flight, len(accepted), metrics)
+        guarded = BodyKeyMiddleware(guarded, accepted)
+        guarded = BodyMiddleware(guarded, settings.body_bytes, settings.body_seconds, calls.memory)
+        guarded = HeaderKeyMiddleware(guarded, accepted)
+        guarded = ContentMiddleware(guarded, settings.origins())
         guarded = ErrorMiddleware(guarded)
-        self.guarded = AccessLogMiddleware(guarded, metrics)
-        self.entry = HeadersMiddleware(SendTimeoutMiddleware(self._route, settings.body_seconds))
+        self.guarded = AccessLogMiddleware(guarded, metrics, paths)
+        self.entry = HeadersMiddleware(SendingMiddleware(self._route, settings.body_seconds))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.entry(scope, receive, send)
@@ -47,4 +67,5 @@ class GuardMiddleware:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         is_open = scope["type"] != "http" or path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+        is_open = is_open or (path == METRICS_PATH and self.metrics_are_open)
         await (self.open if is_open else self.guarded)(scope, receive, send)

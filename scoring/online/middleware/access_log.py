@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,13 +15,18 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.metrics import Metrics
 
 logger = logging.getLogger("sam_endpoint.requests")
+METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 
 
 class AccessLogMiddleware:
-    """Logs each request as a JSON object and counts it; clients that disconnect are logged with status 499."""
+    """Logs each request as a JSON object and counts it; clients that disconnect are logged with status 499.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    A path that does not exist may hold anything: it is logged as "none" with its length. A method that HTTP does not
+    define is logged as "other".
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
+        self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), ClientDisconnected.status
@@ -42,14 +48,15 @@ class AccessLogMiddleware:
             self._log(scope, context.request_id, status, time.perf_counter() - started)
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        # A path that no route matches is counted as "none", so that scanners cannot fill the metrics with names.
-        route = getattr(scope.get("route"), "path", "none")
+        path = scope["path"]
+        route = path if path in self.paths else "none"
         self.metrics.requests.labels(route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         line = {
             "request_id": request_id,
-            "method": scope["method"],
-            "path": scope["path"],
+            "method": scope["method"] if scope["method"] in METHODS else "other",
+            "path": route,
+            **({"path_length": len(path)} if route == "none" else {}),
             "status": status,
             "milliseconds": round(1000 * seconds, 1),
         }

@@ -1,32 +1,52 @@
-"""A limit on the number of requests in progress."""
+"""A limit on the number of requests in progress, shared between API keys."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sam_endpoint.scoring.errors import Problem
+from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 from sam_endpoint.scoring.online.metrics import Metrics
 
 
 class AdmissionMiddleware:
-    """Rejects requests with 503 while `max_in_flight` are in progress."""
+    """Rejects requests with 503 while too many are in progress.
 
-    def __init__(self, app: ASGIApp, max_in_flight: int, metrics: Metrics) -> None:
-        self.app, self.max_in_flight, self.metrics = app, max_in_flight, metrics
-        self.in_flight = 0
+    A place is taken once the request's key is known and its body has arrived. Where there are several keys, one key has
+    at most half of the places, and a key that has less than an equal share always gets one, even if all are taken.
+
+    Args:
+        app: the application.
+        max_in_flight: number of places.
+        keys: number of API keys.
+        metrics: reports how many places are taken.
+    """
+
+    def __init__(self, app: ASGIApp, max_in_flight: int, keys: int, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+        self.max_in_flight = max_in_flight
+        self.max_of_key = max(1, max_in_flight // 2) if keys > 1 else max_in_flight
+        self.share = max(1, max_in_flight // max(1, keys))
+        self.in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.in_flight >= self.max_in_flight:
+        tenant = context_of(scope).tenant or ""
+        mine = self.in_flight[tenant]
+        if not (mine < self.share or (mine < self.max_of_key and self.in_flight.total() < self.max_in_flight)):
             problem = Problem.of_status(503, "too many requests are being answered; try again")
             await respond(scope["path"], problem)(scope, receive, send)
             return
-        self._count(1)
+        self._count(tenant, 1)
         try:
             await self.app(scope, receive, send)
         finally:
-            self._count(-1)
+            self._count(tenant, -1)
 
-    def _count(self, change: int) -> None:
-        self.in_flight += change
-        self.metrics.in_flight.set(self.in_flight)
+    def _count(self, tenant: str, change: int) -> None:
+        self.in_flight[tenant] += change
+        if not self.in_flight[tenant]:
+            del self.in_flight[tenant]
+        self.metrics.in_flight.set(self.in_flight.total())

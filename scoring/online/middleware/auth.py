@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
@@ -18,6 +19,7 @@ from sam_endpoint.scoring.tenants import tenant_of
 
 KEY_NEEDED = Problem.of_status(401, "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`")
 KEY_HEADERS = ("x-api-key", "api-key")
+_BODY_KEY = re.compile(rb'"api_key"\s*:\s*("(?:[^"\\]|\\.){1,512}")')
 
 
 class Keys:
@@ -27,18 +29,21 @@ class Keys:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = [key.encode() for key in keys]
+        # Clients encode headers beyond ASCII in either way.
+        self._keys = [(form, key) for key in keys for form in {key.encode(), key.encode("latin-1", "replace")}]
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def tenant(self, key: str) -> str | None:
-        """Return the tenant of a key, or None if the key is not accepted."""
+    def __len__(self) -> int:
+        return len({key for _, key in self._keys})
+
+    def tenant(self, sent: bytes) -> str | None:
+        """Return the tenant of a key as it was sent, or None if the key is not accepted."""
         if not self._keys:
             return ""
-        encoded = key.encode()
-        matches = [hmac.compare_digest(encoded, known) for known in self._keys]
-        return tenant_of(key) if any(matches) else None
+        matches = [key for form, key in self._keys if hmac.compare_digest(sent, form)]
+        return tenant_of(matches[0]) if matches else None
 
 
 class HeaderKeyMiddleware:
@@ -48,7 +53,7 @@ class HeaderKeyMiddleware:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = _key_before_body(scope) if self.keys else ""
+        key = _key_before_body(scope) if self.keys else b""
         if key or not self.keys:
             context = context_of(scope)
             context.tenant = self.keys.tenant(key)
@@ -59,7 +64,10 @@ class HeaderKeyMiddleware:
 
 
 class BodyKeyMiddleware:
-    """Reads the key from a JSON body, where some clients put it, if the headers and the URL hold none."""
+    """Reads the key from a JSON body, where some clients put it, if the headers and the URL hold none.
+
+    The body is searched, not parsed: parsing would be work for clients that have no key.
+    """
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app, self.keys = app, keys
@@ -74,22 +82,23 @@ class BodyKeyMiddleware:
         await self.app(scope, receive, send)
 
 
-def _key_before_body(scope: Scope) -> str:
+def _key_before_body(scope: Scope) -> bytes:
     headers = Headers(scope=scope)
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
-        return credentials.strip()
+        return credentials.strip().encode("latin-1")
     for name in KEY_HEADERS:
         if name in headers:
-            return headers[name]
+            return headers[name].encode("latin-1")
     query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
-    return query[0] if query else ""
+    return query[0].encode() if query else b""
 
 
-def _key_in_body(body: bytes) -> str:
-    if b'"api_key"' not in body:
-        return ""
+def _key_in_body(body: bytes) -> bytes:
+    match = _BODY_KEY.search(body)
+    if match is None:
+        return b""
     try:
-        return str(json.loads(body).get("api_key", ""))
-    except (ValueError, AttributeError, RecursionError):
-        return ""
+        return str(json.loads(match[1])).encode()
+    except (ValueError, UnicodeError):
+        return b""

@@ -20,7 +20,7 @@ import pytest
 import requests
 import yaml
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw, ImageOps
 from pycocotools import mask as coco
 
 from sam_endpoint.model import masks
@@ -52,7 +52,16 @@ def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     (folder / "keys").write_text(f"{KEY}\n{OTHER_KEY}\n")
     port = free_port()
     command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--catalog", str(folder / "catalog.yaml")]
-    command += ["--api-keys-file", str(folder / "keys"), "--prompts", "50", "--body-bytes", "9000000"]
+    command += [
+        "--api-keys-file",
+        str(folder / "keys"),
+        "--prompts",
+        "50",
+        "--body-bytes",
+        "9000000",
+        "--public-metrics",
+        "true",
+    ]
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") as base:
         yield base
 
@@ -174,7 +183,7 @@ def test_livepeers_client(url: str, picture: Path, disc: tuple[bytes, np.ndarray
     assert full.shape == (3, 160, 240) and full.dtype == bool and logits.shape == (3, 224, 224)
     assert list(scores) == sorted(scores, reverse=True)
     assert max(pictures.iou(mask, disc[1]) for mask in full) > 0.7
-    assert "no model 'who/knows' is served here" in found["refused"]
+    assert "no model of this name (text of 9 characters) is served here; served are disc-finder" in found["refused"]
 
 
 @pytest.mark.parametrize("more", [{"normalize_coords": "false", "box": "[0.28, 0.24, 0.64, 0.77]"}, {"box": BOX[1:-1]}])
@@ -216,6 +225,43 @@ def test_mlflows_client(packaged: Path, picture: Path, disc: tuple[bytes, np.nda
         assert pictures.iou(mask, disc[1]) > 0.85
         known = requests.get(f"{base}/models", timeout=10).json()
         assert known[0]["name"] == "sam-tiny" and "facebook/sam-vit-large" in known[0]["stands_in_for"]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_orientation_of_each_dialect(url: str, disc: tuple[bytes, np.ndarray], orientation: int) -> None:
+    """A photograph with an EXIF orientation: Roboflow's routes see it upright, all others stored unless asked."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = pictures.to_bytes(Image.open(io.BytesIO(disc[0])), exif=exif)
+    shown = np.asarray(ImageOps.exif_transpose(to_image(disc[1], exif))) > 0
+    y, x = (int(side.mean()) for side in np.nonzero(shown))
+    image = pictures.to_text(data)
+    body_image: Json = {"type": "base64", "value": image}
+    flat: Json = {"image": body_image, "point_coords": [[x, y]], "point_labels": [1]}
+    points: Json = [{"x": x, "y": y, "positive": True}]
+    nested: Json = {"image": body_image, "prompts": [{"points": points}], "format": "rle"}
+
+    def scored(**params: str) -> np.ndarray:
+        click = [[[x, y]]] if params else [[[110, 80]]]
+        rows: Json = [{"image": image, "input_points": click, "multimask_output": False}]
+        body: Json = {"input_data": rows, "params": {"mask_encoding": "rle", **params}}
+        (mask,) = post(url, "/score", body).json()[0]["predictions"][0]["mask_per_prediction"]
+        return masks.decode(mask["encoded_binary_mask"], "rle", tuple(mask["size"]))
+
+    assert pictures.iou(scored(orientation="upright"), shown) > 0.7
+    assert pictures.iou(scored(), disc[1]) > 0.7
+    sam2 = post(url, "/sam2/segment_image", nested).json()["predictions"][0]["masks"]
+    assert pictures.iou(coco.decode(sam2).astype(bool), shown) > 0.7
+    sam = post(url, "/sam/segment_image", flat).json()["masks"]
+    assert pictures.iou(filled(sam, shown.shape), shown) > 0.6
+    form = {"point_coords": "[[110, 80]]", "point_labels": "[1]", "return_logits": "false"}
+    livepeer = requests.post(f"{url}/segment-anything-2", data=form, files={"image": data}, headers=AUTH, timeout=60)
+    assert pictures.iou(np.array(json.loads(livepeer.json()["masks"])[0]), disc[1]) > 0.7
+
+
+def to_image(mask: np.ndarray, exif: Image.Exif) -> Image.Image:
+    """Return a mask as an image that has this EXIF data."""
+    return Image.open(io.BytesIO(pictures.to_bytes(Image.fromarray(mask.astype(np.uint8) * 255), exif=exif)))
 
 
 def test_keys_are_tenants(url: str, picture: Path) -> None:
@@ -290,18 +336,33 @@ POSITIVE_NULL = {"image": sample.PICTURE, "prompts": [{"points": [{"x": 9, "y": 
 WRONG = [
     ("/score", {"input_data": 5}, 400, ("error", "message"), "input_data: expected columns and data"),
     ("/score", {"input_data": [{"image": "!!"}]}, 400, ("error", "message"), "row 0, column 'image'"),
-    ("/score?model=x", {"input_data": [{"image": "!!"}]}, 404, ("error", "message"), "no model 'x' is served here"),
+    (
+        "/score?model=x",
+        {"input_data": [{"image": "!!"}]},
+        404,
+        ("error", "message"),
+        "no model of this name (text of 1 ch",
+    ),
+    ("/score?model=dsc-finder", {"input_data": []}, 404, ("error", "message"), "(did you mean 'disc-finder'?)"),
+    ("/score", {"input_data": [{"image": "", "input_box": 1}]}, 400, ("error", "message"), "the name 'input_boxes'"),
+    ("/invocations", {"inputs": [{"image": "", "bbox": 1}]}, 400, ("message",), "column 'bbox': expected the name"),
     ("/invocations", {"dataframe_records": [{"image": "!!"}]}, 400, ("message",), "row 0, column 'image'"),
     ("/sam2/segment_image", {"image": {"type": "numpy", "value": "x"}}, 400, ("message",), "a numpy image is a pickle"),
     ("/sam2/segment_image", {"image_id": "never"}, 404, ("message",), "an unknown id"),
     ("/sam2/segment_image", {}, 400, ("message",), "expected an image, or the image_id"),
-    ("/sam2/segment_image", {"sam2_version_id": "huge"}, 404, ("message",), "no model 'sam2/huge' is served here"),
+    (
+        "/sam2/segment_image",
+        {"sam2_version_id": "huge"},
+        404,
+        ("message",),
+        "no model of this name (text of 9 characters)",
+    ),
     ("/sam2/segment_image", {"image": "!!", "prompts": 7}, 400, ("message",), "column 'image'"),
     ("/sam2/segment_image", POSITIVE_NULL, 400, ("message",), "column 'prompts[0].points': expected positive"),
     ("/sam2/segment_image", {"multimask_output": "maybe"}, 400, ("message",), "multimask_output"),
     ("/sam/segment_image", {"embeddings": [[1]], "orig_im_size": [5, 5]}, 400, ("message",), "column 'embeddings'"),
     ("/sam/segment_image", {"format": "tiff"}, 400, ("message",), "format: Input should be 'json' or 'binary'"),
-    ("/segment-anything-2", {}, 400, ("detail", "msg"), "image"),
+    ("/segment-anything-2", {}, 415, ("detail", "msg"), "content-type: expected multipart/form-data, got another"),
 ]
 
 
@@ -334,12 +395,14 @@ def test_wrong_keys_large_bodies_and_no_json(url: str, path: str, where: tuple[s
             found = found[name]
         return found
 
+    kind = "multipart/form-data; boundary=x" if path == "/segment-anything-2" else "application/json"
+    headers = {**AUTH, "content-type": kind}
     for key in ("", "wrong", KEY + "x"):
-        wrong = post(url, path, {}, key=key)
+        keyed = {**headers, "authorization": f"Bearer {key}"}
+        wrong = requests.post(url + path, data=b"{}", headers=keyed, timeout=60)
         assert wrong.status_code == 401 and "a key is needed" in said(wrong)
-    large = requests.post(url + path, data=b"x" * 10_000_000, headers=AUTH, timeout=60)
+    large = requests.post(url + path, data=b"x" * 10_000_000, headers=headers, timeout=60)
     assert large.status_code == 413 and "larger than 9000000 bytes" in said(large)
-    headers = {**AUTH, "content-type": "application/json"}
     broken = requests.post(url + path, data=b'{"a": [', headers=headers, timeout=60)
     assert broken.status_code == 400 and said(broken)
 

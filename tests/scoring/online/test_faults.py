@@ -91,6 +91,7 @@ def test_where_memory_is_short_others_are_answered(roomy: tuple[str, Path]) -> N
 
 
 def test_of_a_defect_only_the_log_tells(roomy: tuple[str, Path]) -> None:
+    """The log has the type and the place; the text of another library's error may repeat what the request holds."""
     url, log = roomy
     for path, body in BODIES.items():
         failed = requests.post(url + path, json=body(picture(78)), timeout=60)
@@ -98,7 +99,30 @@ def test_of_a_defect_only_the_log_tells(roomy: tuple[str, Path]) -> None:
         assert "the server's log has the details" in failed.text
         assert "secret" not in failed.text and "Traceback" not in failed.text and ".py" not in failed.text
     assert quick(url, picture(80)).status_code == 200
-    until(lambda: log.read_text().count("KeyError: 'secret'") == len(BODIES))
+    until(lambda: log.read_text().count("builtins.KeyError: (text withheld") == len(BODIES))
+    assert log.read_text().count("faulty.py") >= len(BODIES) and "secret" not in log.read_text().replace(
+        '("secret")', ""
+    )
+
+
+def test_what_libraries_tell_is_in_the_log_without_its_text(roomy: tuple[str, Path]) -> None:
+    url, log = roomy
+    before = len(log.read_text())
+    failed = requests.post(f"{url}/score", json=BODIES["/score"](picture(79)), timeout=60)
+    assert failed.status_code == 500 and "secret" not in failed.text
+    until(lambda: "RuntimeError: (text withheld" in log.read_text()[before:])
+    written = log.read_text()[before:]
+    assert "secret" not in written.replace('tell("secret")', "").replace("(secret)", "").replace("(secret, [", "")
+    for place in (
+        f"UserWarning: text withheld, because it may hold data of a request ({ROOT}/tests/scoring/online/faulty.py",
+        "mlflow.models.utils: text withheld",
+        "a.library.with.a.handler: text withheld, because it may hold data of a request (faulty.py, line",
+        "builtins.ValueError: (text withheld",
+        "builtins.ExceptionGroup: (text withheld",
+        "builtins.LookupError: (text withheld",
+        "builtins.KeyError: (text withheld",
+    ):
+        assert place in written, written
 
 
 def test_who_hangs_up_frees_its_place(narrow: tuple[str, Path]) -> None:
@@ -141,13 +165,12 @@ def test_a_shared_image_is_encoded_for_who_stays(narrow: tuple[str, Path]) -> No
 def test_a_body_that_never_ends(narrow: tuple[str, Path], ends: str) -> None:
     url, _ = narrow
     with asked(url, b'{"input_data": [', length=1000) as asking:
-        until(lambda: in_flight(url) == 1)
+        assert in_flight(url) == 0  # a body on its way takes no place
         if ends == "drip":
             answer = b""
             while b"}" not in answer and (part := asking.recv(4096)):
                 answer += part
             assert b" 408 " in answer.partition(b"\r\n")[0] and b"within 3 seconds" in answer
-    until(lambda: in_flight(url) == 0)
     assert quick(url, picture(50)).status_code == 200
 
 
@@ -210,7 +233,7 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
                 answer = quick(url, picture(60, seed))
                 assert answer.status_code == 200 and answer.json()[0]["predictions"]
             time.sleep(0.5)
-        complaints = [line for line in log.read_text().splitlines() if "the store of embeddings cannot be" in line]
+        complaints = [line for line in log.read_text().splitlines() if "the store of embeddings" in line]
         if fault == "corrupt":
             assert len(complaints) == turn
             for file in store.rglob("*.safetensors"):
@@ -222,7 +245,8 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
 def test_a_wrong_key_is_refused_before_its_body(packaged: Path, tmp_path: Path) -> None:
     port = free_port()
     command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
-    with server([*command, "--api-keys", "right"], port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
+    command += ["--api-keys", "right", "--public-metrics", "true"]
+    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
         with asked(url, b"{", "/score", "X-API-Key: no", length=99) as asking:
             assert b" 401 " in asking.recv(4096).partition(b"\r\n")[0]
         assert in_flight(url) == 0

@@ -22,10 +22,14 @@ BOX = "[[68, 38, 153, 123]]"
 
 
 @pytest.fixture(scope="module")
-def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serve") / "log"
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, log: Path) -> Iterator[str]:
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", str(packaged), "--env-manager", "local", "--port", str(port)]
-    log = tmp_path_factory.mktemp("serve") / "log"
     with server(command, port, "/ping", log, MLFLOW_MODELS_WORKERS="1") as base:
         yield base
 
@@ -153,7 +157,30 @@ def test_errors_as_a_client_reads_them(url: str, row: dict[str, Any], cells: dic
 
 def test_unknown_parameter_value(url: str, row: dict[str, Any]) -> None:
     status, body = post_json(url, dataframe_records=[row], params={"mask_encoding": "jpeg"})
-    assert status == 400 and "expected 'png' or 'rle' or 'polygon', got 'jpeg'" in body["message"]
+    assert status == 400 and "expected 'png' or 'rle' or 'polygon', got other text" in body["message"]
+
+
+def test_errors_of_the_model_hold_no_data(url: str, row: dict[str, Any], log: Path) -> None:
+    """What MLflow's own server writes into its errors and log is its own; the model adds nothing of the request."""
+    text = f"image,input_boxes\n{row['image']},[[1,2,30,40]]\n"
+    for content_type, body in (
+        ("text/csv", text.encode()),
+        ("application/json", json.dumps({"dataframe_records": [{"image": "sEcret", "unknown-sEcret": 1}]}).encode()),
+        (
+            "application/json",
+            json.dumps({"dataframe_split": {"columns": ["image"], "index": ["sEcret"], "data": [["sEcret"]]}}).encode(),
+        ),
+        (
+            "application/json",
+            json.dumps({"dataframe_records": [row], "params": {"mask_encoding": "sEcret", "sEcret": 1}}).encode(),
+        ),
+    ):
+        status, answer = post(url, body, content_type)
+        said = json.dumps(answer)
+        assert status == 400 and len(said) < 500, said[:500]
+        assert "sEcret" not in said and row["image"][:30] not in said
+    written = log.read_text()
+    assert "sEcret" not in written and row["image"][:30] not in written
 
 
 def test_recorded_errors_leave_the_other_rows_scored(url: str, row: dict[str, Any]) -> None:

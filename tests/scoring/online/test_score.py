@@ -24,8 +24,13 @@ COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_ou
 
 
 @pytest.fixture(scope="module")
-def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("azure")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's folder, with its log."""
+    return tmp_path_factory.mktemp("azure")
+
+
+@pytest.fixture(scope="module")
+def url(packaged: Path, folder: Path) -> Iterator[str]:
     shutil.copytree(packaged, folder / "models" / "sam" / "1")  # the MLmodel lies in a subfolder
     port = free_port()
     script = str(ROOT / "scoring" / "online" / "score.py")
@@ -108,6 +113,25 @@ def test_errors_as_a_client_reads_them(url: str, body: bytes, status: int, said:
     got, answer = post(url, body)
     assert got == status
     assert said in answer["error"]["message"] and "Traceback" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input_data": sEcret',
+        b'{"input_data": {"sEcret": "sEcret"}}',
+        b'{"input_data": {"image": "sEcret", "input_boxes": ["sEcret"]}}',
+        b'{"input_data": {"columns": ["image"], "index": ["sEcret"], "data": [["sEcret"]]}}',
+        b'{"input_data": [{"image_id": "sEcret", "input_points": "sEcret"}]}',
+        b'{"input_data": [{"image": "sEcret"}], "params": {"sEcret": 1}}',
+        b'{"input_data": [{"image": "sEcret"}], "params": {"mask_encoding": "sEcret"}}',
+        b'{"input_data": [{"image": "sEcret", "input_box": "sEcret"}]}',
+    ],
+)
+def test_errors_hold_no_data(url: str, folder: Path, body: bytes) -> None:
+    status, answer = post(url, body)
+    assert status in (400, 404) and len(answer["error"]["message"]) > 20
+    assert "sEcret" not in json.dumps(answer) and "sEcret" not in (folder / "log").read_text()
 
 
 def test_a_null_stays_a_null() -> None:

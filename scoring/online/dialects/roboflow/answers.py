@@ -13,11 +13,15 @@ from starlette.responses import JSONResponse, Response
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput
-from sam_endpoint.model.masks import to_polygons, to_rle
+from sam_endpoint.model.masks import CroppedMask, to_polygons, to_rle
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.scoring.online.catalog import ServedModel
+from sam_endpoint.scoring.online.dialects.base import JsonAnswer
 
+PROMPTS_AT_ONCE = 64
+LOGITS_BYTES = 8  # of a pixel: float32 logits, and their part of the response
+NUMBER_BYTES = 8  # of a coordinate, written out
 MAX_PIXELS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one response, together
 
 
@@ -26,14 +30,18 @@ class BestMask:
     """The mask of a prompt with the best predicted score.
 
     Attributes:
-        mask: (height, width) bool, or float32 logits where these were asked for.
+        mask: the mask, or (height, width) float32 logits where these were asked for.
         score: predicted IoU.
         logits: (h, w) float32 low-resolution logits.
     """
 
-    mask: np.ndarray
+    mask: np.ndarray | CroppedMask
     score: float
     logits: np.ndarray
+
+    def array(self) -> np.ndarray:
+        """Return the mask at the image's size: (height, width) bool or float32."""
+        return self.mask.whole() if isinstance(self.mask, CroppedMask) else self.mask
 
 
 def best_masks(
@@ -50,25 +58,32 @@ def best_masks(
     if height * width * len(prompts) > max_pixels:
         expected = f"prompts whose masks have at most {max_pixels} pixels together"
         raise BadInput("prompts", expected, f"{len(prompts)} on an image of {width} x {height}")
+    if as_logits:
+        call.keep(LOGITS_BYTES * height * width * len(prompts))
     results = []
-    for segmentation in engine.segment(image, prompts, multimask_output, call):
-        best = int(segmentation.scores.argmax())
-        chosen = Segmentation(
-            segmentation.logits[best : best + 1], segmentation.scores[best : best + 1], segmentation.size
-        )
-        mask = engine.full_logits(chosen)[0].cpu().numpy() if as_logits else engine.masks(chosen)[0]
-        results.append(BestMask(mask, float(chosen.scores[0]), chosen.logits[0].float().cpu().numpy()))
+    for piece in call.pieces(len(prompts), PROMPTS_AT_ONCE):
+        for segmentation in engine.segment(image, prompts[piece], multimask_output, call):
+            best = int(segmentation.scores.argmax())
+            chosen = Segmentation(
+                segmentation.logits[best : best + 1], segmentation.scores[best : best + 1], segmentation.size
+            )
+            with call.stage("mask"):
+                mask = engine.full_logits(chosen)[0].cpu().numpy() if as_logits else engine.cropped_masks(chosen)[0]
+            results.append(BestMask(mask, float(chosen.scores[0]), chosen.logits[0].float().cpu().numpy()))
     return results
 
 
-def polygons(mask: np.ndarray) -> list[list[list[float]]]:
-    """Return the outer contours of a mask as lists of [x, y]."""
-    return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in to_polygons(mask)]
+def polygons(mask: np.ndarray | CroppedMask, call: Call) -> list[list[list[float]]]:
+    """Return the outer contours of a mask as lists of [x, y], and count them towards the answer."""
+    with call.stage("render"):
+        contours = to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask)
+        call.count_answer(NUMBER_BYTES * sum(map(len, contours)))
+        return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in contours]
 
 
-def largest_polygon(mask: np.ndarray) -> list[list[float]]:
+def largest_polygon(mask: np.ndarray | CroppedMask, call: Call) -> list[list[float]]:
     """Return the contour that encloses most, as [[x, y], ...]; empty for an empty mask."""
-    return max(polygons(mask), key=_area, default=[])
+    return max(polygons(mask, call), key=_area, default=[])
 
 
 def _area(polygon: list[list[float]]) -> float:
@@ -76,7 +91,7 @@ def _area(polygon: list[list[float]]) -> float:
     return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
 
 
-def rle(mask: np.ndarray) -> dict[str, Any]:
+def rle(mask: np.ndarray | CroppedMask) -> dict[str, Any]:
     """Return a mask as COCO's compressed run lengths with text counts."""
     encoded = to_rle(mask)
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
@@ -84,7 +99,7 @@ def rle(mask: np.ndarray) -> dict[str, Any]:
 
 def respond(served: ServedModel, content: dict[str, Any]) -> JSONResponse:
     """Return a JSON response that names the model."""
-    return JSONResponse(content, headers={"x-answered-by": served.name})
+    return JsonAnswer(content, headers=served.headers)
 
 
 def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:
@@ -97,7 +112,7 @@ def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:
 
 def respond_bytes(served: ServedModel, buffer: io.BytesIO) -> Response:
     """Return a buffer as it is."""
-    return Response(buffer.getvalue(), media_type="application/octet-stream", headers={"x-answered-by": served.name})
+    return Response(buffer.getvalue(), media_type="application/octet-stream", headers=served.headers)
 
 
 def served_model(request: Request, family: str, version: str | None, model_id: str | None) -> ServedModel:

@@ -84,7 +84,7 @@ def embed_image(engine: Engine, body: SegmentBody, context: RequestContext) -> E
         raise BadInput("image", "type base64 or url (a numpy image is a pickle, which can run code)", "type numpy")
     if image.type not in ("base64", "url") or not isinstance(image.value, str):
         raise BadInput("image", '{"type": "base64" or "url", "value": text}', kind(image.value))
-    embedded = engine.embed(engine.images.reference(image.value), context.call)
+    embedded = engine.embed(engine.images.reference(image.value, upright=True), context.call)
     if body.image_id is not None:
         engine.name(body.image_id, embedded)
     return embedded

@@ -11,12 +11,15 @@ import numpy as np
 from fastapi import APIRouter, Body, Request
 from starlette.responses import Response
 
+from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, kind
 from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.model.prompts.parsing import decode_npy
 from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects.base import JsonRoute
 from sam_endpoint.scoring.online.dialects.roboflow.answers import (
+    BestMask,
     best_masks,
     largest_polygon,
     respond,
@@ -33,7 +36,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     example,
 )
 
-router = APIRouter(tags=["Roboflow"])
+router = APIRouter(tags=["Roboflow"], route_class=JsonRoute)
 
 
 @router.post("/sam/embed_image", response_model=None)
@@ -57,7 +60,7 @@ def sam_embed_image(
     if body.point_coords is not None:
         prompts = flat_prompt(body, engine.max_prompts)
         (result,) = best_masks(engine, image, prompts, False, context.call)
-        answer |= {"masks": [largest_polygon(result.mask)], "low_res_masks": [largest_polygon(result.logits > 0)]}
+        answer |= _polygons(result, context.call)
     return respond(served, {**answer, "time": time.perf_counter() - started})
 
 
@@ -90,9 +93,14 @@ def sam_segment_image(
     if body.image_id:
         cache.add(key, EarlierAnswer(prompts, [result.logits]), replace_all=True)
     if body.format == "binary":
-        return respond_npz(served, masks=result.mask[None], low_res_masks=result.logits[None])
-    answer = {"masks": [largest_polygon(result.mask)], "low_res_masks": [largest_polygon(result.logits > 0)]}
+        return respond_npz(served, masks=result.array()[None], low_res_masks=result.logits[None])
+    answer = _polygons(result, context.call)
     return respond(served, {**answer, "time": time.perf_counter() - started})
+
+
+def _polygons(result: BestMask, call: Call) -> dict[str, Any]:
+    """Return the largest contours of a mask and of its low-resolution logits."""
+    return {"masks": [largest_polygon(result.mask, call)], "low_res_masks": [largest_polygon(result.logits > 0, call)]}
 
 
 def _image_of_embeddings(engine: Engine, body: SamBody) -> EmbeddedImage:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects.base import JsonRoute
 from sam_endpoint.scoring.online.dialects.roboflow.answers import (
     best_masks,
     polygons,
@@ -29,7 +30,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     example,
 )
 
-router = APIRouter(tags=["Roboflow"])
+router = APIRouter(tags=["Roboflow"], route_class=JsonRoute)
 
 
 @router.post("/sam2/embed_image", response_model=None)
@@ -48,7 +49,7 @@ def sam2_embed_image(
     if body.point_coords is not None:
         prompts = flat_prompt(body, engine.max_prompts)
         results = best_masks(engine, image, prompts, body.multimask_output, context.call)
-        answer["masks"] = [polygons(result.mask) for result in results]
+        answer["masks"] = [polygons(result.mask, context.call) for result in results]
     return respond(served, {**answer, "time": time.perf_counter() - started})
 
 
@@ -82,11 +83,11 @@ def sam2_segment_image(
         without_masks = [replace(prompt, mask=None) for prompt in prompts]
         cache.add(key, EarlierAnswer(without_masks, [result.logits for result in results]))
     if body.format == "binary":
-        masks = np.stack([result.mask for result in results])
+        masks = np.stack([result.array() for result in results])
         return respond_npz(served, masks=masks, low_res_masks=np.stack([result.logits for result in results]))
     predictions = [
         {
-            "masks": rle(result.mask) if body.format == "rle" else polygons(result.mask),
+            "masks": rle(result.mask) if body.format == "rle" else polygons(result.mask, context.call),
             "confidence": result.score,
             "format": "rle" if body.format == "rle" else "polygon",
         }

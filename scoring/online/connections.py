@@ -1,0 +1,129 @@
+"""Limits on connections: how many there are, and how long one may take for its headers and for reading a response.
+
+uvicorn has no timeout for headers, and hands a response to the transport however long its client takes to read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import time
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+logger = logging.getLogger(__name__)
+LOG_SECONDS = 60.0  # between two lines about refused connections
+SWEEP_SECONDS = 1.0
+OTHER_FILES = 64  # descriptors that the process needs besides its connections
+
+
+def max_connections(wanted: int, in_flight: int) -> int:
+    """Return how many connections fit under the process's limit of file descriptors.
+
+    The soft limit is raised to the hard one. Each request in flight may need another descriptor to fetch its image.
+
+    Args:
+        wanted: the setting, the largest result.
+        in_flight: largest number of requests in flight.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    available = hard if hard != resource.RLIM_INFINITY else wanted + in_flight + OTHER_FILES
+    return max(8, min(wanted, available - in_flight - OTHER_FILES))
+
+
+class ConnectionGuard:
+    """The connections of one server.
+
+    Args:
+        max_open: largest number of connections. A further one takes the place of the connection that has waited longest
+            without a whole request; if all have one, it is refused.
+        header_seconds: time for the headers of a request to arrive, from the first byte or the connection on.
+        read_seconds: time without progress after which a client that does not read its response is cut off.
+    """
+
+    def __init__(self, max_open: int, header_seconds: float, read_seconds: float) -> None:
+        self.max_open, self.header_seconds, self.read_seconds = max_open, header_seconds, read_seconds
+        self._open: dict[GuardedProtocol, None] = {}
+        self._refused, self._logged = 0, -LOG_SECONDS
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def protocol(self) -> type[H11Protocol]:
+        """Return the protocol class for `uvicorn.Config(http=...)`."""
+        return type("Protocol", (GuardedProtocol,), {"guard": self})
+
+    def opened(self, connection: GuardedProtocol) -> None:
+        """Add a connection, and make room for it if there is none."""
+        self._open[connection] = None
+        if len(self._open) > self.max_open:
+            idle = next((one for one in self._open if not one.is_busy()), connection)
+            self._refuse(idle)
+        if self._sweeping is None:
+            self._sweep(connection.loop)
+
+    def closed(self, connection: GuardedProtocol) -> None:
+        """Forget a connection."""
+        self._open.pop(connection, None)
+
+    def _refuse(self, connection: GuardedProtocol) -> None:
+        self._open.pop(connection, None)
+        connection.transport.abort()
+        self._refused += 1
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            logger.warning(
+                "%d connections refused or dropped: there are more than %d open ones", self._refused, self.max_open
+            )
+            self._refused, self._logged = 0, time.monotonic()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.monotonic()
+        for connection in list(self._open):
+            if connection.is_overdue(now, self.header_seconds, self.read_seconds):
+                self._open.pop(connection, None)
+                connection.transport.abort()
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
+
+
+class GuardedProtocol(H11Protocol):
+    """uvicorn's protocol, watched by a guard. Subclasses set `guard`."""
+
+    guard: ConnectionGuard
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for headers."""
+        self._waiting_since: float | None = time.monotonic()
+        self._unread, self._unread_since = 0, 0.0
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        self.guard.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the guard."""
+        self.guard.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request; the time for its headers runs from its first part on."""
+        if self._waiting_since is None and not self.is_busy():
+            self._waiting_since = time.monotonic()
+        super().data_received(data)
+        if self.is_busy():
+            self._waiting_since = None
+
+    def is_busy(self) -> bool:
+        """Return whether a request is being answered."""
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def is_overdue(self, now: float, header_seconds: float, read_seconds: float) -> bool:
+        """Return whether the headers take too long, or the client has not read for too long."""
+        if self._waiting_since is not None and now - self._waiting_since > header_seconds:
+            return True
+        unread = self.transport.get_write_buffer_size()
+        if unread == 0 or unread < self._unread or not self._unread:
+            self._unread_since = now
+        self._unread = unread
+        return unread > 0 and now - self._unread_since > read_seconds

@@ -1,0 +1,63 @@
+"""The order in which the work of different tenants and requests takes its turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+from sam_endpoint.model.call import Owner
+from sam_endpoint.model.errors import Overloaded
+
+Item = TypeVar("Item")
+
+
+class FairQueue(Generic[Item]):
+    """Waiting items, taken round robin: by tenant, by request of the tenant, and in order within a request.
+
+    An item of a request that has few thus overtakes the items of a request that has many. Not safe to share between
+    threads without a lock.
+
+    Args:
+        max_size: largest number of items. A full queue still accepts items of tenants below an equal share.
+
+    Example:
+        >>> waiting = FairQueue(10)
+        >>> for item in ("a1", "a2", "a3"):
+        ...     waiting.put(item, Owner("a", "batch"))
+        >>> waiting.put("a-click", Owner("a", "click"))
+        >>> waiting.put("b1", Owner("b", "click"))
+        >>> [waiting.get() for _ in range(len(waiting))]
+        ['a1', 'b1', 'a-click', 'a2', 'a3']
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size, self._size = max_size, 0
+        self._tenants: OrderedDict[str, OrderedDict[str, deque[Item]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, item: Item, owner: Owner) -> None:
+        """Add an item. Raises Overloaded if the queue is full and the tenant has its share."""
+        requests = self._tenants.get(owner.tenant, OrderedDict())
+        if self._size >= self._max_size:
+            tenants = len(self._tenants | {owner.tenant: requests})
+            if sum(map(len, requests.values())) >= self._max_size // tenants:
+                raise Overloaded("too many requests are waiting")
+        requests.setdefault(owner.request, deque()).append(item)
+        self._tenants[owner.tenant] = requests
+        self._size += 1
+
+    def get(self) -> Item:
+        """Remove and return the item whose turn it is. Raises IndexError if there is none."""
+        if not self._tenants:
+            raise IndexError("the queue is empty")
+        tenant, requests = self._tenants.popitem(last=False)
+        request, items = requests.popitem(last=False)
+        item = items.popleft()
+        if items:
+            requests[request] = items
+        if requests:
+            self._tenants[tenant] = requests
+        self._size -= 1
+        return item

@@ -1,0 +1,150 @@
+"""Who is next when several tenants and requests wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sam_endpoint.model.call import Call, Owner
+from sam_endpoint.model.errors import ClientDisconnected, Overloaded
+from sam_endpoint.scoring.online.batching import Batcher
+from sam_endpoint.scoring.online.fair_queue import FairQueue
+from sam_endpoint.scoring.online.turns import Turns
+
+
+def test_tenants_and_their_requests_take_turns() -> None:
+    waiting: FairQueue[str] = FairQueue(100)
+    for i in range(3):
+        waiting.put(f"a-batch-{i}", Owner("a", "batch"))
+        waiting.put(f"a-other-{i}", Owner("a", "other"))
+    for i in range(2):
+        waiting.put(f"b-{i}", Owner("b", "click"))
+    order = [waiting.get() for _ in range(len(waiting))]
+    assert order[:4] == ["a-batch-0", "b-0", "a-other-0", "b-1"]
+    assert order[4:] == ["a-batch-1", "a-other-1", "a-batch-2", "a-other-2"]
+    with pytest.raises(IndexError):
+        waiting.get()
+
+
+def test_a_full_queue_still_takes_items_of_tenants_below_their_share() -> None:
+    waiting: FairQueue[int] = FairQueue(4)
+    for i in range(4):
+        waiting.put(i, Owner("a"))
+    with pytest.raises(Overloaded, match="too many requests are waiting"):
+        waiting.put(4, Owner("a"))
+    waiting.put(5, Owner("b"))
+    waiting.put(6, Owner("b"))
+    with pytest.raises(Overloaded):
+        waiting.put(7, Owner("b"))
+    waiting.put(8, Owner("c"))
+
+
+def test_no_more_threads_compute_than_have_turns_and_the_next_is_the_fair_one() -> None:
+    turns, order, lock = Turns(2), [], threading.Lock()
+    computing, most = 0, 0
+    begun = threading.Barrier(3)
+
+    def block() -> None:
+        with turns.turn(Owner("a", "first")):
+            begun.wait(10)
+            time.sleep(0.1)
+
+    def work(owner: Owner) -> None:
+        nonlocal computing, most
+        with turns.turn(owner):
+            with lock:
+                computing += 1
+                most = max(most, computing)
+                order.append(owner.tenant)
+            time.sleep(0.005)
+            with lock:
+                computing -= 1
+
+    with ThreadPoolExecutor(16) as pool:
+        blocking = [pool.submit(block) for _ in range(2)]
+        begun.wait(10)
+        waiting = []
+        for owner in [Owner("a", str(i)) for i in range(8)] + [Owner("b", "click")]:
+            waiting.append(pool.submit(work, owner))
+            while len(turns._waiting) < len(waiting):
+                time.sleep(0.001)
+        for future in blocking + waiting:
+            future.result(10)
+    assert most == 2 and order.index("b") <= 2 and len(order) == 9
+    assert turns._free == 2
+
+
+def test_who_waits_for_a_turn_can_hang_up() -> None:
+    turns, call = Turns(1), Call()
+    with turns.turn(Owner("a")):
+        threading.Timer(0.05, call.cancel).start()
+        with pytest.raises(ClientDisconnected), turns.turn(Owner("b"), call.check):
+            pass
+    with turns.turn(Owner("c")):
+        pass
+    assert turns._free == 1
+
+
+def test_an_item_of_another_tenant_is_in_the_next_batch() -> None:
+    batches: list[list[str]] = []
+    gate = threading.Event()
+
+    def run(items: list[str]) -> list[str]:
+        gate.wait(10)
+        batches.append(items)
+        return items
+
+    batcher = Batcher(run, max_size=2, wait=0, max_queue=100)
+    first = batcher.submit("first")
+    while batcher.waiting:
+        time.sleep(0.001)
+    futures = [batcher.submit(f"a{i}", Owner("a", "batch")) for i in range(6)] + [batcher.submit("b", Owner("b"))]
+    gate.set()
+    assert [future.result(10) for future in [first, *futures]] == ["first", "a0", "a1", "a2", "a3", "a4", "a5", "b"]
+    assert batches[:2] == [["first"], ["a0", "b"]]
+
+
+def test_batches_are_as_heavy_as_their_time_allows() -> None:
+    batches: list[list[int]] = []
+
+    def run(items: list[int]) -> list[int]:
+        batches.append(items)
+        time.sleep(0.004 * sum(items))
+        return items
+
+    batcher = Batcher(run, max_size=100, wait=0, max_queue=1000, weigh=lambda item: item, max_seconds=0.02)
+    for future in [batcher.submit(1) for _ in range(60)]:
+        future.result(30)
+    assert max(map(len, batches)) <= 16 and max(map(len, batches[3:])) <= 8 and sum(map(len, batches)) == 60
+
+
+def test_a_cancelled_item_is_not_run() -> None:
+    gate, ran = threading.Event(), []
+
+    def run(items: list[int]) -> list[int]:
+        gate.wait(10)
+        ran.extend(items)
+        return items
+
+    batcher = Batcher(run, max_size=1, wait=0, max_queue=100)
+    futures = [batcher.submit(i) for i in range(3)]
+    while batcher.waiting > 2:
+        time.sleep(0.001)
+    futures[1].cancel()
+    gate.set()
+    assert futures[2].result(10) == 2 and ran == [0, 2]
+
+
+def test_a_closed_batcher_ends_when_its_items_are_done() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda items: items, max_size=1, wait=0, max_queue=100)
+    before = threading.active_count()
+    future = batcher.submit(1)
+    batcher.close()
+    assert future.result(10) == 1
+    deadline = time.monotonic() + 10
+    while threading.active_count() >= before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() < before
