@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-BASELINE = "transformers"
+BASELINE = "transformers, eager"  # attention as two matrix products and a softmax, the comparison's first way
+SDPA = "transformers, sdpa"  # fused attention, which `from_pretrained` picks by default
 OURS = "this project"
 
 

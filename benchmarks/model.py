@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, Case, Cases, Result, in_turn
+from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, in_turn
 from benchmarks.plain import Plain, png
 from benchmarks.subjects import SIZE
 from sam_endpoint.model import masks
@@ -34,6 +34,7 @@ from sam_endpoint.model.segmenter import Embedding, Segmentation, Segmenter
 def encode(name: str, turns: int) -> Iterator[Result]:
     """Encode one image."""
     plain, ours = Plain(subjects.checkpoint(name)), subjects.load(name)
+    fused = Plain(subjects.checkpoint(name), "sdpa")
     pixels = ours.family.preprocess(subjects.picture(*SIZE))[None]
 
     @torch.inference_mode()
@@ -43,7 +44,8 @@ def encode(name: str, turns: int) -> Iterator[Result]:
     expected = plain.embed(pixels)
     expected = expected[-1] if isinstance(expected, (list, tuple)) else expected
     error = float((embed()[-1] - expected).abs().max() / expected.abs().max())
-    times = in_turn({BASELINE: lambda: plain.embed(pixels), OURS: embed}, turns)
+    ways = {BASELINE: lambda: plain.embed(pixels), SDPA: lambda: fused.embed(pixels), OURS: embed}
+    times = in_turn(ways, turns)
     note = f"relative error {error:.1e}"
     yield Result("encode an image", name, times, floor=lower_bound(name, images=1), note=note)
 
@@ -110,6 +112,7 @@ def write_masks(encoding: str) -> Case:
 def request(name: str, turns: int) -> Iterator[Result]:
     """Score Azure's sample: five rows of one image, a box each, three masks as PNG; each turn has an empty cache."""
     plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
+    fused = Plain(subjects.checkpoint(name), "sdpa")
     data = subjects.jpeg(subjects.picture(*SIZE))
     boxes = subjects.boxes(5, *SIZE)
     image = base64.b64encode(data).decode()
@@ -117,6 +120,7 @@ def request(name: str, turns: int) -> Iterator[Result]:
     scorers = iter([Scorer(subjects.engine_of(segmenter)) for _ in range(turns + 1)])
     ways = {
         BASELINE: lambda: [plain.answer(data, [box]) for box in boxes],
+        SDPA: lambda: [fused.answer(data, [box]) for box in boxes],
         OURS: lambda: next(scorers).score_frame(rows, Params()),
     }
     yield Result("five rows of one image", name, in_turn(ways, turns), floor=lower_bound(name, images=1, prompts=5))

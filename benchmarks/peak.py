@@ -1,6 +1,6 @@
 """Print the megabytes that encoding an image adds to the memory of a process.
 
-Usage: python -m benchmarks.peak NAME plain|ours
+Usage: python -m benchmarks.peak NAME plain|sdpa|ours
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def added(name: str, way: str) -> float:
 
     segmenter = subjects.load(name)
     pixels = segmenter.family.preprocess(subjects.picture(*subjects.SIZE))[None]
-    plain = Plain(subjects.checkpoint(name)) if way == "plain" else None
+    attention = {"plain": "eager", "sdpa": "sdpa"}.get(way)
+    plain = Plain(subjects.checkpoint(name), attention) if attention else None
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident()
     with torch.inference_mode():

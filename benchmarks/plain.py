@@ -1,4 +1,4 @@
-"""What a user has without this project: transformers, eager, float32, its own processors, row by row."""
+"""What a user has without this project: transformers, float32, its own processors, row by row."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from transformers import AutoConfig, Sam2Model, SamModel, SamProcessor
 
 
 class Plain:
-    """A wrapper as a user writes it: `embed` and `decode` are its parts, `answer` does a whole row."""
+    """A wrapper as a user writes it: `embed` and `decode` are its parts, `answer` does a whole row.
 
-    def __init__(self, checkpoint: Path) -> None:
+    Args:
+        checkpoint: the folder.
+        attention: transformers' implementation of attention: `eager`, or `sdpa`, its default.
+    """
+
+    def __init__(self, checkpoint: Path, attention: str = "eager") -> None:
         self.is_sam = AutoConfig.from_pretrained(checkpoint).model_type == "sam"
         model_class: Any = SamModel if self.is_sam else Sam2Model
-        self.model = model_class.from_pretrained(checkpoint, attn_implementation="eager").eval()
+        self.model = model_class.from_pretrained(checkpoint, attn_implementation=attention).eval()
         # Sam2Processor cannot be imported without torchvision, so `pixels` and `masks` do its work.
         self.processor: Any = SamProcessor.from_pretrained(checkpoint) if self.is_sam else None
 
