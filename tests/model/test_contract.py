@@ -273,7 +273,7 @@ def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got other"),
+        ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got text of"),
         ({"response_format": "xml"}, "parameter 'response_format'"),
         ({"on_error": "ignore"}, "parameter 'on_error'"),
         ({"return_logits": "perhaps"}, "return_logits"),

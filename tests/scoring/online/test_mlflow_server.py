@@ -157,7 +157,7 @@ def test_errors_as_a_client_reads_them(url: str, row: dict[str, Any], cells: dic
 
 def test_unknown_parameter_value(url: str, row: dict[str, Any]) -> None:
     status, body = post_json(url, dataframe_records=[row], params={"mask_encoding": "jpeg"})
-    assert status == 400 and "expected 'png' or 'rle' or 'polygon', got other text" in body["message"]
+    assert status == 400 and "expected 'png' or 'rle' or 'polygon', got text of" in body["message"]
 
 
 def test_errors_of_the_model_hold_no_data(url: str, row: dict[str, Any], log: Path) -> None:
