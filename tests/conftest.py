@@ -33,7 +33,8 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Spark's processes live for seconds: Java's second compiler and its parallel collector cost more than they save.
 os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-LONGEST = [f"test_{name}.py" for name in ("spark", "docs", "reliability", "everything", "evaluate", "faults")]
+NAMES = ("spark", "docs", "reliability", "attacks", "everything", "evaluate", "faults")
+LONGEST = [f"test_{name}.py" for name in NAMES]
 
 
 # First, for pytest-xdist reads the groups in the same hook.

@@ -211,7 +211,7 @@ def unread_answers(target: Target) -> None:
 
 def bombs(target: Target) -> None:
     """Pictures whose files are small and whose pixels, or tiles, are many."""
-    files = [pictures.to_bytes(Image.new("L", (30_000, 30_000)), "PNG"), tiled_tiff(30_000), tiled_tiff(2_000)]
+    files = [pictures.to_bytes(Image.new("L", (12_000, 12_000)), "PNG"), tiled_tiff(12_000), tiled_tiff(2_100)]
     files += [pictures.to_bytes(Image.new("L", (9_900, 9_900)), kind) for kind in ("PNG", "GIF", "WEBP", "JPEG")]
     files.append(b"P3\n1000 700\n255\n" + b"255 255 255 " * 700_000)
     while not target.over:
@@ -242,8 +242,8 @@ def forms(target: Target) -> None:
 
 
 def gzip_bombs(target: Target) -> None:
-    """A gigabyte in a megabyte."""
-    packed = gzip.compress(bytes(2**30), 9)
+    """A quarter of a gigabyte in a quarter of a megabyte."""
+    packed = gzip.compress(bytes(2**28), 6)
     while not target.over:
         once(target, "/score", packed, content_encoding="gzip")
 
