@@ -140,15 +140,12 @@ class Engine:
         Raises:
             BadInput: the id has the form of a key, but is not this image's.
         """
-        self.check_id(image_id, image)
-        if image_id != image.key:
-            self.cache.name(image_id, image.key)
-
-    def check_id(self, image_id: str, image: EmbeddedImage) -> None:
-        """Raise BadInput if an id has the form of a key, 64 hexadecimal digits, but is not the key of this image."""
-        if is_key(image_id) and image_id != image.key:
+        if image_id == image.key:
+            return
+        if is_key(image_id):
             expected = "the image's own SHA-256, or an id that is not 64 hexadecimal digits"
             raise BadInput("image_id", expected, "the form of another image's SHA-256")
+        self.cache.name(image_id, image.key)
 
     def from_features(self, features: np.ndarray, size: tuple[int, int], key: str = "") -> EmbeddedImage:
         """Return an image whose embedding the caller computed, for families with one feature map.

@@ -31,8 +31,8 @@ def check_params(params: object) -> dict[str, Any]:
         raise BadRequest(f"params: expected an object of names and values, got {kind(params)}")
     for name in params:
         if name not in PARAM_NAMES:
-            known = ", ".join(PARAM_NAMES)
-            raise BadParameter(f"unknown parameter {describe_name(name, PARAM_NAMES)}; known are {known}")
+            names = ", ".join(PARAM_NAMES)
+            raise BadParameter(f"unknown parameter {describe_name(name, PARAM_NAMES)}; known are {names}")
     return params
 
 
@@ -83,8 +83,8 @@ def _read_split(
         raise BadRequest(f"{place}: expected the names in columns to be text")
     for position, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(columns):
-            came = f"a list of {len(row)}" if isinstance(row, list) else kind(row)
-            raise BadRequest(f"{place}: expected {len(columns)} values in data[{position}], one a column, got {came}")
+            shape = f"a list of {len(row)}" if isinstance(row, list) else kind(row)
+            raise BadRequest(f"{place}: expected {len(columns)} values in data[{position}], one a column, got {shape}")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
         raise BadRequest(f"{place}: expected {len(rows)} labels in index, one a row, got {kind(index)}")
     if index is not None and not all(isinstance(label, (str, int, float)) for label in index):
@@ -93,8 +93,8 @@ def _read_split(
     places = {name: i for i, name in enumerate(columns)}
     table = {known: [row[places[name]] for row in rows] for name, known in names.items()}
     # Text labels may be data, and messages name rows by their labels: rows are then counted.
-    whole = index is not None and all(type(label) is int and abs(label) < 10**15 for label in index)
-    return table, index if whole else None
+    is_numeric = index is not None and all(type(label) is int and abs(label) < 10**15 for label in index)
+    return table, index if is_numeric else None
 
 
 def _read_columns(value: Mapping[str, Any], place: str, limits: RequestLimits) -> dict[str, list[Any]]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sam_endpoint.model import masks
 from sam_endpoint.model.coco_masks import run_lengths
@@ -22,7 +20,6 @@ from sam_endpoint.scoring.batch.boxes.matching import split
 from sam_endpoint.scoring.batch.label_folder import write as write_file
 from sam_endpoint.scoring.batch.label_names import CLASSES, label_file
 from sam_endpoint.scoring.batch.labels import Labelled, Thing
-from sam_endpoint.scoring.batch.parts import NOTES
 
 HEAD = 2**17  # bytes of an image file, in which cameras write the EXIF orientation
 NO_SIZE = (0, 0)  # of an image without predictions
@@ -147,7 +144,7 @@ def _run_lengths(text: str, size: tuple[int, int]) -> masks.RunLengths | None:
 
 def with_sizes(images: Sequence[Labelled], predictions: str) -> list[Labelled]:
     """Return the images with their sizes; an image without predictions is read if possible."""
-    reader, upright = ImageReader(ImageLimits(local_paths=True)), _is_upright(predictions)
+    reader, upright = ImageReader(ImageLimits(local_paths=True)), bool(show.is_upright(predictions))
     sized = []
     for image in images:
         if image.size == NO_SIZE:
@@ -169,7 +166,7 @@ def is_unfinished(predictions: str) -> bool:
 def turned_names(images: Sequence[Labelled], predictions: str) -> list[str]:
     """Return the names of images on this machine that tools show turned by their EXIF orientation, unlike the masks."""
     names = []
-    for image in images if not _is_upright(predictions) else ():
+    for image in images if not show.is_upright(predictions) else ():
         try:
             with open(image.name, "rb") as stream:
                 is_turned_image = is_turned(stream.read(HEAD))
@@ -178,20 +175,6 @@ def turned_names(images: Sequence[Labelled], predictions: str) -> list[str]:
         if is_turned_image:
             names.append(image.name)
     return names
-
-
-def _is_upright(predictions: str) -> bool:
-    """Return whether the job that wrote the predictions applied the EXIF orientation of images."""
-    fs, path = fsspec.core.url_to_fs(predictions)
-    try:
-        if fs.isdir(path):
-            job = json.loads(fs.cat_file(f"{path}/job.json"))
-        else:
-            with fs.open(path, "rb") as stream:
-                job = json.loads((pq.read_schema(stream).metadata or {})[NOTES])["job"]
-        return bool(job["params"]["orientation"] == "upright")
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return False
 
 
 def write(labelled: Sequence[Labelled], names: Mapping[int, str], kind: str, output: Path) -> None:

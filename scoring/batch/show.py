@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -45,7 +46,7 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
         if row["image"] not in shown and len(shown) == count:
             break
         shown.setdefault(row["image"], []).extend(_drawings(row))
-    reader, upright = ImageReader(ImageLimits(local_paths=True)), _orientation(predictions)
+    reader, upright = ImageReader(ImageLimits(local_paths=True)), is_upright(predictions)
     pictures, problems = [], []
     for image, drawings in tracked(shown.items(), "drawing", "image"):
         try:
@@ -79,7 +80,7 @@ def _pixels(reader: ImageReader, image: str, upright: bool | None, drawings: lis
     raise BadInput("image", expected, "{} x {} pixels".format(*sizes[0]))
 
 
-def _orientation(predictions: str) -> bool | None:
+def is_upright(predictions: str) -> bool | None:
     """Return whether the job that wrote an output turned its images upright, or None if the output does not say."""
     fs, path = fsspec.core.url_to_fs(predictions)
     try:
@@ -89,7 +90,7 @@ def _orientation(predictions: str) -> bool | None:
             with fs.open(path, "rb") as stream:
                 job = json.loads((pq.read_schema(stream).metadata or {})[NOTES])["job"]
         return bool(job["params"]["orientation"] == "upright")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
 
 

@@ -59,7 +59,7 @@ class ConnectionGuard:
         """Add a connection, and make room for it if there is none."""
         self._open[connection] = None
         if len(self._open) > self.max_open:
-            idle = next((one for one in self._open if not one.is_busy()), connection)
+            idle = next((other for other in self._open if not other.is_busy()), connection)
             self._refuse(idle)
         if self._sweeping is None:
             self._sweep(connection.loop)

@@ -138,16 +138,16 @@ def suffix(file: str) -> str:
 
 
 def _sorted(files: list[str], jobs: list[str], start: int = 0) -> Listing:
-    found = Listing(jobs=jobs)
+    files_by_kind = Listing(jobs=jobs)
     for file in files:
         ending = suffix(file)
         if ending in TABLES:
-            found.tables.append(file)
+            files_by_kind.tables.append(file)
         elif ending in IMAGES:
-            found.images.append(file)
+            files_by_kind.images.append(file)
         else:
-            found.others.append(file[start:])
-    return found
+            files_by_kind.others.append(file[start:])
+    return files_by_kind
 
 
 def _split_pattern(fs: Any, path: str) -> tuple[str, str]:

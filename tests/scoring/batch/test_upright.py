@@ -24,23 +24,14 @@ from tests.scoring.batch.test_boxes import VOC_BOX
 
 WIDTH, HEIGHT = 240, 160  # as shown
 BOX = [66, 36, 90, 90]  # x, y, width, height around the disc as shown
-# What turns an upright picture into the stored one, by the orientation that undoes it.
-STORED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 ORIENTATIONS = range(1, 9)
 
 
 def photograph(orientation: int, file: Path) -> None:
     """A disc that is seen at the same place in every orientation."""
     picture = Image.open(io.BytesIO(pictures.disc(WIDTH, HEIGHT)[0]))
-    stored = picture.transpose(STORED[orientation]) if orientation in STORED else picture
+    turn = pictures.STORED[orientation]
+    stored = picture if turn is None else picture.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -30,17 +30,6 @@ from tests.scoring.online.browser import (
     wait_for_picture,
 )
 
-# How stored pixels are made from upright ones, for each EXIF orientation: the reverse of what a viewer does.
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 ORIENTATION = 0x112  # the EXIF tag
 EMBEDDING_BYTES = 1_500_000  # room for one embedding of sam-tiny, which takes 1,036,800
 
@@ -122,7 +111,7 @@ def draw_disc(width: int, height: int, center: tuple[int, int], radius: int) -> 
 
 def photograph(upright: Image.Image, orientation: int, kind: str = "JPEG") -> bytes:
     """Return a file whose viewers show `upright`, stored as a camera held in another way stores it."""
-    transpose = STORED[orientation]
+    transpose = pictures.STORED[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     stored = upright if transpose is None else upright.transpose(transpose)

@@ -15,11 +15,11 @@ from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.masks import CroppedMask, to_polygons, to_rle
 from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.scorer import PROMPTS_AT_ONCE
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.scoring.online.catalog import ServedModel
 from sam_endpoint.scoring.online.dialects.base import JsonAnswer
 
-PROMPTS_AT_ONCE = 64
 LOGITS_BYTES = 8  # of a pixel: float32 logits, and their part of the response
 NUMBER_BYTES = 8  # of a coordinate, written out
 MAX_PIXELS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one response, together
