@@ -37,7 +37,7 @@ class Call:
     """Cancellation, budget and stage timing of one request, passed explicitly to every step that works for it.
 
     Args:
-        time_stage: returns a context manager for the name of a stage: fetch, decode, encode, prompt, mask, render.
+        time_stage: returns a context manager for a stage: parse, fetch, decode, encode, prompt, mask or render.
         owner: whose turn it is where several calls wait.
         seconds: time limit, from now on.
         max_answer_bytes: largest answer; intermediate results that grow with it count too.

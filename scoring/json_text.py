@@ -11,6 +11,7 @@ from sam_endpoint.model.errors import BadRequest, kind
 
 MAX_NODES = 100_000  # lists and objects: the prompts of ten rows, a tenth of a second of parsing
 MAX_VALUES = 2_000_000  # numbers, texts and keys: eight masks of 512 x 512, a tenth of a second of parsing
+SLICE = 2**20  # bytes
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -25,10 +26,10 @@ def parse(body: bytes, expected: str) -> Any:
         BadRequest: the body has too many lists or values, is not UTF-8 or JSON, is nested too deep, or spells half of a
             surrogate pair.
     """
-    nodes = body.count(b"[") + body.count(b"{")
+    nodes = _count(body, b"[") + _count(body, b"{")
     if nodes > MAX_NODES:
         raise BadRequest(f"expected a JSON body of at most {MAX_NODES:,} lists and objects, got {nodes:,}")
-    values = body.count(b",") + nodes
+    values = _count(body, b",") + nodes
     if values > MAX_VALUES:
         raise BadRequest(f"expected a JSON body of at most {MAX_VALUES:,} values, got {values:,}")
     try:
@@ -42,6 +43,11 @@ def parse(body: bytes, expected: str) -> Any:
     except (ValueError, RecursionError):
         raise BadRequest(f"expected {expected}, got {kind(body)} that is not JSON") from None
     return value
+
+
+def _count(body: bytes, character: bytes) -> int:
+    """Count a character a mebibyte at a time, so that other threads run in between."""
+    return sum(body.count(character, start, start + SLICE) for start in range(0, len(body), SLICE))
 
 
 def dump(value: Any) -> bytes:

@@ -6,11 +6,12 @@ import math
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 FIRST_WEIGHT = 16  # of the first batch, before any time is known
-Entry: TypeAlias = tuple[Item, Future[Result]]
+DECODERS = 2  # worker threads of the mask decoder, so that no tenant keeps the others waiting
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class Batching:
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items of many threads into batches for one worker thread, in the order of a FairQueue.
+    """Collects items of many threads into batches for worker threads, in the order of a FairQueue.
+
+    While a batch with items of a tenant runs, the other workers leave the tenant's further items in the queue: a
+    tenant with many items keeps one worker busy, and a click of another tenant need not wait for that worker.
 
     Args:
         run: maps a list of items to their results. If it fails on several items, each is run alone, so that a bad item
@@ -55,7 +59,8 @@ class Batcher(Generic[Item, Result]):
         max_size: largest number of items in a batch.
         wait: seconds that a batch waits for more items, as in Batching.
         max_queue: largest number of waiting items.
-        torch_threads: threads that share each torch operator in the worker.
+        torch_threads: threads that share each torch operator in a worker.
+        workers: number of worker threads.
         weigh: returns how much work an item is.
         max_seconds: a batch of several items is limited to the weight that took about this time before.
     """
@@ -67,16 +72,19 @@ class Batcher(Generic[Item, Result]):
         wait: float,
         max_queue: int,
         torch_threads: int = 1,
+        workers: int = 1,
         weigh: Callable[[Item], int] = lambda item: 1,
         max_seconds: float = math.inf,
     ) -> None:
         self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
         self._weigh, self._max_seconds = weigh, max_seconds
         self._seconds_a_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
-        self._queue: FairQueue[Entry[Item, Result]] = FairQueue(max_queue)
+        self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
         self._changed = Condition()
+        self._running: Counter[str] = Counter()  # batches of each tenant
         self._closed = False
-        threading.Thread(target=self._work, daemon=True).start()
+        for _ in range(workers):
+            threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def waiting(self) -> int:
@@ -87,15 +95,15 @@ class Batcher(Generic[Item, Result]):
         """Queue an item. Raises Overloaded if the queue is full."""
         future: Future[Result] = Future()
         with self._changed:
-            self._queue.put((item, future), owner)
-            self._changed.notify()
+            self._queue.put(_Entry(item, future, owner.tenant), owner)
+            self._changed.notify_all()
         return future
 
     def close(self) -> None:
-        """End the worker once all waiting items are done."""
+        """End the workers once all waiting items are done."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _work(self) -> None:
         threads.divide(self._torch_threads)
@@ -104,48 +112,71 @@ class Batcher(Generic[Item, Result]):
             crowded = len(batch) > 1
             started = time.monotonic()
             self._finish(batch)
-            weight = sum(self._weigh(item) for item, _ in batch)
+            weight = sum(self._weigh(entry.item) for entry in batch)
             seconds = (time.monotonic() - started) / max(1, weight)
-            self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
+            with self._changed:
+                self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
+                self._running -= Counter({entry.tenant for entry in batch})
+                self._changed.notify_all()
 
-    def _next_batch(self, wait: float) -> list[Entry[Item, Result]]:
+    def _next_batch(self, wait: float) -> list[_Entry[Item, Result]]:
         """Wait for items and return those of the next batch that are not cancelled; none once the queue is closed."""
         with self._changed:
             while True:
-                while not len(self._queue):
-                    if self._closed:
+                entry = self._take()
+                while entry is None:
+                    if self._closed and not len(self._queue):
                         return []
                     self._changed.wait()
-                batch: list[Entry[Item, Result]] = []
+                    entry = self._take()
+                batch: list[_Entry[Item, Result]] = []
                 weight, deadline = 0, time.monotonic() + wait
-                while len(batch) < self._max_size and not self._is_enough(weight):
-                    if not len(self._queue):
+                while True:
+                    if entry is not None and entry.future.set_running_or_notify_cancel():
+                        batch.append(entry)
+                        weight += self._weigh(entry.item)
+                    if len(batch) >= self._max_size or self._is_enough(weight):
+                        break
+                    entry = self._take()
+                    if entry is None:
                         remaining = deadline - time.monotonic()
                         if remaining <= 0 or self._closed or not self._changed.wait(remaining):
                             break
-                        continue
-                    entry = self._queue.get()
-                    if entry[1].set_running_or_notify_cancel():
-                        batch.append(entry)
-                        weight += self._weigh(entry[0])
                 if batch:
+                    self._running += Counter({entry.tenant for entry in batch})
                     return batch
+
+    def _take(self) -> _Entry[Item, Result] | None:
+        """Return the next item of a tenant without a running batch, or None. The caller holds the lock."""
+        try:
+            return self._queue.get(skipped=self._running)
+        except IndexError:
+            return None
 
     def _is_enough(self, weight: int) -> bool:
         return weight > 0 and weight * self._seconds_a_weight >= self._max_seconds
 
-    def _finish(self, batch: list[Entry[Item, Result]]) -> None:
+    def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
         try:
-            results = self._run([item for item, _ in batch])
+            results = self._run([entry.item for entry in batch])
         except BaseException as error:
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                batch[0].future.set_exception(error)
             else:
                 for entry in batch:
                     self._finish([entry])
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        for entry, result in zip(batch, results, strict=True):
+            entry.future.set_result(result)
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Item, Result]):
+    """A waiting item, the future of its result, and the tenant that it belongs to."""
+
+    item: Item
+    future: Future[Result]
+    tenant: str
 
 
 class BatchedSegmenter(Segmenter):
@@ -168,6 +199,7 @@ class BatchedSegmenter(Segmenter):
             batching.requests,
             batching.wait,
             batching.queue,
+            workers=DECODERS,
             weigh=lambda request: len(request.prompts),
             max_seconds=batching.seconds,
         )

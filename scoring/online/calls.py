@@ -14,7 +14,7 @@ from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.online.turns import Turns
 
-COMPUTING = ("decode", "mask", "render")  # stages that compute in the request's own thread
+COMPUTING = ("parse", "decode", "mask", "render")  # stages that compute in the request's own thread
 PIECE_SECONDS = 0.05
 
 
@@ -29,8 +29,9 @@ class Calls:
         self.settings, self.metrics = settings, metrics
         self.memory = MemoryBudget(settings.memory)
         metrics.watch_memory(self.memory)
-        # Half of the processors: the decoder and the event loop compute too.
-        self.turns = Turns(max(1, threads.thread_count() // 2))
+        # A tenant gets half of the processors: the decoder and the event loop compute too.
+        processors = max(2, threads.thread_count())
+        self.turns = Turns(processors, per_tenant=processors // 2)
         self._numbers = itertools.count()
 
     def new(self, tenant: str) -> Call:

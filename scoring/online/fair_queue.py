@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Container
 from typing import Generic, TypeVar
 
 from sam_endpoint.model.call import Owner
@@ -48,11 +49,19 @@ class FairQueue(Generic[Item]):
         self._tenants[owner.tenant] = requests
         self._size += 1
 
-    def get(self) -> Item:
-        """Remove and return the item whose turn it is. Raises IndexError if there is none."""
-        if not self._tenants:
-            raise IndexError("the queue is empty")
-        tenant, requests = self._tenants.popitem(last=False)
+    def get(self, skipped: Container[str] = ()) -> Item:
+        """Remove and return the next item.
+
+        Args:
+            skipped: tenants whose items stay in the queue.
+
+        Raises:
+            IndexError: no item waits, or only items of skipped tenants.
+        """
+        tenant = next((tenant for tenant in self._tenants if tenant not in skipped), None)
+        if tenant is None:
+            raise IndexError("no item waits")
+        requests = self._tenants.pop(tenant)
         request, items = requests.popitem(last=False)
         item = items.popleft()
         if items:

@@ -25,7 +25,7 @@ class Metrics:
             "request_seconds", "from first byte in to last byte out", ["route"], buckets=SECONDS, **named
         )
         self.stages = Histogram(
-            "stage_seconds", "fetch, decode, encode, prompt, render", ["stage"], buckets=SECONDS, **named
+            "stage_seconds", "parse, fetch, decode, encode, prompt, mask, render", ["stage"], buckets=SECONDS, **named
         )
         self.in_flight = Gauge("requests_in_flight", "requests being answered", **named)
 

@@ -6,6 +6,7 @@ file, which therefore imports only pyarrow.
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def _reason_to_reject(file: pa.Buffer, max_rows: int) -> str:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # requests in the endpoint's own process go first
     # The memory limit should count only the table, not thread stacks or memory reserved by another allocator.
     pa.set_memory_pool(pa.system_memory_pool())
     resource.setrlimit(resource.RLIMIT_DATA, (READING_BYTES, READING_BYTES))

@@ -36,7 +36,8 @@ async def score(request: Request, model: str | None = None) -> Response:
 
     def answer() -> Response:
         served = catalog.get(model)
-        table, params = read_request(context.body, served.limits)
+        with context.call.stage("parse"):
+            table, params = read_request(context.body, served.limits)
         frame = served.scorer(context).score_frame(table, served.defaults.read(params), context.call)
         with context.call.stage("render"):
             return JsonAnswer(to_records(frame), headers=served.headers)

@@ -49,9 +49,13 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def parse_and_handle(request: Request) -> Response:
-            body = context_of(request.scope).body
-            # Where FastAPI keeps the result of `Request.json`.
-            request._json = await run_in_threadpool(json_text.parse, body, "a JSON object")
+            context = context_of(request.scope)
+
+            def parse() -> Any:
+                with context.call.stage("parse"):
+                    return json_text.parse(context.body, "a JSON object")
+
+            request._json = await run_in_threadpool(parse)  # where FastAPI keeps the result of `Request.json`
             return await handle(request)
 
         return parse_and_handle

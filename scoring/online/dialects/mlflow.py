@@ -66,14 +66,15 @@ def _read(body: bytes, content_type: str, limits: RequestLimits, call: Call) -> 
     media_type, *options = (part.strip().lower() for part in content_type.split(";"))
     if options not in ([], ["charset=utf-8"], ['charset="utf-8"']):
         raise UnsupportedContent("content-type: expected no parameter but charset=utf-8")
-    if media_type == scoring_server.CONTENT_TYPE_JSON:
-        return _read_json(body, limits)
-    if media_type == scoring_server.CONTENT_TYPE_CSV:
-        return read_csv(body, limits), {}
-    if media_type == scoring_server.CONTENT_TYPE_PARQUET:
-        if reason := parquet.check(body, limits.rows, call.check):
-            raise BadRequest(reason)
-        return read_parquet(body), {}
+    if media_type == scoring_server.CONTENT_TYPE_PARQUET and (reason := parquet.check(body, limits.rows, call.check)):
+        raise BadRequest(reason)
+    with call.stage("parse"):
+        if media_type == scoring_server.CONTENT_TYPE_JSON:
+            return _read_json(body, limits)
+        if media_type == scoring_server.CONTENT_TYPE_CSV:
+            return read_csv(body, limits), {}
+        if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+            return read_parquet(body), {}
     raise UnsupportedContent(f"content-type: expected one of {', '.join(scoring_server.CONTENT_TYPES)}, got another")
 
 
