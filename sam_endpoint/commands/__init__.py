@@ -19,6 +19,7 @@ DISTRIBUTION = "segment-anything-endpoint"
 # The modules that each extra installs.
 EXTRAS = {
     "server": ("fastapi", "uvicorn", "pydantic_settings", "python_multipart", "prometheus_client", "fastapi_offline"),
+    "grpc": ("grpc", "grpc_tools"),
     "spark": ("pyspark",),
 }
 RESUMABLE = "the output so far is kept, and the same command goes on from there"

@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
             for one in error.errors()
         )
         raise CommandError("; ".join(faults)) from None
+    if settings.grpc_port is not None:
+        require_extra("grpc")
     listener = bind(settings.host, settings.port)  # before the model is loaded, which takes seconds
     configure_process(operator_threads=1)  # see model/threads.py
     # A thread that wants Python's lock waits this long for one that computes; a click has a dozen such waits.
@@ -69,6 +71,12 @@ def run(options: argparse.Namespace) -> int:
     except Exception as error:
         raise CommandError(f"the endpoint cannot start: {type(error).__name__}: {one_line(error)}") from None
     logs.withhold_request_data()
+    grpc_server = None
+    if settings.grpc_port is not None:
+        from sam_endpoint.scoring.online.dialects.open_inference.grpc_server import GrpcServer
+
+        address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
+        grpc_server = GrpcServer(endpoint, address, settings.body_bytes, settings.in_flight)
     guard = ConnectionGuard(
         max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
     )
@@ -84,12 +92,19 @@ def run(options: argparse.Namespace) -> int:
     )
 
     class Server(uvicorn.Server):
-        """Prints its URL once it listens."""
+        """Prints its URL once it listens, and starts and stops the gRPC server with itself."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            if grpc_server is not None:
+                print(f"gRPC on     {_bracketed(settings.host)}:{await grpc_server.start()}", flush=True)
             if self.started:
                 print(f"serving on  {url_of(listener)}", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if grpc_server is not None:
+                await grpc_server.stop(settings.grace)
+            await super().shutdown(sockets)
 
     try:
         Server(config).run([listener])
@@ -119,13 +134,17 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def url_of(listener: socket.socket) -> str:
     """Return the URL of a listening socket; an address that stands for all is shown as this machine's own."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         own = "[::1]" if ":" in host else "127.0.0.1"
         return f"http://{own}:{port}  (and at port {port} of this machine's other addresses)"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{_bracketed(host)}:{port}"
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> CommandError:

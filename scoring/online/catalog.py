@@ -134,12 +134,7 @@ class Catalog:
             UnknownModel: no model has this name.
             BadModel: the model cannot be loaded.
         """
-        key = self._keys.get(name or self.default)
-        if key is None:
-            described = describe_name(name, self._keys)
-            raise UnknownModel(
-                f"no model of this name ({described}) is served here; served are {', '.join(self.names)}"
-            )
+        key = self.key(name)
         slot = self._slots[key]
         with slot.lock:
             slot.used = time.monotonic()
@@ -148,6 +143,16 @@ class Catalog:
             served = slot.served
         self._evict(key)
         return served
+
+    def key(self, name: str | None = None) -> str:
+        """Return the catalog's own name of the model that has a name; no model is loaded. Raises UnknownModel."""
+        key = self._keys.get(name or self.default)
+        if key is None:
+            described = describe_name(name, self._keys)
+            raise UnknownModel(
+                f"no model of this name ({described}) is served here; served are {', '.join(self.names)}"
+            )
+        return key
 
     def of_family(self, family: str) -> str:
         """Return the name of a model of a family, the default model's if it is one. Raises UnknownModel."""

@@ -33,6 +33,12 @@ class EndpointSettings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=5000, ge=0, le=65535, description="port to listen on")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port for gRPC calls of the Open Inference Protocol (extra `grpc`); default: no gRPC",
+    )
     device: str | None = Field(default=None, description="cpu, cuda, cuda:1; default: cuda if available")
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16, int8; default: the model's setting"

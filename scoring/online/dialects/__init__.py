@@ -5,10 +5,17 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.dialects import azureml, livepeer, mlflow, roboflow
+from sam_endpoint.scoring.online.dialects import azureml, livepeer, mlflow, open_inference, roboflow
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (azureml.DIALECT, roboflow.SAM, roboflow.SAM2, livepeer.DIALECT, mlflow.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    azureml.DIALECT,
+    roboflow.SAM,
+    roboflow.SAM2,
+    livepeer.DIALECT,
+    open_inference.DIALECT,
+    mlflow.DIALECT,
+)
 
 
 def dialect_of(path: str) -> Dialect:

@@ -20,7 +20,10 @@ from sam_endpoint.scoring.online.middleware.headers import HeadersMiddleware
 from sam_endpoint.scoring.online.middleware.sending import SendingMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
-OPEN_PATHS = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico")
+OPEN_PATHS = (
+    "/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico", "/v2/health/live",
+    "/v2/health/ready",
+)  # fmt: skip
 METRICS_PATH = "/metrics"
 OPEN_PREFIX = "/page/"
 

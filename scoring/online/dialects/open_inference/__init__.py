@@ -1,0 +1,19 @@
+"""The Open Inference Protocol, which Triton's and KServe's clients speak: REST routes, and gRPC in front of them."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+
+from sam_endpoint.scoring.errors import Problem
+from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.dialects.open_inference import rest
+
+
+def shape(problem: Problem) -> JSONResponse:
+    """Return an error as clients of the protocol read it."""
+    return JSONResponse({"error": problem.message}, problem.status)
+
+
+DIALECT = Dialect(
+    "open-inference", ("/v2",), rest.router, shape, content_types=("application/json", "application/octet-stream")
+)
