@@ -55,7 +55,8 @@ class JsonRoute(APIRoute):
                 with context.call.stage("parse"):
                     return json_text.parse(context.body, "a JSON object")
 
-            request._json = await run_in_threadpool(parse)  # where FastAPI keeps the result of `Request.json`
+            if request.method == "POST":
+                request._json = await run_in_threadpool(parse)  # where FastAPI keeps the result of `Request.json`
             return await handle(request)
 
         return parse_and_handle

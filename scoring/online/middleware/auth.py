@@ -18,7 +18,7 @@ from sam_endpoint.scoring.online.dialects import respond
 from sam_endpoint.scoring.tenants import tenant_of
 
 KEY_NEEDED = Problem.of_status(401, "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`")
-KEY_HEADERS = ("x-api-key", "api-key")
+KEY_HEADERS = ("x-api-key", "api-key", "token")
 _BODY_KEY = re.compile(rb'"api_key"\s*:\s*("(?:[^"\\]|\\.){1,512}")')
 
 
