@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.dialects import azureml, livepeer, mlflow, open_inference, roboflow, xanylabeling
+from sam_endpoint.scoring.online.dialects import azureml, cvat, livepeer, mlflow, open_inference, roboflow, xanylabeling
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -13,6 +13,7 @@ DIALECTS: tuple[Dialect, ...] = (
     roboflow.SAM,
     roboflow.SAM2,
     livepeer.DIALECT,
+    cvat.DIALECT,
     open_inference.DIALECT,
     xanylabeling.DIALECT,
     mlflow.DIALECT,
