@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
@@ -38,6 +38,7 @@ def fetch(
     max_bytes: int,
     seconds: float,
     on_bytes: Callable[[int], None] = lambda nbytes: None,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """Download the content of an http(s) URL.
 
@@ -49,6 +50,7 @@ def fetch(
         seconds: timeout for the whole download, including redirects, connecting and the last byte. The system's name
             resolution is not interrupted.
         on_bytes: called with the size of every part before it is added; may raise to give up.
+        headers: further headers of the request, such as credentials; a redirect to another server does not get them.
 
     Returns:
         The body of the response.
@@ -59,10 +61,13 @@ def fetch(
     deadline = time.monotonic() + seconds
     for _ in range(MOST_REDIRECTS + 1):
         try:
-            response = _get(url, hosts, max_bytes, deadline, on_bytes)
+            response = _get(url, hosts, max_bytes, deadline, on_bytes, headers or {})
             if isinstance(response, bytes):
                 return response
-            url = urljoin(url, response)
+            target = urljoin(url, response)
+            if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                headers = None
+            url = target
         except EndpointError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -74,7 +79,12 @@ def fetch(
 
 
 def _get(
-    url: str, hosts: Sequence[str], max_bytes: int, deadline: float, on_bytes: Callable[[int], None]
+    url: str,
+    hosts: Sequence[str],
+    max_bytes: int,
+    deadline: float,
+    on_bytes: Callable[[int], None],
+    headers: Mapping[str, str],
 ) -> bytes | str:
     """Send one request; return the body of the response, or the location to which it redirects."""
     parts = urlsplit(url)
@@ -89,7 +99,7 @@ def _get(
         connection.sock = connected
         # Quotes characters that could end the request line early; existing percent escapes stay unchanged.
         target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="%/:=&?~#+!$,;'@()*[]")
-        connection.request("GET", target, headers=HEADERS)
+        connection.request("GET", target, headers={**headers, **HEADERS})
         with connection.getresponse() as response:
             location = response.headers.get("Location")
             if response.status in REDIRECTS and location:

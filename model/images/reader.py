@@ -97,6 +97,9 @@ class ImageSource(Protocol):
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
         """Read an image."""
 
+    def download(self, url: str, call: Call = UNTRACKED, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the content of an http(s) URL."""
+
 
 class ImageReader:
     """Reads images by reference, within limits. Safe to share between threads."""
@@ -163,7 +166,7 @@ class ImageReader:
             case "base64":
                 data = self._from_base64(str(ref.value))
             case "url":
-                data = self._fetch(str(ref.value), call)
+                data = self.download(str(ref.value), call)
             case "path":
                 data = self._from_path(str(ref.value))
             case "id":
@@ -178,11 +181,22 @@ class ImageReader:
         with call.stage("decode"):
             return decode(data, self.limits, upright)
 
-    def _fetch(self, url: str, call: Call) -> bytes:
+    def download(self, url: str, call: Call = UNTRACKED, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the content of an http(s) URL, within the limits.
+
+        Args:
+            url: the URL.
+            call: holds the memory of the content.
+            headers: further headers of the request; a redirect to another server does not get them.
+
+        Raises:
+            BadInput: URLs are switched off, the host is not allowed, or there is no answer with status 200 to 299.
+            Overloaded: memory is too short.
+        """
         if not self.limits.urls:
             raise BadInput(COLUMN, "base64 text of an image or image bytes", "a URL, and these are switched off here")
         hosts = fetching.ANY if self.limits.local_paths else self.limits.hosts
-        return fetching.fetch(url, hosts, self.limits.max_bytes, self.limits.fetch_seconds, call.keep)
+        return fetching.fetch(url, hosts, self.limits.max_bytes, self.limits.fetch_seconds, call.keep, headers)
 
     def _from_path(self, path: str) -> bytes:
         try:

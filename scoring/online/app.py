@@ -24,6 +24,7 @@ from sam_endpoint.scoring.online import page
 from sam_endpoint.scoring.online.calls import Calls
 from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.dialects import DIALECTS, dialect_of, respond
+from sam_endpoint.scoring.online.dialects.label_studio.projects import Projects
 from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import LogitsCache
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.middleware import GuardMiddleware
@@ -68,6 +69,7 @@ def create(settings: EndpointSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
+    app.state.projects = Projects()
     _add_status_routes(app, catalog, metrics)
     for dialect in DIALECTS:
         app.include_router(dialect.router)
@@ -94,10 +96,14 @@ def create(settings: EndpointSettings) -> FastAPI:
 
 def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
     @app.get("/ping")
-    @app.get("/health")
     async def ping() -> Response:
         """Answer while the process works."""
         return Response("\n", media_type="application/json")
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Answer while the process works, in the words that Label Studio expects of an ML backend."""
+        return {"status": "UP", "model_class": "SegmentAnything"}
 
     @app.get("/version")
     async def mlflow_version() -> Response:

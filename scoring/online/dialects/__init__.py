@@ -5,7 +5,16 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.dialects import azureml, cvat, livepeer, mlflow, open_inference, roboflow, xanylabeling
+from sam_endpoint.scoring.online.dialects import (
+    azureml,
+    cvat,
+    label_studio,
+    livepeer,
+    mlflow,
+    open_inference,
+    roboflow,
+    xanylabeling,
+)
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -14,6 +23,7 @@ DIALECTS: tuple[Dialect, ...] = (
     roboflow.SAM2,
     livepeer.DIALECT,
     cvat.DIALECT,
+    label_studio.DIALECT,
     open_inference.DIALECT,
     xanylabeling.DIALECT,
     mlflow.DIALECT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import json
 import re
@@ -17,7 +18,11 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 from sam_endpoint.scoring.tenants import tenant_of
 
-KEY_NEEDED = Problem.of_status(401, "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`")
+KEY_NEEDED = Problem.of_status(
+    401,
+    "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or KEY as the password of basic "
+    "authentication",
+)
 KEY_HEADERS = ("x-api-key", "api-key", "token")
 _BODY_KEY = re.compile(rb'"api_key"\s*:\s*("(?:[^"\\]|\\.){1,512}")')
 
@@ -87,11 +92,21 @@ def _key_before_body(scope: Scope) -> bytes:
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
         return credentials.strip().encode("latin-1")
+    if scheme.lower() == "basic" and credentials:
+        return _password(credentials)
     for name in KEY_HEADERS:
         if name in headers:
             return headers[name].encode("latin-1")
     query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
     return query[0].encode() if query else b""
+
+
+def _password(credentials: str) -> bytes:
+    """Return the password of basic authentication, which stands for the key; the user name may be anything."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _key_in_body(body: bytes) -> bytes:
