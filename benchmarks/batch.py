@@ -120,8 +120,8 @@ def packaged(name: str) -> Path:
 
 
 CASES: Cases = {
-    "table": (score_table(12, 7, "table, 12 images x 7 boxes, a row"), ("vit-b",)),
-    "folder": (score_table(12, 1, "folder, a box an image, a row"), ("vit-b",)),
+    "table": (score_table(12, 7, "table, 12 images x 7 boxes, per row"), ("vit-b",)),
+    "folder": (score_table(12, 1, "folder, one box per image, per row"), ("vit-b",)),
     "rows": (memory, ("sam-tiny",)),
     "spark": (workers, ("sam-tiny",)),
 }

@@ -121,7 +121,7 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
     times = in_turn({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
     tails = ", ".join(f"{way} {np.percentile(values, 95) * 1000:,.0f} ms" for way, values in times.items())
     note = f"95th percentile: {tails}"
-    yield Result("prompt on a kept image", name, times, floor=lower_bound(name, prompts=1), note=note)
+    yield Result("prompt on a cached image", name, times, floor=lower_bound(name, prompts=1), note=note)
     with ThreadPoolExecutor(CLIENTS) as pool:
         counts = {f"{PLAIN}, one by one": 3, OURS: 2 * CLIENTS}
         together = {
@@ -130,7 +130,7 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
         }
         times = in_turn(together, turns)
     each = {way: [value / counts[way] for value in values] for way, values in times.items()}
-    yield Result(f"{CLIENTS} clients on one image, a request", name, each, floor=lower_bound(name, prompts=1))
+    yield Result(f"{CLIENTS} clients on one image, per request", name, each, floor=lower_bound(name, prompts=1))
     yield _overhead(name, ours, ask_cached, turns)
 
 
@@ -146,7 +146,7 @@ def _overhead(name: str, url: str, ask: Callable[[], None], turns: int) -> Resul
         ask()
         total = time.perf_counter() - started
         seconds.append(total - (_model_seconds(url) - before))
-    return Result("server's own part of a prompt", name, {OURS: seconds})
+    return Result("server overhead of a prompt", name, {OURS: seconds})
 
 
 def _model_seconds(url: str) -> float:

@@ -115,7 +115,7 @@ def _format_share(share: float) -> str:
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a Markdown table."""
-    lines = ["| case | on | way | median (spread) | times less | of the limit |", "|---|---|---|---|---|---|"]
+    lines = ["| case | model | implementation | median (range) | improvement (range) | share of the lower bound |", "|---|---|---|---|---|---|"]
     for result in results:
         for i, (way, values) in enumerate(result.values.items()):
             ratios = result.ratios(way)
@@ -158,7 +158,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
     axes.set_xlim(min(0.6, spread.min()), 1.5 * spread.max())
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(places, [name for name, _ in bars])
-    axes.set_xlabel("times less than the baseline (at the line: the same)")
+    axes.set_xlabel("improvement over the baseline (1: equal)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(file, dpi=100)
