@@ -1,4 +1,4 @@
-"""Cases of the endpoint, over HTTP on loopback, compared with the simplest server that a user would write."""
+"""Benchmark cases of the endpoint over HTTP, compared with the simplest server that a user would write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ CACHED = "cached"  # the image_id of the cached image
 
 @contextlib.contextmanager
 def _server(command: list[str], path: str) -> Iterator[str]:
-    """Run a server while the block runs; yield its URL once `path` answers. `PORT` in the command is a free port."""
+    """Run a server while the block runs, and yield its URL once it is ready.
+
+    Args:
+        command: The arguments of Python; `PORT` is replaced with a free port.
+        path: The path that responds once the server is ready.
+
+    Raises:
+        RuntimeError: The server does not start.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -60,9 +68,10 @@ _thread = threading.local()
 
 
 def _post(url: str, path: str, body: dict[str, Any]) -> Any:
-    """Post a body and return the answer, over a connection that this thread keeps open, as clients do.
+    """Post a JSON body and return the JSON response.
 
-    The client is as small as possible, because its time is measured too.
+    Each thread keeps its connection open, as clients do. The code is as short as possible, because its time is measured
+    too.
     """
     if not hasattr(_thread, "connections"):
         _thread.connections = {}
@@ -82,14 +91,14 @@ def _post(url: str, path: str, body: dict[str, Any]) -> Any:
 
 
 def _image(number: int) -> str:
-    """Return a different picture for each number, as base64."""
+    """Return a different image for each number, as base64 text."""
     image = subjects.picture(*SIZE).copy()
     image[:8, :8] = np.frombuffer(number.to_bytes(4, "big") * 48, np.uint8).reshape(8, 8, 3)
     return base64.b64encode(subjects.jpeg(image)).decode()
 
 
 def endpoint(name: str, turns: int) -> Iterator[Result]:
-    """Send requests as an annotation tool does: a new image, then prompts on it, from one client and from 16."""
+    """Measure what an annotation tool sends: a new image, then prompts on it from one client and from 16 clients."""
     command = ["sam_endpoint", "serve", "--model", str(packaged(name)), "--port", "PORT"]
     with (
         _server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
@@ -99,7 +108,7 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
 
 
 def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
-    """Measure both servers, given by their URLs."""
+    """Measure the servers at two URLs, `plain` and `ours`."""
     boxes = itertools.cycle(subjects.boxes(64, *SIZE))
     cached, *new = (_image(number) for number in range(2 * turns + 3))
     unseen = iter(new)
@@ -135,10 +144,10 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
 
 
 def _overhead(name: str, url: str, ask: Callable[[], None], turns: int) -> Result:
-    """Measure the time of a prompt on a cached image without the time of the model.
+    """Measure the time of a prompt on a cached image, without the time of the model.
 
-    The server reports the model's time as two stages: in `prompt`, a request waits for the decoder, and in `mask` its
-    logits become masks of the image's size.
+    The server reports the model's time as two stages. In the stage `prompt`, a request waits for the decoder. In the
+    stage `mask`, its logits are upscaled to the size of the image.
     """
     seconds = []
     for _ in range(max(turns, 20)):
@@ -150,7 +159,7 @@ def _overhead(name: str, url: str, ask: Callable[[], None], turns: int) -> Resul
 
 
 def _model_seconds(url: str) -> float:
-    """Return the seconds that the server has spent in the decoder and on making masks so far."""
+    """Return the seconds that the server has spent so far in the stages `prompt` and `mask`."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     stages = tuple(f'sam_stage_seconds_sum{{stage="{stage}"}}' for stage in ("prompt", "mask"))

@@ -1,4 +1,4 @@
-"""Cases of the model itself: encode, decode, masks, whole requests."""
+"""Benchmark cases of the model: encoding, decoding, masks, whole requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def encode(name: str, turns: int) -> Iterator[Result]:
 
 
 def precision(name: str, turns: int) -> Iterator[Result]:
-    """Encode one image, with the encoder's linear layers at each precision."""
+    """Encode one image with each precision of the encoder's linear layers."""
     segmenters = {kind: subjects.load(name, kind) for kind in PRECISIONS}
     images = [subjects.picture(*SIZE)]
     # The default argument binds each lambda to its own segmenter.
@@ -77,7 +77,7 @@ def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
 
 
 def _example_logits(side: int) -> torch.Tensor:
-    """Return (3, side, side) logits as trained models predict them: a small, a middle and a large object."""
+    """Return (3, side, side) logits similar to those of a trained model: a small, a medium and a large object."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] * (256 / side)
     logits = [10 - ((x - 110) ** 2 + (y - 100) ** 2) / r**2 * 10 + rng.normal(size=x.shape) for r in (20, 45, 80)]
@@ -85,7 +85,7 @@ def _example_logits(side: int) -> torch.Tensor:
 
 
 def write_masks(encoding: str) -> Case:
-    """Return the case that turns the logits of three masks into text, for an image of 12 megapixels."""
+    """Return a case that turns the logits of three masks into text, for an image of 12 megapixels."""
     size = (3000, 4000)
 
     def case(name: str, turns: int) -> Iterator[Result]:
@@ -110,7 +110,7 @@ def write_masks(encoding: str) -> Case:
 
 
 def request(name: str, turns: int) -> Iterator[Result]:
-    """Score Azure's sample: five rows of one image, a box each, three masks as PNG; each turn has an empty cache."""
+    """Score five rows of one image, with a box each and three masks as PNG. The cache is empty at each measurement."""
     plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
     fused = Plain(subjects.checkpoint(name), "sdpa")
     data = subjects.jpeg(subjects.picture(*SIZE))
@@ -127,7 +127,7 @@ def request(name: str, turns: int) -> Iterator[Result]:
 
 
 def automatic(name: str, turns: int) -> Iterator[Result]:
-    """Segment everything in an image of 1 megapixel, 32 x 32 points, with the same filters in both ways."""
+    """Generate the masks of 1 megapixel automatically, from 32 x 32 points, with the same filters in both."""
     ours = subjects.load(name)
     plain = _PlainSegmenter(Plain(subjects.checkpoint(name)), ours)
     image = subjects.photograph(*SIZE)
@@ -145,7 +145,7 @@ def automatic(name: str, turns: int) -> Iterator[Result]:
 
 
 class _PlainSegmenter(Segmenter):
-    """Plain transformers behind the segmenter's verbs: 64 points at once, whole masks upscaled."""
+    """Plain transformers with the methods of a segmenter: 64 points at a time, whole masks upscaled."""
 
     def __init__(self, plain: Plain, ours: Segmenter) -> None:
         super().__init__(ours.family, "plain")
@@ -181,7 +181,7 @@ class _PlainSegmenter(Segmenter):
 
 
 def overhead(name: str, turns: int) -> Iterator[Result]:
-    """Read a request and write its answer, for a cached image of 1 megapixel and RLE: everything but the decoder."""
+    """Measure a request on a cached image of 1 megapixel without the decoder: parsing, masks and run lengths."""
     scorer = Scorer(subjects.engine_of(subjects.load(name)))
     data = base64.b64encode(subjects.jpeg(subjects.picture(*SIZE))).decode()
     (box,) = subjects.boxes(1, *SIZE)
