@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import subjects
 from benchmarks.batch import packaged
 from benchmarks.limits import lower_bound
-from benchmarks.measure import OURS, Cases, Result, in_turn
+from benchmarks.measure import OURS, Cases, Result, measure_alternately
 from benchmarks.subjects import SIZE
 
 PLAIN = "plain server"
@@ -125,9 +125,9 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
 
     ask_ours(image=cached, image_id=CACHED)
     new_image = {PLAIN: lambda: ask_plain(next(unseen)), OURS: lambda: ask_ours(image=next(unseen))}
-    times = in_turn(new_image, turns)
+    times = measure_alternately(new_image, turns)
     yield Result("request with a new image", name, times, floor=lower_bound(name, images=1, prompts=1))
-    times = in_turn({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
+    times = measure_alternately({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
     tails = ", ".join(f"{way} {np.percentile(values, 95) * 1000:,.0f} ms" for way, values in times.items())
     note = f"95th percentile: {tails}"
     yield Result("prompt on a cached image", name, times, floor=lower_bound(name, prompts=1), note=note)
@@ -137,7 +137,7 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
             f"{PLAIN}, one by one": lambda: list(map(ask_plain, [cached] * 3)),
             OURS: lambda: list(pool.map(ask_cached, range(2 * CLIENTS))),
         }
-        times = in_turn(together, turns)
+        times = measure_alternately(together, turns)
     each = {way: [value / counts[way] for value in values] for way, values in times.items()}
     yield Result(f"{CLIENTS} clients on one image, per request", name, each, floor=lower_bound(name, prompts=1))
     yield _overhead(name, ours, ask_cached, turns)

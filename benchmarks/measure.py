@@ -56,7 +56,7 @@ Case = Callable[[str, int], Iterator[Result]]
 Cases = dict[str, tuple[Case, tuple[str, ...]]]
 
 
-def in_turn(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True) -> dict[str, list[float]]:
+def measure_alternately(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True) -> dict[str, list[float]]:
     """Measure functions alternately: A B A B ...
 
     Args:
@@ -82,7 +82,7 @@ def in_turn(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True
 def matrix_rate() -> float:
     """Return the floating point operations per second of a large matrix product: the best of five measurements."""
     first, second = torch.randn(4096, 1024), torch.randn(1024, 4096)
-    seconds = min(in_turn({"product": lambda: first @ second}, 5)["product"])
+    seconds = min(measure_alternately({"product": lambda: first @ second}, 5)["product"])
     return 2 * 4096 * 1024 * 4096 / seconds
 
 
@@ -90,7 +90,7 @@ def copy_rate() -> float:
     """Return the bytes per second that a copy of 256 MiB reads and writes: the best of five measurements."""
     source = torch.zeros(2**26)
     target = torch.zeros(2**26)
-    return 2 * 2**28 / min(in_turn({"copy": lambda: target.copy_(source)}, 5)["copy"])
+    return 2 * 2**28 / min(measure_alternately({"copy": lambda: target.copy_(source)}, 5)["copy"])
 
 
 def machine() -> str:

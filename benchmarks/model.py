@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, in_turn
+from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, measure_alternately
 from benchmarks.plain import Plain, png
 from benchmarks.subjects import SIZE
 from sam_endpoint.model import masks
@@ -45,7 +45,7 @@ def encode(name: str, turns: int) -> Iterator[Result]:
     expected = expected[-1] if isinstance(expected, (list, tuple)) else expected
     error = float((embed()[-1] - expected).abs().max() / expected.abs().max())
     ways = {BASELINE: lambda: plain.embed(pixels), SDPA: lambda: fused.embed(pixels), OURS: embed}
-    times = in_turn(ways, turns)
+    times = measure_alternately(ways, turns)
     note = f"relative error {error:.1e}"
     yield Result("encode an image", name, times, floor=lower_bound(name, images=1), note=note)
 
@@ -56,7 +56,7 @@ def precision(name: str, turns: int) -> Iterator[Result]:
     images = [subjects.picture(*SIZE)]
     # The default argument binds each lambda to its own segmenter.
     ways = {f"{OURS}, {kind}": lambda model=model: model.embed(images) for kind, model in segmenters.items()}
-    yield Result("precision of the encoder", name, in_turn(ways, turns), floor=lower_bound(name, images=1))
+    yield Result("precision of the encoder", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1))
 
 
 def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
@@ -73,7 +73,9 @@ def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
         f"{BASELINE}, all at once": lambda: plain.decode(features, scaled),
         OURS: lambda: ours.segment(embedding, prompts),
     }
-    yield Result(f"decode {count} boxes", name, in_turn(ways, turns), floor=lower_bound(name, prompts=count))
+    yield Result(
+        f"decode {count} boxes", name, measure_alternately(ways, turns), floor=lower_bound(name, prompts=count)
+    )
 
 
 def _example_logits(side: int) -> torch.Tensor:
@@ -102,7 +104,7 @@ def write_masks(encoding: str) -> Case:
         def write_ours() -> list[Any]:
             return masks.encode_all(ours.cropped_masks(segmentation), encoding)
 
-        times = in_turn({BASELINE: write_plain, OURS: write_ours}, turns)
+        times = measure_alternately({BASELINE: write_plain, OURS: write_ours}, turns)
         floor = lower_bound(name, moved=3 * size[0] * size[1])  # one byte a pixel, written once
         yield Result(f"3 masks of 12 MP to {encoding.upper()}", name, times, floor=floor)
 
@@ -123,7 +125,9 @@ def request(name: str, turns: int) -> Iterator[Result]:
         SDPA: lambda: [fused.answer(data, [box]) for box in boxes],
         OURS: lambda: next(scorers).score_frame(rows, Params()),
     }
-    yield Result("five rows of one image", name, in_turn(ways, turns), floor=lower_bound(name, images=1, prompts=5))
+    yield Result(
+        "five rows of one image", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1, prompts=5)
+    )
 
 
 def automatic(name: str, turns: int) -> Iterator[Result]:
@@ -140,7 +144,7 @@ def automatic(name: str, turns: int) -> Iterator[Result]:
     count = count_objects(ours)
     ways = {BASELINE: lambda: count_objects(plain), OURS: lambda: count_objects(ours)}
     floor = lower_bound(name, images=1, prompts=grid.points_per_side**2)
-    times = in_turn(ways, turns, warm=False)
+    times = measure_alternately(ways, turns, warm=False)
     yield Result("everything, 32 x 32 points", name, times, floor=floor, note=f"{count} masks")
 
 
@@ -197,8 +201,8 @@ def overhead(name: str, turns: int) -> Iterator[Result]:
         seconds[stage].append(time.perf_counter() - started)
 
     call = Call(time_stage)
-    times = in_turn({OURS: lambda: scorer.score_frame(rows, params, call)}, max(turns, 20), warm=False)[OURS]
-    remaining = [total - decoding for total, decoding in zip(times, seconds["prompt"], strict=True)]
+    times = measure_alternately({OURS: lambda: scorer.score_frame(rows, params, call)}, max(turns, 20), warm=False)
+    remaining = [total - decoding for total, decoding in zip(times[OURS], seconds["prompt"], strict=True)]
     floor = lower_bound(name, moved=len(data) + SIZE[0] * SIZE[1])  # the request's text, and one byte a mask's pixel
     yield Result("parsing and rendering", name, {OURS: remaining}, floor=floor)
 
