@@ -1,4 +1,4 @@
-# `make score` runs the main job on the embedded checkpoint, `make test` the tests; both make .venv first and reuse it.
+# `make score` scores the sample table with the embedded SAM; `make test` runs the tests. Both create .venv and reuse it.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -27,21 +27,21 @@ check: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A worker more than processors, for they wait for servers and clusters now and then.
+# One worker more than processors, because workers sometimes wait for servers and clusters.
 test: .venv/test check
 	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder
 
-# Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
+# Half an hour of mixed traffic, two minutes of ten times the capacity, and a batch job that is killed 50 times.
 soak: .venv/test
 	$(BIN)/python -m tests.reliability.soak --minutes 30
 	$(BIN)/python -m tests.reliability.overload --seconds 120
 	$(BIN)/python -m tests.reliability.kills --kills 50
 
-# Requests that try to take the endpoint down; a table of what each did to it.
+# Attacks on a running endpoint, and a table of their effects.
 attack: .venv/test
 	$(BIN)/python -m tests.reliability.attack --seconds 20
 
-# Broken images, and requests made from the endpoint's own description of its routes.
+# Broken images, and requests that are generated from the endpoint's OpenAPI description.
 fuzz: .venv/test
 	$(BIN)/python -m tests.reliability.fuzz --images 10000
 	FUZZ_EXAMPLES=200 $(BIN)/pytest tests/reliability/test_openapi.py tests/reliability/test_parsers.py
@@ -53,9 +53,9 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 		model/requirements.txt | .venv/run
 	$(BIN)/sam-endpoint package --output build/model --no-log
 
-# Each stamp stands for an environment: the package; with the servers of the README's examples, ours and Azure ML's; with
-# all that the tests need. The pinned versions are installed first; the package then finds its dependencies there, so that
-# pip selects no other version.
+# Each file below marks what .venv contains. run: the package. server: also the endpoint, and Azure ML's server for the
+# README's examples. test: also the packages of the tests. The pinned versions are installed first, so that pip selects no
+# other versions when it installs the package.
 .venv/run: model/requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -r model/requirements.txt

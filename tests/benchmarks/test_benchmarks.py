@@ -36,7 +36,7 @@ def test_cases_alone(tmp_path: Path) -> None:
 
 def test_a_case_that_is_none() -> None:
     done = run("decoding")
-    assert done.returncode == 2 and "there is no case 'decoding'; there are encode, precision," in done.stderr
+    assert done.returncode == 2 and "unknown case 'decoding'; the cases are encode, precision," in done.stderr
 
 
 def test_the_table() -> None:
