@@ -31,6 +31,8 @@ EXAMPLE = {
     "parameters": {"mask_encoding": "rle"},
 }
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+# Where a function has two routes, the lower one is registered and tried first. It must be the longer path, because
+# `{model:path}` matches everything that remains.
 
 
 @router.get("")
@@ -52,16 +54,16 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
-@router.get("/models/{model:path}/versions/{version}/ready")
 @router.get("/models/{model:path}/ready")
+@router.get("/models/{model:path}/versions/{version}/ready")
 async def model_ready(request: Request, model: str) -> Response:
     """Answer 200 if the model is served; a model that is not in memory is loaded by its first request."""
     request.app.state.catalog.key(model)
     return JSONResponse({"name": model, "ready": True})
 
 
-@router.get("/models/{model:path}/versions/{version}")
 @router.get("/models/{model:path}")
+@router.get("/models/{model:path}/versions/{version}")
 async def model_metadata(request: Request, model: str) -> dict[str, Any]:
     """Describe the inputs and outputs of a model: the columns of the table contract, and the predictions."""
     request.app.state.catalog.key(model)
@@ -71,13 +73,10 @@ async def model_metadata(request: Request, model: str) -> dict[str, Any]:
 
 
 @router.post(
-    "/models/{model:path}/versions/{version}/infer",
-    include_in_schema=False,
-)
-@router.post(
     "/models/{model:path}/infer",
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}, "example": EXAMPLE}}}},
 )
+@router.post("/models/{model:path}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, model: str) -> Response:
     """Score a table whose columns are the input tensors; `predictions` holds the JSON text of each row's answer."""
     catalog, context = request.app.state.catalog, context_of(request.scope)
