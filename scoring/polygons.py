@@ -10,6 +10,20 @@ def perimeter(polygon: np.ndarray) -> float:
     return float(np.linalg.norm(polygon - np.roll(polygon, 1, axis=0), axis=1).sum())
 
 
+def simplify_outline(polygon: np.ndarray, share: float) -> np.ndarray:
+    """Leave out corners of the outline of a mask.
+
+    Args:
+        polygon: (n, 2) x,y in pixels.
+        share: tolerance as a share of the outline's length; 0 keeps every corner. Otherwise the tolerance is at least a
+            pixel, because an outline that follows the edges of pixels has a corner at every step.
+
+    Returns:
+        (m, 2) corners.
+    """
+    return simplify(polygon, max(1.0, share * perimeter(polygon)) if share else 0.0)
+
+
 def simplify(polygon: np.ndarray, tolerance: float) -> np.ndarray:
     """Leave out corners of a closed polygon, as Ramer (1972) and Douglas and Peucker (1973) do.
 

@@ -98,6 +98,17 @@ def save_sam(folder: Path, seed: int = 1) -> Path:
     return redrawn(SamModel(config), seed, folder)
 
 
+def save_sam_of_published_shapes(folder: Path, seed: int = 7) -> Path:
+    """A SAM with the published models' sizes of image, patch and features, but one narrow layer."""
+    config = SamConfig(
+        vision_config={**SAM_VISION, "image_size": 1024, "output_channels": 256, "num_pos_feats": 128}
+        | {"num_hidden_layers": 1, "global_attn_indexes": [], "window_size": 14},
+        prompt_encoder_config={"hidden_size": 256, "image_size": 1024, "patch_size": 16},
+        mask_decoder_config={"hidden_size": 256, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
+    )
+    return redrawn(SamModel(config), seed, folder)
+
+
 def save_sam_hq(folder: Path, seed: int = 3) -> Path:
     config = SamHQConfig(
         vision_config=SAM_VISION,

@@ -20,8 +20,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cvat_sdk.auto_annotation as cvataa
 import numpy as np
@@ -77,8 +76,8 @@ class EndpointError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Picture:
+# No dataclass: `cvat-cli` loads this file without an entry in `sys.modules`, where dataclasses look for their module.
+class Picture(NamedTuple):
     """An image of a frame, encoded for the endpoint, and the name under which the endpoint caches it."""
 
     text: str

@@ -29,6 +29,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import LogitsCac
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.middleware import GuardMiddleware
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
+from sam_endpoint.scoring.online.middleware.root_path import RootPathMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
 MAX_VALIDATION_ERRORS = 3  # reported of one request
@@ -67,6 +68,7 @@ def create(settings: EndpointSettings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # FastAPI's own pages load scripts from a content network
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
     app.state.projects = Projects()
@@ -91,6 +93,8 @@ def create(settings: EndpointSettings) -> FastAPI:
             allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
+    if settings.root_path:
+        app.add_middleware(RootPathMiddleware, prefix=settings.root_path)
     return app
 
 

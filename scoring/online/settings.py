@@ -39,6 +39,11 @@ class EndpointSettings(BaseSettings):
         le=65535,
         description="port for gRPC calls of the Open Inference Protocol (extra `grpc`); default: no gRPC",
     )
+    root_path: str = Field(
+        default="",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
+        description="path prefix under which a proxy serves the endpoint, such as /segment; default: none",
+    )
     device: str | None = Field(default=None, description="cpu, cuda, cuda:1; default: cuda if available")
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16, int8; default: the model's setting"

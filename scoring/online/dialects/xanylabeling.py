@@ -25,7 +25,7 @@ from sam_endpoint.scoring.online.catalog import ServedModel
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer, JsonRoute
 from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks, polygons
-from sam_endpoint.scoring.polygons import perimeter, simplify
+from sam_endpoint.scoring.polygons import simplify_outline
 
 LABEL = "AUTOLABEL_OBJECT"  # the client replaces this label by the one that its user chooses
 FINENESS = 0.001  # default epsilon_factor: tolerance of the outline as a share of its length
@@ -99,7 +99,7 @@ def predict(
     found: Iterable[tuple[np.ndarray | CroppedMask, float]]
     found = _selected(engine, image, prompts, context.call) if prompts else _all(engine, image, params, context.call)
     shapes = [
-        {"label": LABEL, "shape_type": "polygon", "points": points, "score": score, "group_id": group}
+        {"label": LABEL, "shape_type": "polygon", "points": points, "score": min(1.0, max(0.0, score)), "group_id": group}
         for group, (mask, score) in enumerate(found, 1)
         for points in outlines(mask, params.epsilon_factor, context.call)
     ]
@@ -127,7 +127,7 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
 
     Args:
         mask: the mask at the image's size.
-        epsilon_factor: tolerance of each outline as a share of its length.
+        epsilon_factor: tolerance of each outline as a share of its length, at least a pixel; 0 keeps every corner.
         call: counts the answer.
 
     Returns:
@@ -136,7 +136,7 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
     pieces = [np.asarray(polygon) for polygon in polygons(mask, call)]
     areas = np.array([_area(piece) for piece in pieces])
     large = [piece for piece, area in zip(pieces, areas, strict=True) if area > SMALL_PIECE * areas.mean()]
-    simple = [simplify(piece, epsilon_factor * perimeter(piece)) for piece in large]
+    simple = [simplify_outline(piece, epsilon_factor) for piece in large]
     return [[*points.tolist(), points[0].tolist()] for points in simple]
 
 

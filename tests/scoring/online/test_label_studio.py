@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -237,7 +236,7 @@ def test_polygons_where_the_label_has_a_polygon_tag(project: Project, served: Se
     canvas = Image.new("1", (WIDTH, HEIGHT))
     ImageDraw.Draw(canvas).polygon(corners, fill=1)
     assert pictures.iou(np.asarray(canvas), served.mask(project.image, input_points=[[[60, 80]]])) > 0.95
-    assert 8 <= len(corners) < 150
+    assert 8 <= len(corners) < 60  # few enough to edit by hand
 
 
 def test_an_uploaded_image_is_fetched_with_the_token_and_encoded_once(project: Project, served: Served) -> None:
@@ -276,7 +275,6 @@ def test_a_command_encodes_a_project_ahead(project: Project, served: Served) -> 
 
 
 def test_tasks_without_marks_are_annotated_ahead(project: Project, decoded: Any) -> None:
-    config = CONFIG.replace("<BrushLabels", "<!--").replace("</BrushLabels>", "-->", 2)
     config = (
         '<View><Image name="photo" value="$image"/><BrushLabels name="mask" toName="photo"><Label value="disc"/>'
         "</BrushLabels></View>"
@@ -335,8 +333,8 @@ def wrong(said: str, context: Any = None, config: Any = TAGS, image: Any = DATA,
         pytest.param({}, "tasks: Field required; label_config: Field required", id="nothing"),
         pytest.param([], "Input should be a valid dictionary or object", id="a list"),
         wrong("tasks.0: Input should be a valid dictionary", tasks=["SECRET"]),
-        wrong('tasks: expected tasks {"data": {...}}', tasks=[{}] * 2),
-        wrong("at most 1000", tasks=[{}] * 1001),
+        wrong("column 'tasks': expected tasks", tasks=[{}] * 2),
+        wrong("at most 1,000 rows a request", tasks=[{}] * 1001),
         wrong("label_config: Input should be a valid string", config=5),
         wrong("label_config': expected XML", config="SECRET"),
         wrong("label_config': expected XML", config=f"<View {'x' * 1_000_001}/>"),
@@ -357,7 +355,7 @@ def wrong(said: str, context: Any = None, config: Any = TAGS, image: Any = DATA,
         wrong("column 'image'", image="SECRET"),
         wrong("column 'image'", image="//SECRET/a.png"),
         wrong("column 'image'", image="file:///SECRET"),
-        wrong("project: Input is not as expected", project="SECRET" * 1000),
+        wrong("project: String should have at most 2000 characters", project="SECRET" * 1000),
     ],
 )
 def test_wrong_requests(served: Served, body: Any, said: str) -> None:

@@ -45,7 +45,7 @@ def test_the_published_client(url: str, disc: tuple[bytes, np.ndarray], tmp_path
     for name in ("point", "points", "unsaved", "rectangle"):
         (shape,) = found[name]["shapes"]
         assert (shape["label"], shape["type"], shape["group"]) == ("AUTOLABEL_OBJECT", "polygon", 1)
-        assert shape["points"][0] == shape["points"][-1] and 0 < shape["score"] <= 1
+        assert 0 < shape["score"] <= 1 and 8 <= len(shape["points"]) < 60
         assert pictures.iou(filled(shape), disc[1]) > 0.7 and found[name]["replace"] is False
     assert found["unsaved"]["shapes"] == found["point"]["shapes"]
     assert {shape["group"] for shape in found["several"]["shapes"]} == {1, 2}
@@ -53,7 +53,7 @@ def test_the_published_client(url: str, disc: tuple[bytes, np.ndarray], tmp_path
     everything = found["everything"]
     assert everything["replace"] is True  # the client's own setting
     assert max(pictures.iou(filled(shape), disc[1]) for shape in everything["shapes"]) > 0.8
-    assert len(found["coarse"]["shapes"][0]["points"]) < len(found["point"]["shapes"][0]["points"]) / 2
+    assert len(found["coarse"]["shapes"][0]["points"]) <= len(found["point"]["shapes"][0]["points"])
     # The client shows nothing for an error with status 200, and the library's words for another status.
     assert found["text"]["shapes"] == found["messages_before"] == []
     assert found["stranger_models"] == {} and found["stranger_shapes"] == 0

@@ -11,7 +11,7 @@ from sam_endpoint.model.call import Call
 from sam_endpoint.model.masks import CroppedMask, to_polygons
 from sam_endpoint.scoring.batch.labels import brush
 from sam_endpoint.scoring.online.dialects.label_studio.config import Control
-from sam_endpoint.scoring.polygons import perimeter, simplify
+from sam_endpoint.scoring.polygons import simplify_outline
 
 PERCENT = 100.0
 TOLERANCE = 0.0005  # of a polygon, as a share of its length
@@ -26,7 +26,7 @@ def results(
 
     Args:
         mask: (height, width) mask at the image's size.
-        score: predicted IoU.
+        score: predicted IoU, which may be above 1; the results have at most 1.
         control: the tag that the results belong to.
         label: label of the object, or None.
         call: counts the answer.
@@ -50,7 +50,7 @@ def results(
             "image_rotation": 0,
             "type": control.type,
             "value": {**value, **labels},
-            "score": score,
+            "score": min(1.0, max(0.0, score)),
             "readonly": False,
         }
         for value in values
@@ -61,5 +61,5 @@ def _outlines(mask: np.ndarray) -> list[list[list[float]]]:
     """Return the outlines of a mask as lists of x,y in percent of the image."""
     height, width = mask.shape
     pieces = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in to_polygons(mask)]
-    simple = [simplify(piece, TOLERANCE * perimeter(piece)) for piece in pieces]
+    simple = [simplify_outline(piece, TOLERANCE) for piece in pieces]
     return [(piece * (PERCENT / width, PERCENT / height)).tolist() for piece in simple]
