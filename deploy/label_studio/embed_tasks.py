@@ -71,9 +71,7 @@ def main() -> int:
         project = send(f"{label_studio}/api/projects/{options.project}", own)
         created = datetime.datetime.fromisoformat(project["created_at"].replace("Z", "+00:00"))
         name = f"{options.project}.{int(created.timestamp())}"  # as Label Studio names projects to its ML backends
-        send(
-            f"{endpoint}/setup", key, {"project": name, "hostname": label_studio, "access_token": options.token}
-        )
+        send(f"{endpoint}/setup", key, {"project": name, "hostname": label_studio, "access_token": options.token})
         for page in list_tasks(label_studio, own, options.project):
             for start in range(0, len(page), BATCH):
                 tasks = [{"id": task["id"], "data": task["data"]} for task in page[start : start + BATCH]]

@@ -71,6 +71,47 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("/sam2/segment_image", {**ROBOFLOW, "prompts": [{"box": {"x": 9, "y": 9, "width": 4, "height": 4}}]}),
 ]
+LABELS = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"/>'
+    '<PolygonLabels name="outline" toName="image"><Label value="cup"/></PolygonLabels></View>'
+)
+TASKS: dict[str, Any] = {
+    "tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{TEXT}"}}],
+    "label_config": LABELS,
+    "project": "1.1",
+}
+KEYPOINT = {"type": "keypointlabels", "to_name": "image", "is_positive": 1}
+LABELLED = {**KEYPOINT, "value": {"x": 20, "y": 20, "keypointlabels": ["cup"]}}
+RECTANGLE = {"type": "rectanglelabels", "value": {"x": 20, "y": 20, "width": 9, "height": 9}}
+MARKS = [{"type": "point", "data": [9, 9], "label": 1}, {"type": "rectangle", "data": [5, 5, 20, 20], "label": 1}]
+TENSOR = {"shape": [1, 1], "datatype": "BYTES"}
+BODIES += [
+    ("/", {"image": TEXT, "pos_points": [[9, 9]], "neg_points": [[30, 30]], "obj_bbox": [[5, 5], [20, 20]]}),
+    ("/setup", {"project": "1.1", "schema": LABELS, "hostname": "http://127.0.0.1:9", "access_token": "a"}),
+    ("/predict", {**TASKS, "params": {"context": {"result": [LABELLED, RECTANGLE]}}}),
+    ("/embed_tasks", TASKS),
+    ("/webhook", {"action": "ANNOTATION_CREATED", "task": {"id": 1}}),
+    (
+        "/v1/predict",
+        {
+            "model": "sam-tiny",
+            "image": f"data:image/png;base64,{TEXT}",
+            "params": {"conf_threshold": 0.1, "epsilon_factor": 0.001, "marks": MARKS},
+        },
+    ),
+    (
+        "/v2/models/sam-tiny/infer",
+        {
+            "id": "7",
+            "inputs": [
+                {"name": "image", **TENSOR, "data": [TEXT], "parameters": {"content_type": "base64"}},
+                {"name": "input_points", **TENSOR, "data": ["[[[9, 9]]]"]},
+            ],
+            "outputs": [{"name": "predictions", "parameters": {"binary_data": False}}],
+            "parameters": {"mask_encoding": "rle"},
+        },
+    ),
+]
 URLS = [
     f"http://127.0.0.1:9/{MARKER}?{MARKER}",
     f"{MARKER}://host/path",

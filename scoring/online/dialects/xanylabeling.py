@@ -99,7 +99,13 @@ def predict(
     found: Iterable[tuple[np.ndarray | CroppedMask, float]]
     found = _selected(engine, image, prompts, context.call) if prompts else _all(engine, image, params, context.call)
     shapes = [
-        {"label": LABEL, "shape_type": "polygon", "points": points, "score": min(1.0, max(0.0, score)), "group_id": group}
+        {
+            "label": LABEL,
+            "shape_type": "polygon",
+            "points": points,
+            "score": min(1.0, max(0.0, score)),
+            "group_id": group,
+        }
         for group, (mask, score) in enumerate(found, 1)
         for points in outlines(mask, params.epsilon_factor, context.call)
     ]

@@ -41,7 +41,9 @@ def main(file: str, url: str, image: str, key: str) -> dict[str, Any]:
     }
     stranger: Any = FunctionLoader(None, Path(file), {"url": url, "kind": "interaction", "key": "wrong"}).load()
     try:
-        stranger.detect(context, picture, driver._InteractionPromptsImpl(pos_points=((1, 1),), neg_points=(), bounding_box=None))
+        stranger.detect(
+            context, picture, driver._InteractionPromptsImpl(pos_points=((1, 1),), neg_points=(), bounding_box=None)
+        )
     except Exception as error:
         found["refused"] = str(error)
     return found

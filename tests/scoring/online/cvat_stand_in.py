@@ -34,7 +34,7 @@ class StandIn:
         user = {"url": "http://a/api/users/1", "id": 1, "username": "a", "first_name": "", "last_name": ""}
         label = {"id": LABEL, "name": "object", "color": "#ffffff", "attributes": [], "type": label_type}
         label |= {"sublabels": [], "has_parent": False, "task_id": TASK}
-        self.annotations: list[Any] = []
+        self.frames, self.annotations = len(frames), list[Any]()
         self.answers: dict[str, Any] = {
             "/api/server/about": {
                 "name": "CVAT", "description": "", "version": "2.80.0", "logo_url": "http://a/b.png", "subtitle": ""

@@ -77,7 +77,10 @@ def test_an_interactors_request(url: str, disc: tuple[bytes, np.ndarray], prompt
     assert ((mask == 255) == scored(url, disc[0], **row)).all() and pictures.iou(mask == 255, disc[1]) > 0.7
 
 
-def wrong(said: str, image: Any = pictures.to_text(pictures.disc()[0]), **body: Any) -> Any:
+PICTURE = pictures.to_text(pictures.disc()[0])
+
+
+def wrong(said: str, image: Any = PICTURE, **body: Any) -> Any:
     return pytest.param({"image": image, **body}, said, id=said)
 
 
@@ -117,7 +120,16 @@ def test_the_features_that_the_browser_decodes(disc: tuple[bytes, np.ndarray], t
     entry = {"checkpoint": str(tmp_path / "checkpoint"), "stands_in_for": ["sam/vit_h"]}
     (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"default": "large", "models": {"large": entry}}))
     port, image = free_port(), pictures.to_text(disc[0])
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--catalog", str(tmp_path / "catalog.yaml")]
+    command = [
+        python(),
+        "-m",
+        "sam_endpoint",
+        "serve",
+        "--port",
+        str(port),
+        "--catalog",
+        str(tmp_path / "catalog.yaml"),
+    ]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as base:
         answer = post(base, {"image": image})
         assert answer.status_code == 200, answer.text
@@ -135,18 +147,20 @@ def test_the_command_annotates_a_task(url: str, disc: tuple[bytes, np.ndarray], 
     ImageDraw.Draw(other).rectangle((30, 30, 110, 110), fill=(40, 90, 60))
     square = np.zeros((160, 240), bool)
     square[30:111, 30:111] = True
-    stand_in = StandIn([disc[0], pictures.to_bytes(other)], (240, 160))
+    both, first = StandIn([disc[0], pictures.to_bytes(other)], (240, 160)), StandIn([disc[0]], (240, 160))
     environment = {**os.environ, "HOME": str(tmp_path), "CVAT_ACCESS_TOKEN": "token"}
-    with serving(stand_in) as cvat:
-        command = [str(client_python("tools").with_name("cvat-cli")), "--server-host", cvat, "task", "auto-annotate", str(TASK)]
-        command += ["--function-file", str(FUNCTION), "-p", f"url=str:{url}", "-p", f"key=str:{KEY}"]
-        for more in ([], ["--conv-mask-to-poly", "--conf-threshold", "0.5"]):
-            done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-3000:]
-    as_masks, as_polygons = (upload["shapes"] for upload in stand_in.annotations)
-    for shapes, kind in ((as_masks, "mask"), (as_polygons, "polygon")):
+    polygons = ["--conv-mask-to-poly", "--conf-threshold", "0.5"]
+    for stand_in, kind, options in ((both, "mask", []), (first, "polygon", polygons)):
+        with serving(stand_in) as cvat:
+            command = [str(client_python("tools").with_name("cvat-cli")), "--server-host", cvat]
+            command += ["task", "auto-annotate", str(TASK), "--function-file", str(FUNCTION), *options]
+            command += ["-p", f"url=str:{url}", "-p", f"key=str:{KEY}"]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (upload,) = stand_in.annotations
+        shapes = upload["shapes"]
         assert {(shape["type"], shape["label_id"], shape["source"]) for shape in shapes} == {(kind, LABEL, "auto")}
-        for frame, truth in enumerate((disc[1], square)):
+        for frame, truth in enumerate((disc[1], square)[: stand_in.frames]):
             drawn = [read(shape) for shape in shapes if shape["frame"] == frame]
             assert max(pictures.iou(mask, truth) for mask in drawn) > 0.8
 

@@ -231,7 +231,11 @@ def test_marks_become_the_masks_of_score(project: Project, served: Served, decod
 
 def test_polygons_where_the_label_has_a_polygon_tag(project: Project, served: Served) -> None:
     (result,) = project.ask(click(60, 80, "plate"))
-    assert (result["from_name"], result["type"], result["value"]["polygonlabels"]) == ("plates", "polygonlabels", ["plate"])
+    assert (result["from_name"], result["type"], result["value"]["polygonlabels"]) == (
+        "plates",
+        "polygonlabels",
+        ["plate"],
+    )
     corners = [(x / 100 * WIDTH, y / 100 * HEIGHT) for x, y in result["value"]["points"]]
     canvas = Image.new("1", (WIDTH, HEIGHT))
     ImageDraw.Draw(canvas).polygon(corners, fill=1)
@@ -250,7 +254,9 @@ def test_an_uploaded_image_is_fetched_with_the_token_and_encoded_once(project: P
         assert project.ask(click(x, 80), task=task["id"])
     assert served.encoded() == before + 1
     written = served.log.read_text()
-    assert '"/predict", "status": 200' in written.replace('"path": ', "") and TOKEN not in written and KEY not in written
+    assert (
+        '"/predict", "status": 200' in written.replace('"path": ', "") and TOKEN not in written and KEY not in written
+    )
 
 
 def test_a_command_encodes_a_project_ahead(project: Project, served: Served) -> None:
@@ -393,7 +399,9 @@ def test_objects_on_several_images(served: Served) -> None:
         f"</{tag}Labels>"
         for side, tag in (("front", "Brush"), ("back", "Polygon"))
     )
-    marks = [{**MARK, "to_name": side, "value": {"x": 25, "y": 50, "keypointlabels": ["disc"]}} for side in ("back", "front")]
+    marks = [
+        {**MARK, "to_name": side, "value": {"x": 25, "y": 50, "keypointlabels": ["disc"]}} for side in ("back", "front")
+    ]
     data = {"front": DATA, "back": f"data:image/png;base64,{pictures.to_text(two_discs(2))}"}
     body = {"tasks": [{"id": 1, "data": data}], "label_config": f"<View>{config}</View>"}
     answer = served.post("/predict", {**body, "params": {"context": {"result": marks}}}).json()

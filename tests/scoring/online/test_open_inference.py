@@ -64,7 +64,9 @@ def test_tritons_http_client(url: str, picture: Path, scored: Any, disc: tuple[b
     found = run_client("tools", "triton.py", "http", url, picture, KEY)
     ready = {name: found[name] for name in ("live", "ready", "model_ready", "version_ready", "unknown_ready")}
     assert ready == {**dict.fromkeys(ready, True), "unknown_ready": False}
-    assert found["server"]["name"] == "segment-anything-endpoint" and "binary_tensor_data" in found["server"]["extensions"]
+    assert (
+        found["server"]["name"] == "segment-anything-endpoint" and "binary_tensor_data" in found["server"]["extensions"]
+    )
     assert found["model"] == found["version"] and found["model"]["name"] == MODEL
     assert [tensor["name"] for tensor in found["model"]["inputs"]] == COLUMNS
     for form in ("binary", "json", "gzip", "versioned"):

@@ -6,7 +6,6 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,7 +79,9 @@ def test_every_dialect_is_reached(url: str) -> None:
     assert requests.get(f"{url}/v2/health/ready", timeout=10).json() == {"ready": True}
     assert requests.get(f"{url}/v1/models", timeout=10).json()["success"] is True
     image = SCORE["input_data"][0]["image"]
-    assert set(requests.post(f"{url}/", json={"image": image, "pos_points": [[110, 80]]}, timeout=60).json()) == {"mask"}
+    assert set(requests.post(f"{url}/", json={"image": image, "pos_points": [[110, 80]]}, timeout=60).json()) == {
+        "mask"
+    }
     for path, said in (("/v2/x", {"error"}), ("/v1/x", {"success", "error"}), ("/sam2/x", {"message"})):
         assert set(requests.get(url + path, timeout=10).json()) == said  # each error in its dialect's shape
 
@@ -133,7 +134,12 @@ def test_the_pages_work_in_a_browser(url: str) -> None:
 
 def test_the_path_itself_is_served_too(proxied: dict[str, str]) -> None:
     """Only what begins with the whole prefix loses it."""
-    for path, status in (("/ready", 200), (f"{PREFIX}/ready", 200), (f"{PREFIX}s/ready", 404), (f"/a{PREFIX}/ready", 404)):
+    for path, status in (
+        ("/ready", 200),
+        (f"{PREFIX}/ready", 200),
+        (f"{PREFIX}s/ready", 404),
+        (f"/a{PREFIX}/ready", 404),
+    ):
         assert requests.get(proxied["direct"] + path, timeout=10).status_code == status
 
 

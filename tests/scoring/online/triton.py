@@ -100,9 +100,7 @@ def over_grpc(address: str, image: bytes, key: str) -> dict[str, Any]:
         "unknown_ready": failure(client.is_model_ready, "nothing", headers=headers),
         "server": client.get_server_metadata(headers=headers, as_json=True),
         "model": client.get_model_metadata(MODEL, headers=headers, as_json=True),
-        "answer": described(
-            result.as_numpy("predictions"), {"id": response.id, "model_name": response.model_name}
-        ),
+        "answer": described(result.as_numpy("predictions"), {"id": response.id, "model_name": response.model_name}),
         "late": late,
         "after_late": described(again.as_numpy("predictions"), {}),
         "seconds": seconds,
@@ -116,7 +114,12 @@ def over_grpc(address: str, image: bytes, key: str) -> dict[str, Any]:
 def described(predictions: np.ndarray, response: dict[str, Any]) -> dict[str, Any]:
     """Return an answer as JSON."""
     ((text,),) = predictions.tolist()
-    return {"shape": predictions.shape, "row": json.loads(text), "id": response.get("id"), "model": response.get("model_name")}
+    return {
+        "shape": predictions.shape,
+        "row": json.loads(text),
+        "id": response.get("id"),
+        "model": response.get("model_name"),
+    }
 
 
 if __name__ == "__main__":
