@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAMILY ?= sam
+TESTS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: score serve package train test check soak attack fuzz clean
+.PHONY: score serve package train test check coverage soak attack fuzz clean
 
 score: .venv/server build/model/MLmodel
 	$(BIN)/sam-endpoint score --model build/model --input samples/prompts.csv \
@@ -26,10 +27,19 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # A worker more than processors, for they wait for servers and clusters now and then.
 test: .venv/test check
 	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder
+
+# Which lines the tests run: a table. `make coverage TESTS=tests/model/test_masks.py` runs some tests only.
+coverage: .venv/test
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
 soak: .venv/test
