@@ -48,7 +48,7 @@ fuzz: .venv/test
 	$(BIN)/python -m tests.reliability.fuzz --images 10000
 	FUZZ_EXAMPLES=200 $(BIN)/pytest tests/reliability/test_openapi.py tests/reliability/test_parsers.py
 
-# Which lines the tests run: a table. `make coverage TESTS=tests/model/test_masks.py` runs some tests only.
+# Run the tests and print the coverage of each file. `make coverage TESTS=tests/model/test_masks.py` runs some tests only.
 coverage: .venv/test
 	mkdir -p build/coverage
 	$(BIN)/coverage erase
