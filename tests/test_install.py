@@ -37,7 +37,7 @@ PINS = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built from a copy of it."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     for name in PARTS:
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -76,7 +76,10 @@ def test_the_wheel_holds_one_import_name_and_all_its_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        assert f"\nVersion: {sam_endpoint.__version__}\n" in archive.read(metadata).decode()
+        headers = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
+    assert {f"Version: {sam_endpoint.__version__}", "License-Expression: Apache-2.0"} <= set(headers)
+    licenses = {metadata.replace("METADATA", f"licenses/{name}") for name in ("LICENSE", "NOTICE")}
+    assert licenses <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sam_endpoint"}
     expected = {
         f"sam_endpoint/{name}" for name in ("py.typed", "model/requirements.txt", "scoring/online/catalog.yaml")
