@@ -93,7 +93,7 @@ def test_the_wheel_holds_one_import_name_and_all_its_data(wheel: Path) -> None:
         expected |= {f"sam_endpoint/{module.as_posix()}" for module in modules}
     expected |= {f"sam_endpoint/commands/{name}.py" for name in commands.NAMES}
     expected |= {f"sam_endpoint/training/recipes/{name}-tiny.toml" for name in ("sam", "sam2")}
-    expected |= {f"sam_endpoint/samples/{name}" for name in ("coffee.jpg", "coins.png", "prompts.csv")}
+    expected |= {f"sam_endpoint/samples/{name}" for name in ("cat.jpg", "coffee.jpg", "coins.png", "prompts.csv")}
     assert not expected - names
     assert not [name for name in names if name.endswith(".csv") and "training-log" in name]
 
