@@ -1,4 +1,4 @@
-"""A limit on the threads that compute at one time, shared fairly between tenants and requests."""
+"""Limit how many threads compute at the same time, and share this limit fairly between tenants and requests."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from threading import Event, Lock
 from sam_endpoint.model.call import Owner
 from sam_endpoint.scoring.online.fair_queue import FairQueue
 
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 
 
 class Turns:
-    """Turns at the processors. Threads beyond the limit wait in the order of a FairQueue.
+    """A semaphore whose waiting threads are served in the order of a FairQueue. Safe to share between threads.
 
-    Without the limit, every request that renders masks competes for Python's lock, and the only mask of a click waits
-    for each of them. Safe to share between threads.
+    A turn is the permission to compute. A thread holds its turn for one stage of its request and then passes it on to
+    the next waiting thread. Without this limit, all requests that render masks compete for Python's global lock, and a
+    request for a single mask has to wait for every one of them.
 
     Args:
-        count: largest number of threads that have a turn.
+        count: number of turns, which is the largest number of threads that compute at the same time.
+
+    Example:
+        >>> turns = Turns(1)
+        >>> with turns.turn(Owner("tenant", "request")):
+        ...     print("computing")
+        computing
     """
 
     def __init__(self, count: int) -> None:
@@ -29,11 +36,11 @@ class Turns:
 
     @contextmanager
     def turn(self, owner: Owner, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait for a turn, and hold it within a block.
+        """Wait for a turn, and hold it until the `with` block ends.
 
         Args:
-            owner: for whom the thread works.
-            check: called while waiting; may raise to give up.
+            owner: tenant and request for which the thread works.
+            check: called about ten times a second while the thread waits. It may raise an exception to stop waiting.
         """
         self._take(owner, check)
         try:
@@ -56,10 +63,10 @@ class Turns:
                 raise
 
     def _give_up(self, mine: Event) -> None:
-        """Leave the queue, or pass on the turn that came meanwhile."""
+        """Leave the queue. If the turn has been assigned in the meantime, pass it on."""
         with self._lock:
             came = mine.is_set()
-            mine.set()  # the queue drops it when its turn comes
+            mine.set()  # `_pass_on` skips events that are set
         if came:
             self._pass_on()
 
