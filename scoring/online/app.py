@@ -37,7 +37,8 @@ DESCRIPTION = """
 Segment images with Segment Anything (SAM and SAM 2). The routes are grouped by the client whose requests they accept.
 Every group uses the same models and returns errors in its client's own format.
 
-- An API key, if the endpoint needs one, is sent as `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`.
+- If the endpoint needs an API key, send it as `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or as
+  `"api_key"` in a JSON body.
 - Coordinates are x, y in pixels. The origin is the top left corner of the image.
 - The response header `x-answered-by` names the model that answered. `x-request-id` identifies the request in the log.
 - Status 503 with `Retry-After` means that too many requests are in progress. The same request may succeed later.
@@ -76,7 +77,7 @@ def create(settings: EndpointSettings) -> FastAPI:
 
     Raises:
         BadModel: the catalog or the default model cannot be used.
-        BadData: the file of API keys cannot be read.
+        BadData: the file of API keys cannot be read, or holds no key.
     """
     keys = settings.keys()
     metrics = Metrics()
@@ -120,11 +121,21 @@ def create(settings: EndpointSettings) -> FastAPI:
 
 def _describe_errors(dialect: Dialect) -> dict[int | str, dict[str, Any]]:
     """Return the error responses of a dialect's routes for the OpenAPI description."""
-    problem = Problem.of_status(400, "column 'image': expected an image, got nothing")
-    content = {"application/json": {"example": json.loads(bytes(dialect.error_response(problem).body))}}
+
+    def content(problem: Problem) -> dict[str, Any]:
+        return {"application/json": {"example": json.loads(bytes(dialect.error_response(problem).body))}}
+
+    rejected = Problem.of_status(400, "row 0, column 'input_boxes': expected (prompts, 4) numbers, got a list of 3")
+    overloaded = Problem.of_status(503, "too many requests are in progress; try again later")
     return {
-        "4XX": {"description": "The request is rejected. The message says what was expected.", "content": content},
-        "5XX": {"description": "The endpoint is overloaded (503), too slow (504) or has failed.", "content": content},
+        "4XX": {
+            "description": "The request is rejected. The message names the place, what was expected and what came.",
+            "content": content(rejected),
+        },
+        "5XX": {
+            "description": "The endpoint is overloaded (503), exceeds a timeout (504) or has an internal error (500).",
+            "content": content(overloaded),
+        },
     }
 
 

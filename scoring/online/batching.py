@@ -22,7 +22,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FIRST_WEIGHT = 16  # largest weight of the first batch, before any duration has been measured
+FIRST_WEIGHT = 16  # weight at which the first batch is full, before any duration has been measured
 Entry: TypeAlias = tuple[Item, Future[Result]]
 
 

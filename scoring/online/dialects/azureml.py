@@ -40,7 +40,8 @@ async def score(request: Request, model: Annotated[str | None, Query(description
     `input_boxes`, `multimask_output`, `image_id`, `mask_input`. Coordinates are in pixels. The optional key `params`
     holds parameters such as `mask_encoding`.
 
-    The response is a list with one object for each row: `{"predictions": [...], "image_id": ..., "error": null}`.
+    The response is a list with one object for each row: `{"predictions": [...], "image_id": ..., "error": null}`. There
+    is one prediction for each prompt. A row without prompts returns one prediction for each object in its image.
     """
     catalog, context = request.app.state.catalog, context_of(request.scope)
 

@@ -56,7 +56,9 @@ async def invocations(request: Request) -> Response:
       `inputs`. The optional key `params` holds parameters such as `mask_encoding`.
     - `text/csv` and `application/vnd.apache.parquet`: the body is the table.
 
-    The response is `{"predictions": [row, ...]}`, with one row for each row of the table.
+    The response is `{"predictions": [row, ...]}` with one object for each row of the table: `{"predictions": [...],
+    "image_id": ..., "error": null}`. There is one prediction for each prompt. A row without prompts returns one
+    prediction for each object in its image.
     """
     served, context = request.app.state.catalog.get(), context_of(request.scope)
     content_type = request.headers.get("content-type", scoring_server.CONTENT_TYPE_JSON)

@@ -211,7 +211,7 @@ def test_wrong_encodings_in_each_dialects_shape(url: str, path: str, where: tupl
         (packed[:40], "gzip", 400, "one that ends early"),
         (packed + b"more", "gzip", 400, "bytes that are not gzip"),
         (b"", "gzip", 400, "one that ends early"),
-        (gzip.compress(b" " * (LIMIT + 1)), "gzip", 413, f"larger than {LIMIT} bytes"),
+        (gzip.compress(b" " * (LIMIT + 1)), "gzip", 413, f"expected a request body of at most {LIMIT:,} bytes"),
     ]
     for data, encoding, status, said in wrong:
         answer = post(url, path, data, content_encoding=encoding, **kind)

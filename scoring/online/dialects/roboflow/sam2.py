@@ -69,9 +69,10 @@ def sam2_segment_image(
     """Return the mask with the best predicted score for each prompt.
 
     The response is `{"predictions": [{"masks": ..., "confidence": score, "format": ...}, ...], "time": seconds}`.
-    `masks` is a list of polygons `[[x, y], ...]`, or with `"format": "rle"` a run-length encoding of COCO. With
-    `"format":
-    "binary"` the response is a `.npz` file of the arrays `masks` and `low_res_masks`, which hold logits.
+
+    - `"format": "json"`: `masks` is a list of polygons `[[x, y], ...]`.
+    - `"format": "rle"`: `masks` is a run-length encoding of COCO.
+    - `"format": "binary"`: the response is a `.npz` file of the arrays `masks` and `low_res_masks`, which hold logits.
     """
     started, context = time.perf_counter(), context_of(request.scope)
     served = served_model(request, "sam2", body.sam2_version_id, body.model_id)
