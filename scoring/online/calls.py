@@ -15,7 +15,7 @@ from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.online.turns import Turns
 
 COMPUTING = ("decode", "mask", "render")  # stages that compute in the request's own thread and therefore need a turn
-PIECE_SECONDS = 0.05
+PIECE_SECONDS = 0.05  # requests divide their work into pieces of about this duration and take turns between them
 
 
 class Calls:

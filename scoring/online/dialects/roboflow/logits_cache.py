@@ -74,8 +74,9 @@ def _nbytes(answers: list[EarlierAnswer]) -> int:
 def with_earlier_logits(prompts: list[Prompt], answers: list[EarlierAnswer]) -> list[Prompt]:
     """Return the prompts with earlier logits as mask inputs.
 
-    An earlier answer fits if its prompts, or their points, are a strict subset of the given prompts. The fitting answer
-    with the most points is used. If none fits, the prompts are returned unchanged.
+    An earlier answer fits if each of its prompts is contained in a different prompt of the new request: both have the
+    same box, and the new prompt has all points of the earlier prompt. The new request must also have more points or
+    more prompts. The fitting answer with the most points is used. If none fits, the prompts are returned unchanged.
 
     Args:
         prompts: prompts of the new request.
