@@ -109,7 +109,7 @@ def embed_image(engine: Engine, body: SegmentBody, context: RequestContext) -> E
                 raise
     if body.image is None:
         raise BadInput("image", "an image, or the image_id of a cached image", "neither")
-    image = ImageBody(value=body.image) if isinstance(body.image, str) else body.image
+    image = ImageBody(type="base64", value=body.image) if isinstance(body.image, str) else body.image
     if image.type == "numpy":
         raise BadInput("image", "type base64 or url (a numpy image is a pickle, which can run code)", "type numpy")
     if image.type not in ("base64", "url") or not isinstance(image.value, str):
