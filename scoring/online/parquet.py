@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 MAX_OBJECTS = 300_000
-MAX_LEAVES = 1000  # columns, those within structs included
-MAX_BYTES = 2**28  # uncompressed
+MAX_LEAVES = 1000  # columns, including the fields of structs
+MAX_BYTES = 2**28  # size of the uncompressed table
 READING_BYTES = 2**31
 READING_SECONDS = 10
 _process_lock = threading.Lock()
@@ -31,9 +31,9 @@ def check(body: bytes, max_rows: int | None = None, keep_on: Callable[[], None] 
     files pass; the reader reports them.
 
     Args:
-        body: the file.
+        body: content of the file.
         max_rows: largest number of rows.
-        keep_on: called ten times a second; may raise to end the check.
+        keep_on: called ten times a second. It may raise an exception to stop the check.
     """
     command = [sys.executable, "-P", __file__, str(max_rows or MAX_OBJECTS)]
     while not _process_lock.acquire(timeout=0.1):
@@ -43,7 +43,7 @@ def check(body: bytes, max_rows: int | None = None, keep_on: Callable[[], None] 
     finally:
         _process_lock.release()
     if code:
-        limits = f"{READING_BYTES:,} bytes of memory and {READING_SECONDS} seconds of a processor"
+        limits = f"{READING_BYTES:,} bytes of memory and {READING_SECONDS} seconds of CPU time"
         return f"expected a Parquet file that can be read within {limits}, got one that cannot"
     return output.decode() or None
 
@@ -90,14 +90,14 @@ def _reason_to_reject(file: pa.Buffer, max_rows: int) -> str:
             return f"expected a Parquet file of at most {MAX_LEAVES:,} columns, got {described.num_columns:,}"
         names = pq.read_schema(pa.BufferReader(file)).names
         if len(set(names)) < len(names):
-            return "expected a Parquet file of columns with different names, got the same one twice"
+            return "expected a Parquet file whose column names are unique, got the same name twice"
         table = pq.read_table(pa.BufferReader(file), use_threads=False)
     except pa.ArrowMemoryError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError):  # pyarrow's errors for a malformed file
         return ""
     if table.nbytes > MAX_BYTES:
-        return f"expected a Parquet file of at most {MAX_BYTES:,} bytes written out, got {table.nbytes:,}"
+        return f"expected a Parquet file of at most {MAX_BYTES:,} uncompressed bytes, got {table.nbytes:,}"
     count = table.num_rows + sum(objects(chunk) for column in table.columns for chunk in column.chunks)
     if count > MAX_OBJECTS:
         return f"expected a Parquet file of at most {MAX_OBJECTS:,} rows, texts and lists, got {count:,}"

@@ -44,7 +44,14 @@ def test_the_samples(packaged: Path, tmp_path: Path) -> None:
     assert "rows         6 (0 failed)" in done.stdout and "images       2" in done.stdout
     assert "6/6" in done.stderr or "scoring" not in done.stderr  # the bar, where there is a terminal
     table = pq.read_table(output).to_pylist()
-    assert [row["what"] for row in table] == ["left eye", "right eye", "nose", "six coins", "one coin", "another, refined"]
+    assert [row["what"] for row in table] == [
+        "left eye",
+        "right eye",
+        "nose",
+        "six coins",
+        "one coin",
+        "another, refined",
+    ]
     assert [len(row["predictions"]) for row in table] == [1, 1, 1, 6, 1, 1]
     assert table[0]["image"] == "samples/cat.jpg" and table[0]["error"] is None
     eye = table[0]["predictions"][0]["mask_per_prediction"][0]

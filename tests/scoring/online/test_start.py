@@ -117,7 +117,7 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
         (
             "--api-keys-file",
             content(tmp_path, "utf16", "a key".encode("utf-16")),
-            "expected UTF-8 text, one key a line",
+            "expected UTF-8 text, one key per line, got another encoding",
         ),
         ("--api-keys-file", content(tmp_path, "empty", b"\n \n"), "expected at least one key, got none"),
         ("--api-keys", " , ", "expected at least one key, got none"),

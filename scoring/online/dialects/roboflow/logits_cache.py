@@ -1,4 +1,4 @@
-"""Logits of earlier answers, from which a prompt that has grown since may start."""
+"""Cache the logits of earlier responses, which a later request with more points can refine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ CacheKey = tuple[str, str, str]  # tenant, model, image
 
 @dataclass
 class EarlierAnswer:
-    """Prompts that were answered, and the low-resolution logits (h, w) of the best mask of each."""
+    """The prompts of an earlier request and the resulting logits.
+
+    Attributes:
+        prompts: prompts of the request.
+        logits: low-resolution logits (h, w) of the best mask of each prompt.
+    """
 
     prompts: list[Prompt]
     logits: list[np.ndarray]
 
 
 class LogitsCache:
-    """Earlier answers by tenant, model and image, least recently used first out. Safe to share between threads.
+    """A cache of earlier answers by tenant, model and image. Safe to share between threads.
+
+    When the cache is full, it evicts the least recently used image.
 
     Args:
-        max_bytes: memory for the logits.
-        max_answers: largest number of answers kept for one image.
+        max_bytes: largest size of all logits together.
+        max_answers: largest number of answers for one image.
     """
 
     def __init__(self, max_bytes: int = 256 * 2**20, max_answers: int = 20) -> None:
@@ -35,12 +42,22 @@ class LogitsCache:
         self._lock = Lock()
 
     def get(self, key: CacheKey) -> list[EarlierAnswer]:
-        """Return the earlier answers of a key, the latest last."""
+        """Return the earlier answers for an image, oldest first.
+
+        Args:
+            key: tenant id, name of the model, and id of the image.
+        """
         with self._lock:
             return self._answers.get(key, [])
 
     def add(self, key: CacheKey, answer: EarlierAnswer, replace_all: bool = False) -> None:
-        """Add an answer, or replace all of its key by it. An answer larger than the cache is not kept."""
+        """Add an answer for an image. An answer that is larger than the whole cache is not stored.
+
+        Args:
+            key: tenant id, name of the model, and id of the image.
+            answer: the answer.
+            replace_all: whether to remove all earlier answers for the image.
+        """
         with self._lock:
             before = [] if replace_all else self._answers.get(key, [])[1 - self._max_answers :]
             if _nbytes([answer]) > self._answers.maxsize:
@@ -55,7 +72,16 @@ def _nbytes(answers: list[EarlierAnswer]) -> int:
 
 
 def with_earlier_logits(prompts: list[Prompt], answers: list[EarlierAnswer]) -> list[Prompt]:
-    """Return prompts with the logits of the largest earlier answer to a strict subset of them, if there is one."""
+    """Return the prompts with earlier logits as mask inputs.
+
+    An earlier answer fits if each of its prompts is contained in a different prompt of the new request: both have the
+    same box, and the new prompt has all points of the earlier prompt. The new request must also have more points or
+    more prompts. The fitting answer with the most points is used. If none fits, the prompts are returned unchanged.
+
+    Args:
+        prompts: prompts of the new request.
+        answers: earlier answers for the same image.
+    """
     fitting = [(answer, places) for answer in answers if (places := _subset(answer.prompts, prompts)) is not None]
     if not fitting:
         return prompts
@@ -65,7 +91,10 @@ def with_earlier_logits(prompts: list[Prompt], answers: list[EarlierAnswer]) -> 
 
 
 def _subset(earlier: list[Prompt], later: list[Prompt]) -> list[int] | None:
-    """Return which of the later prompts each earlier prompt is part of; None unless all are and something was added."""
+    """Return for each earlier prompt the index of the later prompt that contains it.
+
+    Return None if a prompt is not contained in any other, or if the later prompts add nothing.
+    """
     places: list[int] = []
     for prompt in earlier:
         for i, candidate in enumerate(later):
@@ -79,7 +108,7 @@ def _subset(earlier: list[Prompt], later: list[Prompt]) -> list[int] | None:
 
 
 def _is_part(prompt: Prompt, candidate: Prompt) -> bool:
-    """Return whether the candidate has all points of a prompt, and the same box."""
+    """Return whether `candidate` has the same box as `prompt` and all of its points."""
     same_box = (prompt.box is None and candidate.box is None) or (
         prompt.box is not None and candidate.box is not None and np.array_equal(prompt.box, candidate.box)
     )
