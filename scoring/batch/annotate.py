@@ -32,6 +32,7 @@ from sam_endpoint.scoring.runtime import OpenedModel, open_model
 # Finds the boxes in an image, given its name and its opened file. None requests automatic mask generation.
 BoxFinder = Callable[[str, OpenedImage], ImageBoxes | None]
 EVERYTHING = {0: "object"}  # the category of automatic mask generation
+# The original checkpoints of the model names in Ultralytics.
 ULTRALYTICS_SIZES = {"t": "tiny", "s": "small", "b": "base-plus", "l": "large"}
 ULTRALYTICS = {
     "sam_b.pt": "facebook/sam-vit-base",
@@ -57,16 +58,17 @@ def auto_annotate(
 ) -> None:
     """Write a YOLO segmentation file for each image in a folder.
 
-    This function replaces `ultralytics.data.annotator.auto_annotate` and has the same arguments. It also writes a
-    `classes.txt` with the names of the classes. Images are rotated according to their EXIF orientation. Images that
-    already have a label file are skipped. Problems with single images are printed to stderr.
+    This function replaces `ultralytics.data.annotator.auto_annotate`, and takes the same arguments and `params`.
+
+    A `classes.txt` in the output folder has the names of the classes. Images are rotated according to their EXIF
+    orientation. Images that already have a label file are skipped. Problems with single images are printed to stderr.
 
     Args:
         data: folder of images.
         det_model: the detector whose boxes are segmented (see `detectors.load`); None segments all objects in the
             image, as class 0.
         sam_model: an MLflow model, a checkpoint, or an Ultralytics model name such as `sam2.1_b.pt`.
-        device: torch device; empty for a GPU if available, else the CPU.
+        device: torch device; empty for the default of the detector and of the model.
         conf: minimum score of a box.
         iou: IoU threshold of the non-maximum suppression.
         imgsz: ignored, because each detector has its own input size.
@@ -168,7 +170,7 @@ def _annotate(scorer: Scorer, name: str, image: OpenedImage, find: BoxFinder, pa
     prompted: list[Detection] = []
     skipped = list(boxes.skipped)
     for detection in boxes.detections:
-        box = _within(detection.box, (height, width))
+        box = _clip(detection.box, (height, width))
         if box is None:
             sides = ",".join(f"{side:g}" for side in detection.box)
             skipped.append(f"{detection.origin}: expected x1 < x2 and y1 < y2 within the image, got {sides}")
@@ -200,13 +202,8 @@ def finder_from_detector(detector: Detector) -> BoxFinder:
         pixels = image.pixels()
         try:
             detections = detector(pixels)
-        except (
-            ValueError,
-            TypeError,
-            IndexError,
-            ArithmeticError,
-            RuntimeError,
-        ) as error:  # from the code of other packages
+        # Detectors are the code of other packages, which raises many types of exceptions.
+        except (ValueError, TypeError, IndexError, ArithmeticError, RuntimeError) as error:
             raise BadInput("image", "an image that the detector can process", type(error).__name__) from None
         named = [detection for detection in detections if detection.category in detector.names]
         unnamed = [detection for detection in detections if detection.category not in detector.names]
@@ -277,7 +274,7 @@ def open_sam(model: str, device: str = "") -> OpenedModel:
     return open_model(model, device or None, local_paths=True)
 
 
-def _within(box: np.ndarray, size: tuple[int, ...]) -> np.ndarray | None:
+def _clip(box: np.ndarray, size: tuple[int, ...]) -> np.ndarray | None:
     """Clip a box to the image. Returns None if the clipped box is empty."""
     height, width = size[:2]
     x1, y1, x2, y2 = np.clip(box, 0, (width, height, width, height)).astype(np.float32)

@@ -84,7 +84,7 @@ def read_rows(scorer: Scorer, table: pa.Table, index: Sequence[int], params: Par
 class NamedImages:
     """Images that earlier rows named with an `image_id`, so that later rows can use them without sending them again.
 
-    The model's embedding cache may have evicted such an image. For an image given by path or URL, this class therefore
+    The model's embedding cache may have evicted these images. For an image given by path or URL, this class therefore
     keeps the path or URL. For an image given by its content, it keeps the number of the row, to save memory.
     """
 
@@ -99,7 +99,7 @@ class NamedImages:
             first: number of the first row.
 
         Yields:
-            The rows in order. A row stays without image if an earlier call named its image by content.
+            The rows in order. If an earlier call has the image's content, the row stays without image; see `row_of`.
         """
         contents: dict[str, ImageRef] = {}
         for number, row in enumerate(rows, first):

@@ -79,14 +79,8 @@ def load(checkpoint: str, box_filter: BoxFilter, device: str = "") -> Detector:
             return ZeroShotDetector(checkpoint, box_filter, device)
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
             return ClosedSetDetector(checkpoint, box_filter, device)
-    except (
-        OSError,
-        ValueError,
-        ImportError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # from the loaders of transformers
+    # The loaders of transformers raise many types of exceptions.
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadData(f"no detector can be loaded from '{checkpoint}': {reason}") from None
     raise BadData(f"'{checkpoint}' is not an object detector: transformers lists no object detection for '{kind}'")

@@ -66,7 +66,7 @@ def run(
     params: Params,
     source: Source,
     parts: Parts,
-    rows_a_part: int = 512,
+    rows_per_part: int = 512,
     error_threshold: int = -1,
     save_seconds: float = SAVE_SECONDS,
 ) -> Summary:
@@ -77,7 +77,7 @@ def run(
         params: params of all rows.
         source: the rows.
         parts: the output.
-        rows_a_part: number of rows in a part.
+        rows_per_part: number of rows in a part.
         error_threshold: maximum number of failed rows; -1 for no limit. If more rows fail, the job stops and keeps the
             parts that it has written.
         save_seconds: interval between saves of an unfinished part, in seconds.
@@ -93,7 +93,7 @@ def run(
     summary, named, count = Summary(), NamedImages(), 0
     with ImagePrefetcher(engine.images) as images, Progress("scoring", "row") as progress:
         scorer = Scorer(engine.with_images(images))
-        for window in _windows(source, parts, scorer, params, images, rows_a_part):
+        for window in _windows(source, parts, scorer, params, images, rows_per_part):
             count = window.number + 1
             window.rows = list(named.resolve(window.rows, window.first))
             if source.done:
@@ -114,12 +114,12 @@ def run(
 
 
 def _windows(
-    source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_a_part: int
+    source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_per_part: int
 ) -> Iterator[Window]:
     """Yield the windows of the input. The images of the next window are announced before a window is yielded."""
     previous: Window | None = None
     first = 0
-    for number, table in enumerate(source.windows(rows_a_part)):
+    for number, table in enumerate(source.windows(rows_per_part)):
         window = Window(number, first, table, [], parts.summary_of_part(number), {}, Counter())
         index = range(first, first + len(table))
         if window.finished is None:
@@ -172,7 +172,7 @@ def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
     for positions in members.values():
         chunk: list[int] = []
         prompts = 0
-        for count, position in sorted((_prompts(rows[position]), position) for position in positions):
+        for count, position in sorted((_count_prompts(rows[position]), position) for position in positions):
             if count and chunk and prompts + count > PROMPTS_AT_ONCE:
                 yield chunk
                 chunk, prompts = [], 0
@@ -181,7 +181,7 @@ def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _prompts(row: Row | BadInput) -> int:
+def _count_prompts(row: Row | BadInput) -> int:
     return len(row.prompts or ()) if isinstance(row, Row) else 0
 
 
@@ -214,7 +214,7 @@ class _WindowScorer:
         image_ids = {answer["image_id"] for answer in answers.values()}
         progress.add(len(answers), skipped=True, images=summary.images + len(image_ids - {None}), failed=failed)
         pending = [position for position in range(len(window.rows)) if position not in answers]
-        unneeded = window.images
+        pending_images = window.images
         stopwatch, saved = _Stopwatch(self.images), time.monotonic()
 
         def save() -> None:
@@ -238,7 +238,7 @@ class _WindowScorer:
                     save()
             raise
         answers.update(unsaved)
-        self.images.discard(unneeded)
+        self.images.discard(pending_images)
         window.seconds.update(stopwatch.lap())
         return self._write(window, [answers[position] for position in range(len(window.rows))])
 

@@ -97,7 +97,7 @@ class MatchedBoxes:
         return self.by_image[name].read(size) if name in self.by_image else ImageBoxes([])
 
     def identity(self, name: str) -> str:
-        """Return a hash of an image's boxes in the label files, which changes when the boxes change."""
+        """Return a hash of an image's boxes in the label files. Empty if the image's label file cannot be read."""
         try:
             boxes = self.of(name, (1, 1))
         except (BadData, OSError):
@@ -187,7 +187,7 @@ class BoxLabels:
 
 
 def list_files(folder: Path, files: Sequence[Path], read: Callable[[Path, Size], ImageBoxes]) -> dict[str, ListedImage]:
-    """List the images of label files that have the names of their images, as in YOLO and Pascal VOC folders.
+    """List the images of a folder of label files, in which each file has the name of its image (YOLO, Pascal VOC).
 
     Args:
         folder: folder of the label files.

@@ -22,14 +22,10 @@ IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
-UNFINISHED = (
-    "_temporary",
-    "_SUCCESS",
-    "_delta_log",
-    "_spark_metadata",
-)  # written by Spark beside data
+# Files and folders that Spark writes beside data.
+SPARK_FILES = ("_temporary", "_SUCCESS", "_delta_log", "_spark_metadata")
 JOB_FILE = "job.json"
-MAGIC = re.compile(r"[*?[]")  # characters of a glob pattern
+PATTERN_CHARACTERS = re.compile(r"[*?[]")  # characters of a glob pattern
 
 
 @dataclass
@@ -56,15 +52,17 @@ class Listing:
         """
         notes = []
         if self.other_files:
-            notes.append(_count(len(self.other_files), "other file", self.other_files[0]))
+            notes.append(_not_read(len(self.other_files), "other file", self.other_files[0]))
         if self.images and not images_are_read:
-            notes.append(_count(len(self.images), "image", _name(self.images[0])) + "; only rows of tables are scored")
+            notes.append(
+                _not_read(len(self.images), "image", _name(self.images[0])) + "; only rows of tables are scored"
+            )
         if self.jobs:
             notes.append(f"'{self.jobs[0]}' holds the output of an earlier job; it is not read")
         return notes
 
 
-def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> Listing:
+def list_input_files(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> Listing:
     """List the files of an input: a file, a folder with its subfolders and links, or a glob pattern.
 
     A path that exists is used literally, even if it contains characters of a pattern. Hidden files and folders are left
@@ -85,7 +83,7 @@ def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> List
             raise BadData(f"'{where}' is neither a file nor a folder")
         return _group_by_kind([path], [])
     root, pattern = (path, "") if fs.isdir(path) else _split_pattern(fs, path)
-    if not fs.isdir(path) and not MAGIC.search(pattern):
+    if not fs.isdir(path) and not PATTERN_CHARACTERS.search(pattern):
         raise BadData(f"'{where}': there is no such file")
     root = root.rstrip("/") if root.strip("/") else root
     start = len(root.rstrip("/")) + 1 if root else 0
@@ -96,7 +94,7 @@ def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> List
     else:
         files = [file for file in fs.find(root, maxdepth=depth) if hidden or not is_hidden(file[start:])]
     jobs = [file.rpartition("/")[0] for file in files if file[start:].endswith(f"/{JOB_FILE}")]
-    jobs = [folder for folder in jobs if _is_ours(fs, f"{folder}/{JOB_FILE}")]
+    jobs = [folder for folder in jobs if _is_job_file(fs, f"{folder}/{JOB_FILE}")]
     if pattern:
         matches = re.compile(glob_translate(pattern)).match
         files = [file for file in files if matches(file[start:])]
@@ -127,7 +125,9 @@ def image_files(
         raise BadData(expected)
     root = os.path.abspath(folder)
     try:
-        files = listing(LocalFileSystem(), str(folder), root, [] if exclude is None else [os.path.abspath(exclude)])
+        files = list_input_files(
+            LocalFileSystem(), str(folder), root, [] if exclude is None else [os.path.abspath(exclude)]
+        )
     except OSError as error:
         raise BadData(f"'{folder}' cannot be read: {error}") from None
     for note in files.notes(images_are_read=True):
@@ -140,7 +140,7 @@ def image_files(
 
 def is_hidden(path: str) -> bool:
     """Return whether a part of a relative path is hidden or is an auxiliary file or folder of Spark."""
-    return any(part.startswith(".") or part in UNFINISHED for part in path.split("/"))
+    return any(part.startswith(".") or part in SPARK_FILES for part in path.split("/"))
 
 
 def suffix(file: str) -> str:
@@ -166,7 +166,7 @@ def _split_pattern(fs: Any, path: str) -> tuple[str, str]:
     """Split a pattern into the longest leading folder that exists by its literal name, and the remaining pattern."""
     parts = path.split("/")
     root: list[str] = []
-    while len(parts) > 1 and (not MAGIC.search(parts[0]) or fs.isdir("/".join([*root, parts[0]]))):
+    while len(parts) > 1 and (not PATTERN_CHARACTERS.search(parts[0]) or fs.isdir("/".join([*root, parts[0]]))):
         root.append(parts.pop(0))
     folder = "/".join(root) or ("/" if path.startswith("/") else "")
     return (folder, "/".join(parts)) if fs.isdir(folder) else (folder, "")
@@ -195,7 +195,7 @@ def _walk(folder: str, depth: int | None, hidden: bool, visited: set[str], top: 
                 yield from _walk(path, None if depth is None else depth - 1, hidden, visited, top)
 
 
-def _is_ours(fs: Any, file: str) -> bool:
+def _is_job_file(fs: Any, file: str) -> bool:
     """Return whether a batch job or annotation job of this project wrote a job.json."""
     try:
         job = json.loads(fs.cat_file(file))
@@ -204,7 +204,7 @@ def _is_ours(fs: Any, file: str) -> bool:
     return isinstance(job, dict) and "params" in job and ("weights" in job or "model" in job)
 
 
-def _count(count: int, noun: str, example: str) -> str:
+def _not_read(count: int, noun: str, example: str) -> str:
     if count == 1:
         return f"1 {noun} was not read: '{example}'"
     return f"{count} {noun}s were not read, such as '{example}'"

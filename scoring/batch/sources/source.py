@@ -15,7 +15,7 @@ from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS
 from sam_endpoint.scoring.batch.files import printable_name
 from sam_endpoint.scoring.batch.sources.column_types import canonical_names, conform_table, unify_schemas
-from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, listing, suffix
+from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, list_input_files, suffix
 from sam_endpoint.scoring.batch.sources.readers import READERS, SCHEMAS
 
 THREADS = 16  # for reading the schemas of files
@@ -201,7 +201,7 @@ def find(where: str, exclude: Iterable[str] = ()) -> Source:
         raise BadData("the input path is empty; expected a file, folder, pattern or URL")
     try:
         fs, path = fsspec.core.url_to_fs(where)
-        files = listing(fs, where, path, [*_paths(exclude, fs)])
+        files = list_input_files(fs, where, path, [*_paths(exclude, fs)])
         schemas = _schemas(fs, files.tables)
         if files.tables != [path]:  # a folder or a pattern
             outputs = [file for file, schema in schemas if set(OUTPUT_COLUMNS) <= set(schema.names)]

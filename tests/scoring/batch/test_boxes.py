@@ -104,7 +104,7 @@ def test_annotations_of_no_image_are_reported(tmp_path: Path) -> None:
 BAD_COCO: dict[str, tuple[bytes, str]] = {
     "other encoding": ('{"images": "é"}'.encode("latin-1"), "can't decode"),
     "list": (b"[1, 2]", "it has a list of 2 instead of an object"),
-    "number": (b"7", "it holds the number 7"),
+    "number": (b"7", "it has the number 7 instead of an object"),
     "huge number": (b'{"images": ' + b"9" * 5000 + b"}", "is not a COCO instances file"),
     "deep": (b"[" * 100_000, "is not a COCO instances file"),
     "no list": (b'{"categories": {}, "annotations": [], "images": []}', "its 'categories' is an object with 0 keys"),
@@ -270,7 +270,7 @@ def test_a_voc_file_that_cannot_be_read_costs_only_its_image(text: str, tmp_path
 def test_folders_with_label_files_of_two_kinds(tmp_path: Path) -> None:
     files(tmp_path, "a.xml", text=voc(f"<name>disc</name>{VOC_BOX}"))
     files(tmp_path, "b.txt", text=LINE)
-    with pytest.raises(BadData, match=r"boxes in .xml files, such as 'a.xml', and in .txt files, such as 'b.txt'"):
+    with pytest.raises(BadData, match=r"boxes both in .xml files, such as 'a.xml', and in .txt files, such as 'b.txt'"):
         boxes.read(tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_a_label_file_that_is_no_text_costs_only_its_image(tmp_path: Path) -> No
     (tmp_path / "c.txt").symlink_to(tmp_path / "none")
     given = boxes.read(tmp_path)
     assert len(given.of("a.jpg", SIZE).detections) == 1
-    with pytest.raises(BadData, match=r"'b.txt' is not text"):
+    with pytest.raises(BadData, match=r"'b.txt' is not UTF-8 text"):
         given.of("b.jpg", SIZE)
     with pytest.raises(OSError):
         given.of("c.jpg", SIZE)

@@ -180,7 +180,7 @@ def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
         "all failed": (save(folder / "f.parquet", row("a", good, error="e")), "1 row with errors was left out"),
         "two sizes": (
             save(folder / "s.parquet", row("a", good), row("a", answer(block()[:60]))),
-            "row 1: the masks of 'a' are of another size",
+            "row 1: the masks of 'a' have another size",
         ),
     }
     for name, text in {

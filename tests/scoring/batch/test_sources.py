@@ -135,7 +135,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Files, name: str)
         ("a.csv", "image;input_boxes\na;\n", "expected commas between the columns, got ';'"),
         ("a.csv", "image,input_box\na,\n", "column 'input_box': expected the name 'input_boxes'"),
         ("a.jsonl", '{"image": "a", "bboxes": []}', "column 'bboxes': expected the name 'input_boxes'"),
-        ("a.csv", "image,error\na,b\n", "has a column 'error' already"),
+        ("a.csv", "image,error\na,b\n", "has a column 'error', which is the name of an output column"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, names=["image", "image"]), "has two columns 'image'"),
     ],
