@@ -72,7 +72,13 @@ class ModelResults:
     def add(
         self, image: AnnotatedImage, results: Sequence[ObjectResult], detected_masks: Sequence[DetectedMask]
     ) -> None:
-        """Add the results that `measure` returned for an image."""
+        """Add the results of an image.
+
+        Args:
+            image: The image and its objects.
+            results: The result for each object, from `measure`.
+            detected_masks: The masks of the detector's boxes, from `measure`.
+        """
         self.detected_masks += detected_masks
         for true, result in zip(image.objects, results, strict=True):
             self.rows.append({"image": image.name, "thing": true.name, "size": true.size, **object_row(result)})

@@ -30,7 +30,7 @@ class Problem:
 
     @classmethod
     def of_status(cls, status: int, message: str) -> Problem:
-        """Return a problem with MLflow's error code for an HTTP status."""
+        """Return a problem with an HTTP status, a message for the client, and MLflow's error code for the status."""
         return cls(status, message, CODES.get(status, "INTERNAL_ERROR"))
 
 

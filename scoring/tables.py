@@ -129,7 +129,7 @@ def _read_columns(value: Mapping[str, Any], place: str, limits: RequestLimits) -
 
 
 def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
-    """Read a CSV body with a header.
+    r"""Read a CSV body with a header.
 
     Args:
         body: UTF-8 text, with or without a byte-order mark.
@@ -144,7 +144,7 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
         BadInput: two columns have the same name, or a column name is misspelt.
 
     Example:
-        >>> read_csv(b"Image,shop\\na.png,7\\n")
+        >>> read_csv(b"Image,shop\na.png,7\n")
            image
         0  a.png
     """

@@ -104,6 +104,7 @@ class ClosedSetDetector:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         output = self.model(**self.processor(images=[image], return_tensors="pt").to(self.model.device))
         (result,) = self.processor.post_process_object_detection(
             output, threshold=self.box_filter.conf, target_sizes=[image.shape[:2]]
@@ -138,6 +139,7 @@ class ZeroShotDetector:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         inputs = self.processor(images=[image], text=[self.words], return_tensors="pt").to(self.model.device)
         output = self.model(**inputs)
         (result,) = self.processor.post_process_grounded_object_detection(
@@ -178,6 +180,7 @@ class UltralyticsDetector:
         _check_classes(self.names, box_filter)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         bgr = image[..., ::-1]
         (result,) = self.model(
             bgr,

@@ -36,11 +36,11 @@ def files_in(folder: Path, endings: Collection[str], without: Path | None = None
 
 
 def printable_name(name: str) -> str:
-    """Return a file name as printable text. Bytes that are not valid UTF-8 are escaped.
+    r"""Return a file name as printable text. Bytes that are not valid UTF-8 are escaped.
 
     Example:
-        >>> printable_name("caf\\udce9.jpg")
-        'caf\\\\udce9.jpg'
+        >>> printable_name("caf\udce9.jpg")
+        'caf\\udce9.jpg'
     """
     return name.encode("utf-8", "backslashreplace").decode()
 

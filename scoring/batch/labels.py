@@ -136,7 +136,7 @@ def format_classes(names: Mapping[int, str]) -> str:
 
 
 def to_yolo(labelled: LabelledImage, names: Mapping[int, str]) -> str:
-    """Convert an image's objects to a YOLO segmentation file.
+    r"""Convert an image's objects to a YOLO segmentation file.
 
     The format is that of Ultralytics (https://docs.ultralytics.com/datasets/segment/): a line `class x1 y1 x2 y2 ...`
     for each object, with coordinates in 0..1. It allows a single outline per object and no holes. Separate parts of an
@@ -154,7 +154,7 @@ def to_yolo(labelled: LabelledImage, names: Mapping[int, str]) -> str:
         >>> mask[2:6, 4:8] = True
         >>> square = LabelledObject.from_prediction(7, {**masks.encode(mask, "rle"), "iou_score": 0.9})
         >>> to_yolo(LabelledImage("a.png", (10, 10), [square]), {7: "cup"})
-        '0 0.4 0.2 0.8 0.2 0.8 0.6 0.4 0.6\\n'
+        '0 0.4 0.2 0.8 0.2 0.8 0.6 0.4 0.6\n'
     """
     height, width = labelled.size
     classes = {number: position for position, number in enumerate(sorted(names))}

@@ -254,7 +254,15 @@ def parse_location(where: str) -> tuple[Any, str, bool]:
 
 
 def check_input_outside(source: str, output: str) -> None:
-    """Check that the input is not inside the output, where --overwrite would delete it. Raises OutputConflict."""
+    """Check that the input is not inside the output, where --overwrite would delete it.
+
+    Args:
+        source: path or URL of the input.
+        output: path or URL of the output.
+
+    Raises:
+        OutputConflict: the input is inside the output.
+    """
     try:
         paths = [fsspec.core.url_to_fs(where)[1].rstrip("/") for where in (source, output)]
     except (ValueError, ImportError, OSError):

@@ -43,10 +43,10 @@ class ImagePath:
 
 
 def split(name: str) -> Parts:
-    """Split a path or URL into its parts, without `.` and `..`. Windows paths are split on every system.
+    r"""Split a path or URL into its parts, without `.` and `..`. Windows paths are split on every system.
 
     Example:
-        >>> split("D:\\\\data\\\\a.png"), split("https://host/a.png?token=1")
+        >>> split("D:\\data\\a.png"), split("https://host/a.png?token=1")
         (('D:', 'data', 'a.png'), ('host', 'a.png'))
     """
     if name.lower().startswith(("http://", "https://")):

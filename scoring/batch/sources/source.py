@@ -176,7 +176,7 @@ class TableFiles(Source):
 
 
 def find(where: str, exclude: Iterable[str] = ()) -> Source:
-    """Open the input of a job. If the input has tables, the source is the tables; else it is the images.
+    r"""Open the input of a job. If the input has tables, the source is the tables; else it is the images.
 
     Args:
         where: a file, a folder, a glob pattern such as `photos/*.jpg`, or an fsspec URL of a file, folder or pattern.
@@ -192,7 +192,7 @@ def find(where: str, exclude: Iterable[str] = ()) -> Source:
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "prompts.csv").write_text('image,input_boxes\\na.png,"[[1, 2, 30, 40]]"\\n')
+        ...     _ = Path(folder, "prompts.csv").write_text('image,input_boxes\na.png,"[[1, 2, 30, 40]]"\n')
         ...     (table,) = find(f"{folder}/prompts.csv").windows(512)
         >>> table.column_names, table.num_rows
         (['image', 'input_boxes'], 1)
