@@ -22,11 +22,11 @@ from sam_endpoint.scoring.batch.progress import tracked
 from sam_endpoint.scoring.batch.sources.listing import is_hidden
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
-IMAGES = 6
+IMAGES = 6  # default number of images
 
 
 def picture(predictions: str, count: int = IMAGES) -> Image.Image:
-    """Draw the first images, each with the best mask of every prompt.
+    """Draw the first images, with the mask of highest predicted IoU for each prompt.
 
     Only images by path or URL can be drawn. Images have the same orientation as in the job. An image that can no longer
     be read is skipped.
@@ -63,7 +63,7 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
 
 
 def _drawings(row: dict[str, Any]) -> Iterator[Shown]:
-    """Yield the best mask of every prompt of a row."""
+    """Yield the mask of highest predicted IoU for each prompt of a row."""
     cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
     # Automatic mask generation returns one prediction per object, without a prompt.
     prompts = parse_prompts(*cells) or [Prompt()] * len(row["predictions"])
