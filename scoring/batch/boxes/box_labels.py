@@ -166,11 +166,11 @@ class BoxLabels:
         if not matched.by_image:
             listed = [printable_name(entry.name) for entry in self.listed.values()]
             image = printable_name(next(iter(images)))
-            contents = f"'{folder}', which has {len(images)} images, such as '{image}'"
+            contents = f"'{folder}', which has {_count_images(len(images))}, such as '{image}'"
             if not listed:
                 raise BadData(f"'{self.where}' lists no images of {contents}")
             raise BadData(
-                f"'{self.where}' lists {len(listed)} images, such as '{listed[0]}', but none is in {contents}"
+                f"'{self.where}' lists {_count_images(len(listed))}, such as '{listed[0]}', but none is in {contents}"
             )
         return matched
 
@@ -211,6 +211,10 @@ def list_files(folder: Path, files: Sequence[Path], read: Callable[[Path, Size],
             )
         listed[key] = ListedImage(name, ImagePath.of(folder, key), partial(read, file))
     return listed
+
+
+def _count_images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
 
 
 def _root(path: Path, name: str) -> Path:

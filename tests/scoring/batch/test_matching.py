@@ -56,9 +56,9 @@ def test_names_of_a_coco_file(case: str, tmp_path: Path) -> None:
         (
             ["other.jpg", "b.jpg"],
             ["a.jpg"],
-            "lists 2 images, such as 'other.jpg', but none is in .*has 1 images.*'a.jpg'",
+            "lists 2 images, such as 'other.jpg', but none is in .*has 1 image.*'a.jpg'",
         ),
-        ([], ["a.jpg"], "lists no images of .*photos', which has 1 images, such as 'a.jpg'"),
+        ([], ["a.jpg"], "lists no images of .*photos', which has 1 image, such as 'a.jpg'"),
     ],
 )
 def test_names_that_do_not_match(listed: list[str], images: list[str], message: str, tmp_path: Path) -> None:
