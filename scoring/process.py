@@ -1,4 +1,4 @@
-"""Settings of the whole process, for commands that load a model. Their main functions call `configure_process`."""
+"""Configure the process of a command that loads a model: imports, garbage collector, memory allocator, threads."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import threading
 
 
 def configure_process(operator_threads: int | None = None) -> None:
-    """Import torch and transformers, and set up garbage collector, memory allocator and threads for a model.
+    """Import torch and transformers, and configure garbage collector, memory allocator and threads.
 
-    Call this function before anything else imports torch. Later calls change the number of threads only.
+    Call this function before anything else imports torch. Later calls only change the number of threads.
 
     Args:
-        operator_threads: the number of threads that divide each of torch's operators, in all threads that do not set
-            their own number; None leaves torch's number. The endpoint passes 1; see `sam_endpoint.model.threads`.
+        operator_threads: number of threads that torch uses for one operator, in every thread that does not set its own
+            number; None keeps torch's default. The endpoint passes 1; see `sam_endpoint.model.threads`.
     """
-    # In a thread, whose stack is short: at some depths CPython 3.11 allocates and frees a chunk of its stack for every
-    # call, which makes the imports 5 % slower.
+    # The imports run in a new thread, because its stack is short. At some stack depths, CPython 3.11 allocates and
+    # frees a stack chunk for every call, which makes the imports 5 % slower.
     importing = threading.Thread(target=_import_without_collecting)
     importing.start()
     importing.join()
@@ -29,14 +29,15 @@ def configure_process(operator_threads: int | None = None) -> None:
 
 
 def _import_without_collecting() -> None:
-    """Import torch and transformers with the garbage collector paused, and exempt their objects from later collections.
+    """Import torch and transformers with the garbage collector off, then exclude their objects from collections.
 
-    The collector would take a fifth of a command's start to search half a million new objects, all of which stay.
+    The imports create half a million objects that live as long as the process. Searching them would take the collector
+    a fifth of a command's start time.
     """
     if "transformers.modeling_utils" in sys.modules:
         return
     was_enabled = gc.isenabled()
-    gc.collect()  # freeze() would keep present garbage for good
+    gc.collect()  # because freeze() keeps uncollected garbage for ever
     gc.disable()
     try:
         import torch  # noqa: F401

@@ -54,26 +54,26 @@ def run(options: argparse.Namespace) -> int:
     from sam_endpoint.model.params import Params
     from sam_endpoint.scoring.batch import annotate, boxes, detectors
     from sam_endpoint.scoring.batch.label_folder import LabelFolder
-    from sam_endpoint.scoring.batch.labels import Labelled
+    from sam_endpoint.scoring.batch.labels import LabelledImage
 
     words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
-    rules = detectors.Rules(options.conf, options.iou, options.max_det, words or None)
+    box_filter = detectors.BoxFilter(options.conf, options.iou, options.max_det, words or None)
     notes: list[str] = []
     skipped: list[str] = []
     try:
-        images = annotate.images_in(options.data, without=options.output)
+        images = annotate.list_images(options.data, without=options.output)
         Params.read(options.params)
-        find: annotate.Finder = annotate.everything
+        find: annotate.BoxFinder = annotate.segment_everything
         names = annotate.EVERYTHING
         identities: dict[str, str] = {}
         inputs = [options.data]
         if options.detector:
-            detector = detectors.load(options.detector, rules, options.device)
-            find, names = annotate.from_detector(detector), detector.names
+            detector = detectors.load(options.detector, box_filter, options.device)
+            find, names = annotate.finder_from_detector(detector), detector.names
         elif options.boxes:
             label_files = boxes.read(options.boxes, without=options.output)
             matched = label_files.match(images, options.data)
-            find, names = annotate.from_boxes(matched), label_files.names
+            find, names = annotate.finder_from_labels(matched), label_files.names
             notes, skipped = matched.describe(options.boxes, options.data), [*label_files.skipped]
             inputs.append(options.boxes)
             identities = {name: matched.identity(name) for name in images}
@@ -83,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
         failed = {}
         if pending:
             model = annotate.open_sam(options.model, options.device)
-            for name, result in annotate.annotated(model, pending, find, options.params):
-                if isinstance(result, Labelled):
+            for name, result in annotate.annotate_images(model, pending, find, options.params):
+                if isinstance(result, LabelledImage):
                     output.put(result, identities.get(name, ""))
                 else:
                     failed[name] = str(result)
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{error}; {RESUMABLE}") from error
     print(f"images       {len(images)} ({len(images) - len(pending)} done before, {len(failed)} failed)")
-    counts = Counter(names[thing.category] for labelled in done for thing in labelled.things)
+    counts = Counter(names[thing.category] for labelled in done for thing in labelled.objects)
     for kind, count in counts.most_common():
         print(f"objects      {count} {kind}")
     print(f"written      {options.output}")

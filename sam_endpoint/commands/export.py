@@ -35,13 +35,13 @@ def run(options: argparse.Namespace) -> int:
         predictions = export.read(options.predictions, options.category)
         images, names = predictions.images, predictions.names
         if options.format.startswith("coco"):
-            images = export.with_sizes(images, options.predictions)
+            images = export.add_sizes(images, options.predictions)
         export.write(images, names, options.format, options.output)
         is_unfinished = export.is_unfinished(options.predictions)
     except (ValueError, OSError, ImportError, pa.ArrowException) as error:
         raise CommandError(f"{options.predictions} cannot be exported: {error}") from error
     print(f"images       {len(images)}")
-    print(f"objects      {sum(len(image.things) for image in images)} of {len(names)} categories")
+    print(f"objects      {sum(len(image.objects) for image in images)} of {len(names)} categories")
     print(f"written      {options.output}")
     for line in predictions.describe():
         print(line)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     unsized = [image.name for image in images if not image.size[0]]
     if options.format.startswith("coco") and unsized:
         print(f"{len(unsized)} of the images are listed without their size, such as '{unsized[0]}'")
-    turned = export.turned_names(images, options.predictions)
+    turned = export.find_turned_images(images, options.predictions)
     if turned:
         print(
             f"{len(turned)} of the images have an EXIF orientation, such as '{turned[0]}', and their masks are those "

@@ -127,11 +127,11 @@ def _score(options: argparse.Namespace) -> Summary:
     from sam_endpoint.model.saved import SavedModel
     from sam_endpoint.scoring import runtime
     from sam_endpoint.scoring.batch import job, sources
-    from sam_endpoint.scoring.batch.parts import Parts, keep_input, location
+    from sam_endpoint.scoring.batch.parts import Parts, check_input_outside, parse_location
 
-    location(options.output)  # raises for a name that the output cannot have
+    parse_location(options.output)  # raises for a name that the output cannot have
     if options.input.strip():
-        keep_input(options.input, options.output)
+        check_input_outside(options.input, options.output)
     files = [str(file) for file in (options.summary, options.overlay) if file]
     source = sources.find(options.input, [options.output, f"{options.output.rstrip('/')}.parts", *files])
     source.check()

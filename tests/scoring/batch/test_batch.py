@@ -99,7 +99,7 @@ def test_bad_rows_are_recorded_and_the_rest_scored(packaged: Path, tmp_path: Pat
         ("", "cannot be read"),
         ("image,input_boxes\n", "has no rows"),
         ("picture,input_boxes\na.png,\n", "expected a column 'image', got picture, input_boxes"),
-        ("image,predictions\na.png,\n", "has a column 'predictions' already"),
+        ("image,predictions\na.png,\n", "has a column 'predictions', which is the name of an output column"),
     ],
 )
 def test_tables_that_cannot_be_scored(content: str | None, said: str, tmp_path: Path) -> None:

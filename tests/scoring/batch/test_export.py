@@ -15,7 +15,7 @@ from PIL import Image
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.scoring.batch import boxes, export, labels
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from tests import pictures
 from tests.scoring.batch.test_batch import run
 
@@ -93,12 +93,12 @@ def test_every_encoding_of_masks(tmp_path: Path) -> None:
     for encoding in masks.ENCODINGS:
         rows = [row("a.png", answer(block(), encoding)), row("b.png", answer(np.zeros(SIZE, bool), encoding))]
         first, second = export.read(str(save(tmp_path / "p.parquet", *rows))).images
-        assert np.array_equal(first.mask(first.things[0]), block()) and not second.things
+        assert np.array_equal(first.mask(first.objects[0]), block()) and not second.objects
 
 
-def labelled(*names: str) -> list[Labelled]:
-    thing = labels.thing(0, answer(block()))
-    return [Labelled(name, SIZE, [thing]) for name in names]
+def labelled(*names: str) -> list[LabelledImage]:
+    thing = labels.LabelledObject.from_prediction(0, answer(block()))
+    return [LabelledImage(name, SIZE, [thing]) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_yolo_export_as_boxes(tmp_path: Path) -> None:
         (detection,) = matched.of(name, SIZE).detections
         assert detection.category == category
         assert detection.box.tolist() == pytest.approx([x, 14, x + 36, 50], abs=1e-3)
-    with pytest.raises(OutputConflict, match=r"x/a.txt' is the label file of none of these images"):
+    with pytest.raises(OutputConflict, match=r"x/a.txt' is not a label file of these images"):
         export.write(labelled("b.jpg"), {0: "block"}, "yolo", tmp_path / "yolo")
     assert not (tmp_path / "yolo" / "b.txt").exists()
 
@@ -180,7 +180,7 @@ def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
         "all failed": (save(folder / "f.parquet", row("a", good, error="e")), "1 row with errors was left out"),
         "two sizes": (
             save(folder / "s.parquet", row("a", good), row("a", answer(block()[:60]))),
-            "row 1: the masks of 'a' are of another size",
+            "row 1: the masks of 'a' have another size",
         ),
     }
     for name, text in {
@@ -192,7 +192,7 @@ def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
         "png cut off": "iVBORw0KGgo",
     }.items():
         broken = save(folder / f"{name}.parquet", row("a", {**good, "encoded_binary_mask": text}))
-        files[name] = (broken, "row 0: expected predictions as `score` writes them")
+        files[name] = (broken, "row 0: expected predictions from `score`")
     for name, content in {"csv": b"image,error\na,b\n", "cut": b"PAR1", "empty": b""}.items():
         (folder / f"{name}.parquet").write_bytes(content)
         files[name] = (folder / f"{name}.parquet", "cannot be exported")
@@ -223,7 +223,7 @@ def test_outputs_of_the_wrong_kind(tmp_path: Path) -> None:
         ("label-studio", "folder.json", "is a folder; the output of label-studio is a .json file"),
         ("coco", "file/c.json", "File exists"),
         ("yolo", "file", "is a file; the output of yolo is a folder"),
-        ("yolo", "yolo", "has a line break, which classes.txt cannot hold"),
+        ("yolo", "yolo", "contains a line break, which classes.txt does not allow"),
     ):
         done = run(
             *("export", "--predictions", predictions, "--format", kind, "--output", tmp_path / output),
