@@ -76,7 +76,7 @@ class Engine:
         self.segmenter = segmenter
         self.images = images
         self.fingerprint = segmenter.family.fingerprint()
-        self.cache = cache.for_model(self.fingerprint, self._is_valid)
+        self.cache = cache.for_model(segmenter.family.encoder_fingerprint(), self._is_valid)
         self.max_prompts = max_prompts
         # Decoded images are the largest objects in memory: only as many exist as can be encoded soon.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())

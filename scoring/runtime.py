@@ -158,19 +158,39 @@ def locate(source: str) -> LocatedModel:
     """
     if not _URI.match(source):
         return LocatedModel(source, Path(source).resolve())  # MLflow rejects models behind symbolic links
-    from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
-    from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    uri, registered = source, {}
+    registered = registered_version(source)
+    uri = f"models:/{registered['registered_model']}/{registered['version']}" if registered else source
     try:
-        if match := _REGISTERED.match(source):
-            model, version = get_model_name_and_version(MlflowClient(), source)
-            registered = {"registered_model": model, "version": str(version), "alias": match["alias"]}
-            uri = f"models:/{model}/{version}"
         return LocatedModel(source, Path(download_artifacts(uri)), registered)
     except Exception as error:  # the libraries of stores and registries raise errors of their own
         raise BadModel(f"no model can be loaded from '{source}': {one_line(error)}") from None
+
+
+def registered_version(source: str) -> dict[str, str | None]:
+    """Return the version of a registered model that a URI stands for at present; nothing is downloaded.
+
+    Args:
+        source: a URI such as `models:/sam@champion`, `models:/sam/latest` or `models:/sam/3`, or any other source.
+
+    Returns:
+        `registered_model`, `version` and `alias` (None for a URI without one); {} for a source of another kind.
+
+    Raises:
+        BadModel: the registry cannot be reached, or has no such model, version or alias.
+    """
+    match = _REGISTERED.match(source)
+    if match is None:
+        return {}
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    try:
+        model, version = get_model_name_and_version(MlflowClient(), source)
+    except Exception as error:  # as above
+        raise BadModel(f"no model can be loaded from '{source}': {one_line(error)}") from None
+    return {"registered_model": model, "version": str(version), "alias": match["alias"]}
 
 
 def download(source: str) -> Path:

@@ -60,7 +60,7 @@ class EmbeddingCache:
         """Return a view with the keys and names of one model.
 
         Args:
-            fingerprint: tells the model's weights from all others.
+            fingerprint: hash of the weights that embeddings depend on.
             is_valid: returns whether an embedding of the store can be the model's; others count as absent.
         """
         view = copy(self)

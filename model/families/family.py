@@ -32,6 +32,7 @@ class Family(ABC):
         model_class: transformers' class of the model.
         usual_mean: the mean of red, green and blue, from 0 to 1, that published checkpoints are trained with.
         usual_std: the standard deviation likewise.
+        encoder_tensors: beginnings of the names of the tensors that `embed` depends on.
         requirements: the packages that the family needs in addition to the project's own requirements.
         input_size: S.
         low_res_size: (height, width) of the logits that the model predicts.
@@ -41,6 +42,7 @@ class Family(ABC):
     model_class: ClassVar[type[PreTrainedModel]]
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
@@ -70,8 +72,20 @@ class Family(ABC):
 
     def fingerprint(self) -> str:
         """Return a hash that differs for different weights, from about 64 numbers of every tensor."""
+        return self._hash_of(("",))
+
+    def encoder_fingerprint(self) -> str:
+        """Return a hash that differs for different embeddings of an image: like `fingerprint`, but of the encoder only.
+
+        Models that differ in their decoders only, such as versions whose decoder was fine-tuned, share embeddings.
+        """
+        return self._hash_of(self.encoder_tensors)
+
+    def _hash_of(self, prefixes: tuple[str, ...]) -> str:
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
+            if not name.startswith(prefixes):
+                continue
             sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:32]

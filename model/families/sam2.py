@@ -28,6 +28,9 @@ class Sam2(Family):
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
     processors: ClassVar[tuple[str, str]] = ("Sam2ImageProcessor", "Sam2Processor")
 
+    # transformers applies the first layers of the decoder's upscaling to the feature maps of the encoder.
+    encoder_tensors = ("vision_encoder.", "no_memory_embedding", "mask_decoder.conv_s0.", "mask_decoder.conv_s1.")
+
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)
         model.vision_encoder.neck.position_encoding = ZeroPositionEncoding()

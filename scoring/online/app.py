@@ -170,6 +170,14 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
         """
         return catalog.describe()
 
+    @app.post("/models/refresh", tags=["Status"], summary="Load new versions of registered models")
+    def refresh() -> dict[str, object]:
+        """Check the aliases of registered models, and serve the versions that they name now.
+
+        The response lists the models that changed, with their versions before and now.
+        """
+        return {"replaced": catalog.refresh()}
+
 
 def _handle(request: Request, error: Exception) -> Response:
     path = request.url.path
@@ -205,4 +213,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().run_in_executor(None, app.state.catalog.warm_up)
+    refreshing = asyncio.create_task(_refresh(app.state.catalog, app.state.settings.refresh_seconds))
     yield
+    refreshing.cancel()
+
+
+async def _refresh(catalog: Catalog, seconds: float) -> None:
+    """Refresh the catalog at an interval; never if it is 0."""
+    while seconds:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(catalog.refresh)

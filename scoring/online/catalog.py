@@ -7,79 +7,28 @@ request first names them.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import SecretStr
 
-from sam_endpoint.model.budget import NO_LIMITS, RequestLimits
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, UnknownModel, describe_name
 from sam_endpoint.model.images import ImageLimits, ImageReader
-from sam_endpoint.model.params import ParamDefaults
-from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
-from sam_endpoint.scoring.online.context import RequestContext
+from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model
+from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model, registered_version
 
 logger = logging.getLogger(__name__)
-MAX_HEADER = 100  # characters of a model name in a header
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A loaded model, as the routes of a dialect use it.
-
-    Attributes:
-        name: name of the model in the catalog.
-        engine: embeds and segments images. All tenants share it; routes call `engine_for` instead.
-        defaults: default values of request parameters. `defaults.read(params)` checks and completes a request's
-            `params`.
-        nbytes: size of the weights in bytes.
-        queues: the model's batchers, by the names `encode` and `decode`.
-        origin: source of the model (URI, family, registered version), as `/models` reports it.
-        starter: whether the model is one of the small models that come with the package.
-        limits: limits on the tables that requests send.
-    """
-
-    name: str
-    engine: Engine
-    defaults: ParamDefaults
-    nbytes: int
-    queues: dict[str, Batcher[Any, Any]]
-    origin: dict[str, Any]
-    starter: bool = False
-    limits: RequestLimits = NO_LIMITS
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Response headers: `x-answered-by` (the model's name) and `x-model-version` (if the model is registered)."""
-        names = {"x-answered-by": self.name, "x-model-version": self.origin.get("version")}
-        return {header: re.sub("[^!-~]", "_", name)[:MAX_HEADER] for header, name in names.items() if name is not None}
-
-    def engine_for(self, context: RequestContext) -> Engine:
-        """Return a view of the engine in which a request finds only the cached images of its own tenant.
-
-        Args:
-            context: context of the request.
-        """
-        return self.engine.for_tenant(context.tenant or "")
-
-    def scorer(self, context: RequestContext) -> Scorer:
-        """Return a scorer of tables over `engine_for(context)`.
-
-        Args:
-            context: context of the request.
-        """
-        return Scorer(self.engine_for(context), self.limits)
 
 
 @dataclass
@@ -121,6 +70,7 @@ class Catalog:
         self.default = catalog.default
         self._slots = {key: _Slot(entry, located) for key, entry in catalog.models.items()}
         self.ready = False
+        self._refreshing = threading.Lock()
         self._keys: dict[str, str] = {}
         for key, entry in catalog.models.items():
             self._keys.update((name, key) for name in (key, *entry.names, *entry.stands_in_for))
@@ -194,6 +144,38 @@ class Catalog:
                 return key
         raise UnknownModel(f"no {family} model is served here; served are {', '.join(self.names)}")
 
+    def refresh(self) -> list[dict[str, Any]]:
+        """Replace loaded models whose alias, or `latest`, stands for another version in the registry by now.
+
+        The new version is loaded and used once beside the old one before requests get it. Requests in progress finish
+        with the version that they began with. If a new version cannot be loaded, the old one stays, and the error is
+        logged.
+
+        Returns:
+            For each replaced model `name`, and its versions `before` and `now`.
+        """
+        replaced = []
+        with self._refreshing:
+            for key, slot in self._slots.items():
+                served = slot.served
+                if served is None:
+                    continue
+                try:
+                    version = registered_version(served.origin["source"]).get("version")
+                    if version == served.origin.get("version"):
+                        continue
+                    located = locate(served.origin["source"])
+                    following = self._load(key, slot, located)
+                    _use_once(following.engine)
+                except Exception as error:
+                    logger.error("model %s stays at its version: %s", key, one_line(error))
+                    continue
+                slot.served, slot.located = following, located
+                versions = {"before": served.origin.get("version"), "now": following.origin.get("version")}
+                logger.info("model %s: version %s is replaced by %s", key, *versions.values())
+                replaced.append({"name": key, **versions})
+        return replaced
+
     def _evict(self, wanted: str) -> None:
         """Evict the least recently used models while all loaded models together exceed `model_bytes`.
 
@@ -209,10 +191,11 @@ class Catalog:
             logger.info("model %s is evicted: the loaded models exceed --model-bytes", oldest)
             self._slots[oldest].served = None
 
-    def _load(self, key: str, slot: _Slot) -> ServedModel:
+    def _load(self, key: str, slot: _Slot, located: LocatedModel | None = None) -> ServedModel:
+        """Load a model: the located one, by default that of the slot."""
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
-        source = slot.located or slot.entry.model or self._checkpoint(slot.entry)
+        source = located or slot.located or slot.entry.model or self._checkpoint(slot.entry)
         opened = open_model(source, self.settings.device, **config)
         settings, plain = self.settings, opened.engine.segmenter
         segmenter = BatchedSegmenter(
@@ -269,6 +252,12 @@ class Catalog:
             }
             for key, slot in self._slots.items()
         ]
+
+
+def _use_once(engine: Engine) -> None:
+    """Segment a small image, so that the first request does not wait for what the model prepares at its first use."""
+    image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
+    engine.segmenter.segment(image, [EMPTY_PROMPT])
 
 
 def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:

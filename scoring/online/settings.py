@@ -35,6 +35,12 @@ class EndpointSettings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 listens on all addresses")
     port: int = Field(default=5000, ge=0, le=65535, description="port to listen on; 0 takes any free port")
+    refresh_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="interval in seconds at which the aliases of registered models are checked for new versions; 0: "
+        "only on POST /models/refresh",
+    )
     device: str | None = Field(default=None, description="cpu, cuda or cuda:N; default: cuda if available, else cpu")
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16 or int8; default: the model's setting"

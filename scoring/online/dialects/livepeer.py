@@ -20,9 +20,10 @@ from sam_endpoint.model.prompts.cells import parse_cell
 from sam_endpoint.model.prompts.parsing import MASK_FORM, nesting_depth
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.catalog import Catalog, ServedModel
+from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.served_model import ServedModel
 
 MAX_NUMBERS = 50_000_000  # pixels of all masks of one response, each of which becomes a number in the JSON text
 ROWS_PER_CHUNK = 16  # rows of a mask in one chunk of the response

@@ -214,7 +214,7 @@ def test_all_embeddings_are_stored_and_sealed_with_the_endpoints_key(
     monkeypatch.setenv("SAM_EMBEDDING_STORE_KEY", "sealed")
     done = run("embed", "--model", packaged, "--images", tmp_path / "in", "--store", tmp_path / "store")
     assert done.returncode == 0 and "images       40 (0 failed)" in done.stdout, done.stderr
-    fingerprint = open_model(packaged).engine.fingerprint
+    fingerprint = open_model(packaged).engine.segmenter.family.encoder_fingerprint()
     for secret, sizes in ((b"sealed", [(50, 60 + i) for i in range(40)]), (b"", [None] * 40)):
         cache = EmbeddingCache(1, Store(str(tmp_path / "store"), secret=secret)).for_model(fingerprint)
         stored = [cache.find(name) for name in names]

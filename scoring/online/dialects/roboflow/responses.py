@@ -17,8 +17,8 @@ from sam_endpoint.model.masks import CroppedMask, to_polygons, to_rle
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.scorer import PROMPTS_AT_ONCE
 from sam_endpoint.model.segmenter import Segmentation
-from sam_endpoint.scoring.online.catalog import ServedModel
 from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse
+from sam_endpoint.scoring.online.served_model import ServedModel
 
 LOGITS_BYTES = 8  # memory per pixel: float32 logits, and their copy in the response
 NUMBER_BYTES = 8  # length of one coordinate in the JSON text

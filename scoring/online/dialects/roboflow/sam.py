@@ -86,7 +86,7 @@ def sam_segment_image(
     image = _image_of_embeddings(engine, body) if has_embeddings else embed_image(engine, body, context)
     prompts = flat_prompt(body, engine.max_prompts) if body.point_coords is not None else [EMPTY_PROMPT]
     cache: LogitsCache = request.app.state.logits_cache
-    key = (context.tenant or "", served.name, body.image_id or image.key)
+    key = (context.tenant or "", engine.fingerprint, body.image_id or image.key)
     if body.has_mask_input:
         earlier = cache.get(key) if body.use_mask_input_cache else []
         if earlier:

@@ -80,7 +80,7 @@ def sam2_segment_image(
     image = embed_image(engine, body, context)
     prompts = prompt_set(body, engine.max_prompts) or [EMPTY_PROMPT]
     cache: LogitsCache = request.app.state.logits_cache
-    key = (context.tenant or "", served.name, image.key)
+    key = (context.tenant or "", engine.fingerprint, image.key)
     if body.mask_input is not None:
         prompts = with_mask_inputs(engine, prompts, body)
     elif body.load_logits_from_cache:
