@@ -22,7 +22,7 @@ class Owner:
     """The tenant and the request for which work is done. Queues share capacity fairly between owners.
 
     Attributes:
-        tenant: id of the tenant, which is a group of clients with the same API key; empty without API keys.
+        tenant: id of the tenant. A tenant is the holder of one API key; the id is empty if the endpoint has no keys.
         request: id of the request among those of the tenant.
     """
 

@@ -59,7 +59,6 @@ class Engine:
         fingerprint: a hash of the model's weights.
 
     Example:
-        >>> from pathlib import Path
         >>> import numpy as np
         >>> from sam_endpoint.model.images import ImageReader
         >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")

@@ -44,8 +44,8 @@ def predict_masks(
 ) -> tuple[Tensor, Tensor]:
     """Predict the masks of p prompts with a SamMaskDecoder or Sam2MaskDecoder.
 
-    transformers' own decoder runs on a GPU, if gradients are enabled, for other types than float32, and for prompts of
-    more than MAX_TOKENS tokens. Otherwise, the faster functions of this module run.
+    The faster functions of this module run on a CPU in float32 without gradients, for prompts of at most MAX_TOKENS
+    tokens. In all other cases, transformers' own decoder runs.
 
     Args:
         decoder: transformers' mask decoder.
