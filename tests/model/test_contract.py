@@ -219,7 +219,7 @@ def test_crops_need_the_image_itself_unless_they_are_kept(pyfunc: Any, picture: 
     pyfunc.predict(frame(other))
     rows = frame({"image_id": "never in parts"}, {"image_id": "never in parts", "input_boxes": BOX})
     answer = pyfunc.predict(rows, params=layers)
-    assert "row 0, column 'image': expected the image itself, since crop_n_layers" in answer["error"][0]
+    assert "row 0, column 'image': expected the image itself, because crop_n_layers" in answer["error"][0]
     assert answer["error"][1] is None and len(answer["predictions"][1]) == 1
     whole = pyfunc.predict(frame({"image": picture, "image_id": "in parts"}), params=layers)
     assert whole["error"][0] is None and len(whole["predictions"][0]) >= 2

@@ -202,7 +202,7 @@ def test_a_slow_body_without_a_length_is_no_image(serve: Servers) -> None:
             client.sendall(b"x")
             time.sleep(0.05)
 
-    assert "takes longer" in refusal(serve(drip), seconds=1)
+    assert "a slower response" in refusal(serve(drip), seconds=1)
 
 
 def test_a_lying_content_length(serve: Servers) -> None:

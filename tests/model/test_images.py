@@ -125,7 +125,7 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
         ({"bytes": None, "path": None}, "nothing"),
         ({"uri": "a.png"}, "nothing"),
         ("file:/etc/passwd", "scheme 'file'"),
-        ("secretmarker://host/picture.png", "a URL of an unknown scheme"),
+        ("secretmarker://host/picture.png", "a URL with an unknown scheme"),
         ("", "an empty image"),
         (b"", "an empty image"),
         ("hello, world", "text of 12 characters that is not base64"),
