@@ -23,7 +23,7 @@ def configure_process(operator_threads: int | None = None) -> None:
     importing.join()
     from sam_endpoint.model import memory, threads
 
-    memory.keep_freed()
+    memory.keep_freed_memory()
     if operator_threads is not None:
         threads.configure(operator_threads)
 

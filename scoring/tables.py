@@ -38,7 +38,8 @@ def check_params(params: object) -> dict[str, Any]:
     for name in params:
         if name not in PARAM_NAMES:
             names = ", ".join(PARAM_NAMES)
-            raise BadParameter(f"unknown parameter {describe_name(name, PARAM_NAMES)}; known are {names}")
+            described = describe_name(name, PARAM_NAMES)
+            raise BadParameter(f"unknown parameter {described}; the known parameters are {names}")
     return params
 
 

@@ -208,7 +208,7 @@ def test_stopping_a_command_says_whether_it_resumes(
     monkeypatch.setattr(score, "run", stop)
     monkeypatch.setattr(embed, "run", stop)
     assert main(["score", "--input", "x", "--output", "y"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to continue\n"
     assert main(["embed", "--images", "x", "--store", "y"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 

@@ -1,4 +1,4 @@
-"""Persistent store of embeddings in a folder or object store, shared by replicas and retained across restarts."""
+"""A persistent store of embeddings in a folder or object store. Replicas share it, and it survives restarts."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..segmenter import Embedding
 
 logger = logging.getLogger(__name__)
 
-
-MAX_QUEUE = 64  # writes that wait; more are left out, so that a slow store does not fill the memory
+MAX_QUEUE = 64  # queued writes; further writes are skipped, so that a slow store does not fill the memory
 MAX_FILE = 2**28  # bytes
-UNUSABLE = "the store of embeddings cannot be read or written, and is not used"
+UNUSABLE = "cannot read or write the embedding store, continuing without it"
 SEAL = 32  # bytes of an HMAC-SHA256
 
 
 class Store:
-    """Embeddings and their alternative names, as files below a URL.
+    """Stores embeddings, and names for their keys, as files below a URL.
 
-    Writes happen in one background thread. If the store cannot be read or written, the failure is logged once and the
-    caller continues without it. A file that is broken counts as absent, and is written anew.
+    A background thread writes the files. If the store cannot be read or written, the failure is logged once and the
+    caller continues without the store. A broken file is treated as absent and written again.
 
     Args:
         url: a folder or any URL that fsspec supports, such as `s3://...`.
         device: the device to which loaded embeddings are moved.
-        secret: seals every file with an HMAC; files without the right seal count as absent. Empty: no seals.
+        secret: key of the HMAC that seals every file. Files without a valid seal are treated as absent. Empty for no
+            seals.
     """
 
     def __init__(self, url: str, device: str = "cpu", secret: bytes = b"") -> None:
@@ -47,7 +47,7 @@ class Store:
         self._reported: set[str] = set()
 
     def load(self, key: str) -> Embedding | None:
-        """Return the embedding stored under a key, or None if there is none or it cannot be read."""
+        """Return the embedding of a key, or None if there is none or it cannot be read."""
         data = self._read(f"{_name(key)}.safetensors")
         if data is None:
             return None
@@ -62,11 +62,11 @@ class Store:
             return None
 
     def save(self, key: str, embedding: Embedding) -> None:
-        """Store an embedding under a key, in the background."""
+        """Write the embedding of a key in the background."""
         self._submit(f"{_name(key)}.safetensors", lambda: _packed(embedding))
 
     def load_name(self, name: str) -> str | None:
-        """Return the key to which a name refers, or None."""
+        """Return the key of a name, or None."""
         data = self._read(f"{_name(name)}.name")
         try:
             return None if data is None else data.decode("ascii")
@@ -75,12 +75,12 @@ class Store:
             return None
 
     def save_name(self, name: str, key: str) -> None:
-        """Let a name refer to a key, in the background."""
+        """Assign a name to a key in the background."""
         self._submit(f"{_name(name)}.name", key.encode)
 
     def report_invalid(self) -> None:
-        """Log once that a file is not an embedding of the model."""
-        self._report("the store of embeddings has files that are broken or of another model; they are written anew")
+        """Log once that a file is broken or belongs to another model."""
+        self._report("the embedding store has files that are broken or of another model; they are written again")
 
     def flush(self) -> None:
         """Wait until every earlier write has finished."""
@@ -106,7 +106,7 @@ class Store:
         if self._places.acquire(blocking=False):
             self._writer.submit(self._write, name, content)
         else:
-            self._report("the store of embeddings is slower than the encoder; some embeddings are not stored")
+            self._report("the embedding store is slower than the encoder; some embeddings are not stored")
 
     def _write(self, name: str, content: Callable[[], bytes]) -> None:
         path, part = f"{self.root}/{name}", f"{self.root}/{uuid.uuid4().hex}.part"
@@ -121,7 +121,7 @@ class Store:
             self._places.release()
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        """Return the HMAC of a file and its name, so that a file cannot take another one's place."""
+        """Return the HMAC of a file's name and content. The name prevents that one file replaces another."""
         return hmac.digest(self._secret, name.encode() + b"\0" + content, "sha256") if self._secret else b""
 
     def _report(self, message: str) -> None:
@@ -131,7 +131,7 @@ class Store:
 
 
 def _name(key: str) -> str:
-    """Return a hashed file name, which does not reveal the key, in one of 256 folders."""
+    """Return a file name, in one of 256 folders. The name is a hash, so it does not reveal the key."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     return f"{digest[:2]}/{digest[2:]}"
 

@@ -20,8 +20,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
 )
 
+from sam_endpoint.model.boxes import nms
 from sam_endpoint.model.errors import BadData
-from sam_endpoint.model.everything import nms
 from sam_endpoint.scoring.batch.boxes import Detection
 
 

@@ -124,7 +124,7 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify_all()
 
     def _work(self) -> None:
-        threads.divide(self._torch_threads)
+        threads.configure_current_thread(self._torch_threads)
         crowded = False
         while batch := self._next_batch(self._wait if crowded else 0):
             crowded = len(batch) > 1

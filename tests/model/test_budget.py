@@ -84,7 +84,7 @@ def test_an_answer_is_counted_while_it_grows(
     answer = score(scorer, [{"image": disc[0], **row}], **params)
     masks = [mask for item in answer["predictions"][0] for mask in item["mask_per_prediction"]]
     nbytes = sum(len(mask["encoded_binary_mask"]) for mask in masks)
-    with pytest.raises(BadRequest, match="expected an answer of at most 100 bytes, got a larger one"):
+    with pytest.raises(BadRequest, match="expected a response of at most 100 bytes, got a larger one"):
         score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=100), **params)
     with pytest.raises(BadRequest, match="got a larger one"):
         score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=nbytes - 1), **params)

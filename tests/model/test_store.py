@@ -182,4 +182,4 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
         assert kept._store is not None
         kept._store.flush()
     assert kept.find("name of a") is MADE
-    assert len([one for one in caplog.records if "cannot be read or written, and is not used" in one.message]) == 1
+    assert len([one for one in caplog.records if "cannot read or write the embedding store" in one.message]) == 1

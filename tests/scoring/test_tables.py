@@ -111,7 +111,11 @@ def test_an_unknown_name_is_repeated_only_if_it_resembles_a_known_one() -> None:
     assert describe_name("mask_encodng", ["mask_encoding"]) == "'mask_encodng' (did you mean 'mask_encoding'?)"
     assert describe_name("a secret", ["mask_encoding"]) == "text of 8 characters"
     assert describe_name("mask_encoding" * 20, ["mask_encoding"]) == "text of 260 characters"
-    with pytest.raises(BadParameter, match=r"unknown parameter text of 6 characters; known are mask_encoding, "):
+    with pytest.raises(
+        BadParameter, match=r"unknown parameter text of 6 characters; the known parameters are mask_encoding, "
+    ):
         check_params({"secret": 1})
-    with pytest.raises(BadParameter, match=r"unknown parameter 'on-error' \(did you mean 'on_error'\?\); known are"):
+    with pytest.raises(
+        BadParameter, match=r"unknown parameter 'on-error' \(did you mean 'on_error'\?\); the known parameters are"
+    ):
         check_params({"on-error": "record"})

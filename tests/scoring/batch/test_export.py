@@ -73,7 +73,7 @@ def test_images_without_objects_and_rows_that_are_left_out(tmp_path: Path) -> No
     assert "images       4" in told and "objects      1" in told
     assert "2 rows with errors were left out" in told
     assert "1 row without the path or URL of an image was left out" in told
-    assert f"1 of the images are listed without their size, such as '{folder}/gone.png'" in told
+    assert f"images without a size: 1, for example '{folder}/gone.png'" in told
     images = json.loads((tmp_path / "c.json").read_text())["images"]
     assert [(Path(item["file_name"]).name, item.get("width"), item.get("height")) for item in images] == [
         ("a.png", 96, 64),
@@ -241,7 +241,7 @@ def test_images_that_tools_show_turned_are_told(tmp_path: Path) -> None:
         Image.new("RGB", (96, 64)).save(tmp_path / f"{orientation}.jpg", exif=exif.tobytes())
     predictions = save(tmp_path / "p.parquet", *(row(str(tmp_path / f"{i}.jpg"), answer(block())) for i in (1, 6)))
     told = exported(predictions, "yolo", tmp_path / "stored")
-    assert f"1 of the images have an EXIF orientation, such as '{tmp_path}/6.jpg'" in told
+    assert f"images with an EXIF orientation: 1, for example '{tmp_path}/6.jpg'" in told
     table = pq.read_table(predictions)
     job = json.dumps({"job": {"params": {"orientation": "upright"}}}).encode()
     pq.write_table(table.replace_schema_metadata({b"scoring.batch": job}), predictions)

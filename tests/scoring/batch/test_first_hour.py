@@ -159,9 +159,9 @@ def test_other_files_are_named_once(packaged: Path, folder: Path, tmp_path: Path
         (["--output", "{0}/thesis", "--overwrite"], "'{0}/thesis' exists and is not the output of a job"),
         (["--output", "{0}", "--overwrite"], "the input is inside the output '{0}'"),
         (["--output", "{0}/broken"], "'{0}/broken' holds the output of another job"),
-        (["--summary", "{0}/thesis"], "--summary '{0}/thesis': a folder is there"),
-        (["--summary", "{0}/file/x.json"], "--summary '{0}/file/x.json': its folder cannot be made"),
-        (["--overlay", "{0}/x.docx"], "--overlay '{0}/x.docx': expected a name that ends in .png"),
+        (["--summary", "{0}/thesis"], "--summary '{0}/thesis': expected a file, got an existing folder"),
+        (["--summary", "{0}/file/x.json"], "--summary '{0}/file/x.json': cannot create its folder"),
+        (["--overlay", "{0}/x.docx"], "--overlay '{0}/x.docx': expected a file name that ends in .png"),
         (["--part-rows", "0"], "argument --part-rows: expected a whole number of at least 1, got '0'"),
         (["--part-rows", "-3"], "argument --part-rows: expected a whole number of at least 1, got '-3'"),
         (["--params", "[" * 10_000], "argument --params: expected a JSON object"),
@@ -197,7 +197,7 @@ def test_broken_parts_are_scored_again(packaged: Path, folder: Path, tmp_path: P
 def test_embed_says_when_its_store_cannot_be_written(packaged: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for store, said in (
-        (tmp_path / "file", "the store of embeddings cannot be"),
+        (tmp_path / "file", "cannot read or write the embedding store"),
         ("nowhere://x", "Protocol not known"),
     ):
         done = run("embed", "--model", packaged, "--images", folder, "--store", store)
@@ -232,4 +232,4 @@ def test_show_says_what_it_cannot_show(tmp_path: Path, content: str) -> None:
     done = run("show", "--predictions", file, "--output", tmp_path / "x.png")
     assert done.returncode == 2 and f"error: {file} cannot be shown: " in done.stderr
     wrong = run("show", "--predictions", file, "--output", tmp_path)
-    assert wrong.returncode == 2 and "expected a name that ends in .png" in wrong.stderr
+    assert wrong.returncode == 2 and "expected a file name that ends in .png" in wrong.stderr

@@ -241,7 +241,11 @@ def test_a_disk_that_fills_loses_nothing(packaged: Path, photos: Path, tmp_path:
         arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 10]
         arguments += ["--params", '{"return_logits": true}']
         full = run(*arguments, "--output", mount / "out")
-        assert full.returncode == 2 and "No space left on device" in full.stderr and "goes on from there" in full.stderr
+        assert (
+            full.returncode == 2
+            and "No space left on device" in full.stderr
+            and "run the same command again to continue" in full.stderr
+        )
         there = len(list((mount / "out").glob("part-*.parquet")))
         assert 0 < there < 14
         subprocess.run(["mount", "-o", "remount,size=128m", str(mount)], check=True)

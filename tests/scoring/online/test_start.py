@@ -79,7 +79,7 @@ def test_a_port_that_this_user_may_not_open() -> None:
     code = "import encodings.idna, os; from sam_endpoint.commands.serve import bind; os.setuid(65534); "
     code += "bind('127.0.0.1', 80)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "CommandError: port 80 may not be opened by this user; choose a --port above 1023" in done.stderr
+    assert "CommandError: this user may not open port 80; choose a --port above 1023" in done.stderr
 
 
 def content(folder: Path, name: str, data: bytes) -> Path:
