@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.answers import (
     rle,
     served_model,
 )
-from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import EarlierAnswer, LogitsCache, with_earlier_logits
+from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import CacheKey, LogitsCache, with_earlier_logits
 from sam_endpoint.scoring.online.dialects.roboflow.prompts import flat_prompt, prompt_set, with_mask_inputs
 from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     EXAMPLE_IMAGE,
@@ -72,7 +71,7 @@ def sam2_segment_image(
     image = embed_image(engine, body, context)
     prompts = prompt_set(body, engine.max_prompts) or [EMPTY_PROMPT]
     cache: LogitsCache = request.app.state.logits_cache
-    key = (context.tenant or "", served.name, image.key)
+    key = CacheKey(context.tenant or "", served.name, image.key)
     if body.mask_input is not None:
         prompts = with_mask_inputs(engine, prompts, body)
     elif body.load_logits_from_cache:
@@ -80,8 +79,7 @@ def sam2_segment_image(
     engine.check_prompts(prompts)
     results = best_masks(engine, image, prompts, body.multimask_output, context.call, body.format == "binary")
     if body.save_logits_to_cache:
-        without_masks = [replace(prompt, mask=None) for prompt in prompts]
-        cache.add(key, EarlierAnswer(without_masks, [result.logits for result in results]))
+        cache.add(key, prompts, [result.logits for result in results])
     if body.format == "binary":
         masks = np.stack([result.array() for result in results])
         return respond_npz(served, masks=masks, low_res_masks=np.stack([result.logits for result in results]))
