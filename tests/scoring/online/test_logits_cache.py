@@ -53,12 +53,12 @@ def test_boxes_must_be_the_same() -> None:
     assert masks[0] is not None and masks[1] is None and masks[2] is None
 
 
-def test_the_search_is_quick_for_prompts_that_resemble_each_other() -> None:
-    """Every earlier prompt is nearly part of every later one: a search of all pairs takes minutes."""
+def test_the_search_is_quick_for_prompts_in_another_order() -> None:
+    """Each earlier prompt is part of a later one that comes late: comparing all pairs takes a minute."""
     common = [(float(i), 0.0) for i in range(8)]
     earlier = [clicks(*common, (i, 1)) for i in range(1000)]
-    later = [clicks(*common, (-1, 1), (i, 2)) for i in range(1000)]
-    kept = [answer(i, *earlier) for i in range(2)] * 10
+    later = [clicks(*common, (999 - i, 1), (-1, 1)) for i in range(1000)]
+    kept = [answer(i, *earlier[:-1], clicks((7, 7))) for i in range(2)] * 10
     started = time.perf_counter()
     assert all(prompt.mask is None for prompt in with_earlier_logits(later, kept))
     assert time.perf_counter() - started < 1
