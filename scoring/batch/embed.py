@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sam_endpoint.scoring.runtime import open_model
 from sam_endpoint.scoring.tenants import tenant_of
 
 CACHE_BYTES = 2**28
-IMAGES_AT_ONCE = 16  # whose writes may wait; the store leaves out what its queue does not hold
+IMAGES_AT_ONCE = 4  # whose writes may wait; the store leaves out what its queue does not hold
 
 
 class _StrictStore(Store):
@@ -59,7 +60,8 @@ def embed(
     """
     files = sources.image_files(images)
     try:
-        store = _StrictStore(store_url, secret=secret.encode())
+        # Without a limit, since the command must not delete what it wrote before: it fails when the disk is full.
+        store = _StrictStore(store_url, secret=secret.encode(), max_bytes=math.inf)
     except (ValueError, ImportError) as error:
         raise BadData(f"'{store_url}' cannot be written: {error}") from None
     opened = open_model(model, local_paths=True).engine

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import SecretStr
 
 from sam_endpoint.model.budget import NO_LIMITS, RequestLimits
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
@@ -88,9 +87,7 @@ class Catalog:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.embeddings = EmbeddingCache(
-            settings.embedding_bytes, _open_store(settings.embedding_store, device, settings.embedding_store_key)
-        )
+        self.embeddings = EmbeddingCache(settings.embedding_bytes, _open_store(settings, device))
         located = locate(settings.model) if settings.model else None
         described = catalog_of_model(located) if located else read_catalog(settings.catalog)
         self.default = described.default
@@ -229,9 +226,11 @@ class Catalog:
         ]
 
 
-def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:
+def _open_store(settings: EndpointSettings, device: str) -> Store | None:
     """Open the persistent store of embeddings. Raises BadModel for a URL that fsspec does not support."""
+    url, key = settings.embedding_store, settings.embedding_store_key
     try:
-        return Store(url, device, secret.get_secret_value().encode() if secret else b"") if url else None
+        secret = key.get_secret_value().encode() if key else b""
+        return Store(url, device, secret, settings.embedding_store_bytes) if url else None
     except (ValueError, ImportError, OSError) as error:
         raise BadModel(f"--embedding-store '{url}' cannot be used: {one_line(error)}") from None
