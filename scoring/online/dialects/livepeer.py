@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
+from fastapi.routing import APIRoute
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
@@ -27,7 +30,34 @@ from sam_endpoint.scoring.online.dialects.base import Dialect
 MAX_NUMBERS = 50_000_000  # of the masks of one response, which are written as text, number by number
 ROWS_A_PIECE = 16  # rows of a mask that are written at once
 FULL_BYTES = 8  # of a pixel of a mask while it is upscaled
-router = APIRouter(tags=["Livepeer"])
+
+
+class _FormParser(MultiPartParser):
+    """Keeps all parts of a form in memory, where its body is already; a disk could be full or read-only."""
+
+    spool_max_size = sys.maxsize
+
+
+class _FormRoute(APIRoute):
+    """A route whose form is parsed without temporary files."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, which finds the form parsed."""
+        handle = super().get_route_handler()
+
+        async def parse_and_handle(request: Request) -> Response:
+            if "boundary=" in request.headers.get("content-type", ""):
+                try:
+                    # Where Starlette keeps the result of `Request.form`.
+                    request._form = await _FormParser(request.headers, request.stream()).parse()
+                except MultiPartException:
+                    raise HTTPException(400) from None
+            return await handle(request)
+
+        return parse_and_handle
+
+
+router = APIRouter(tags=["Livepeer"], route_class=_FormRoute)
 
 
 @router.post("/segment-anything-2")
