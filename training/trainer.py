@@ -177,7 +177,7 @@ class Trainer:
 
     def load_state(self, path: Path) -> None:
         """Continue from a saved state. Raises BadParameter for the state of another plan or family."""
-        state = torch.load(path, map_location=self.device)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if (state["plan"], state["family"]) != (asdict(self.plan), self.model.config.model_type):
             raise BadParameter(
                 f"'{path}' is the state of another training ({state['family']}, {state['plan']}); "

@@ -69,7 +69,7 @@ def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
         return Ultralytics(checkpoint, rules, device)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
         if kind in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
             return ZeroShot(checkpoint, rules, device)
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
@@ -84,8 +84,8 @@ class Trained:
     """A closed-set detector, such as DETR, RT-DETR or YOLOS."""
 
     def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
-        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint).to(device).eval()
+        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
         self.names = {int(number): str(name) for number, name in self.model.config.id2label.items()}
         self.rules = rules
         _check_classes(self.names, rules)
@@ -106,8 +106,10 @@ class ZeroShot:
         if not rules.classes or not all(isinstance(word, str) for word in rules.classes):
             raise BadData(f"'{checkpoint}' looks for words: name them, as in --classes \"cup, spoon\"")
         self.words = [str(word) for word in rules.classes]
-        self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint).to(device).eval()
+        self.processor: Any = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = (
+            AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
+        )
         self.names = dict(enumerate(self.words))
         self.rules = rules
 
