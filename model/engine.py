@@ -25,6 +25,8 @@ from .prompts.cells import check_count
 from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding, Segmentation, Segmenter
 
+CHECK_SECONDS = 0.1  # between two looks whether a waiting call still has to wait
+
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -228,12 +230,16 @@ class Engine:
 
     @contextmanager
     def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
-        """Hold a place and the memory for the pixels of an image, which are dropped at the end."""
-        with self._decoded, call.hold(image.memory_needed()):
+        """Hold the memory and a place for the pixels of an image, which are dropped at the end."""
+        # In this order, since a call that waits for memory must not keep others from decoding.
+        with call.hold(image.memory_needed()):
+            while not self._decoded.acquire(timeout=CHECK_SECONDS):
+                call.check()
             try:
                 yield
             finally:
                 image.release()
+                self._decoded.release()
 
     def _is_valid(self, embedding: Embedding) -> bool:
         """Return whether an embedding from elsewhere can be this model's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -66,10 +67,8 @@ def test_a_detectors_code_does_not_run(save: Any, tmp_path: Path, ran: Path, cha
     save(tmp_path / "detector")
     folder = hostile(tmp_path / "detector", ran, **changes)
     rules = detectors.Rules(classes=("cup",))
-    try:
+    with contextlib.suppress(EndpointError, ValueError):
         detectors.load(str(folder), rules, "cpu")(np.zeros((32, 48, 3), np.uint8))
-    except (EndpointError, ValueError):
-        pass
     assert not ran.exists()
 
 
@@ -81,8 +80,6 @@ def test_a_models_code_does_not_run(packaged: Path, tmp_path: Path, ran: Path) -
         if folder.name != "checkpoint":
             for file in ("hostile.py", "sitecustomize.py", "__init__.py", *(file.name for file in folder.glob("*.py"))):
                 (folder / file).write_text(f"open({str(ran)!r}, 'w').close()\n")
-    try:
+    with contextlib.suppress(BadModel):
         assert open_model(str(model)).engine.family == "sam"
-    except BadModel:
-        pass
     assert not ran.exists()
