@@ -71,8 +71,7 @@ def _read(body: bytes, content_type: str, limits: RequestLimits, call: Call) -> 
     if media_type == scoring_server.CONTENT_TYPE_CSV:
         return read_csv(body, limits), {}
     if media_type == scoring_server.CONTENT_TYPE_PARQUET:
-        if reason := parquet.check(body, limits.rows, call.check):
-            raise BadRequest(reason)
+        parquet.check(body, limits.rows, call)
         return read_parquet(body), {}
     raise UnsupportedContent(f"content-type: expected one of {', '.join(scoring_server.CONTENT_TYPES)}, got another")
 
