@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -17,6 +19,7 @@ from sam_endpoint.scoring.batch import parquet
 
 NOTES = b"scoring.batch"
 PIECE = ".piece"
+DIGEST = ".sha256"  # ending of the hidden file with the hash of a part or piece
 POSITION = "position"  # column of a piece: the row's position in its part
 # Endings of files that the output is not. A folder of such a name would surprise.
 OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".arrow", ".feather", ".pq", ".zip")
@@ -31,7 +34,9 @@ class Parts:
         job: everything that the output depends on.
         overwrite: delete the output of another job.
 
-    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part.
+    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part. Beside each part and
+    piece, until the job is finished, is the SHA-256 of its file: a file that was changed since, or that is broken, counts
+    as absent and is written anew.
 
     Raises:
         OutputConflict: the output belongs to another job, is something else, or cannot be written.
@@ -92,19 +97,30 @@ class Parts:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole job is finished."""
+        """Whether the whole job is finished, and no part is missing."""
         try:
-            return bool(self.summary())
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return bool(self.summary()) and (self.single or self._has_all_parts())
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+    def _has_all_parts(self) -> bool:
+        names = {str(file).rpartition("/")[2] for file in self.fs.ls(self.folder, detail=False)}
+        return names.issuperset(f"part-{number:06d}.parquet" for number in range(len(self._digests_of_finished())))
+
+    def _digests_of_finished(self) -> list[str]:
+        """Return the hashes of the parts of a finished folder. Raises OSError, ValueError, KeyError or TypeError."""
+        digests: list[str] = json.loads(self.fs.cat_file(f"{self.folder}/_SUCCESS"))["sha256"]
+        return list(digests)
 
     def name(self, number: int) -> str:
         """Return the path of a part."""
         return f"{self.folder}/part-{number:06d}.parquet"
 
     def summary_of_part(self, number: int) -> dict[str, Any] | None:
-        """Return the summary of a part, or None if the part does not exist or is unreadable."""
+        """Return the summary of a part, or None if the part does not exist, is unreadable or was changed."""
         try:
+            if not self._is_unchanged(self.name(number), self._digest(number)):
+                return None
             with self.fs.open(self.name(number), "rb") as stream:
                 notes: dict[str, Any] | None = json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
             return notes
@@ -115,9 +131,10 @@ class Parts:
         """Write a part and its summary. Raises OSError; earlier parts stay unchanged."""
         sink = pa.BufferOutputStream()
         pq.write_table(_with(table, notes), sink, compression="zstd")
-        self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
+        self._write_with_digest(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
         for file in self._pieces.pop(number, []):
             self.fs.rm(file)
+            self._remove_digest(file)
 
     def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
         """Save answers of a part that is not finished.
@@ -131,15 +148,20 @@ class Parts:
         sink = pa.BufferOutputStream()
         pq.write_table(_with(table, dict(seconds)), sink, compression="zstd")
         name = f".part-{number:06d}-{len(files):06d}{PIECE}"
-        self._write(name, sink.getvalue().to_pybytes())
+        self._write_with_digest(name, sink.getvalue().to_pybytes())
         files.append(f"{self.folder}/{name}")
 
     def pieces(self, number: int) -> tuple[dict[int, dict[str, Any]], Counter[str]]:
-        """Return the saved answers of a part by position, and the seconds spent on them; broken pieces do not count."""
+        """Return the saved answers of a part by position, and the seconds spent on them.
+
+        Pieces that are broken or were changed do not count.
+        """
         answers: dict[int, dict[str, Any]] = {}
         seconds: Counter[str] = Counter()
         for file in self._pieces.get(number, []):
             try:
+                if not self._is_unchanged(file, self.fs.cat_file(self._digest_file(file)).decode()):
+                    continue
                 with self.fs.open(file, "rb") as stream:
                     notes = json.loads((pq.read_schema(stream).metadata or {})[NOTES])
                     stream.seek(0)
@@ -153,9 +175,15 @@ class Parts:
     def finish(self, count: int, notes: dict[str, Any]) -> None:
         """Merge the parts into one file, or mark the folder as finished."""
         if not self.single:
+            digests = [self._digest(number) for number in range(count)]
             for file in [file for files in self._pieces.values() for file in files]:
                 self.fs.rm(file)
-            self._write("_SUCCESS", json.dumps(notes).encode())
+                self._remove_digest(file)
+            self._write("_SUCCESS", json.dumps({**notes, "sha256": digests}).encode())
+            self.fs.invalidate_cache(self.folder)
+            for file in map(str, self.fs.ls(self.folder, detail=False)):
+                if file.endswith(DIGEST):
+                    self.fs.rm(file)
             return
         schemas = [self._schema(number).remove_metadata() for number in range(count)]
         empty = pa.unify_schemas(schemas, promote_options="permissive").empty_table()
@@ -177,7 +205,34 @@ class Parts:
         else:
             text = self.fs.cat_file(f"{self.folder}/_SUCCESS")
         notes: dict[str, Any] = json.loads(text)
+        notes.pop("sha256", None)
         return notes
+
+    def _digest_file(self, file: str) -> str:
+        """Return the path of the hidden file with the hash of a part or piece."""
+        return f"{self.folder}/.{file.rpartition('/')[2].lstrip('.')}{DIGEST}"
+
+    def _digest(self, number: int) -> str:
+        """Return the hash that a part had when it was written; empty if it is not known."""
+        with suppress(OSError, ValueError):
+            return str(self.fs.cat_file(self._digest_file(self.name(number))).decode())
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            return self._digests_of_finished()[number]
+        return ""
+
+    def _is_unchanged(self, file: str, digest: str) -> bool:
+        """Return whether a file still has its hash. Raises OSError."""
+        with self.fs.open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+
+    def _remove_digest(self, file: str) -> None:
+        with suppress(FileNotFoundError):
+            self.fs.rm(self._digest_file(file))
+
+    def _write_with_digest(self, name: str, content: bytes) -> None:
+        """Write the hash of a file, then the file: a job that is killed in between finds the file changed."""
+        self._write(self._digest_file(name).rpartition("/")[2], hashlib.sha256(content).hexdigest().encode())
+        self._write(name, content)
 
     def _schema(self, number: int) -> pa.Schema:
         with self.fs.open(self.name(number), "rb") as stream:
