@@ -34,9 +34,9 @@ class Parts:
         job: everything that the output depends on.
         overwrite: delete the output of another job.
 
-    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part. Beside each part and
-    piece, until the job is finished, is the SHA-256 of its file: a file that was changed since, or that is broken, counts
-    as absent and is written anew.
+    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part. Until the job is
+    finished, the SHA-256 of each part and piece is in a hidden file beside it. A part or piece that was changed since,
+    or that is broken, counts as absent and is written anew.
 
     Raises:
         OutputConflict: the output belongs to another job, is something else, or cannot be written.

@@ -11,11 +11,15 @@ import resource
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # between two lines about refused connections
 SWEEP_SECONDS = 1.0
+HEADER_BYTES = 2**14  # of the line and headers of a request, uvicorn's default
+MAX_CHUNKS = 256  # of a body, of any size
+MIN_CHUNK = 256  # bytes of a chunk on average, beyond MAX_CHUNKS; each costs the event loop as much as a large one
 OTHER_FILES = 64  # descriptors that the process needs besides its connections
 
 
@@ -87,6 +91,26 @@ class ConnectionGuard:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
+class CountingConnection(h11.Connection):
+    """A connection of h11's that rejects bodies of many tiny chunks."""
+
+    def __init__(self, max_incomplete_event_size: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        self._chunks = self._nbytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks += 1
+            self._nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        elif isinstance(event, h11.Request):
+            self._chunks = self._nbytes = 0
+        return event
+
+
 class GuardedProtocol(H11Protocol):
     """uvicorn's protocol, watched by a guard. Subclasses set `guard`."""
 
@@ -94,6 +118,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for headers."""
+        self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
@@ -109,7 +134,10 @@ class GuardedProtocol(H11Protocol):
         """Read a part of a request; the time for its headers runs from its first part on."""
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # the request is rejected in the midst of its response
+            self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
 
