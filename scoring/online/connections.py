@@ -140,6 +140,10 @@ class GuardedProtocol(H11Protocol):
             self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
+            # A client that sends its next requests before this one is answered gets one answer and has to connect anew:
+            # thousands of requests in one packet must not keep the event loop busy.
+            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+                self.cycle.keep_alive = False
 
     def is_busy(self) -> bool:
         """Return whether a request is being answered."""
