@@ -16,7 +16,7 @@ import pytest
 from sam_endpoint.model.budget import MemoryBudget
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.errors import BadRequest, Overloaded
-from sam_endpoint.scoring.online import parquet
+from sam_endpoint.scoring.online import parquet, parquet_reader
 
 
 def packed(table: pa.Table) -> bytes:
@@ -98,6 +98,6 @@ def test_a_file_that_takes_too_long_is_the_clients_fault(monkeypatch: pytest.Mon
     busy = tmp_path / "busy.py"
     code = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass\n"
     busy.write_text(code)
-    monkeypatch.setattr(parquet.parquet_reader, "__file__", str(busy))
+    monkeypatch.setattr(parquet_reader, "__file__", str(busy))
     with pytest.raises(BadRequest, match="10 seconds of a processor"):
         parquet.check(SMALL, None, Call())
