@@ -256,7 +256,7 @@ def test_other_dialects_have_no_turn_while_they_wait_for_memory(
 def decoding(tiny: Segmenter, budget: MemoryBudget) -> tuple[Engine, list[Call], list[threading.Thread]]:
     """Return an engine all of whose places for decoded images are wanted by calls that wait for memory."""
     engine = engine_of(tiny)
-    calls = [Call(memory=budget) for _ in range(engine._decoded._value)]  # type: ignore[attr-defined]
+    calls = [Call(memory=budget) for _ in range(engine._decoded._value)]
 
     def embed(number: int) -> None:
         with pytest.raises(ClientDisconnected):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_endpoint.model.embeddings import EmbeddingCache, Store, quota
+from sam_endpoint.model.embeddings import Store, quota
 from sam_endpoint.model.embeddings.store import MAX_QUEUE
 from sam_endpoint.model.segmenter import Embedding
 
@@ -186,10 +186,10 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(tmp_path: Path) -> 
         process.stdout.readline()
         time.sleep(0.05)
         process.kill()
-    cache = EmbeddingCache(2**20, store := Store(str(tmp_path)))
+    store = Store(str(tmp_path))
     assert stored(store, "begun") == [True]
     for name in map(str, range(5)):
-        found = cache._store and cache._store.load(name)
+        found = store.load(name)
         assert found is None or torch.equal(found.features[0], embedding().features[0])
 
 

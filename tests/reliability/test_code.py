@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from transformers.dynamic_module_utils import HF_MODULES_CACHE
+from transformers.utils.hub import HF_MODULES_CACHE
 
 from sam_endpoint.model import families
 from sam_endpoint.model.errors import BadModel, EndpointError
@@ -28,7 +29,7 @@ AUTO_MAP = {
 
 
 @pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a file that exists once hostile code has run; the user agrees to everything that is asked."""
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     yield tmp_path / "ran"

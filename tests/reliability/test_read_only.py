@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +44,7 @@ def test_tables_are_scored(read_only: str) -> None:
     table = pa.table({"image": [pictures.disc()[0]], "input_points": ["[[[110, 80]]]"]})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    body = {"input_data": [{"image": pictures.to_text(pictures.disc()[0]), "input_points": [[[110, 80]]]}]}
+    body: Any = {"input_data": [{"image": pictures.to_text(pictures.disc()[0]), "input_points": [[[110, 80]]]}]}
     answers = [
         requests.post(f"{read_only}/score", json=body, timeout=60),
         requests.post(
