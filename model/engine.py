@@ -25,6 +25,8 @@ from .prompts.cells import check_count
 from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding, Segmentation, Segmenter
 
+CHECK_SECONDS = 0.1  # between two looks whether a waiting call still has to wait
+
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -264,12 +266,16 @@ class Engine:
 
     @contextmanager
     def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
-        """Reserve a place and memory for the pixels of an image during a block, and free the pixels afterwards."""
-        with self._decoded, call.hold(image.memory_needed()):
+        """Reserve memory and a place for the pixels of an image during a block, and free the pixels afterwards."""
+        # Memory first, because a call that waits for memory must not prevent others from decoding.
+        with call.hold(image.memory_needed()):
+            while not self._decoded.acquire(timeout=CHECK_SECONDS):
+                call.check()
             try:
                 yield
             finally:
                 image.release()
+                self._decoded.release()
 
     def _is_valid(self, embedding: Embedding) -> bool:
         """Return whether an embedding from the store has the shapes and numbers that this model could have computed."""

@@ -236,7 +236,9 @@ class Scorer:
         for item in objects:
             with call.stage("render"):
                 mask = masks.encode_rle(item.rle, params.mask_encoding)
-                predictions.append({"mask_per_prediction": [_mask_answer(mask, item.score, item.logits, params, call)]})
+                answer = _mask_answer(mask, item.score, item.logits, params)
+            call.count_answer(_text_length(answer))
+            predictions.append({"mask_per_prediction": [answer]})
         return predictions
 
     def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
@@ -245,18 +247,16 @@ class Scorer:
         with call.stage("render"):
             encoded = masks.encode_all(cropped, params.mask_encoding)
             parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
-            return {
-                "mask_per_prediction": [
-                    _mask_answer(mask, score, logits, params, call) for mask, score, logits in parts
-                ]
-            }
+            answers = [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]
+        # Counted after the stage, since a request that waits for memory must not keep its turn at the processors.
+        call.count_answer(sum(map(_text_length, answers)))
+        return {"mask_per_prediction": answers}
 
 
-def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params, call: Call) -> MaskAnswer:
+def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:
     answer = MaskAnswer(**mask, iou_score=float(score))
     if params.return_logits and logits is not None:
         answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
-    call.count_answer(_text_length(answer))
     return answer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tempfile
 import threading
 
 
@@ -16,6 +17,7 @@ def configure_process(operator_threads: int | None = None) -> None:
         operator_threads: number of threads that torch uses for one operator, in every thread that does not set its own
             number; None keeps torch's default. The endpoint passes 1; see `sam_endpoint.model.threads`.
     """
+    _ensure_temporary_folder()
     # The imports run in a new thread, because its stack is short. At some stack depths, CPython 3.11 allocates and
     # frees a stack chunk for every call, which makes the imports 5 % slower.
     importing = threading.Thread(target=_import_without_collecting)
@@ -26,6 +28,17 @@ def configure_process(operator_threads: int | None = None) -> None:
     memory.keep_freed_memory()
     if operator_threads is not None:
         threads.configure(operator_threads)
+
+
+def _ensure_temporary_folder() -> None:
+    """Use shared memory for temporary files if no other folder can be written, as in containers with a read-only root.
+
+    torch looks for a temporary folder when it is imported.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = "/dev/shm"
 
 
 def _import_without_collecting() -> None:

@@ -79,7 +79,7 @@ def wrap(model: Any, processing: dict[str, Any] | None = None) -> Family:
 def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
     """Load the model and the `preprocessor_config.json` of a Hugging Face id or folder."""
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint '{checkpoint}': no transformers model found there: {reason}") from None

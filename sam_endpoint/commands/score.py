@@ -137,7 +137,8 @@ def _score(options: argparse.Namespace) -> Summary:
     from sam_endpoint.model.saved import SavedModel
     from sam_endpoint.scoring import runtime
     from sam_endpoint.scoring.batch import job, sources
-    from sam_endpoint.scoring.batch.parts import Parts, check_input_outside, parse_location
+    from sam_endpoint.scoring.batch.locations import check_input_outside, parse_location
+    from sam_endpoint.scoring.batch.parts import Parts
 
     parse_location(options.output)  # raises an exception for an invalid name
     if options.input.strip():

@@ -74,7 +74,7 @@ def load(checkpoint: str, box_filter: BoxFilter, device: str = "") -> Detector:
         return UltralyticsDetector(checkpoint, box_filter, device)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
         if kind in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
             return ZeroShotDetector(checkpoint, box_filter, device)
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
@@ -96,8 +96,8 @@ class ClosedSetDetector:
     """
 
     def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
-        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint).to(device).eval()
+        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
         self.names = {int(number): str(name) for number, name in self.model.config.id2label.items()}
         self.box_filter = box_filter
         _check_classes(self.names, box_filter)
@@ -132,8 +132,10 @@ class ZeroShotDetector:
                 f"'{checkpoint}' is a zero-shot detector; name the objects to detect, as in --classes \"cup, spoon\""
             )
         self.words = [str(word) for word in box_filter.classes]
-        self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint).to(device).eval()
+        self.processor: Any = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = (
+            AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
+        )
         self.names = dict(enumerate(self.words))
         self.box_filter = box_filter
 

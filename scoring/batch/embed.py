@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sam_endpoint.scoring.runtime import open_model
 from sam_endpoint.scoring.tenants import tenant_of
 
 CACHE_BYTES = 2**28
-IMAGES_AT_ONCE = 16  # images between waits for the store, which drops writes when its queue is full
+IMAGES_AT_ONCE = 4  # images between waits for the store, which drops writes when its queue is full
 
 
 class _StrictStore(Store):
@@ -61,7 +62,8 @@ def embed(
     """
     files = sources.image_files(images)
     try:
-        store = _StrictStore(store_url, secret=secret.encode())
+        # Without a limit, since the command must not delete what it wrote before: it fails when the disk is full.
+        store = _StrictStore(store_url, secret=secret.encode(), max_bytes=math.inf)
     except (ValueError, ImportError) as error:
         raise BadData(f"the embedding store '{store_url}' cannot be opened: {error}") from None
     opened = open_model(model, local_paths=True).engine

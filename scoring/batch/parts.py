@@ -1,29 +1,31 @@
 """Write the output of a batch job in parts, so that an interrupted job can resume.
 
 A part is a Parquet file with the answers to a fixed number of rows. While the job works on a part, it saves the answers
-so far in pieces: hidden Parquet files that the complete part replaces.
+so far in pieces: hidden Parquet files that the complete part replaces. Until the job is finished, a hidden file beside
+each part and piece holds its SHA-256. A part or piece that is damaged or was changed is computed again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sam_endpoint.model.errors import OutputConflict
 from sam_endpoint.scoring.batch import parquet
+from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
 
 NOTES = b"scoring.batch"  # key in the Parquet metadata for the summary of a part and the description of the job
 PIECE = ".piece"  # ending of a piece
+DIGEST = ".sha256"  # ending of the hidden file with the hash of a part or piece
 POSITION = "position"  # column of a piece: the position of the row in its part
-# Endings of other file formats. An output path with such an ending is rejected, because it would become a folder.
-OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".arrow", ".feather", ".pq", ".zip")
 
 
 class Parts:
@@ -96,19 +98,30 @@ class Parts:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole job is finished."""
+        """Whether the whole job is finished, and no part is missing."""
         try:
-            return bool(self.summary())
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return bool(self.summary()) and (self.single or self._has_all_parts())
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+    def _has_all_parts(self) -> bool:
+        names = {str(file).rpartition("/")[2] for file in self.fs.ls(self.folder, detail=False)}
+        return names.issuperset(f"part-{number:06d}.parquet" for number in range(len(self._digests_of_finished())))
+
+    def _digests_of_finished(self) -> list[str]:
+        """Return the hashes of the parts of a finished folder. Raises OSError, ValueError, KeyError or TypeError."""
+        digests: list[str] = json.loads(self.fs.cat_file(f"{self.folder}/_SUCCESS"))["sha256"]
+        return list(digests)
 
     def name(self, number: int) -> str:
         """Return the path of a part."""
         return f"{self.folder}/part-{number:06d}.parquet"
 
     def summary_of_part(self, number: int) -> dict[str, Any] | None:
-        """Return the summary of a part, or None if the part does not exist or is unreadable."""
+        """Return the summary of a part, or None if the part does not exist, is unreadable or was changed."""
         try:
+            if not self._is_unchanged(self.name(number), self._digest(number)):
+                return None
             with self.fs.open(self.name(number), "rb") as stream:
                 notes: dict[str, Any] | None = json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
             return notes
@@ -128,9 +141,10 @@ class Parts:
         """
         sink = pa.BufferOutputStream()
         pq.write_table(_with_metadata(table, notes), sink, compression="zstd")
-        self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
+        self._write_with_digest(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
         for file in self._pieces.pop(number, []):
             self.fs.rm(file)
+            self._remove_digest(file)
 
     def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
         """Save answers of an unfinished part.
@@ -147,11 +161,11 @@ class Parts:
         sink = pa.BufferOutputStream()
         pq.write_table(_with_metadata(table, dict(seconds)), sink, compression="zstd")
         name = f".part-{number:06d}-{len(files):06d}{PIECE}"
-        self._write(name, sink.getvalue().to_pybytes())
+        self._write_with_digest(name, sink.getvalue().to_pybytes())
         files.append(f"{self.folder}/{name}")
 
     def pieces(self, number: int) -> tuple[dict[int, dict[str, Any]], Counter[str]]:
-        """Read the saved answers of an unfinished part. Damaged pieces are skipped.
+        """Read the saved answers of an unfinished part. Pieces that are damaged or were changed are skipped.
 
         Args:
             number: number of the part.
@@ -163,6 +177,8 @@ class Parts:
         seconds: Counter[str] = Counter()
         for file in self._pieces.get(number, []):
             try:
+                if not self._is_unchanged(file, self.fs.cat_file(self._digest_file(file)).decode()):
+                    continue
                 with self.fs.open(file, "rb") as stream:
                     notes = json.loads((pq.read_schema(stream).metadata or {})[NOTES])
                     stream.seek(0)
@@ -184,9 +200,15 @@ class Parts:
             OSError: the output cannot be written.
         """
         if not self.single:
+            digests = [self._digest(number) for number in range(count)]
             for file in [file for files in self._pieces.values() for file in files]:
                 self.fs.rm(file)
-            self._write("_SUCCESS", json.dumps(notes).encode())
+                self._remove_digest(file)
+            self._write("_SUCCESS", json.dumps({**notes, "sha256": digests}).encode())
+            self.fs.invalidate_cache(self.folder)
+            for file in map(str, self.fs.ls(self.folder, detail=False)):
+                if file.endswith(DIGEST):
+                    self.fs.rm(file)
             return
         schemas = [self._schema(number).remove_metadata() for number in range(count)]
         empty = pa.unify_schemas(schemas, promote_options="permissive").empty_table()
@@ -208,7 +230,34 @@ class Parts:
         else:
             text = self.fs.cat_file(f"{self.folder}/_SUCCESS")
         notes: dict[str, Any] = json.loads(text)
+        notes.pop("sha256", None)
         return notes
+
+    def _digest_file(self, file: str) -> str:
+        """Return the path of the hidden file with the hash of a part or piece."""
+        return f"{self.folder}/.{file.rpartition('/')[2].lstrip('.')}{DIGEST}"
+
+    def _digest(self, number: int) -> str:
+        """Return the hash that a part had when it was written; empty if it is not known."""
+        with suppress(OSError, ValueError):
+            return str(self.fs.cat_file(self._digest_file(self.name(number))).decode())
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            return self._digests_of_finished()[number]
+        return ""
+
+    def _is_unchanged(self, file: str, digest: str) -> bool:
+        """Return whether a file still has its hash. Raises OSError."""
+        with self.fs.open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+
+    def _remove_digest(self, file: str) -> None:
+        with suppress(FileNotFoundError):
+            self.fs.rm(self._digest_file(file))
+
+    def _write_with_digest(self, name: str, content: bytes) -> None:
+        """Write the hash of a file, then the file: a job that is killed in between finds the file changed."""
+        self._write(self._digest_file(name).rpartition("/")[2], hashlib.sha256(content).hexdigest().encode())
+        self._write(name, content)
 
     def _schema(self, number: int) -> pa.Schema:
         with self.fs.open(self.name(number), "rb") as stream:
@@ -222,60 +271,6 @@ class Parts:
                 stream.flush()
                 os.fsync(stream.fileno())
         self.fs.mv(part, f"{self.folder}/{name}")
-
-
-def parse_location(where: str) -> tuple[Any, str, bool]:
-    """Find the file system of an output.
-
-    Args:
-        where: path or fsspec URL of a folder or of a `.parquet` file.
-
-    Returns:
-        The fsspec file system, the path in it, and whether the output is a single file.
-
-    Raises:
-        OutputConflict: the path is empty or has the ending of another format, or the URL's protocol is unknown.
-
-    Example:
-        >>> _, path, is_single_file = parse_location("memory://out/predictions.parquet")
-        >>> path, is_single_file
-        ('/out/predictions.parquet', True)
-    """
-    try:
-        fs, path = fsspec.core.url_to_fs(where)
-    except (ValueError, ImportError, OSError) as error:
-        raise OutputConflict(f"'{where}' cannot be written: {error}") from None
-    if not where.strip():
-        raise OutputConflict("the output path is empty; expected a .parquet file or a folder")
-    if path.lower().endswith(OTHER_FORMATS):
-        stem = where.rpartition(".")[0]
-        raise OutputConflict(f"'{where}': the output format is Parquet; choose '{stem}.parquet' or a folder")
-    return fs, path.rstrip("/"), path.lower().endswith(".parquet")
-
-
-def check_input_outside(source: str, output: str) -> None:
-    """Check that the input is not inside the output, where --overwrite would delete it.
-
-    Args:
-        source: path or URL of the input.
-        output: path or URL of the output.
-
-    Raises:
-        OutputConflict: the input is inside the output.
-    """
-    try:
-        paths = [fsspec.core.url_to_fs(where)[1].rstrip("/") for where in (source, output)]
-    except (ValueError, ImportError, OSError):
-        return  # the error is reported when the input or output is opened
-    inner, outer = (os.path.realpath(path) if os.path.exists(path) else path for path in paths)
-    if f"{inner}/".startswith(f"{outer}/"):
-        raise OutputConflict(f"the input is inside the output '{output}'; choose another --output")
-
-
-def holds_only_parts(fs: Any, folder: str) -> bool:
-    """Return whether a folder holds only files of a job's output, so that --overwrite may delete it."""
-    names = [str(file).rpartition("/")[2] for file in fs.ls(folder, detail=False)]
-    return all(name.startswith(("part-", ".", "_")) or name in ("job.json", "whole") for name in names)
 
 
 def _with_metadata(table: pa.Table, notes: dict[str, Any]) -> pa.Table:

@@ -33,7 +33,7 @@ from sam_endpoint.model.prompts.cells import MISSING_TEXT
 from sam_endpoint.model.rows import Row, answers_to_frame
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring.batch.answers import NamedImages, join_answers, read_rows
-from sam_endpoint.scoring.batch.parts import holds_only_parts, parse_location
+from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.sources import Source
 from sam_endpoint.scoring.batch.sources.column_types import FAULT, cast

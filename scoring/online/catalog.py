@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import SecretStr
 
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
@@ -62,9 +61,7 @@ class Catalog:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.embeddings = EmbeddingCache(
-            settings.embedding_bytes, _open_store(settings.embedding_store, device, settings.embedding_store_key)
-        )
+        self.embeddings = EmbeddingCache(settings.embedding_bytes, _open_store(settings, device))
         located = locate(settings.model) if settings.model else None
         catalog = catalog_of_model(located) if located else read_catalog(settings.catalog)
         self.default = catalog.default
@@ -260,13 +257,15 @@ def _use_once(engine: Engine) -> None:
     engine.segmenter.segment(image, [EMPTY_PROMPT])
 
 
-def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:
+def _open_store(settings: EndpointSettings, device: str) -> Store | None:
     """Open the persistent store of embeddings, or return None without a URL.
 
     Raises:
         BadModel: fsspec cannot open the URL.
     """
+    url, key = settings.embedding_store, settings.embedding_store_key
     try:
-        return Store(url, device, secret.get_secret_value().encode() if secret else b"") if url else None
+        secret = key.get_secret_value().encode() if key else b""
+        return Store(url, device, secret, settings.embedding_store_bytes) if url else None
     except (ValueError, ImportError, OSError) as error:
         raise BadModel(f"--embedding-store '{url}' cannot be used: {one_line(error)}") from None

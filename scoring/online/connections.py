@@ -11,11 +11,15 @@ import resource
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
 SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
+HEADER_BYTES = 2**14  # maximum size of the line and headers of a request, uvicorn's default
+MAX_CHUNKS = 256  # number of chunks of a body, from which their size matters
+MIN_CHUNK = 256  # bytes of a chunk on average, beyond MAX_CHUNKS; each costs the event loop as much as a large one
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -101,6 +105,26 @@ class ConnectionGuard:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
+class CountingConnection(h11.Connection):
+    """A connection of h11's that rejects bodies of many tiny chunks."""
+
+    def __init__(self, max_incomplete_event_size: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        self._chunks = self._nbytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks += 1
+            self._nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        elif isinstance(event, h11.Request):
+            self._chunks = self._nbytes = 0
+        return event
+
+
 class GuardedProtocol(H11Protocol):
     """uvicorn's HTTP protocol, extended by the limits of a guard.
 
@@ -112,6 +136,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timeout for headers, and add the connection to the guard."""
+        self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
@@ -127,9 +152,16 @@ class GuardedProtocol(H11Protocol):
         """Parse received bytes. The first bytes of a request start the timeout for its headers."""
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # the request is rejected in the midst of its response
+            self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
+            # A client that sends its next requests before this one is answered gets one answer and has to connect anew:
+            # thousands of requests in one packet must not keep the event loop busy.
+            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+                self.cycle.keep_alive = False
 
     def is_busy(self) -> bool:
         """Return whether a request is in progress on this connection."""

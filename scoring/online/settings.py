@@ -52,6 +52,11 @@ class EndpointSettings(BaseSettings):
     embedding_store: str | None = Field(
         default=None, description="folder or fsspec URL of a persistent embedding cache"
     )
+    embedding_store_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="maximum size of the embedding store; default: all but a reserve of its disk, no limit elsewhere",
+    )
     embedding_store_key: SecretStr | None = Field(
         default=None,
         description="secret that signs files of the embedding store; files without its signature are ignored",

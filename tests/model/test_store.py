@@ -160,7 +160,7 @@ def test_a_sealed_store_reads_its_own_files_only(tmp_path: Path) -> None:
 
 def test_a_slow_store_does_not_fill_the_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store, begun, going_on = Store(str(tmp_path)), Event(), Event()
-    store._submit("first", lambda: (begun.set(), going_on.wait(60), b"")[2])  # type: ignore[func-returns-value]
+    store._submit("", "first", lambda: (begun.set(), going_on.wait(60), b"")[2])  # type: ignore[func-returns-value]
     assert begun.wait(60)
     with caplog.at_level(logging.WARNING):
         for i in range(MAX_QUEUE + 10):

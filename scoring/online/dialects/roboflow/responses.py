@@ -97,7 +97,9 @@ def polygons(mask: np.ndarray | CroppedMask, call: Call) -> list[list[list[float
     """
     with call.stage("render"):
         contours = to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask)
-        call.count_answer(NUMBER_BYTES * sum(map(len, contours)))
+    # Between the stages, since a request that waits for memory must not keep its turn at the processors.
+    call.count_answer(NUMBER_BYTES * sum(map(len, contours)))
+    with call.stage("render"):
         return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in contours]
 
 
