@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAMILY ?= sam
+TESTS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: score serve package train test check soak attack fuzz clean
+.PHONY: score serve package train test check coverage docs soak attack fuzz clean
 
 score: .venv/server build/model/MLmodel
 	$(BIN)/sam-endpoint score --model build/model --input samples/prompts.csv \
@@ -26,6 +27,7 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # One worker more than processors, because workers sometimes wait for servers and clusters.
 test: .venv/test check
@@ -45,6 +47,21 @@ attack: .venv/test
 fuzz: .venv/test
 	$(BIN)/python -m tests.reliability.fuzz --images 10000
 	FUZZ_EXAMPLES=200 $(BIN)/pytest tests/reliability/test_openapi.py tests/reliability/test_parsers.py
+
+# Run the tests and print the coverage of each file. `make coverage TESTS=tests/model/test_masks.py` runs some tests only.
+coverage: .venv/test
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The documentation site, in build/site. To read it: python3 -m http.server --directory build/site
+docs: .venv/server .venv/docs/bin/mkdocs
+	$(BIN)/python docs/site/stage.py
+	$(BIN)/python docs/site/reference.py
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet
+	$(BIN)/python docs/site/check.py
 
 clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache
@@ -74,4 +91,9 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/environments/clients.txt
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 	command -v java >/dev/null || { apt-get update -qq && apt-get install -qq -y openjdk-17-jre-headless; }
+	touch $@
+
+.venv/docs/bin/mkdocs: docs/requirements.txt
+	test -x .venv/docs/bin/python || $(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	touch $@

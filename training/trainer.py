@@ -180,7 +180,7 @@ class Trainer:
 
     def load_state(self, path: Path) -> None:
         """Load a saved state. Raises BadParameter if the state belongs to another plan or family."""
-        state = torch.load(path, map_location=self.device)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if (state["plan"], state["family"]) != (asdict(self.plan), self.model.config.model_type):
             raise BadParameter(
                 f"'{path}' belongs to another training ({state['family']}, {state['plan']}); "

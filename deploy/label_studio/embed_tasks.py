@@ -1,9 +1,10 @@
 """Encode the images of a Label Studio project ahead, so that the annotators' first clicks need not wait.
 
-    python embed_tasks.py --label-studio http://localhost:8080 --token TOKEN --project 1 --endpoint http://localhost:5000
+    python embed_tasks.py --label-studio http://localhost:8080 --token TOKEN --project 1 \
+        --endpoint http://localhost:5000
 
-The endpoint caches the embeddings; give it `--embedding-store` or enough `--embedding-bytes` for all of them. The script
-needs only Python. It exits with status 1 if an image could not be read, and names the task.
+The endpoint caches the embeddings; give it `--embedding-store` or enough `--embedding-bytes` for all of them. The
+script needs only Python. It exits with status 1 if an image could not be read, and names the task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A limit on the threads that compute at one time, shared fairly between tenants and requests."""
+"""Limit how many threads compute at the same time, and share this limit fairly between tenants and requests."""
 
 from __future__ import annotations
 
@@ -10,19 +10,28 @@ from threading import Event, Lock
 from sam_endpoint.model.call import Owner
 from sam_endpoint.scoring.online.fair_queue import FairQueue
 
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 
 
 class Turns:
-    """A limited number of turns at the processors, of which each tenant can hold only some at a time.
+    """A semaphore whose waiting threads are served in the order of a FairQueue. Safe to share between threads.
 
-    Threads beyond the limits wait in the order of a FairQueue. Without limits, all requests that render masks compete
-    for Python's global lock, and the single mask of a click waits for each of them. With a limit for each tenant, a
-    click starts at once while another tenant uses all of its own turns. Safe to share between threads.
+    A turn is the permission to compute. A thread holds its turn for one stage of its request and then passes it on to
+    the next waiting thread. Without this limit, all requests that render masks compete for Python's global lock, and a
+    request for a single mask has to wait for every one of them.
+
+    Each tenant can hold only some of the turns. While one tenant uses all of its own turns, a request of another tenant
+    therefore starts at once.
 
     Args:
-        count: maximum number of threads that compute at the same time.
-        per_tenant: maximum number of these threads that work for one tenant; by default `count`.
+        count: number of turns, which is the largest number of threads that compute at the same time.
+        per_tenant: largest number of turns that one tenant holds at the same time; by default `count`.
+
+    Example:
+        >>> turns = Turns(2, per_tenant=1)
+        >>> with turns.turn(Owner("tenant", "request")):
+        ...     print("computing")
+        computing
     """
 
     def __init__(self, count: int, per_tenant: int | None = None) -> None:
@@ -33,11 +42,11 @@ class Turns:
 
     @contextmanager
     def turn(self, owner: Owner, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait for a turn, and hold it within a block.
+        """Wait for a turn, and hold it until the `with` block ends.
 
         Args:
-            owner: tenant and request that the thread works for.
-            check: called every 0.1 seconds while the thread waits; may raise to stop waiting.
+            owner: tenant and request for which the thread works.
+            check: called about ten times a second while the thread waits. It may raise an exception to stop waiting.
         """
         self._take(owner, check)
         try:

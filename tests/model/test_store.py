@@ -160,7 +160,7 @@ def test_a_sealed_store_reads_its_own_files_only(tmp_path: Path) -> None:
 
 def test_a_slow_store_does_not_fill_the_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store, begun, going_on = Store(str(tmp_path)), Event(), Event()
-    store._submit("first", lambda: (begun.set(), going_on.wait(60), b"")[2])  # type: ignore[func-returns-value]
+    store._submit("", "first", lambda: (begun.set(), going_on.wait(60), b"")[2])  # type: ignore[func-returns-value]
     assert begun.wait(60)
     with caplog.at_level(logging.WARNING):
         for i in range(MAX_QUEUE + 10):
@@ -182,4 +182,4 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
         assert kept._store is not None
         kept._store.flush()
     assert kept.find("name of a") is MADE
-    assert len([one for one in caplog.records if "cannot be read or written, and is not used" in one.message]) == 1
+    assert len([one for one in caplog.records if "cannot read or write the embedding store" in one.message]) == 1

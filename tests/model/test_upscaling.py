@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam_endpoint.model.upscaling import Step, above
+from sam_endpoint.model.upscaling import Step, upscale_masks
 
 SIDE = 64
 
@@ -50,7 +50,7 @@ def test_as_torch_does(kind: str, size: tuple[int, int], padded: bool) -> None:
     for (height, width), larger in steps(size, padded):
         full = F.interpolate(full[..., :height, :width], larger, mode="bilinear", align_corners=False)
     thresholds = (-1.0, 0.0, 1.0)
-    for threshold, cut in zip(thresholds, above(logits.numpy(), steps(size, padded), thresholds), strict=True):
+    for threshold, cut in zip(thresholds, upscale_masks(logits.numpy(), steps(size, padded), thresholds), strict=True):
         assert cut.size == size
         differ = cut.whole() != (full[0, 0] > threshold).numpy()
         assert not differ.any() or full[0, 0].numpy()[differ] == pytest.approx(threshold, abs=1e-5)
@@ -58,8 +58,8 @@ def test_as_torch_does(kind: str, size: tuple[int, int], padded: bool) -> None:
 
 
 def test_only_the_box_is_made() -> None:
-    (cut,) = above(drawn("disc").numpy(), steps((6400, 6400), True), (0.0,))
+    (cut,) = upscale_masks(drawn("disc").numpy(), steps((6400, 6400), True), (0.0,))
     rows, columns = cut.inside.shape
     assert 1500 < rows < 1900 and 1500 < columns < 1900
-    (none,) = above(drawn("none").numpy(), steps((6400, 6400), True), (0.0,))
+    (none,) = upscale_masks(drawn("none").numpy(), steps((6400, 6400), True), (0.0,))
     assert none.inside.size == 0 and not none.whole().any()

@@ -14,10 +14,10 @@ from sam_endpoint.model.engine import EmbeddedImage
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.prompts import Prompt, parse_prompts
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online import sample
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer, JsonRoute
-from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, Dialect, JsonRoute
+from sam_endpoint.scoring.online.dialects.best_masks import best_masks
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 
 # Shape of the features that the decoder in CVAT's browser plugin reads.
 PLUGIN_FEATURES = (1, 256, 64, 64)
@@ -36,10 +36,10 @@ class InteractorBody(BaseModel):
     obj_bbox: Any = None
 
 
-EXAMPLE = {"image": sample.PICTURE, "pos_points": [[48, 32]], "neg_points": [], "obj_bbox": None}
+EXAMPLE = {"image": EXAMPLE_PNG, "pos_points": [[48, 32]], "neg_points": [], "obj_bbox": None}
 
 
-@router.post("/", response_model=None)
+@router.post("/", response_model=None, summary="Segment as an interactor of CVAT")
 def interactor(
     request: Request, body: Annotated[InteractorBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> Response:
@@ -69,7 +69,7 @@ def interactor(
         answer["blob"] = blob
     elif prompt is None:
         raise BadInput("pos_points", "at least one point, or obj_bbox", "neither")
-    return JsonAnswer(answer, headers=served.headers)
+    return ChunkedJsonResponse(answer, headers=served.headers)
 
 
 def _prompt(body: InteractorBody) -> Prompt | None:
@@ -93,7 +93,7 @@ def _blob(image: EmbeddedImage) -> str | None:
     return base64.b64encode(features.float().cpu().numpy().tobytes()).decode()
 
 
-def shape(problem: Problem) -> PlainTextResponse | JSONResponse:
+def error_response(problem: Problem) -> PlainTextResponse | JSONResponse:
     """Return an error as nuclio does: its message as plain text."""
     return PlainTextResponse(problem.message, problem.status)
 
@@ -108,6 +108,6 @@ DIALECT = _RootDialect(
     "cvat",
     ("/",),
     router,
-    shape,
+    error_response,
     {"input_points": "pos_points", "input_labels": "pos_points", "input_boxes": "obj_bbox"},
 )

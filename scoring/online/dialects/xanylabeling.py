@@ -20,11 +20,11 @@ from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.prompts.cells import check_count
 from sam_endpoint.model.prompts.parsing import MAX_COORDINATE
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online import sample
-from sam_endpoint.scoring.online.catalog import ServedModel
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer, JsonRoute
-from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks, polygons
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, Dialect, JsonRoute
+from sam_endpoint.scoring.online.dialects.best_masks import best_masks, polygon_area, polygons
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
+from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.polygons import simplify_outline
 
 LABEL = "AUTOLABEL_OBJECT"  # the client replaces this label by the one that its user chooses
@@ -66,24 +66,24 @@ class PredictBody(BaseModel):
 
 EXAMPLE = {
     "model": "sam-tiny",
-    "image": f"data:image/png;base64,{sample.PICTURE}",
+    "image": f"data:image/png;base64,{EXAMPLE_PNG}",
     "params": {"marks": [{"type": "point", "data": [48, 32], "label": 1}]},
 }
 
 
-@router.get("/models")
+@router.get("/models", summary="List the models for X-AnyLabeling")
 def list_models(request: Request) -> dict[str, Any]:
     """List the served models and the controls that the client shows for them."""
     return _success({model["name"]: _described(model["name"]) for model in request.app.state.catalog.describe()})
 
 
-@router.get("/models/{model:path}/info")
+@router.get("/models/{model:path}/info", summary="Describe one model")
 def model_info(request: Request, model: str) -> dict[str, Any]:
     """Describe one model."""
     return _success(_described(request.app.state.catalog.key(model)))
 
 
-@router.post("/predict", response_model=None)
+@router.post("/predict", response_model=None, summary="Segment the marked object, or every object")
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
@@ -95,6 +95,10 @@ def predict(
     engine = served.engine_for(context)
     prompts = _prompts(params.marks, engine.max_prompts)
     engine.check_prompts(prompts)
+    if prompts:
+        served.limits.check_prompts(len(prompts))
+    else:
+        served.limits.check_points(1, DEFAULT_GRID.count)
     image = engine.embed(engine.images.reference(body.image, upright=True), context.call)
     found: Iterable[tuple[np.ndarray | CroppedMask, float]]
     found = _selected(engine, image, prompts, context.call) if prompts else _all(engine, image, params, context.call)
@@ -111,7 +115,7 @@ def predict(
     ]
     # A mark adds to the shapes of the image; without marks, the client's own setting says whether shapes are replaced.
     content = {"shapes": shapes, "description": "", "replace": False if prompts else None}
-    return JsonAnswer(_success(content), headers=served.headers)
+    return ChunkedJsonResponse(_success(content), headers=served.headers)
 
 
 def _selected(
@@ -140,15 +144,14 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
         For each piece [[x, y], ...] in pixels; the first corner is repeated at the end.
     """
     pieces = [np.asarray(polygon) for polygon in polygons(mask, call)]
-    areas = np.array([_area(piece) for piece in pieces])
-    large = [piece for piece, area in zip(pieces, areas, strict=True) if area > SMALL_PIECE * areas.mean()]
-    simple = [simplify_outline(piece, epsilon_factor) for piece in large]
+    areas = [polygon_area(piece) for piece in pieces]
+    with call.stage("render"):
+        simple = [
+            simplify_outline(piece, epsilon_factor)
+            for piece, area in zip(pieces, areas, strict=True)
+            if area > SMALL_PIECE * np.mean(areas)
+        ]
     return [[*points.tolist(), points[0].tolist()] for points in simple]
-
-
-def _area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
 
 
 def _prompts(marks: object, max_prompts: int) -> list[Prompt]:
@@ -225,10 +228,10 @@ def _success(data: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "data": data}
 
 
-def shape(problem: Problem) -> JSONResponse:
+def error_response(problem: Problem) -> JSONResponse:
     """Return an error as X-AnyLabeling reads it: status 200, except where a key is missing or the endpoint is full."""
     status = problem.status if problem.status in (401, 403, 503) else OK
     return JSONResponse({"success": False, "error": {"code": problem.code, "message": problem.message}}, status)
 
 
-DIALECT = Dialect("x-anylabeling", ("/v1/",), router, shape)
+DIALECT = Dialect("x-anylabeling", ("/v1/",), router, error_response)

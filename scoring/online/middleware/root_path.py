@@ -22,6 +22,7 @@ class RootPathMiddleware:
         self.app, self.prefix = app, prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on without the prefix."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

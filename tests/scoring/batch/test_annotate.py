@@ -20,8 +20,8 @@ from sam_endpoint.model.errors import BadData, BadModel
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch import annotate, boxes
-from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, images_in
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.annotate import annotate_images, auto_annotate, finder_from_labels, list_images
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.conftest import ROOT
@@ -93,12 +93,14 @@ def opened(segmenter: Segmenter) -> OpenedModel:
 @pytest.mark.parametrize("save", [yolo_boxes, coco_boxes, voc_boxes])
 def test_boxes_that_exist_become_masks(save: Any, tiny: Segmenter, data: Path, tmp_path: Path) -> None:
     given = boxes.read(save(tmp_path))
-    found = dict(annotated(opened(tiny), images_in(data), from_boxes(given.match(images_in(data), data))))
+    found = dict(
+        annotate_images(opened(tiny), list_images(data), finder_from_labels(given.match(list_images(data), data)))
+    )
     assert list(found) == ["a.png", "b.png", "broken.png", "more/c.png"]
     assert "image" in str(found.pop("broken.png"))
     for name, labelled in found.items():
-        assert isinstance(labelled, Labelled) and labelled.size == SIZES[name][::-1]
-        (thing,) = labelled.things
+        assert isinstance(labelled, LabelledImage) and labelled.size == SIZES[name][::-1]
+        (thing,) = labelled.objects
         assert given.names[thing.category] == "disc"
         assert pictures.iou(labelled.mask(thing), pictures.disc(*SIZES[name])[1]) > 0.9
         assert given.of(name, labelled.size).detections[0].box.tolist() == pytest.approx(BOX, abs=1e-3)
@@ -149,7 +151,10 @@ def test_the_command(packaged: Path, data: Path, tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
     assert (out / "labels" / "d.txt").read_text() == ""  # no boxes are known of it: background
     other = run(*command, "--conf", "0.5")
-    assert other.returncode == 2 and "holds something else; choose another --output" in other.stderr
+    assert (
+        other.returncode == 2
+        and "holds other files, or the labels of another job; choose another --output" in other.stderr
+    )
 
 
 def test_auto_annotate_finds_everything(tiny: Segmenter, data: Path, tmp_path: Path, capsys: Any) -> None:
@@ -181,13 +186,13 @@ def test_names_of_models(tmp_path: Path) -> None:
 
 def test_what_cannot_be_annotated(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="expected a folder of images"):
-        images_in(tmp_path / "none")
+        list_images(tmp_path / "none")
     (data / "a.jpg").write_bytes(pictures.disc()[0])
     with pytest.raises(BadData, match=r"a.jpg and a.png would have the same label file"):
-        images_in(data)
+        list_images(data)
     (tmp_path / "some.json").write_text('{"images": []}')
     with pytest.raises(
-        BadData, match="is no COCO file with images, annotations and categories: it has no 'categories'"
+        BadData, match="is not a COCO instances file with images, annotations and categories: it has no 'categories'"
     ):
         boxes.read(tmp_path / "some.json")
     with pytest.raises(BadData, match=r"expected a COCO .json or a folder"):

@@ -16,9 +16,15 @@ from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch import boxes
-from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, from_detector, images_in
+from sam_endpoint.scoring.batch.annotate import (
+    annotate_images,
+    auto_annotate,
+    finder_from_detector,
+    finder_from_labels,
+    list_images,
+)
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.engines import engine_of
@@ -61,10 +67,10 @@ def test_a_coco_file_of_other_folders_and_ids(packaged: Path, photos: Path, tmp_
     done = run("annotate", "--model", packaged, "--data", photos, "--boxes", given, "--output", out)
     assert done.returncode == 0, done.stderr
     assert "images       3 (0 done before, 0 failed)" in done.stdout
-    assert f"not found: 1 of the images that '{given}' names, such as 'img/other.png', in '{photos}'" in done.stdout
+    assert f"not found: 1 of the images that '{given}' lists, such as 'img/other.png', in '{photos}'" in done.stdout
     assert f"no entry: 1 of the images in '{photos}', such as 'b.png', in '{given}'" in done.stdout
     assert (
-        "skipped 3 boxes: annotation 5: its image_id is that of no image in 'images'; "
+        "skipped 3 boxes: annotation 5: its image_id is not the id of an image in 'images'; "
         "a.png annotation 3: expected bbox [x, y, width, height], got nothing; "
         "a.png annotation 2: expected x1 < x2 and y1 < y2 within the image, got 500,0,509,9"
     ) in done.stdout
@@ -76,7 +82,7 @@ def test_a_coco_file_of_other_folders_and_ids(packaged: Path, photos: Path, tmp_
 
     again = boxes.read(out / "labels")
     assert again.names == {0: "disc", 1: "table"}
-    matched = again.match(images_in(photos), photos)
+    matched = again.match(list_images(photos), photos)
     assert not matched.missing and not matched.unlisted
     for name, category in (("a.png", 0), ("more/a.png", 1)):
         (detection,) = matched.of(name, (160, 240)).detections
@@ -100,7 +106,9 @@ def test_a_second_run_makes_anew_what_the_label_file_changed(packaged: Path, pho
         assert len(classes(out / "labels" / "a.txt")) == count
     coco_file(where, ["a.png"], categories=[{"id": 0, "name": "ring"}, {"id": 1, "name": "disc"}])
     done = run(*command)
-    assert done.returncode == 2 and "holds something else" in done.stderr  # the numbers of the classes differ now
+    assert (
+        done.returncode == 2 and "or the labels of another job" in done.stderr
+    )  # the numbers of the classes differ now
 
 
 def test_labels_that_name_no_image(photos: Path, tmp_path: Path) -> None:
@@ -108,8 +116,8 @@ def test_labels_that_name_no_image(photos: Path, tmp_path: Path) -> None:
     done = run("annotate", "--data", photos, "--boxes", given, "--output", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr == (
-        f"error: '{given}' names 3 images, such as 'other.jpg', but none is in '{photos}', "
-        "which holds 3, such as 'a.png'\n"
+        f"error: '{given}' lists 3 images, such as 'other.jpg', but none is in '{photos}', "
+        "which has 3 images, such as 'a.png'\n"
     )
 
 
@@ -147,8 +155,8 @@ def test_outputs_that_are_something_else(photos: Path, tmp_path: Path) -> None:
     for output, message in (
         ("file", "is a file; --output is a folder"),
         ("file/x", "Not a directory"),
-        ("broken", "holds something else; choose another --output"),
-        ("mine", "holds something else; choose another --output"),
+        ("broken", "holds other files, or the labels of another job; choose another --output"),
+        ("mine", "holds other files, or the labels of another job; choose another --output"),
     ):
         done = run("annotate", "--data", photos, "--output", tmp_path / output)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
@@ -163,7 +171,7 @@ def test_an_output_among_the_images_is_not_annotated(photos: Path) -> None:
     (photos / "out" / "sheet.png").write_bytes(pictures.disc()[0])
     (photos / "._a.png").write_bytes(b"left by a file manager")
     (photos / "folder.png").mkdir()
-    assert list(images_in(photos, without=photos / "out")) == ["a.png", "b.png", "more/a.png"]
+    assert list(list_images(photos, without=photos / "out")) == ["a.png", "b.png", "more/a.png"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +186,7 @@ def test_images_without_a_label_file_of_their_own(names: list[str], message: str
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pictures.disc()[0])
     with pytest.raises(BadData, match=message):
-        images_in(tmp_path)
+        list_images(tmp_path)
 
 
 def test_more_boxes_than_a_request_may_have(tiny: Segmenter, photos: Path, tmp_path: Path) -> None:
@@ -190,10 +198,10 @@ def test_more_boxes_than_a_request_may_have(tiny: Segmenter, photos: Path, tmp_p
     results = []
     for limit in (2, 10_000):
         model = OpenedModel("tiny", Engine(tiny, reader, EmbeddingCache(2**28), max_prompts=limit))
-        results.append(dict(annotated(model, images, from_boxes(given.match(images, photos))))["a.png"])
+        results.append(dict(annotate_images(model, images, finder_from_labels(given.match(images, photos))))["a.png"])
     few, many = results
-    assert isinstance(few, Labelled) and isinstance(many, Labelled) and len(few.things) == 5
-    for a, b in zip(few.things, many.things, strict=True):
+    assert isinstance(few, LabelledImage) and isinstance(many, LabelledImage) and len(few.objects) == 5
+    for a, b in zip(few.objects, many.objects, strict=True):
         assert pictures.iou(few.mask(a), many.mask(b)) > 0.99
 
 
@@ -213,10 +221,10 @@ class GappyDetector:
 def test_a_detector_costs_no_image_its_labels(tiny: Segmenter, photos: Path) -> None:
     (photos / "dot.png").write_bytes(pictures.disc(1, 1)[0])
     model = OpenedModel("tiny", engine_of(tiny, local_paths=True))
-    found = dict(annotated(model, images_in(photos), from_detector(GappyDetector())))
+    found = dict(annotate_images(model, list_images(photos), finder_from_detector(GappyDetector())))
     assert str(found["dot.png"]).endswith("expected an image that the detector can process, got ValueError")
     labelled = found["a.png"]
-    assert isinstance(labelled, Labelled) and [thing.category for thing in labelled.things] == [90]
+    assert isinstance(labelled, LabelledImage) and [thing.category for thing in labelled.objects] == [90]
     assert labelled.skipped == [
         "a box of class 12, which has no name",
         "box 3: expected x1 < x2 and y1 < y2 within the image, got 5,5,5,9",

@@ -18,7 +18,7 @@ from transformers import BertConfig, ResNetConfig, RTDetrResNetConfig, SwinConfi
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import detectors
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.detectors import Rules, chosen
+from sam_endpoint.scoring.batch.detectors import BoxFilter, filter_boxes
 from tests import pictures
 
 
@@ -148,15 +148,15 @@ def test_detectors_of_what_they_were_trained_on(save: Callable[[Path], None], tm
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0))
     assert detector.names == NAMES
     found = detector(image)
     check(found, image, NAMES)
-    only = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=(NAMES[found[0].category],)))(image)
+    only = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=(NAMES[found[0].category],)))(image)
     assert {one.category for one in only} == {found[0].category}
-    assert len(detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, max_det=2))(image)) == 2
+    assert len(detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, max_det=2))(image)) == 2
     with pytest.raises(BadData, match="the detector has no class 'fork'; it has cup, spoon, plate"):
-        detectors.load(str(tmp_path), Rules(classes=("cup", "fork")))
+        detectors.load(str(tmp_path), BoxFilter(classes=("cup", "fork")))
 
 
 @pytest.mark.parametrize("save", [owl, grounding_dino])
@@ -164,20 +164,22 @@ def test_detectors_of_what_words_say(save: Callable[[Path], None], tmp_path: Pat
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=("cup", "spoon")))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=("cup", "spoon")))
     assert detector.names == {0: "cup", 1: "spoon"}
     check(detector(image), image, detector.names)
-    with pytest.raises(BadData, match=r'looks for words: name them, as in --classes "cup, spoon"'):
-        detectors.load(str(tmp_path), Rules())
+    with pytest.raises(
+        BadData, match=r'is a zero-shot detector; name the objects to detect, as in --classes "cup, spoon"'
+    ):
+        detectors.load(str(tmp_path), BoxFilter())
 
 
 def test_what_is_no_detector(sam_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="is a sam, which transformers does not list for object detection"):
-        detectors.load(str(sam_folder), Rules())
+    with pytest.raises(BadData, match="is not an object detector: transformers lists no object detection for 'sam'"):
+        detectors.load(str(sam_folder), BoxFilter())
     with pytest.raises(BadData, match="no detector can be loaded from"):
-        detectors.load(str(tmp_path / "none"), Rules())
+        detectors.load(str(tmp_path / "none"), BoxFilter())
     with pytest.raises(BadData, match="needs the package ultralytics"):
-        detectors.load("yolo11n.pt", Rules())
+        detectors.load("yolo11n.pt", BoxFilter())
 
 
 def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +203,7 @@ def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ultralytics", types.SimpleNamespace(YOLO=Yolo))
     image = np.zeros((50, 60, 3), np.uint8)
     image[0, 0] = 1, 2, 3
-    detector = detectors.load("yolo11n.pt", Rules(conf=0.3, iou=0.6, max_det=5))
+    detector = detectors.load("yolo11n.pt", BoxFilter(conf=0.3, iou=0.6, max_det=5))
     found = [(one.box.tolist(), one.category, round(one.score, 3)) for one in detector(image)]
     assert found == [([5, 5, 20, 20], 39, 0.9), ([1, 2, 30, 40], 0, 0.5)]
     assert asked == {
@@ -220,14 +222,18 @@ def test_which_boxes_count() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.3, 0.95])
     image = np.zeros((60, 100, 3), np.uint8)
 
-    def kept(rules: Rules) -> list[tuple[int, float]]:
-        found = chosen(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
+    def kept(rules: BoxFilter) -> list[tuple[int, float]]:
+        found = filter_boxes(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
         return [(one.category, round(one.score, 2)) for one in found]
 
-    assert kept(Rules()) == [(0, 0.9), (1, 0.7), (1, 0.3)]  # overlap counts within a class; outside the image is none
-    assert kept(Rules(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
-    assert kept(Rules(conf=0.5)) == [(0, 0.9), (1, 0.7)]
-    assert kept(Rules(classes=(1,))) == kept(Rules(classes=("b",))) == [(1, 0.7), (1, 0.3)]
-    assert kept(Rules(max_det=1)) == [(0, 0.9)]
-    cut = chosen(image, boxes[3:4], scores[3:4], [1], {1: "b"}, Rules())
+    assert kept(BoxFilter()) == [
+        (0, 0.9),
+        (1, 0.7),
+        (1, 0.3),
+    ]  # overlap counts within a class; outside the image is none
+    assert kept(BoxFilter(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
+    assert kept(BoxFilter(conf=0.5)) == [(0, 0.9), (1, 0.7)]
+    assert kept(BoxFilter(classes=(1,))) == kept(BoxFilter(classes=("b",))) == [(1, 0.7), (1, 0.3)]
+    assert kept(BoxFilter(max_det=1)) == [(0, 0.9)]
+    cut = filter_boxes(image, boxes[3:4], scores[3:4], [1], {1: "b"}, BoxFilter())
     assert cut[0].box.tolist() == [50, 50, 90, 60]

@@ -89,7 +89,7 @@ def test_killed_at_any_moment_it_goes_on(packaged: Path, photos: Path, tmp_path:
     again = run(*arguments, "--output", output)
     assert again.returncode == 0 and "is complete; there is nothing to do" in again.stdout
     other = run(*arguments, "--output", output, "--params", '{"mask_encoding": "png"}')
-    assert other.returncode == 2 and "exists and is not this job's" in other.stderr
+    assert other.returncode == 2 and "exists and is not the output of this job" in other.stderr
     assert same(rows_of(output), expected)
 
 
@@ -174,7 +174,7 @@ before = threads()
 parts = Parts(sys.argv[1], {})
 parts.put(0, pa.table({name: [name] * 9 for name in ("image", "b", "c")}), {})
 parts.finish(1, {})
-print(len(list(show.rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
+print(len(list(show.read_rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
 """
 
 
@@ -241,7 +241,11 @@ def test_a_disk_that_fills_loses_nothing(packaged: Path, photos: Path, tmp_path:
         arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 10]
         arguments += ["--params", '{"return_logits": true}']
         full = run(*arguments, "--output", mount / "out")
-        assert full.returncode == 2 and "No space left on device" in full.stderr and "goes on from there" in full.stderr
+        assert (
+            full.returncode == 2
+            and "No space left on device" in full.stderr
+            and "run the same command again to continue" in full.stderr
+        )
         there = len(list((mount / "out").glob("part-*.parquet")))
         assert 0 < there < 14
         subprocess.run(["mount", "-o", "remount,size=128m", str(mount)], check=True)

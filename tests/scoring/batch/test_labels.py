@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from sam_endpoint.model import masks
 from sam_endpoint.scoring.batch import labels
-from sam_endpoint.scoring.batch.labels import Labelled, Thing
+from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
 from tests import pictures
 from tests.scoring.batch.test_annotate import others
 from tests.scoring.batch.test_batch import run
@@ -20,8 +20,8 @@ from tests.scoring.batch.test_batch import run
 HEIGHT, WIDTH = 70, 90
 
 
-def thing(category: int, mask: np.ndarray) -> Thing:
-    return labels.thing(category, {**masks.encode(mask, "rle"), "iou_score": 0.5})
+def thing(category: int, mask: np.ndarray) -> LabelledObject:
+    return labels.LabelledObject.from_prediction(category, {**masks.encode(mask, "rle"), "iou_score": 0.5})
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def drawn() -> list[np.ndarray]:
     return [ring, block, np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.3]
 
 
-def labelled(drawn: list[np.ndarray]) -> Labelled:
-    return Labelled("photo.png", (HEIGHT, WIDTH), [thing(i % 2, mask) for i, mask in enumerate(drawn)])
+def labelled(drawn: list[np.ndarray]) -> LabelledImage:
+    return LabelledImage("photo.png", (HEIGHT, WIDTH), [thing(i % 2, mask) for i, mask in enumerate(drawn)])
 
 
 def test_brush_run_lengths_as_label_studio_reads_them(drawn: list[np.ndarray], tmp_path: Path) -> None:
     whole = np.ones((400, 300), bool)  # runs longer than the format's longest
-    tasks = labels.label_studio(
-        [labelled(drawn), Labelled("big.png", whole.shape, [thing(0, whole)])], {0: "ring", 1: "block"}, "/photos/"
+    tasks = labels.to_label_studio(
+        [labelled(drawn), LabelledImage("big.png", whole.shape, [thing(0, whole)])], {0: "ring", 1: "block"}, "/photos/"
     )
     assert [task["data"]["image"] for task in tasks] == ["/photos/photo.png", "/photos/big.png"]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
@@ -53,7 +53,7 @@ def test_brush_run_lengths_as_label_studio_reads_them(drawn: list[np.ndarray], t
 
 
 def test_a_yolo_outline_joins_pieces(drawn: list[np.ndarray]) -> None:
-    lines = labels.yolo(labelled(drawn[:2]), {0: "ring", 1: "block"}).splitlines()
+    lines = labels.to_yolo(labelled(drawn[:2]), {0: "ring", 1: "block"}).splitlines()
     assert [line.split()[0] for line in lines] == ["0", "1"]
     found = []
     for line in lines:
@@ -65,11 +65,11 @@ def test_a_yolo_outline_joins_pieces(drawn: list[np.ndarray]) -> None:
 
 
 def test_numbered_pictures(drawn: list[np.ndarray]) -> None:
-    picture = np.asarray(labels.numbered(labelled([drawn[1], drawn[0] | drawn[1]])))
+    picture = np.asarray(labels.draw_index_mask(labelled([drawn[1], drawn[0] | drawn[1]])))
     assert picture.dtype == np.uint8
     assert np.array_equal(picture == 1, drawn[1])  # the smaller one is on top
     assert np.array_equal(picture == 2, drawn[0])
-    many = np.asarray(labels.numbered(labelled([drawn[1]] * 300)))
+    many = np.asarray(labels.draw_index_mask(labelled([drawn[1]] * 300)))
     assert many.dtype == np.uint16 and many.max() == 300
 
 

@@ -46,7 +46,7 @@ def test_two_jobs_in_one_process_behave_alike(packaged: Path, photos: Path, tmp_
     for name in ("first", "second"):
         source, output = sources.find(str(tmp_path / "in.csv")), tmp_path / name
         parts = Parts(str(output), {"job": name})
-        summary = job.run(engine, params, source, parts, rows_a_part=4)
+        summary = job.run(engine, params, source, parts, rows_per_part=4)
         outputs.append((rows_of(output), summary.rows, summary.failed, summary.images))
         assert engine.images is own
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
@@ -59,5 +59,5 @@ def test_a_job_that_fails_ends_its_threads(packaged: Path, photos: Path, tmp_pat
     pd.DataFrame({"image": [str(photos / "07.png")] * 9}).to_csv(tmp_path / "in.csv", index=False)
     source, params = sources.find(str(tmp_path / "in.csv")), ParamDefaults().read({"on_error": "record"})
     with pytest.raises(TooManyFailures, match="1 rows failed; the limit is 0"):
-        job.run(engine, params, source, Parts(str(tmp_path / "out"), {}), rows_a_part=1, error_threshold=0)
+        job.run(engine, params, source, Parts(str(tmp_path / "out"), {}), rows_per_part=1, error_threshold=0)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import sources
-from sam_endpoint.scoring.batch.sources.kinds import FAULT
+from sam_endpoint.scoring.batch.sources.column_types import FAULT
 from sam_endpoint.scoring.batch.sources.readers import BadLine
 
 Content: TypeAlias = "str | bytes | Mapping[str, Any] | pa.Table"
@@ -64,7 +64,7 @@ def png() -> bytes:
 def test_lines_that_are_no_rows_cost_only_themselves(files: Files) -> None:
     text = 'image,note\na.png,"two\nlines"\nb.png,x,y\n\nc.png\n   \nd.png,"e" f\ng.png,\0\nh.png,"open\ni.png,j\n'
     two = "expected 2 fields, as many as the header has, got"
-    broken = "expected a row of text, got a line that is no CSV"
+    broken = "expected a row of text, got a line that is not valid CSV"
     assert rows_in(files({"a.csv": text}) / "a.csv") == [
         {"image": "a.png", "note": "two\nlines"},
         {"fault": f"line 4 of 'a.csv', {two} 3"},
@@ -102,13 +102,13 @@ def test_json_lines_that_are_no_rows_cost_only_themselves(files: Files) -> None:
     start = "of 'a.jsonl', expected a JSON object, got"
     assert rows_in(files({"a.jsonl": "\n".join(lines)}) / "a.jsonl") == [
         {"image": "a", "n": "NaN", "input_boxes": "[1, 2, 3, 4]", "late": None},
-        {"fault": f"line 2 {start} something else"},
-        {"fault": f"line 3 {start} another value"},
-        {"fault": f"line 4 {start} an escape of half a character"},
+        {"fault": f"line 2 {start} text that is not JSON"},
+        {"fault": f"line 3 {start} a JSON value of another type"},
+        {"fault": f"line 4 {start} an unpaired surrogate escape"},
         {"image": "c", "n": None, "input_boxes": None, "late": None},
         {"fault": "a line of 'a.jsonl', expected the name 'input_boxes' (rename the column), got a key 'boxes'"},
         {"image": None, "n": None, "input_boxes": None, "late": None},
-        {"fault": f"line 9 {start} something else"},
+        {"fault": f"line 9 {start} text that is not JSON"},
         {"image": "e", "n": None, "input_boxes": None, "late": "1"},
     ]
 
@@ -126,7 +126,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Files, name: str)
         ("a.csv", "image,note\na.png,b\n".encode("utf-16"), "it is not UTF-8 text (UTF-16)"),
         ("a.csv", "image,note\na.png,b\n".encode("utf-16-le"), "it is not UTF-8 text (UTF-16 or binary)"),
         ("a.jsonl", '{"image": "é"}'.encode("latin-1"), "it is not UTF-8 text (Latin-1, perhaps)"),
-        ("a.jsonl", "[1,\n2]", "its first lines hold no JSON object"),
+        ("a.jsonl", "[1,\n2]", "its first lines have no JSON object"),
         ("a.csv", "", "it is empty"),
         ("a.jsonl", "\n\n", "it is empty"),
         ("a.csv", "image,note\n", "has no rows"),
@@ -135,7 +135,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Files, name: str)
         ("a.csv", "image;input_boxes\na;\n", "expected commas between the columns, got ';'"),
         ("a.csv", "image,input_box\na,\n", "column 'input_box': expected the name 'input_boxes'"),
         ("a.jsonl", '{"image": "a", "bboxes": []}', "column 'bboxes': expected the name 'input_boxes'"),
-        ("a.csv", "image,error\na,b\n", "has a column 'error' already"),
+        ("a.csv", "image,error\na,b\n", "has a column 'error', which is the name of an output column"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, names=["image", "image"]), "has two columns 'image'"),
     ],
@@ -184,7 +184,7 @@ def test_a_csv_beside_parquet_and_types_that_do_not_go_together(files: Files) ->
     assert [row["input_boxes"] for row in rows_in(folder)] == ["[[20, 32, 68, 77]]", "[1,2,3,4]"]
     files({"2.parquet": {"image": [b"bytes"]}})
     with pytest.raises(
-        BadData, match=r"2\.parquet': column 'image' holds binary here and large_string in '.*0\.parquet'"
+        BadData, match=r"2\.parquet': column 'image' has the type binary, and large_string in '.*0\.parquet'"
     ):
         rows_in(folder)
 
@@ -192,7 +192,7 @@ def test_a_csv_beside_parquet_and_types_that_do_not_go_together(files: Files) ->
 def test_a_late_value_of_another_type_names_the_file_and_not_the_value(files: Files) -> None:
     late = '{"image": "b"}\n' * 1000 + '{"image": "c", "n": "secret"}\n'
     folder = files({"a.parquet": {"image": ["a"], "n": [1]}, "b.jsonl": late})
-    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' holds a value that is no int64") as error:
+    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' has a value that does not fit int64") as error:
         rows_in(folder)
     assert "secret" not in str(error.value)
 
@@ -247,7 +247,7 @@ def test_all_endings_of_images_and_linked_folders_are_read(files: Files, tmp_pat
     expected = sorted([*(f"{ending}.{ending}" for ending in endings), "again/linked.jpg", "lost.png"])
     assert names_in(folder, folder) == expected
     told: list[str] = []
-    assert list(sources.image_files(folder, tell=told.append)) == expected
+    assert list(sources.image_files(folder, log=told.append)) == expected
     assert told == sources.find(str(folder)).notes == ["3 other files were not read, such as 'a.txt'"]
 
 
@@ -269,17 +269,19 @@ def test_outputs_of_jobs_within_the_input_are_not_read(files: Files) -> None:
         }
     )
     assert names_in(folder, folder) == names_in(folder / "**", folder) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, tell=lambda note: None)) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, folder / "own", tell=lambda note: None)) == ["a.png"]
+    assert list(sources.image_files(folder, log=lambda note: None)) == ["a.png", "own/b.png"]
+    assert list(sources.image_files(folder, folder / "own", log=lambda note: None)) == ["a.png"]
     assert "'begun.parquet.parts' holds the output of an earlier job; it is not read" in sources.find(str(folder)).notes
-    with pytest.raises(BadData, match="only the output of earlier jobs is there"):
+    with pytest.raises(BadData, match="got only the output of earlier jobs"):
         rows_in(files({}) / "out.*")
 
 
 def test_tables_beside_images_are_the_input(files: Files) -> None:
     folder = files({"a.csv": "image\nx.png\n", "x.png": png(), "y.png": png()})
     assert rows_in(folder) == [{"image": "x.png"}]
-    assert sources.find(str(folder)).notes == ["2 images were not read, such as 'x.png'; a row can name it"]
+    assert sources.find(str(folder)).notes == [
+        "2 images were not read, such as 'x.png'; only rows of tables are scored"
+    ]
     assert sources.find(str(folder)).orientation == "stored"
     assert sources.find(str(folder / "*.png")).orientation == "upright"
 
@@ -289,7 +291,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for where, said in [
         (tmp_path / "fifo.csv", "neither a file nor a folder"),
         ("/dev/zero", "neither a file nor a folder"),
-        ("", "the input has no name"),
+        ("", "the input path is empty"),
         ("a\0.csv", "there is no such file"),
         ("nowhere://a.csv", "Protocol not known"),
         (tmp_path / "no*.csv", "expected tables"),
@@ -301,7 +303,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 def test_names_that_are_not_utf8_and_folders_that_may_not_be_read(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/\xe9.png", "wb"):
         pass
-    with pytest.raises(BadData, match=r"\\udce9.png': the file's name is not UTF-8; rename it"):
+    with pytest.raises(BadData, match=r"\\udce9.png': the file name is not valid UTF-8; rename the file"):
         sources.find(str(tmp_path))
     os.unlink(os.fsencode(tmp_path) + b"/\xe9.png")
     (tmp_path / "a.png").touch()

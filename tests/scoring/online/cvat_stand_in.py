@@ -51,8 +51,9 @@ class StandIn:
             },
             "/api/labels": {"count": 1, "next": None, "previous": None, "results": [label]},
             f"/api/tasks/{TASK}/data/meta": {
-                "chunk_size": 36, "size": len(frames), "image_quality": 70, "start_frame": 0, "chunks_updated_date": DATE,
-                "stop_frame": len(frames) - 1, "frame_filter": "", "deleted_frames": [], "included_frames": None,
+                "chunk_size": 36, "size": len(frames), "image_quality": 70, "start_frame": 0,
+                "chunks_updated_date": DATE, "stop_frame": len(frames) - 1, "frame_filter": "", "deleted_frames": [],
+                "included_frames": None,
                 "frames": [
                     {"name": f"{number}.png", "width": width, "height": height, "related_files": 0}
                     for number in range(len(frames))

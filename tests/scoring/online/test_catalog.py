@@ -41,7 +41,7 @@ def test_names_lead_to_models_loaded_on_first_use(three: Catalog) -> None:
     assert warm(three) == ["first", "third"] and three.ready
     assert three.get().name == three.get("one").name == "first"
     assert three.get("sam2/hiera_tiny").name == "third" and three.get("second").name == "second"
-    assert three.of_family("sam") == "first" and three.of_family("sam2") == "third"
+    assert three.name_for_family("sam") == "first" and three.name_for_family("sam2") == "third"
     with pytest.raises(UnknownModel, match=r"\(text of 1 characters\) is served here; served are first, one, second"):
         three.get("x")
 
@@ -83,7 +83,7 @@ WRONG = [
             "default": "a",
             "models": {"a": {"checkpoint": "x", "names": ["n"]}, "b": {"checkpoint": "y", "names": ["n"]}},
         },
-        "'n' names both a and b",
+        "'n' is a name of two models, a and b",
     ),
 ]
 

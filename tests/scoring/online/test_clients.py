@@ -25,7 +25,7 @@ from pycocotools import mask as coco
 
 from sam_endpoint.model import masks
 from sam_endpoint.model.mlflow import package
-from sam_endpoint.scoring.online import sample
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 from tests import pictures
 from tests.conftest import ROOT, Json, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
@@ -332,7 +332,7 @@ def ask_alone(url: str, image: str, x: int) -> Any:
     return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}}).json()
 
 
-POSITIVE_NULL = {"image": sample.PICTURE, "prompts": [{"points": [{"x": 9, "y": 9, "positive": None}]}]}
+POSITIVE_NULL = {"image": EXAMPLE_PNG, "prompts": [{"points": [{"x": 9, "y": 9, "positive": None}]}]}
 WRONG = [
     ("/score", {"input_data": 5}, 400, ("error", "message"), "input_data: expected columns and data"),
     ("/score", {"input_data": [{"image": "!!"}]}, 400, ("error", "message"), "row 0, column 'image'"),
@@ -400,9 +400,9 @@ def test_wrong_keys_large_bodies_and_no_json(url: str, path: str, where: tuple[s
     for key in ("", "wrong", KEY + "x"):
         keyed = {**headers, "authorization": f"Bearer {key}"}
         wrong = requests.post(url + path, data=b"{}", headers=keyed, timeout=60)
-        assert wrong.status_code == 401 and "a key is needed" in said(wrong)
+        assert wrong.status_code == 401 and "an API key is needed" in said(wrong)
     large = requests.post(url + path, data=b"x" * 10_000_000, headers=headers, timeout=60)
-    assert large.status_code == 413 and "larger than 9000000 bytes" in said(large)
+    assert large.status_code == 413 and "expected a request body of at most 9,000,000 bytes" in said(large)
     broken = requests.post(url + path, data=b'{"a": [', headers=headers, timeout=60)
     assert broken.status_code == 400 and said(broken)
 

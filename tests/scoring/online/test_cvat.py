@@ -108,7 +108,7 @@ def test_wrong_requests(url: str, body: Any, said: str) -> None:
 
 
 def test_only_requests_for_masks_need_a_key(url: str) -> None:
-    assert post(url, {}, "wrong").status_code == 401 and "a key is needed" in post(url, {}, "").text
+    assert post(url, {}, "wrong").status_code == 401 and "an API key is needed" in post(url, {}, "").text
     for method in ("GET", "HEAD"):
         assert requests.request(method, f"{url}/", timeout=10).status_code == 200
     assert requests.options(f"{url}/", timeout=10).status_code == requests.put(f"{url}/", timeout=10).status_code == 405
@@ -192,7 +192,7 @@ def test_the_interaction_function(url: str, picture: Path, disc: tuple[bytes, np
         assert (read(shape) == scored(url, disc[0], **row)).all()
         ((number, confidence),) = shape["attributes"]
         assert number == 0 and 0.5 < float(confidence) <= 1
-    assert found["nothing"] == [] and "a key is needed" in found["refused"]
+    assert found["nothing"] == [] and "an API key is needed" in found["refused"]
 
 
 def encoded(url: str) -> float:

@@ -233,7 +233,7 @@ def test_a_store_that_breaks_is_done_without(packaged: Path, tmp_path: Path, fau
                 answer = quick(url, picture(60, seed))
                 assert answer.status_code == 200 and answer.json()[0]["predictions"]
             time.sleep(0.5)
-        complaints = [line for line in log.read_text().splitlines() if "the store of embeddings" in line]
+        complaints = [line for line in log.read_text().splitlines() if "the embedding store" in line]
         if fault == "corrupt":
             assert len(complaints) == turn
             for file in store.rglob("*.safetensors"):

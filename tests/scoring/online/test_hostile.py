@@ -214,10 +214,13 @@ def lists(numbers: int) -> pa.Array:
         ({"image": pa.array(["x"] * 2_000_000)}, "at most 1,000 rows a request, got 2,000,000"),
         ({f"c{i}": [1] for i in range(1001)}, "at most 1,000 columns, got 1,001"),
         ({"image": pa.array([[[]] * 600_000])}, "at most 300,000 rows, texts and lists, got 600,00"),
-        ({"image": long(900, 400_000)}, "at most 268,435,456 bytes written out, got 36"),
-        ({"image": pa.ListArray.from_arrays([0, 20_000], long(20_000))}, "within 2,147,483,648 bytes of memory and 10"),
-        ({"image": pa.ListArray.from_arrays([0, 1_400], long(1_400))}, "at most 268,435,456 bytes written out, got 28"),
-        ({"image": lists(34_000_000)}, "at most 268,435,456 bytes written out, got 27"),
+        ({"image": long(900, 400_000)}, "at most 268,435,456 uncompressed bytes, got 36"),
+        ({"image": pa.ListArray.from_arrays([0, 20_000], long(20_000))}, "within 1,073,741,824 bytes of memory and 10"),
+        (
+            {"image": pa.ListArray.from_arrays([0, 1_400], long(1_400))},
+            "at most 268,435,456 uncompressed bytes, got 28",
+        ),
+        ({"image": lists(34_000_000)}, "within 1,073,741,824 bytes of memory and 10"),
     ],
 )
 def test_parquet_that_repeats_itself(url: str, table: dict[str, pa.Array], expected: str) -> None:
@@ -246,7 +249,7 @@ def test_parquet_that_is_broken(url: str) -> None:
 
 
 def test_no_broken_byte_of_a_parquet_file_ends_the_server(url: str) -> None:
-    """pyarrow ends its process on some of these."""
+    """Pyarrow ends its process on some of these."""
     buffer, kind = io.BytesIO(), {"content-type": "application/vnd.apache.parquet"}
     pq.write_table(pa.table({"image": ["x" * 50] * 9, "input_boxes": [[[1.0, 2.0, 3.0, 4.0]]] * 9}), buffer)
     good = buffer.getvalue()

@@ -311,7 +311,7 @@ def test_a_wrong_password_is_told(project: Project, served: Served) -> None:
     assert refused.status_code == 400 and "401 Client Error" in refused.text
     for password in ("wrong", ""):
         answer = requests.post(f"{served.url}/predict", json={}, auth=("any", password), timeout=10)
-        assert answer.status_code == 401 and answer.json()["error"].startswith("a key is needed")
+        assert answer.status_code == 401 and answer.json()["error"].startswith("an API key is needed")
     for broken in ("Basic", "Basic !!", "Basic " + base64.b64encode(b"no colon").decode(), "Basic \xff"):
         headers = {"authorization": broken.encode("latin-1")}
         assert requests.post(f"{served.url}/setup", json={}, headers=headers, timeout=10).status_code == 401

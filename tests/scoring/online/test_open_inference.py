@@ -75,7 +75,7 @@ def test_tritons_http_client(url: str, picture: Path, scored: Any, disc: tuple[b
         assert pictures.tolerant(answer["row"]) == scored
     (mask,) = found["binary"]["row"]["predictions"][0]["mask_per_prediction"]
     assert pictures.iou(masks.decode(mask["encoded_binary_mask"], "rle", (160, 240)), disc[1]) > 0.85
-    assert "[401] a key is needed" in found["no_key"]
+    assert "[401] an API key is needed" in found["no_key"]
     assert "[404] no model of this name ('sam-tinny' (did you mean 'sam-tiny'?))" in found["unknown_model"]
     assert "[400] column 'image'" in found["no_image"]
     assert "[400] outputs: expected the name predictions" in found["wrong_output"]
@@ -91,8 +91,8 @@ def test_tritons_grpc_client(served: tuple[str, str, Path], picture: Path, score
     assert pictures.tolerant(found["answer"]["row"]) == pictures.tolerant(found["after_late"]["row"]) == scored
     for name, said in (
         ("unknown_ready", "[StatusCode.NOT_FOUND] no model of this name"),
-        ("no_key", "[StatusCode.UNAUTHENTICATED] a key is needed"),
-        ("wrong_key", "[StatusCode.UNAUTHENTICATED] a key is needed"),
+        ("no_key", "[StatusCode.UNAUTHENTICATED] an API key is needed"),
+        ("wrong_key", "[StatusCode.UNAUTHENTICATED] an API key is needed"),
         ("unknown_model", "[StatusCode.NOT_FOUND] no model of this name"),
         ("no_image", "[StatusCode.INVALID_ARGUMENT] column 'image'"),
         ("late", "[StatusCode.DEADLINE_EXCEEDED]"),
@@ -178,7 +178,7 @@ def test_probes_need_no_key_and_all_else_does(url: str) -> None:
         assert requests.get(url + path, timeout=10).status_code == status
         assert requests.head(url + path, timeout=10).status_code == status
     missing = requests.get(f"{url}/v2/nothing", headers=AUTH, timeout=10)
-    assert missing.status_code == 404 and missing.json() == {"error": "no such path; /docs lists those that exist"}
+    assert missing.status_code == 404 and missing.json() == {"error": "no such path; /docs lists the available paths"}
 
 
 def test_images_by_url_and_base64_are_the_clients_choice(url: str, disc: tuple[bytes, np.ndarray]) -> None:

@@ -79,7 +79,7 @@ def test_a_port_that_this_user_may_not_open() -> None:
     code = "import encodings.idna, os; from sam_endpoint.commands.serve import bind; os.setuid(65534); "
     code += "bind('127.0.0.1', 80)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "CommandError: port 80 may not be opened by this user; choose a --port above 1023" in done.stderr
+    assert "CommandError: this user may not open port 80; choose a --port above 1023" in done.stderr
 
 
 def content(folder: Path, name: str, data: bytes) -> Path:
@@ -117,7 +117,7 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
         (
             "--api-keys-file",
             content(tmp_path, "utf16", "a key".encode("utf-16")),
-            "expected UTF-8 text, one key a line",
+            "expected UTF-8 text, one key per line, got another encoding",
         ),
         ("--api-keys-file", content(tmp_path, "empty", b"\n \n"), "expected at least one key, got none"),
         ("--api-keys", " , ", "expected at least one key, got none"),

@@ -9,9 +9,9 @@ from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.dialects.label_studio import routes
 
 
-def shape(problem: Problem) -> JSONResponse:
+def error_response(problem: Problem) -> JSONResponse:
     """Return an error as Label Studio reads it."""
     return JSONResponse({"error": problem.message}, problem.status)
 
 
-DIALECT = Dialect("label-studio", ("/setup", "/predict", "/webhook", "/embed_tasks"), routes.router, shape)
+DIALECT = Dialect("label-studio", ("/setup", "/predict", "/webhook", "/embed_tasks"), routes.router, error_response)

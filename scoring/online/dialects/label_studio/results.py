@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from sam_endpoint.model.call import Call
-from sam_endpoint.model.masks import CroppedMask, to_polygons
-from sam_endpoint.scoring.batch.labels import brush
+from sam_endpoint.model.masks import CroppedMask
+from sam_endpoint.scoring.brush import encode_brush
+from sam_endpoint.scoring.online.dialects.best_masks import polygons
 from sam_endpoint.scoring.online.dialects.label_studio.config import Control
 from sam_endpoint.scoring.polygons import simplify_outline
 
 PERCENT = 100.0
 TOLERANCE = 0.0005  # of a polygon, as a share of its length
-BRUSH_BYTES = 4  # of a run length as text
+RUN_BYTES = 4  # length of one number of the run lengths in the JSON text
 ID_LENGTH = 10
 
 
@@ -25,20 +26,27 @@ def results(
     """Return the results that stand for a mask: one brush mask, or a polygon for each piece.
 
     Args:
-        mask: (height, width) mask at the image's size.
+        mask: mask at the image's size, (height, width) bool or a cropped mask.
         score: predicted IoU, which may be above 1; the results have at most 1.
         control: the tag that the results belong to.
         label: label of the object, or None.
-        call: counts the answer.
+        call: times the work and counts the size of the response.
+
+    Raises:
+        BadRequest: the response is too large.
     """
-    whole = mask.whole() if isinstance(mask, CroppedMask) else mask
-    height, width = whole.shape
+    height, width = mask.size if isinstance(mask, CroppedMask) else mask.shape
     if control.type == "brushlabels":
-        run_lengths = list(brush(whole))
-        call.count_answer(BRUSH_BYTES * len(run_lengths))
+        with call.stage("render"):
+            run_lengths = list(encode_brush(mask.whole() if isinstance(mask, CroppedMask) else mask))
+        call.count_answer(RUN_BYTES * len(run_lengths))
         values: list[dict[str, Any]] = [{"format": "rle", "rle": run_lengths}]
     else:
-        values = [{"points": points, "closed": True} for points in _outlines(whole)]
+        outlines = [np.asarray(outline) for outline in polygons(mask, call)]
+        with call.stage("render"):
+            simple = [simplify_outline(outline, TOLERANCE) for outline in outlines]
+        to_percent = (PERCENT / width, PERCENT / height)
+        values = [{"points": (outline * to_percent).tolist(), "closed": True} for outline in simple]
     labels = {control.type: [label] if label is not None else []}
     return [
         {
@@ -55,11 +63,3 @@ def results(
         }
         for value in values
     ]
-
-
-def _outlines(mask: np.ndarray) -> list[list[list[float]]]:
-    """Return the outlines of a mask as lists of x,y in percent of the image."""
-    height, width = mask.shape
-    pieces = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in to_polygons(mask)]
-    simple = [simplify_outline(piece, TOLERANCE) for piece in pieces]
-    return [(piece * (PERCENT / width, PERCENT / height)).tolist() for piece in simple]

@@ -14,15 +14,15 @@ from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, kind
 from sam_endpoint.model.everything import DEFAULT_GRID
-from sam_endpoint.scoring.online import sample
-from sam_endpoint.scoring.online.catalog import ServedModel
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.dialects.base import JsonAnswer, JsonRoute
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, JsonRoute
+from sam_endpoint.scoring.online.dialects.best_masks import best_masks
 from sam_endpoint.scoring.online.dialects.label_studio.config import LabelConfig, read_config
 from sam_endpoint.scoring.online.dialects.label_studio.projects import Project, Projects, embed_task_image
 from sam_endpoint.scoring.online.dialects.label_studio.prompts import MarkedObject, read_marks
 from sam_endpoint.scoring.online.dialects.label_studio.results import results
-from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
+from sam_endpoint.scoring.online.served_model import ServedModel
 
 MAX_TEXT = 2000  # characters of an id, a host or a token
 router = APIRouter(tags=["Label Studio"], route_class=JsonRoute)
@@ -57,7 +57,7 @@ CONFIG = (
     "</BrushLabels></View>"
 )
 EXAMPLE = {
-    "tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{sample.PICTURE}"}}],
+    "tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{EXAMPLE_PNG}"}}],
     "label_config": CONFIG,
     "params": {
         "context": {
@@ -74,7 +74,7 @@ EXAMPLE = {
 }
 
 
-@router.post("/setup")
+@router.post("/setup", summary="Connect a project")
 def setup(request: Request, body: SetupBody) -> dict[str, Any]:
     """Remember the project's host and access token; return the version of the model."""
     context = context_of(request.scope)
@@ -84,13 +84,13 @@ def setup(request: Request, body: SetupBody) -> dict[str, Any]:
     return {"model_version": _version(request.app.state.catalog.get())}
 
 
-@router.post("/webhook", status_code=201)
+@router.post("/webhook", status_code=201, summary="Accept an event")
 def webhook(request: Request) -> dict[str, Any]:
     """Accept an event; the endpoint does not learn from annotations."""
     return {}
 
 
-@router.post("/predict", response_model=None)
+@router.post("/predict", response_model=None, summary="Predict the results of tasks")
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
@@ -102,6 +102,10 @@ def predict(
     project = _project(request, body.project)
     marked_context = (body.params or {}).get("context")
     marks = None if marked_context is None else read_marks(marked_context, engine.max_prompts)
+    if marks is None:
+        served.limits.check_points(len(body.tasks), DEFAULT_GRID.count)
+    else:
+        served.limits.check_prompts(len(body.tasks) * len(marks))
     predictions = []
     for task in body.tasks:
         found = list(_task_results(engine, task, config, project, marks, context.call))
@@ -113,10 +117,10 @@ def predict(
                 "model_version": _version(served),
             }
         )
-    return JsonAnswer({"results": predictions}, headers=served.headers)
+    return ChunkedJsonResponse({"results": predictions}, headers=served.headers)
 
 
-@router.post("/embed_tasks", response_model=None)
+@router.post("/embed_tasks", response_model=None, summary="Embed the images of tasks ahead")
 def embed_tasks(request: Request, body: TasksBody) -> Response:
     """Encode the images of tasks ahead of the annotators' first clicks.
 
@@ -135,7 +139,7 @@ def embed_tasks(request: Request, body: TasksBody) -> Response:
                 embedded += 1
             except BadInput as error:
                 errors.append({"task": number, "error": str(error)})
-    return JsonAnswer({"embedded": embedded, "errors": errors}, headers=served.headers)
+    return ChunkedJsonResponse({"embedded": embedded, "errors": errors}, headers=served.headers)
 
 
 def _task_results(
@@ -153,16 +157,14 @@ def _task_results(
         # With several labels, the annotator chooses.
         label = control.labels[0] if len(control.labels) == 1 else None
         for found in engine.everything(image, DEFAULT_GRID, call=call):
-            with call.stage("render"):
-                yield from results(masks.from_rle(found.rle), found.score, control, label, call)
+            yield from results(masks.from_rle(found.rle), found.score, control, label, call)
         return
     for marked in marks:
         control = config.control(marked.to_name, marked.label)
         image = _embed(engine, task, config, control.to_name, project, call)
         (best,) = best_masks(engine, image, [marked.prompt(image.size)], multimask_output=True, call=call)
         label = marked.label if marked.label in control.labels else None
-        with call.stage("render"):
-            yield from results(best.mask, best.score, control, label, call)
+        yield from results(best.mask, best.score, control, label, call)
 
 
 def _embed(

@@ -9,11 +9,15 @@ from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.dialects.open_inference import rest
 
 
-def shape(problem: Problem) -> JSONResponse:
+def error_response(problem: Problem) -> JSONResponse:
     """Return an error as clients of the protocol read it."""
     return JSONResponse({"error": problem.message}, problem.status)
 
 
 DIALECT = Dialect(
-    "open-inference", ("/v2",), rest.router, shape, content_types=("application/json", "application/octet-stream")
+    "open-inference",
+    ("/v2",),
+    rest.router,
+    error_response,
+    content_types=("application/json", "application/octet-stream"),
 )

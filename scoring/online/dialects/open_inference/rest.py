@@ -12,9 +12,9 @@ from sam_endpoint import __version__
 from sam_endpoint.model.errors import BadRequest
 from sam_endpoint.scoring import json_text
 from sam_endpoint.scoring.azure import to_records
-from sam_endpoint.scoring.online import sample
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.open_inference import tensors
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 from sam_endpoint.scoring.tables import check_params
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -24,7 +24,7 @@ SERVER = {"name": "segment-anything-endpoint", "version": __version__, "extensio
 PROTOCOL_PARAMETERS = {"binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
 EXAMPLE = {
     "inputs": [
-        {"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": [sample.PICTURE]},
+        {"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": [EXAMPLE_PNG]},
         {"name": "input_boxes", "shape": [1, 1], "datatype": "BYTES", "data": ["[[30, 14, 66, 50]]"]},
         {"name": "multimask_output", "shape": [1, 1], "datatype": "BOOL", "data": [False]},
     ],
@@ -35,35 +35,35 @@ router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 # `{model:path}` matches everything that remains.
 
 
-@router.get("")
+@router.get("", summary="Describe the server")
 async def server_metadata() -> dict[str, Any]:
     """Describe the server."""
     return SERVER
 
 
-@router.get("/health/live")
+@router.get("/health/live", summary="Check that the process responds")
 async def live() -> Response:
     """Answer while the process works."""
     return JSONResponse({"live": True})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", summary="Check that the warm models are loaded")
 async def ready(request: Request) -> Response:
     """Answer 200 once all warm models are loaded, and 503 before."""
     is_ready = request.app.state.catalog.ready
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
-@router.get("/models/{model:path}/ready")
-@router.get("/models/{model:path}/versions/{version}/ready")
+@router.get("/models/{model:path}/ready", summary="Check that a model is served")
+@router.get("/models/{model:path}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, model: str) -> Response:
     """Answer 200 if the model is served; a model that is not in memory is loaded by its first request."""
     request.app.state.catalog.key(model)
     return JSONResponse({"name": model, "ready": True})
 
 
-@router.get("/models/{model:path}")
-@router.get("/models/{model:path}/versions/{version}")
+@router.get("/models/{model:path}", summary="Describe a model")
+@router.get("/models/{model:path}/versions/{version}", include_in_schema=False)
 async def model_metadata(request: Request, model: str) -> dict[str, Any]:
     """Describe the inputs and outputs of a model: the columns of the table contract, and the predictions."""
     request.app.state.catalog.key(model)
@@ -74,6 +74,7 @@ async def model_metadata(request: Request, model: str) -> dict[str, Any]:
 
 @router.post(
     "/models/{model:path}/infer",
+    summary="Score a table of tensors",
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}, "example": EXAMPLE}}}},
 )
 @router.post("/models/{model:path}/versions/{version}/infer", include_in_schema=False)

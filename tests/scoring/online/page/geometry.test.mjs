@@ -25,7 +25,7 @@ test("a small picture is enlarged four times at most, and a thin one has a row a
   assert.equal(fitted({ width: 5000, height: 1 }, { width: 800, height: 900 }, 1).rows, 1);
 });
 
-test("the cross moves farther in larger pictures", () => {
+test("the crosshair moves farther in larger images", () => {
   assert.equal(step({ width: 240 }, false), 5);
   assert.equal(step({ width: 4000 }, true), 100);
 });
