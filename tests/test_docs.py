@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a reader has it after `make score`, with stand-ins for checkpoints that must be downloaded."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints"):
+    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)

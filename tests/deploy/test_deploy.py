@@ -61,7 +61,7 @@ def test_kserves_container_is_told_what_the_endpoint_knows() -> None:
     environment = {one["name"]: one["value"] for one in container["env"]}
     assert set(environment) <= known
     assert int(environment["SAM_PORT"]) == container["ports"][0]["containerPort"]
-    for probe, path in (("readinessProbe", "/ready"), ("livenessProbe", "/health")):
+    for probe, path in (("readinessProbe", "/v2/health/ready"), ("livenessProbe", "/v2/health/live")):
         assert container[probe]["httpGet"] == {"path": path, "port": 8080}
 
 

@@ -163,7 +163,7 @@ def test_wrong_header_lengths(url: str, length: str) -> None:
 def test_a_gzip_body_is_bounded_after_inflation(url: str) -> None:
     headers = {**AUTH, "content-encoding": "gzip", "inference-header-content-length": "2"}
     answer = requests.post(url + INFER, data=gzip.compress(b"{}" + bytes(LIMIT)), headers=headers, timeout=60)
-    assert answer.status_code == 413 and f"larger than {LIMIT} bytes" in answer.json()["error"]
+    assert answer.status_code == 413 and f"at most {LIMIT:,} bytes" in answer.json()["error"]
 
 
 def test_probes_need_no_key_and_all_else_does(url: str) -> None:
