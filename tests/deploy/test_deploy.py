@@ -59,6 +59,7 @@ def test_kserves_container_is_told_what_the_endpoint_knows() -> None:
     (container,) = service["spec"]["predictor"]["containers"]
     known = {f"SAM_{name.upper()}" for name in EndpointSettings.model_fields}
     environment = {one["name"]: one["value"] for one in container["env"]}
+    assert environment.pop("PROTOCOL") == "v2"
     assert set(environment) <= known
     assert int(environment["SAM_PORT"]) == container["ports"][0]["containerPort"]
     for probe, path in (("readinessProbe", "/v2/health/ready"), ("livenessProbe", "/v2/health/live")):
