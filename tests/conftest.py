@@ -33,7 +33,7 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Spark's processes live for seconds: Java's second compiler and its parallel collector cost more than they save.
 os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-NAMES = ("spark", "docs", "reliability", "attacks", "everything", "evaluate", "faults")
+NAMES = ("spark", "docs", "reliability", "attacks", "everything", "evaluate", "faults", "label_studio")
 LONGEST = [f"test_{name}.py" for name in NAMES]
 
 

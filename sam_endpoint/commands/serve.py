@@ -1,4 +1,4 @@
-"""Serve Segment Anything models to clients of MLflow, Azure ML, Roboflow and Livepeer, and to browsers.
+"""Serve Segment Anything models to labelling tools, browsers, and clients of MLflow, Azure ML, Roboflow and others.
 
 Examples:
   sam-endpoint serve
@@ -81,9 +81,12 @@ def run(options: argparse.Namespace) -> int:
     grpc_server = None
     if settings.grpc_port is not None:
         from sam_endpoint.scoring.online.dialects.open_inference.grpc_server import GrpcServer
+        from sam_endpoint.scoring.online.middleware.auth import Keys
 
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
-        grpc_server = GrpcServer(endpoint, address, settings.body_bytes, settings.in_flight)
+        # A message is in memory before the application counts it.
+        max_calls = max(1, min(settings.in_flight, settings.memory // settings.body_bytes))
+        grpc_server = GrpcServer(endpoint, address, settings.body_bytes, max_calls, Keys(settings.keys()))
     guard = ConnectionGuard(
         max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
     )

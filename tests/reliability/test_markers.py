@@ -174,7 +174,7 @@ def has_failed(response: requests.Response) -> bool:
 
 def recorded(response: requests.Response) -> Iterator[str]:
     """Yield the errors that an answer holds."""
-    if "json" in response.headers.get("content-type", ""):
+    if response.content and "json" in response.headers.get("content-type", ""):
         content = response.json()
         rows = content.get("predictions", content.get("errors", [])) if isinstance(content, dict) else content
         yield from (str(row["error"]) for row in rows if "error" in row)

@@ -7,7 +7,7 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -116,17 +116,28 @@ class BodyKeyMiddleware:
 
 
 def _key_before_body(scope: Scope) -> bytes:
-    headers = Headers(scope=scope)
+    key = key_in_headers(Headers(scope=scope))
+    if key is not None:
+        return key
+    query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
+    return query[0].encode() if query else b""
+
+
+def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
+    """Return the API key in the headers of a request, or None if no header holds a key.
+
+    Args:
+        headers: values by lower-case name.
+    """
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
-        return credentials.strip().encode("latin-1")
+        return credentials.strip().encode("latin-1", "replace")
     if scheme.lower() == "basic" and credentials:
         return _password(credentials)
     for name in KEY_HEADERS:
         if name in headers:
-            return headers[name].encode("latin-1")
-    query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
-    return query[0].encode() if query else b""
+            return headers[name].encode("latin-1", "replace")
+    return None
 
 
 def _password(credentials: str) -> bytes:

@@ -136,6 +136,8 @@ WRONG: list[tuple[Any, bytes, str]] = [
     ({"inputs": [IMAGE], "outputs": [{"name": "masks"}]}, b"", "outputs: expected the name predictions"),
     ({"inputs": [SIZED]}, b"12345", "binary_data_size: expected at most the 5 bytes"),
     ({"inputs": [SIZED]}, b"\x02\x00\x00\x00abc", "expected 6 bytes of binary data, as the inputs say, got 7"),
+    ({"inputs": [SIZED | {"shape": [1]}]}, binary(b"", b"")[:6], "data that end early"),
+    ({"inputs": [SIZED | {"parameters": {"binary_data_size": 4 * 10**5}}]}, bytes(4 * 10**5), "got more"),
     ({"inputs": [{**SIZED, "datatype": "FP32"}]}, b"123456", "datatype: expected BYTES or BOOL"),
     ({"inputs": [SIZED]}, b"\xff\xff\xff\xff12", "data that end early"),
     ({"inputs": [{**SIZED, "name": "input_boxes"}]}, binary(b"\xff\xfe"), "expected elements of UTF-8 text"),

@@ -161,6 +161,9 @@ def test_no_browser_guesses_a_type_and_the_pages_run_their_own_scripts_only(url:
         ("/invocations", "text/plain"),
         ("/invocations", "multipart/form-data; boundary=x"),
         ("/segment-anything-2", "application/json"),
+        ("/predict", "text/plain"),
+        ("/v2/models/sam-tiny/infer", "text/plain"),
+        ("/", "application/x-www-form-urlencoded"),
     ],
 )
 def test_content_types_that_a_route_does_not_speak(url: str, path: str, kind: str) -> None:
@@ -195,6 +198,8 @@ SHAPES = [
     ("/invocations", ("message",)),
     ("/sam2/embed_image", ("message",)),
     ("/segment-anything-2", ("detail", "msg")),
+    ("/predict", ("error",)),
+    ("/v2/models/sam-tiny/infer", ("error",)),
 ]
 
 

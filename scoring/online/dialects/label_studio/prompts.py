@@ -62,7 +62,8 @@ def read_marks(context: object, max_marks: int) -> list[MarkedObject]:
     """
     if not isinstance(context, dict) or not isinstance(context.get("result"), list):
         raise BadInput("context", '{"result": [...]}', kind(context))
-    results = [result for result in context["result"] if isinstance(result, dict) and result.get("type") in TYPES]
+    items = context["result"]
+    results = [result for result in items if isinstance(result, dict) and _text(result.get("type")) in TYPES]
     check_count("context", len(results), max_marks, "keypoints and rectangles")
     objects: list[MarkedObject] = []
     points: list[tuple[str | None, str | None, tuple[float, float, int]]] = []

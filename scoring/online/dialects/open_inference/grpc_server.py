@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Message
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.online.dialects.open_inference import tensors
 from sam_endpoint.scoring.online.dialects.open_inference.rest import HEADER_LENGTH
-from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
+from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS, KEY_NEEDED, Keys, key_in_headers
 
 SERVICE = "inference.GRPCInferenceService"
 MESSAGE_OVERHEAD = 2**20  # bytes of a message besides its tensors
+OPEN_CALLS = ("ServerLive", "ServerReady")  # need no key
 FORWARDED = ("authorization", "x-request-id", *KEY_HEADERS)
 STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,17 +43,22 @@ class GrpcServer:
         address: host and port to listen on, such as `127.0.0.1:8001` or `[::1]:8001`.
         max_bytes: maximum size of a request.
         max_calls: maximum number of concurrent calls; further ones get RESOURCE_EXHAUSTED.
+        keys: the accepted API keys.
     """
 
-    def __init__(self, app: ASGIApp, address: str, max_bytes: int, max_calls: int) -> None:
-        self._service, self._address = _Service(app), address
+    def __init__(self, app: ASGIApp, address: str, max_bytes: int, max_calls: int, keys: Keys) -> None:
+        self._service, self._address, self._keys = _Service(app), address, keys
         self._options = [("grpc.max_receive_message_length", max_bytes + MESSAGE_OVERHEAD), ("grpc.so_reuseport", 0)]
         self._max_calls = max_calls
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
         """Start listening; return the port. Raises BadData if the address cannot be used."""
-        server = grpc.aio.server(options=self._options, maximum_concurrent_rpcs=self._max_calls)
+        server = grpc.aio.server(
+            options=self._options,
+            maximum_concurrent_rpcs=self._max_calls,
+            interceptors=[_KeyInterceptor(self._keys)] if self._keys else None,
+        )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._service.handlers()),))
         try:
             port = server.add_insecure_port(self._address)
@@ -66,6 +72,26 @@ class GrpcServer:
         """Accept no further calls, and give those in progress some seconds to finish."""
         if self._server is not None:
             await self._server.stop(seconds)
+
+
+class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type hints
+    """Rejects a call without an accepted key before its message is received, which may be large."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Return the call's handler, or a handler that rejects the call."""
+        metadata = {str(name): value for name, value in details.invocation_metadata or () if isinstance(value, str)}
+        is_open = details.method.rpartition("/")[2] in OPEN_CALLS
+        if is_open or self._keys.tenant(key_in_headers(metadata) or b"") is not None:
+            return await continuation(details)
+        # Of a stream of requests, nothing is received before the handler asks for it.
+        return grpc.stream_unary_rpc_method_handler(_reject)
+
+
+async def _reject(requests: Any, context: grpc.aio.ServicerContext) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, KEY_NEEDED.message)
 
 
 class _Service:

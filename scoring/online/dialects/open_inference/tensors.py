@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -79,12 +80,13 @@ def read_inputs(inputs: object, binary: bytes, limits: RequestLimits) -> pd.Data
                     f"{place}.parameters.binary_data_size: expected at most the {len(binary) - position:,} bytes that "
                     f"remain of the body, got {size if isinstance(size, int) else kind(size)}"
                 )
-            cells = _binary_cells(binary[position : position + size], tensor.get("datatype"), place)
+            cells = _binary_cells(binary[position : position + size], tensor.get("datatype"), count, place)
             position += size
         else:
             cells = _flat(tensor.get("data"), place)
         if len(cells) != count:
-            raise BadRequest(f"{place}: expected {count:,} elements, as its shape says, got {len(cells):,}")
+            got = f"{len(cells):,}" if len(cells) < count else "more"
+            raise BadRequest(f"{place}: expected {count:,} elements, as its shape says, got {got}")
         is_text = name != "image" or parameters.get("content_type") == "base64"
         columns[name] = [_text(cell, place) if is_text else cell for cell in cells]
     if position != len(binary):
@@ -110,11 +112,12 @@ def _flat(data: object, place: str) -> list[Any]:
     return [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
 
 
-def _binary_cells(data: bytes, datatype: object, place: str) -> list[Any]:
+def _binary_cells(data: bytes, datatype: object, count: int, place: str) -> list[Any]:
+    """Return the elements of a binary tensor, and of more than `count` elements only one too many."""
     if datatype == "BYTES":
-        return list(_split(data, place))
+        return list(islice(_split(data, place), count + 1))
     if datatype == "BOOL":
-        return [byte != 0 for byte in data]
+        return [byte != 0 for byte in data[: count + 1]]
     raise BadRequest(f"{place}.datatype: expected BYTES or BOOL, got {kind(datatype)}")
 
 
