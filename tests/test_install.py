@@ -221,7 +221,7 @@ def requirements(extra: str) -> list[Requirement]:
 
 def pins(file: Path) -> dict[str, str]:
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith(("#", "-r"))]
-    assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line) for line in lines), lines
+    assert lines and all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9][0-9.a-z]*", line) for line in lines), lines
     return dict(line.split("==") for line in lines)
 
 

@@ -90,4 +90,4 @@ def read_config(text: object) -> LabelConfig:
 
 
 def _labels(control: ElementTree.Element) -> Iterable[str]:
-    return (label.get("alias") or label.get("value", "") for label in control.iter("Label"))
+    return (str(label.get("alias") or label.get("value") or "") for label in control.iter("Label"))
