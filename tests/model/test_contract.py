@@ -305,7 +305,7 @@ def test_unknown_parameter_values(pyfunc: Any, picture: str, params: dict[str, A
 
 
 def test_a_table_without_images(pyfunc: Any) -> None:
-    with pytest.raises(MlflowException, match="a table with the columns image, "):
+    with pytest.raises(MlflowException, match="a table with a column image or image_id"):
         pyfunc.predict(pd.DataFrame({"input_boxes": [BOX]}))
 
 

@@ -93,7 +93,7 @@ def test_a_broken_file_is_made_again(tmp_path: Path, content: bytes, caplog: pyt
         assert EmbeddingCache(2**20, store).get("key", lambda: MADE).size == (480, 640)
     store.flush()
     assert store.load("\0\0key") is not None  # written anew
-    assert len([one for one in caplog.records if "broken or of another model" in one.message]) == 1
+    assert len([one for one in caplog.records if "broken files, or files of another model" in one.message]) == 1
 
 
 def stored_for(engine: Engine, folder: Path, image: bytes) -> Path:

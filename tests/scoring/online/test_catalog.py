@@ -42,7 +42,9 @@ def test_names_lead_to_models_loaded_on_first_use(three: Catalog) -> None:
     assert three.get().name == three.get("one").name == "first"
     assert three.get("sam2/hiera_tiny").name == "third" and three.get("second").name == "second"
     assert three.name_for_family("sam") == "first" and three.name_for_family("sam2") == "third"
-    with pytest.raises(UnknownModel, match=r"\(text of 1 characters\) is served here; served are first, one, second"):
+    with pytest.raises(
+        UnknownModel, match=r"\(text of 1 characters\) is served here; this endpoint serves first, one, second"
+    ):
         three.get("x")
 
 

@@ -183,7 +183,10 @@ def test_livepeers_client(url: str, picture: Path, disc: tuple[bytes, np.ndarray
     assert full.shape == (3, 160, 240) and full.dtype == bool and logits.shape == (3, 224, 224)
     assert list(scores) == sorted(scores, reverse=True)
     assert max(pictures.iou(mask, disc[1]) for mask in full) > 0.7
-    assert "no model of this name (text of 9 characters) is served here; served are disc-finder" in found["refused"]
+    assert (
+        "no model of this name (text of 9 characters) is served here; this endpoint serves disc-finder"
+        in found["refused"]
+    )
 
 
 @pytest.mark.parametrize("more", [{"normalize_coords": "false", "box": "[0.28, 0.24, 0.64, 0.77]"}, {"box": BOX[1:-1]}])
