@@ -1,4 +1,4 @@
-"""The examples in docstrings run."""
+"""The examples in docstrings of the evaluation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from sam_endpoint.evaluation.scenes import scene
 
 
 @pytest.mark.parametrize("module", [geometry, scene], ids=lambda module: module.__name__)
-def test_examples_give_the_results_that_they_show(module: ModuleType) -> None:
+def test_examples_return_the_results_that_they_show(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted and not outcome.failed

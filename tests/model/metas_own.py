@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import yaml
 
-from tests.checkpoints import redraw
+from tests.checkpoints import randomize
 from tests.warm import python
 
 # Imported there for resizing, command lines and downloads, none of which a model needs.
@@ -95,7 +95,7 @@ def answers(kind: str, folder: Path) -> None:
     image = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((64, 64, 1))).astype(np.uint8)
     click, label = torch.tensor([[[300.0, 410.0]]]), torch.tensor([[1]])
     model = sam(*SMALL_SAM) if kind == "sam" else sam2("sam2.1/sam2.1_hiera_t")
-    redraw(model.eval(), 7)
+    randomize(model.eval(), 7)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     pixels = ((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None]
     with torch.no_grad():
