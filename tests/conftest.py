@@ -76,7 +76,7 @@ def metas_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("meta")
     for kind in ("sam", "sam2"):
-        metas_own.run("answers", kind, folder)
+        metas_own.run_metas_code("answers", kind, folder)
     return folder
 
 
