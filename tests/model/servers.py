@@ -11,7 +11,7 @@ Handler = Callable[[socket.socket], None]
 
 
 def head(status: str = "200 OK", **fields: object) -> bytes:
-    """Return the bytes of a response's head: the status line, and the header fields with `-` for `_`."""
+    """Return the head of a response: the status line and the header fields. In names of fields, `_` stands for `-`."""
     lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 

@@ -49,7 +49,7 @@ def roomy(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def narrow(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Run a faulty endpoint for three requests and one image at a time, and return its URL and its log."""
+    """Run a faulty endpoint with three slots that encodes one image at a time. Returns its URL and its log."""
     options = ["--in-flight", "3", "--batch-images", "1", "--body-seconds", "3", "--fetch-seconds", "1"]
     yield from serve_faulty(packaged, tmp_path_factory.mktemp("narrow"), *options, "--hosts", "127.0.0.1")
 

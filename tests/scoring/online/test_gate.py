@@ -32,7 +32,7 @@ def start_request(pool: ThreadPoolExecutor, url: str, image: str) -> Future[Any]
     """Start a long request in a thread, and wait until it is in flight."""
     before, future = in_flight(url), pool.submit(score_everything, url, image)
     while in_flight(url) <= before:
-        assert not future.done(), "over before it was seen"
+        assert not future.done(), "the request ended before it was in flight"
         time.sleep(0.02)
     return future
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: mouse, keyboard and touch, saved files, and models. It requests no other host."""
+"""The page in a real browser: mouse, keyboard and touch input, saved files, models, and no request to other hosts."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def url(endpoint_process: tuple[str, int]) -> str:
 
 
 def post(url: str, path: str, data: bytes, **headers: str) -> requests.Response:
-    """Send a body with a key, by default as JSON, and return the response. Headers have `_` for `-`."""
+    """Send a body with a key, by default as JSON, and return the response. In names of headers, `_` stands for `-`."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.post(
         url + path, data=data, headers={**AUTH, "content-type": "application/json", **names}, timeout=60
@@ -250,7 +250,10 @@ def test_decompression_stops_at_the_limit() -> None:
 
 
 def preflight(url: str, origin: str, **headers: str) -> requests.Response:
-    """Send the preflight request that a browser sends before a request of another origin. Headers have `_` for `-`."""
+    """Send the preflight request that a browser sends before a request of another origin.
+
+    In names of headers, `_` stands for `-`.
+    """
     names = {"origin": origin, "access-control-request-method": "POST"}
     names |= {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.options(f"{url}/score", headers=names, timeout=10)
