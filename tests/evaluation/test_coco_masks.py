@@ -42,7 +42,7 @@ def test_returns_none_for_an_absent_mask(segmentation: object) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 1, 5, 5]], "polygons of three points"),  # pycocotools reads this polygon as a box
+        ([[1, 1, 5, 5]], "polygons of three points"),  # pycocotools reads it as a box
         ([[1, 1, 5, 1, 5]], "polygons of three points"),
         ([[1, 1, 5, 1, 5, float("nan")]], "polygons of three points"),
         ([[1, 1, 1e12, 1, 5, 5]], "polygons of three points"),
