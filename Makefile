@@ -1,13 +1,14 @@
-# `make score` runs the main job on the embedded checkpoint, `make test` the tests; both make .venv first and reuse it.
+# `make score` scores the sample table with the embedded SAM; `make test` runs the tests. Both create .venv and reuse it.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAMILY ?= sam
+TESTS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: score serve package train test check soak attack fuzz clean
+.PHONY: score serve package train test check coverage docs soak attack fuzz clean
 
 score: .venv/server build/model/MLmodel
 	$(BIN)/sam-endpoint score --model build/model --input samples/prompts.csv \
@@ -26,25 +27,41 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
-# A worker more than processors, for they wait for servers and clusters now and then.
+# One worker more than processors, because workers sometimes wait for servers and clusters.
 test: .venv/test check
 	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder
 
-# Half an hour of traffic, two minutes of ten times too much of it, and 50 kills of a batch job.
+# Half an hour of mixed traffic, two minutes of ten times the capacity, and a batch job that is killed 50 times.
 soak: .venv/test
 	$(BIN)/python -m tests.reliability.soak --minutes 30
 	$(BIN)/python -m tests.reliability.overload --seconds 120
 	$(BIN)/python -m tests.reliability.kills --kills 50
 
-# Requests that try to take the endpoint down; a table of what each did to it.
+# Attacks on a running endpoint, and a table of their effects.
 attack: .venv/test
 	$(BIN)/python -m tests.reliability.attack --seconds 20
 
-# Broken images, and requests made from the endpoint's own description of its routes.
+# Broken images, and requests that are generated from the endpoint's OpenAPI description.
 fuzz: .venv/test
 	$(BIN)/python -m tests.reliability.fuzz --images 10000
 	FUZZ_EXAMPLES=200 $(BIN)/pytest tests/reliability/test_openapi.py tests/reliability/test_parsers.py
+
+# Run the tests and print the coverage of each file. `make coverage TESTS=tests/model/test_masks.py` runs some tests only.
+coverage: .venv/test
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The documentation site, in build/site. To read it: python3 -m http.server --directory build/site
+docs: .venv/server .venv/docs/bin/mkdocs
+	$(BIN)/python docs/site/stage.py
+	$(BIN)/python docs/site/reference.py
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet
+	$(BIN)/python docs/site/check.py
 
 clean:
 	rm -rf build out .pytest_cache .mypy_cache .ruff_cache
@@ -53,9 +70,9 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 		model/requirements.txt | .venv/run
 	$(BIN)/sam-endpoint package --output build/model --no-log
 
-# Each stamp stands for an environment: the package; with the servers of the README's examples, ours and Azure ML's; with
-# all that the tests need. The pinned versions are installed first; the package then finds its dependencies there, so that
-# pip selects no other version.
+# Each file below marks what .venv contains. run: the package. server: also the endpoint, and Azure ML's server for the
+# README's examples. test: also the packages of the tests. The pinned versions are installed first, so that pip selects no
+# other versions when it installs the package.
 .venv/run: model/requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -r model/requirements.txt
@@ -74,4 +91,9 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/environments/clients.txt
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 	command -v java >/dev/null || { apt-get update -qq && apt-get install -qq -y openjdk-17-jre-headless; }
+	touch $@
+
+.venv/docs/bin/mkdocs: docs/requirements.txt
+	test -x .venv/docs/bin/python || $(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	touch $@

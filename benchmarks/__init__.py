@@ -1,1 +1,1 @@
-"""How long the project's work takes, compared with plain transformers and with the limits of the machine."""
+"""Benchmarks: time and memory of this project, compared with plain transformers and with a lower bound."""

@@ -1,4 +1,4 @@
-"""Measure this project and plain transformers in turn, and write tables and a plot.
+"""Measure this project and plain transformers alternately, and write a table and a plot.
 
 Examples:
   python -m benchmarks
@@ -17,6 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     configure_process()
 
     from benchmarks import batch, endpoint, measure, model, processes
@@ -26,14 +27,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(cases)} (default: all)")
-    parser.add_argument("--on", nargs="+", choices=(*EMBEDDED, *RANDOM), help="checkpoints (default: the case's own)")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each way (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the tables (default: %(default)s)")
+    parser.add_argument("cases", nargs="*", help=f"cases to measure: {', '.join(cases)} (default: all)")
+    parser.add_argument(
+        "--on", nargs="+", choices=(*EMBEDDED, *RANDOM), help="models to measure (default: those of the case)"
+    )
+    parser.add_argument("--turns", type=int, default=5, help="measurements per implementation (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        help="folder for results.json, table.md and ratios.png (default: %(default)s)",
+    )
     options = parser.parse_args()
     unknown = [name for name in options.cases if name not in cases]
     if unknown:
-        parser.error(f"there is no case '{unknown[0]}'; there are {', '.join(cases)}")
+        parser.error(f"unknown case '{unknown[0]}'; the cases are {', '.join(cases)}")
     for name in options.cases or cases:
         case, subjects = cases[name]
         for subject in options.on or subjects:

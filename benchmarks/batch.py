@@ -1,4 +1,4 @@
-"""Cases of batch jobs: a table with images in any order, a folder of photographs, memory, Spark."""
+"""Benchmark cases of batch jobs: a table, a folder of images, memory, Spark."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sam_endpoint.scoring.batch import job, sources
 from sam_endpoint.scoring.batch.parts import Parts
 
 SIZE = (480, 640)
-SAMPLE = 6  # rows that the wrapper scores in a turn
+SAMPLE = 6  # rows that plain transformers scores per measurement
 PEAK = (
     "import resource, sys; from sam_endpoint.__main__ import main; main(sys.argv[1:]);"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)"
@@ -29,7 +29,7 @@ PEAK = (
 
 
 def _write_pictures(folder: Path, count: int, size: tuple[int, int] = SIZE) -> list[Path]:
-    """Write different pictures of a (height, width), and return their files."""
+    """Write different images of a size (height, width), and return their files."""
     files = []
     for i in range(count):
         image = subjects.picture(*size)
@@ -40,7 +40,7 @@ def _write_pictures(folder: Path, count: int, size: tuple[int, int] = SIZE) -> l
 
 
 def _write_table(folder: Path, images: int, boxes: int) -> pd.DataFrame:
-    """Write `table.csv` with one box a row, in random order, and return it."""
+    """Write `table.csv` with one box per row, in random order, and return the table."""
     rows = [
         {"image": str(file), "input_boxes": json.dumps([box])}
         for file in _write_pictures(folder, images)
@@ -53,9 +53,15 @@ def _write_table(folder: Path, images: int, boxes: int) -> pd.DataFrame:
 
 
 def score_table(images: int, boxes: int, title: str) -> Case:
-    """Return the case that measures the seconds per row of a table.
+    """Return a case that measures the seconds per row of a table.
 
-    This project scores the whole table. The wrapper scores a sample of the rows, which all take it the same time.
+    This project scores the whole table. Plain transformers scores a sample of the rows, because all rows take it the
+    same time.
+
+    Args:
+        images: The number of images.
+        boxes: The number of rows per image, with one box each.
+        title: The name of the case in the results.
     """
 
     def case(name: str, turns: int) -> Iterator[Result]:
@@ -112,7 +118,7 @@ def workers(name: str, turns: int) -> Iterator[Result]:
 
 
 def packaged(name: str) -> Path:
-    """Return the folder of a checkpoint as an MLflow model, which is packaged at the first call."""
+    """Return the folder of a checkpoint as an MLflow model; the first call packages it."""
     from sam_endpoint.model.mlflow import package
 
     folder = subjects.FOLDER / f"{name}-model"
@@ -120,8 +126,8 @@ def packaged(name: str) -> Path:
 
 
 CASES: Cases = {
-    "table": (score_table(12, 7, "table, 12 images x 7 boxes, a row"), ("vit-b",)),
-    "folder": (score_table(12, 1, "folder, a box an image, a row"), ("vit-b",)),
+    "table": (score_table(12, 7, "table, 12 images x 7 boxes, per row"), ("vit-b",)),
+    "folder": (score_table(12, 1, "folder, one box per image, per row"), ("vit-b",)),
     "rows": (memory, ("sam-tiny",)),
     "spark": (workers, ("sam-tiny",)),
 }

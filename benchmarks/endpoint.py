@@ -1,4 +1,4 @@
-"""Cases of the endpoint, over HTTP on loopback, compared with the simplest server that a user would write."""
+"""Benchmark cases of the endpoint over HTTP, compared with the simplest server that a user would write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import subjects
 from benchmarks.batch import packaged
 from benchmarks.limits import lower_bound
-from benchmarks.measure import OURS, Cases, Result, in_turn
+from benchmarks.measure import OURS, Cases, Result, measure_alternately
 from benchmarks.subjects import SIZE
 
 PLAIN = "plain server"
@@ -33,7 +33,15 @@ CACHED = "cached"  # the image_id of the cached image
 
 @contextlib.contextmanager
 def _server(command: list[str], path: str) -> Iterator[str]:
-    """Run a server while the block runs; yield its URL once `path` answers. `PORT` in the command is a free port."""
+    """Run a server while the block runs, and yield its URL once it is ready.
+
+    Args:
+        command: The arguments of Python; `PORT` is replaced with a free port.
+        path: The path that responds once the server is ready.
+
+    Raises:
+        RuntimeError: The server does not start.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -60,9 +68,10 @@ _thread = threading.local()
 
 
 def _post(url: str, path: str, body: dict[str, Any]) -> Any:
-    """Post a body and return the answer, over a connection that this thread keeps open, as clients do.
+    """Post a JSON body and return the JSON response.
 
-    The client is as small as possible, because its time is measured too.
+    Each thread keeps its connection open, as clients do. The code is as short as possible, because its time is measured
+    too.
     """
     if not hasattr(_thread, "connections"):
         _thread.connections = {}
@@ -82,14 +91,14 @@ def _post(url: str, path: str, body: dict[str, Any]) -> Any:
 
 
 def _image(number: int) -> str:
-    """Return a different picture for each number, as base64."""
+    """Return a different image for each number, as base64 text."""
     image = subjects.picture(*SIZE).copy()
     image[:8, :8] = np.frombuffer(number.to_bytes(4, "big") * 48, np.uint8).reshape(8, 8, 3)
     return base64.b64encode(subjects.jpeg(image)).decode()
 
 
 def endpoint(name: str, turns: int) -> Iterator[Result]:
-    """Send requests as an annotation tool does: a new image, then prompts on it, from one client and from 16."""
+    """Measure what an annotation tool sends: a new image, then prompts on it from one client and from 16 clients."""
     command = ["sam_endpoint", "serve", "--model", str(packaged(name)), "--port", "PORT"]
     with (
         _server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
@@ -99,7 +108,7 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
 
 
 def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
-    """Measure both servers, given by their URLs."""
+    """Measure the servers at two URLs, `plain` and `ours`."""
     boxes = itertools.cycle(subjects.boxes(64, *SIZE))
     cached, *new = (_image(number) for number in range(2 * turns + 3))
     unseen = iter(new)
@@ -116,29 +125,29 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
 
     ask_ours(image=cached, image_id=CACHED)
     new_image = {PLAIN: lambda: ask_plain(next(unseen)), OURS: lambda: ask_ours(image=next(unseen))}
-    times = in_turn(new_image, turns)
+    times = measure_alternately(new_image, turns)
     yield Result("request with a new image", name, times, floor=lower_bound(name, images=1, prompts=1))
-    times = in_turn({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
+    times = measure_alternately({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
     tails = ", ".join(f"{way} {np.percentile(values, 95) * 1000:,.0f} ms" for way, values in times.items())
     note = f"95th percentile: {tails}"
-    yield Result("prompt on a kept image", name, times, floor=lower_bound(name, prompts=1), note=note)
+    yield Result("prompt on a cached image", name, times, floor=lower_bound(name, prompts=1), note=note)
     with ThreadPoolExecutor(CLIENTS) as pool:
         counts = {f"{PLAIN}, one by one": 3, OURS: 2 * CLIENTS}
         together = {
             f"{PLAIN}, one by one": lambda: list(map(ask_plain, [cached] * 3)),
             OURS: lambda: list(pool.map(ask_cached, range(2 * CLIENTS))),
         }
-        times = in_turn(together, turns)
+        times = measure_alternately(together, turns)
     each = {way: [value / counts[way] for value in values] for way, values in times.items()}
-    yield Result(f"{CLIENTS} clients on one image, a request", name, each, floor=lower_bound(name, prompts=1))
+    yield Result(f"{CLIENTS} clients on one image, per request", name, each, floor=lower_bound(name, prompts=1))
     yield _overhead(name, ours, ask_cached, turns)
 
 
 def _overhead(name: str, url: str, ask: Callable[[], None], turns: int) -> Result:
-    """Measure the time of a prompt on a cached image without the time of the model.
+    """Measure the time of a prompt on a cached image, without the time of the model.
 
-    The server reports the model's time as two stages: in `prompt`, a request waits for the decoder, and in `mask` its
-    logits become masks of the image's size.
+    The server reports the model's time as two stages. In the stage `prompt`, a request waits for the decoder. In the
+    stage `mask`, its logits are upscaled to the size of the image.
     """
     seconds = []
     for _ in range(max(turns, 20)):
@@ -146,11 +155,11 @@ def _overhead(name: str, url: str, ask: Callable[[], None], turns: int) -> Resul
         ask()
         total = time.perf_counter() - started
         seconds.append(total - (_model_seconds(url) - before))
-    return Result("server's own part of a prompt", name, {OURS: seconds})
+    return Result("server overhead of a prompt", name, {OURS: seconds})
 
 
 def _model_seconds(url: str) -> float:
-    """Return the seconds that the server has spent in the decoder and on making masks so far."""
+    """Return the seconds that the server has spent so far in the stages `prompt` and `mask`."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     stages = tuple(f'sam_stage_seconds_sum{{stage="{stage}"}}' for stage in ("prompt", "mask"))

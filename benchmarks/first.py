@@ -1,8 +1,8 @@
-"""Load a SAM, make the masks of one box, and print the seconds that it took after the imports.
+"""Load a SAM, predict the masks of one box, and print the seconds from the end of the imports.
 
 Usage: python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain|ours
 
-Each way imports only what it needs, because the time of the whole process is measured too.
+Each implementation imports only what it needs, because the time of the whole process is measured too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import Any
 
 
 def plain(folder: str, image: str, box: list[float]) -> float:
-    """Return the seconds with plain transformers."""
+    """Measure plain transformers.
+
+    Args:
+        folder: The folder of the checkpoint.
+        image: The path of the image.
+        box: x1, y1, x2, y2 in pixels.
+
+    Returns:
+        Seconds.
+    """
     import torch
     from PIL import Image
     from transformers import SamModel, SamProcessor
@@ -30,7 +39,7 @@ def plain(folder: str, image: str, box: list[float]) -> float:
 
 
 def ours(folder: str, image: str, box: list[float]) -> float:
-    """Return the seconds with this project."""
+    """Measure this project. Arguments and result are those of `plain`."""
     from sam_endpoint.scoring.process import configure_process
 
     configure_process()

@@ -1,11 +1,11 @@
-"""Check that two packaged models give the same answers, byte for byte.
+"""Check that two packaged models give the same responses, byte for byte.
 
 Example:
   python -m benchmarks.identical OLD NEW --old-python ../old/.venv/bin/python
 
 OLD and NEW are folders of MLflow models of the same checkpoint, packaged by two versions of this project. Each model
-runs the code that it carries, in a process of its own and in a temporary folder. Exit codes: 0; 1 when an answer
-differs; 2 when a model cannot be used.
+runs the code that it contains, in a separate process and a temporary folder. The exit code is 0 if all responses are
+identical, 1 if a response differs, and 2 if a model cannot be used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENCODINGS = ("png", "rle", "polygon")
 EVERYTHING = {"points_per_side": 16, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.85}
 SHOWN = 60  # characters of a differing value
 ABSENT = object()
-Answers = dict[str, list[dict[str, Any]]]  # the answers to the rows of each request, by the request's name
+Answers = dict[str, list[dict[str, Any]]]  # one answer per row, by the name of the request
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Request:
 
     Attributes:
         name: what the request tests.
-        rows: cells by the names of their columns.
+        rows: the rows, as cells by column name.
         params: params of all rows.
-        refines: name of an earlier request, whose first mask of each prompt becomes the prompt's `mask_input`.
+        refines: name of an earlier request. The first mask of each of its prompts becomes the prompt's `mask_input`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Request:
 
 
 def requests() -> list[Request]:
-    """Return the requests that are compared: the samples in every form of prompt and of mask."""
+    """Return the requests to compare: the sample images with every kind of prompt and every mask encoding."""
     with (ROOT / "samples" / "prompts.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     images = {row["image"]: (ROOT / row["image"]).read_bytes() for row in table}
@@ -68,15 +68,15 @@ def requests() -> list[Request]:
 
 
 def answer(model: Path, python: str, tables: list[Request]) -> Answers:
-    """Return a packaged model's answers to the requests.
+    """Return a packaged model's answers to requests.
 
     Args:
         model: folder of the MLflow model.
-        python: the interpreter.
+        python: path of the Python interpreter.
         tables: the requests.
 
     Raises:
-        RuntimeError: the model cannot be loaded, or fails; the message holds what the process wrote last.
+        RuntimeError: the model cannot be loaded, or fails. The message contains the end of the process's error output.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "requests.pickle").write_bytes(pickle.dumps([asdict(request) for request in tables]))
@@ -90,7 +90,7 @@ def answer(model: Path, python: str, tables: list[Request]) -> Answers:
 
 
 def compare(old: Answers, new: Answers) -> bool:
-    """Print what is identical, up to the first difference. Return whether all is identical."""
+    """Print a line for each identical request, up to the first difference. Return whether all are identical."""
     for name, answers in old.items():
         if difference := first_difference(answers, new[name], "rows"):
             print(f"different    {name}: {difference}")
@@ -101,9 +101,14 @@ def compare(old: Answers, new: Answers) -> bool:
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> str | None:
-    """Return the place of the first difference of two JSON values and both values there, or None if they are equal.
+    """Describe the first difference between two JSON values. Return None if they are equal.
 
-    Numbers are equal only if their types and all their digits are.
+    Numbers are equal only if their types and all their digits are equal.
+
+    Args:
+        old: a JSON value.
+        new: another JSON value.
+        place: the path of the values, for the description.
 
     Example:
         >>> first_difference([{"scores": [1.0, 2.0]}], [{"scores": [1.0, 2.5]}], "rows")
@@ -111,7 +116,7 @@ def first_difference(old: Any, new: Any, place: str = "") -> str | None:
     """
     if isinstance(old, dict) and isinstance(new, dict):
         pairs = [(old.get(name, ABSENT), new.get(name, ABSENT), f"{place}.{name}") for name in {**old, **new}]
-        pairs.append((list(old), list(new), f"names of {place}"))  # which also tells another order
+        pairs.append((list(old), list(new), f"names of {place}"))  # also finds a different order
     elif isinstance(old, list) and isinstance(new, list):
         pairs = [(*pair, f"{place}[{i}]") for i, pair in enumerate(zip_longest(old, new, fillvalue=ABSENT))]
     elif isinstance(old, str) and isinstance(new, str) and old != new:
@@ -131,6 +136,7 @@ def _shorten(value: object) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.identical",
         description=__doc__,

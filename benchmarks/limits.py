@@ -1,4 +1,4 @@
-"""Lower bounds of a case's time: its arithmetic at the rate of a matrix product, its bytes at the rate of a copy."""
+"""Lower bounds of times: the arithmetic at the rate of a matrix product, plus the bytes at the rate of a copy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks import measure, subjects
 
 
 def lower_bound(name: str, images: float = 0, prompts: float = 0, moved: float = 0) -> float:
-    """Return the seconds that the machine needs for a case, at the rates that it reaches now.
+    """Return a lower bound of a case's seconds, at the rates that the machine reaches now.
 
     Args:
-        name: the checkpoint.
-        images: images to encode, with transformers' arithmetic.
-        prompts: prompts to decode, with transformers' arithmetic.
-        moved: bytes to read and write.
+        name: name of the checkpoint.
+        images: number of images to encode, with transformers' arithmetic.
+        prompts: number of prompts to decode, with transformers' arithmetic.
+        moved: number of bytes to read and write.
     """
     encoding, decoding = flops(name)
     arithmetic = images * encoding + prompts * decoding
@@ -28,10 +28,10 @@ def lower_bound(name: str, images: float = 0, prompts: float = 0, moved: float =
 
 @cache
 def flops(name: str) -> tuple[int, int]:
-    """Return how many floating point operations transformers' eager model needs, without computing anything.
+    """Count the floating point operations of transformers' eager model, without running it.
 
     Returns:
-        The operations to encode an image, and those to decode a box to three masks.
+        The number of operations to encode an image, and to decode a box to three masks.
     """
     config = AutoConfig.from_pretrained(subjects.checkpoint(name))
     model_class: Any = SamModel if config.model_type == "sam" else Sam2Model

@@ -1,4 +1,4 @@
-"""Times taken in turn, and tables and plots of them."""
+"""Alternating measurements, and the table and the plot of their results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-BASELINE = "transformers, eager"  # attention as two matrix products and a softmax, the comparison's first way
-SDPA = "transformers, sdpa"  # fused attention, which `from_pretrained` picks by default
+BASELINE = "transformers, eager"  # attention as two matrix products and a softmax
+SDPA = "transformers, sdpa"  # fused attention, the default of `from_pretrained`
 OURS = "this project"
 
 
@@ -27,9 +27,9 @@ class Result:
     Attributes:
         case: what is measured.
         subject: name of the checkpoint.
-        values: the measurements of each way by its name, the baseline first.
+        values: the measurements of each implementation by its name, the baseline first.
         unit: unit of the values, `s` or `MB`.
-        floor: the least seconds that the machine needs (`limits.lower_bound`), if they are known.
+        floor: lower bound of the seconds (`limits.lower_bound`), or None if it is unknown.
         note: a remark on the result.
     """
 
@@ -41,28 +41,31 @@ class Result:
     note: str = ""
 
     def median(self, way: str) -> float:
-        """Return the median of a way's values."""
+        """Return the median of the values of an implementation."""
         return statistics.median(self.values[way])
 
     def ratios(self, way: str) -> list[float]:
-        """Return the baseline's value divided by the way's value, turn by turn."""
+        """Return the baseline's value divided by the value of an implementation, for each measurement."""
         baseline = self.values[next(iter(self.values))]
         return [reference / value for reference, value in zip(baseline, self.values[way], strict=True)]
 
 
-# Measures one checkpoint, given its name and the number of turns.
+# Measures one checkpoint, given its name and the number of measurements.
 Case = Callable[[str, int], Iterator[Result]]
-# Cases by their names, each with the checkpoints that it measures by default.
+# Cases by name, each with the checkpoints that it measures by default.
 Cases = dict[str, tuple[Case, tuple[str, ...]]]
 
 
-def in_turn(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True) -> dict[str, list[float]]:
-    """Return the seconds of each way, called in turn: A B A B ...
+def measure_alternately(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True) -> dict[str, list[float]]:
+    """Measure functions alternately: A B A B ...
 
     Args:
-        ways: functions by their names.
-        turns: measured calls of each way.
-        warm: whether to call each way once before, without measuring.
+        ways: the functions by name.
+        turns: number of measured calls of each function.
+        warm: whether to call each function once before the measurements.
+
+    Returns:
+        The seconds of each call, by the name of the function.
     """
     if warm:
         for way in ways.values():
@@ -77,21 +80,21 @@ def in_turn(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True
 
 
 def matrix_rate() -> float:
-    """Return the floating point operations per second of a large matrix product, the best of five."""
+    """Return the floating point operations per second of a large matrix product: the best of five measurements."""
     first, second = torch.randn(4096, 1024), torch.randn(1024, 4096)
-    seconds = min(in_turn({"product": lambda: first @ second}, 5)["product"])
+    seconds = min(measure_alternately({"product": lambda: first @ second}, 5)["product"])
     return 2 * 4096 * 1024 * 4096 / seconds
 
 
 def copy_rate() -> float:
-    """Return the bytes per second that a copy of 256 MiB reads and writes, the best of five."""
+    """Return the bytes per second that a copy of 256 MiB reads and writes: the best of five measurements."""
     source = torch.zeros(2**26)
     target = torch.zeros(2**26)
-    return 2 * 2**28 / min(in_turn({"copy": lambda: target.copy_(source)}, 5)["copy"])
+    return 2 * 2**28 / min(measure_alternately({"copy": lambda: target.copy_(source)}, 5)["copy"])
 
 
 def machine() -> str:
-    """Describe the machine for the table."""
+    """Describe the machine: processor, cores, torch version and both rates."""
     name = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
@@ -115,7 +118,10 @@ def _format_share(share: float) -> str:
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a Markdown table."""
-    lines = ["| case | on | way | median (spread) | times less | of the limit |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| case | model | implementation | median (range) | improvement (range) | share of the lower bound |",
+        "|---|---|---|---|---|---|",
+    ]
     for result in results:
         for i, (way, values) in enumerate(result.values.items()):
             ratios = result.ratios(way)
@@ -127,9 +133,13 @@ def table(results: Sequence[Result]) -> str:
 
 
 def plot(results: Sequence[Result], file: Path) -> None:
-    """Draw how many times less each way takes than its baseline, as bars with their spread, on a logarithmic scale.
+    """Draw the improvement of each implementation over its baseline, as bars on a logarithmic scale.
 
-    Results of a single way have no baseline and are left out.
+    Lines on the bars show the range. Results of a single implementation have no baseline and are left out.
+
+    Args:
+        results: the results.
+        file: the PNG file to write.
     """
     import matplotlib
 
@@ -158,7 +168,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
     axes.set_xlim(min(0.6, spread.min()), 1.5 * spread.max())
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(places, [name for name, _ in bars])
-    axes.set_xlabel("times less than the baseline (at the line: the same)")
+    axes.set_xlabel("improvement over the baseline (1: equal)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(file, dpi=100)
@@ -166,7 +176,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
 
 
 def save(results: Sequence[Result], folder: Path) -> None:
-    """Write `results.json`, `table.md` and `ratios.png`, replacing earlier results of the same case and subject."""
+    """Write `results.json`, `table.md` and `ratios.png`. New results replace those of the same case and model."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
     earlier = json.loads(file.read_text())["results"] if file.exists() else []

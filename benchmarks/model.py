@@ -1,4 +1,4 @@
-"""Cases of the model itself: encode, decode, masks, whole requests."""
+"""Benchmark cases of the model: encoding, decoding, masks, whole requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, in_turn
+from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, measure_alternately
 from benchmarks.plain import Plain, png
 from benchmarks.subjects import SIZE
 from sam_endpoint.model import masks
@@ -45,18 +45,18 @@ def encode(name: str, turns: int) -> Iterator[Result]:
     expected = expected[-1] if isinstance(expected, (list, tuple)) else expected
     error = float((embed()[-1] - expected).abs().max() / expected.abs().max())
     ways = {BASELINE: lambda: plain.embed(pixels), SDPA: lambda: fused.embed(pixels), OURS: embed}
-    times = in_turn(ways, turns)
+    times = measure_alternately(ways, turns)
     note = f"relative error {error:.1e}"
     yield Result("encode an image", name, times, floor=lower_bound(name, images=1), note=note)
 
 
 def precision(name: str, turns: int) -> Iterator[Result]:
-    """Encode one image, with the encoder's linear layers at each precision."""
+    """Encode one image with each precision of the encoder's linear layers."""
     segmenters = {kind: subjects.load(name, kind) for kind in PRECISIONS}
     images = [subjects.picture(*SIZE)]
     # The default argument binds each lambda to its own segmenter.
     ways = {f"{OURS}, {kind}": lambda model=model: model.embed(images) for kind, model in segmenters.items()}
-    yield Result("precision of the encoder", name, in_turn(ways, turns), floor=lower_bound(name, images=1))
+    yield Result("precision of the encoder", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1))
 
 
 def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
@@ -73,11 +73,13 @@ def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
         f"{BASELINE}, all at once": lambda: plain.decode(features, scaled),
         OURS: lambda: ours.segment(embedding, prompts),
     }
-    yield Result(f"decode {count} boxes", name, in_turn(ways, turns), floor=lower_bound(name, prompts=count))
+    yield Result(
+        f"decode {count} boxes", name, measure_alternately(ways, turns), floor=lower_bound(name, prompts=count)
+    )
 
 
 def _example_logits(side: int) -> torch.Tensor:
-    """Return (3, side, side) logits as trained models predict them: a small, a middle and a large object."""
+    """Return (3, side, side) logits similar to those of a trained model: a small, a medium and a large object."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] * (256 / side)
     logits = [10 - ((x - 110) ** 2 + (y - 100) ** 2) / r**2 * 10 + rng.normal(size=x.shape) for r in (20, 45, 80)]
@@ -85,7 +87,7 @@ def _example_logits(side: int) -> torch.Tensor:
 
 
 def write_masks(encoding: str) -> Case:
-    """Return the case that turns the logits of three masks into text, for an image of 12 megapixels."""
+    """Return a case that turns the logits of three masks into text, for an image of 12 megapixels."""
     size = (3000, 4000)
 
     def case(name: str, turns: int) -> Iterator[Result]:
@@ -102,7 +104,7 @@ def write_masks(encoding: str) -> Case:
         def write_ours() -> list[Any]:
             return masks.encode_all(ours.cropped_masks(segmentation), encoding)
 
-        times = in_turn({BASELINE: write_plain, OURS: write_ours}, turns)
+        times = measure_alternately({BASELINE: write_plain, OURS: write_ours}, turns)
         floor = lower_bound(name, moved=3 * size[0] * size[1])  # one byte a pixel, written once
         yield Result(f"3 masks of 12 MP to {encoding.upper()}", name, times, floor=floor)
 
@@ -110,7 +112,7 @@ def write_masks(encoding: str) -> Case:
 
 
 def request(name: str, turns: int) -> Iterator[Result]:
-    """Score Azure's sample: five rows of one image, a box each, three masks as PNG; each turn has an empty cache."""
+    """Score five rows of one image, with a box each and three masks as PNG. The cache is empty at each measurement."""
     plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
     fused = Plain(subjects.checkpoint(name), "sdpa")
     data = subjects.jpeg(subjects.picture(*SIZE))
@@ -123,11 +125,13 @@ def request(name: str, turns: int) -> Iterator[Result]:
         SDPA: lambda: [fused.answer(data, [box]) for box in boxes],
         OURS: lambda: next(scorers).score_frame(rows, Params()),
     }
-    yield Result("five rows of one image", name, in_turn(ways, turns), floor=lower_bound(name, images=1, prompts=5))
+    yield Result(
+        "five rows of one image", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1, prompts=5)
+    )
 
 
 def automatic(name: str, turns: int) -> Iterator[Result]:
-    """Segment everything in an image of 1 megapixel, 32 x 32 points, with the same filters in both ways."""
+    """Generate the masks of 1 megapixel automatically, from 32 x 32 points, with the same filters in both."""
     ours = subjects.load(name)
     plain = _PlainSegmenter(Plain(subjects.checkpoint(name)), ours)
     image = subjects.photograph(*SIZE)
@@ -140,12 +144,12 @@ def automatic(name: str, turns: int) -> Iterator[Result]:
     count = count_objects(ours)
     ways = {BASELINE: lambda: count_objects(plain), OURS: lambda: count_objects(ours)}
     floor = lower_bound(name, images=1, prompts=grid.points_per_side**2)
-    times = in_turn(ways, turns, warm=False)
+    times = measure_alternately(ways, turns, warm=False)
     yield Result("everything, 32 x 32 points", name, times, floor=floor, note=f"{count} masks")
 
 
 class _PlainSegmenter(Segmenter):
-    """Plain transformers behind the segmenter's verbs: 64 points at once, whole masks upscaled."""
+    """Plain transformers with the methods of a segmenter: 64 points at a time, whole masks upscaled."""
 
     def __init__(self, plain: Plain, ours: Segmenter) -> None:
         super().__init__(ours.family, "plain")
@@ -181,7 +185,7 @@ class _PlainSegmenter(Segmenter):
 
 
 def overhead(name: str, turns: int) -> Iterator[Result]:
-    """Read a request and write its answer, for a cached image of 1 megapixel and RLE: everything but the decoder."""
+    """Measure a request on a cached image of 1 megapixel without the decoder: parsing, masks and run lengths."""
     scorer = Scorer(subjects.engine_of(subjects.load(name)))
     data = base64.b64encode(subjects.jpeg(subjects.picture(*SIZE))).decode()
     (box,) = subjects.boxes(1, *SIZE)
@@ -197,8 +201,8 @@ def overhead(name: str, turns: int) -> Iterator[Result]:
         seconds[stage].append(time.perf_counter() - started)
 
     call = Call(time_stage)
-    times = in_turn({OURS: lambda: scorer.score_frame(rows, params, call)}, max(turns, 20), warm=False)[OURS]
-    remaining = [total - decoding for total, decoding in zip(times, seconds["prompt"], strict=True)]
+    times = measure_alternately({OURS: lambda: scorer.score_frame(rows, params, call)}, max(turns, 20), warm=False)
+    remaining = [total - decoding for total, decoding in zip(times[OURS], seconds["prompt"], strict=True)]
     floor = lower_bound(name, moved=len(data) + SIZE[0] * SIZE[1])  # the request's text, and one byte a mask's pixel
     yield Result("parsing and rendering", name, {OURS: remaining}, floor=floor)
 

@@ -1,4 +1,4 @@
-"""Print the seconds that a table takes on a Spark cluster, the second time.
+"""Score a table twice on a local Spark cluster, and print the seconds of the second run.
 
 Usage: python -m benchmarks.on_spark MODEL TABLE WORKERS
 

@@ -1,4 +1,4 @@
-"""Print the megabytes that encoding an image adds to the memory of a process.
+"""Print by how many megabytes the memory of a process grows while it encodes an image.
 
 Usage: python -m benchmarks.peak NAME plain|sdpa|ours
 """
@@ -13,20 +13,25 @@ from sam_endpoint.scoring.process import configure_process
 
 
 def resident() -> float:
-    """Return the megabytes that are resident now."""
+    """Return the resident memory in megabytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def peak() -> float:
-    """Return the largest number of resident megabytes since the last reset."""
+    """Return the peak of the resident memory since the last reset, in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def added(name: str, way: str) -> float:
-    """Return the megabytes at the peak of encoding, less those before."""
+    """Return by how many megabytes the peak while encoding exceeds the memory before.
+
+    Args:
+        name: name of the checkpoint.
+        way: `plain`, `sdpa` or `ours`.
+    """
     import torch
 
     from benchmarks import subjects

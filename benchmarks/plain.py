@@ -1,4 +1,4 @@
-"""What a user has without this project: transformers, float32, its own processors, row by row."""
+"""The baseline: transformers as a user would call it, in float32, with its own processors, row by row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from transformers import AutoConfig, Sam2Model, SamModel, SamProcessor
 
 
 class Plain:
-    """A wrapper as a user writes it: `embed` and `decode` are its parts, `answer` does a whole row.
+    """A wrapper as a user would write it. `answer` scores a row; `embed`, `decode` and `masks` are its steps.
 
     Args:
-        checkpoint: the folder.
+        checkpoint: folder of the checkpoint.
         attention: transformers' implementation of attention: `eager`, or `sdpa`, its default.
     """
 
@@ -27,7 +27,7 @@ class Plain:
         self.is_sam = AutoConfig.from_pretrained(checkpoint).model_type == "sam"
         model_class: Any = SamModel if self.is_sam else Sam2Model
         self.model = model_class.from_pretrained(checkpoint, attn_implementation=attention).eval()
-        # Sam2Processor cannot be imported without torchvision, so `pixels` and `masks` do its work.
+        # Sam2Processor needs torchvision, so `pixels` and `masks` do its work.
         self.processor: Any = SamProcessor.from_pretrained(checkpoint) if self.is_sam else None
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
@@ -48,12 +48,12 @@ class Plain:
 
     @torch.no_grad()
     def decode(self, embedding: Any, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode (1, p, 4) boxes of the model's input to logits (1, p, 3, 256, 256) and scores (1, p, 3)."""
+        """Decode (1, p, 4) boxes, in pixels of the model's input, to logits (1, p, 3, h, w) and scores (1, p, 3)."""
         outputs = self.model(image_embeddings=embedding, input_boxes=boxes, multimask_output=True)
         return outputs.pred_masks, outputs.iou_scores
 
     def masks(self, logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Upscale (1, p, 3, 256, 256) logits to (p, 3, height, width) bool masks."""
+        """Upscale (1, p, 3, h, w) logits to (p, 3, height, width) bool masks of the image's size."""
         masks: np.ndarray
         if self.is_sam:
             side = self.model.config.vision_config.image_size
@@ -65,7 +65,7 @@ class Plain:
         return masks
 
     def answer(self, data: bytes, boxes: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-        """Answer a row: decode and encode the image, decode its boxes, write three masks a box as base64 PNG."""
+        """Score a row: read the image, encode it, decode the boxes, and write three masks per box as base64 PNG."""
         image = Image.open(io.BytesIO(data)).convert("RGB")
         size = image.height, image.width
         side = self.model.config.prompt_encoder_config.image_size

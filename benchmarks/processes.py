@@ -1,4 +1,4 @@
-"""Cases that start a process for each measurement: memory while encoding, and a new process's first mask."""
+"""Benchmark cases with a new process for each measurement: memory while encoding, and the time to the first mask."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from benchmarks import subjects
 from benchmarks.limits import lower_bound
 from benchmarks.measure import BASELINE, OURS, SDPA, Cases, Result
 
-WAYS = {BASELINE: "plain", OURS: "ours"}  # the words that `first` knows the ways by
-MEMORY_WAYS = {BASELINE: "plain", SDPA: "sdpa", OURS: "ours"}  # the words that `peak` knows the ways by
+WAYS = {BASELINE: "plain", OURS: "ours"}  # the names of the implementations in `first`
+MEMORY_WAYS = {BASELINE: "plain", SDPA: "sdpa", OURS: "ours"}  # the names of the implementations in `peak`
 
 
 def run(*words: object) -> str:
-    """Run Python with these arguments in the root of the project, and return the last word that it prints."""
+    """Run Python with arguments in the project's top folder, and return the last word of its output."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=subjects.ROOT)
     return done.stdout.split()[-1]
 
 
 def memory(name: str, turns: int) -> Iterator[Result]:
-    """Measure how much the memory of a process grows while it encodes an image."""
+    """Measure by how much the memory of a process grows while it encodes an image."""
     megabytes: dict[str, list[float]] = {way: [] for way in MEMORY_WAYS}
     for _ in range(turns):
         for way, word in MEMORY_WAYS.items():
@@ -34,7 +34,7 @@ def memory(name: str, turns: int) -> Iterator[Result]:
 
 
 def load(name: str, turns: int) -> Iterator[Result]:
-    """Measure a new process until its first mask, from its start and from the end of its imports."""
+    """Measure the time to the first mask of a new process, from its start and from the end of its imports."""
     from_start: dict[str, list[float]] = {way: [] for way in WAYS}
     from_imports: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.NamedTemporaryFile(suffix=".jpg") as image:

@@ -1,4 +1,4 @@
-"""What is measured: the embedded checkpoints, checkpoints of Meta's sizes with random weights, and pictures."""
+"""The subjects of the measurements: embedded checkpoints, random checkpoints of Meta's sizes, and images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "benchmarks"
 EMBEDDED = tuple(sorted(file.parent.name for file in (ROOT / "checkpoints").glob("*/config.json")))
 RANDOM = ("vit-b", "vit-l", "sam2-base-plus")
-SIZE = (1000, 1000)  # (height, width) of the usual picture
+SIZE = (1000, 1000)  # (height, width) of the image in most cases
 
 
 @cache
 def checkpoint(name: str) -> Path:
-    """Return the folder of an embedded checkpoint, or of a random one, which is made at the first call."""
+    """Return the folder of an embedded or random checkpoint. The first call creates a random checkpoint."""
     if name in EMBEDDED:
         return ROOT / "checkpoints" / name
     folder = FOLDER / name
@@ -47,17 +47,17 @@ def checkpoint(name: str) -> Path:
         for key, weight in model.named_parameters():
             if "rel_pos" in key or "pos_embed" in key:
                 torch.nn.init.normal_(weight, std=0.1)
-        families.save(families.of(model), folder)
+        families.save(families.wrap(model), folder)
     return folder
 
 
 @torch.no_grad()
 def _smooth(model: SamModel) -> None:
-    """Make the masks of random weights similar to those of trained weights, which have few outlines.
+    """Change random weights so that masks have few outlines, as with trained weights.
 
-    The kernels of the upscaling get equal values in their four places, and the frequencies of the positions get the
-    scale of Meta's checkpoints, which is some hundred times lower. The remaining noise changes from token to token, not
-    from pixel to pixel.
+    The kernels of the upscaling get equal values in their four places. The frequencies of the position embedding get
+    the scale of Meta's checkpoints, which is some hundred times lower. The remaining noise varies between tokens, not
+    between pixels.
     """
     for conv in (model.mask_decoder.upscale_conv1, model.mask_decoder.upscale_conv2):
         conv.weight.copy_(conv.weight.mean((2, 3), keepdim=True).expand_as(conv.weight))
@@ -72,13 +72,18 @@ def load(name: str, precision: str = EXACT) -> Segmenter:
 
 
 def engine_of(segmenter: Segmenter, local_paths: bool = False) -> Engine:
-    """Return an engine with an empty cache."""
+    """Return an engine with an empty cache.
+
+    Args:
+        segmenter: the model.
+        local_paths: whether images may be paths.
+    """
     return Engine(segmenter, ImageReader(ImageLimits(local_paths=local_paths)), EmbeddingCache(2**28))
 
 
 @cache
 def picture(height: int, width: int) -> np.ndarray:
-    """Return a (height, width, 3) uint8 picture with soft and hard detail at every scale."""
+    """Return a (height, width, 3) uint8 image with soft and sharp detail at several scales."""
     rng = np.random.default_rng(0)
     image = np.zeros((height, width, 3), np.float32)
     for cells in (6, 24, 96):
@@ -89,19 +94,19 @@ def picture(height: int, width: int) -> np.ndarray:
 
 @cache
 def photograph(height: int, width: int) -> np.ndarray:
-    """Return the coins of the samples as a (height, width, 3) uint8 picture."""
+    """Return the sample image of coins, resized to (height, width, 3) uint8."""
     return np.asarray(Image.open(ROOT / "samples" / "coins.png").convert("RGB").resize((width, height)))
 
 
 def jpeg(image: np.ndarray) -> bytes:
-    """Return a (height, width, 3) uint8 picture as a JPEG file."""
+    """Encode a (height, width, 3) uint8 image as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def boxes(count: int, height: int, width: int) -> list[list[float]]:
-    """Return boxes of all sizes, x1, y1, x2, y2 in pixels of an image of that size."""
+    """Return random boxes of all sizes, each x1, y1, x2, y2 in pixels, in an image of a size."""
     rng = np.random.default_rng(1)
     corners = rng.random((count, 2, 2)).astype(np.float32)
     low, high = corners.min(1), corners.max(1) + 0.02

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Masks for a table of images, on this machine and then on Azure ML: mask-generation-batch-endpoint.ipynb in commands.
+# Masks for a table of images, on this machine and then on Azure ML.
+# These are the steps of mask-generation-batch-endpoint.ipynb as commands.
 #
 #   notebooks/mask-generation-batch-endpoint.sh
 #   RUN_ON_AZURE=true RESOURCE_GROUP=mine WORKSPACE=mine notebooks/mask-generation-batch-endpoint.sh
@@ -10,10 +11,10 @@ export PATH="$PWD/.venv/bin:$PATH"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# 1. The model, unless one is packaged already. For work: --checkpoint facebook/sam-vit-large
+# 1. Package the model, unless build/model exists. For real work, add: --checkpoint facebook/sam-vit-large
 test -e build/model/MLmodel || sam-endpoint package --output build/model --no-log
 
-# 2. A table of images and prompts.
+# 2. Write a table of images and prompts.
 cat >"$scratch/prompts.csv" <<'CSV'
 image,what,input_points,input_boxes,multimask_output
 samples/coffee.jpg,cup,,"[[170, 14, 414, 312]]",false
@@ -21,17 +22,18 @@ samples/coffee.jpg,spoon,"[[[366, 288]]]","[[322, 232, 410, 328]]",false
 samples/coins.png,two coins,,"[[20, 32, 68, 77], [303, 13, 366, 73]]",false
 CSV
 
-# 3. Its masks, as a table and as a picture.
+# 3. Score the table: the masks as a table and as a picture.
 sam-endpoint score --model build/model --input "$scratch/prompts.csv" --output out/from-csv.parquet --overwrite \
   --overlay out/from-csv.png
 
-# 4. A folder of images without prompts: everything in them.
+# 4. Score a folder of images without prompts: every object in each image.
 sam-endpoint score --model build/model --input 'samples/*.png' --output out/from-folder.parquet --overwrite \
   --params '{"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.85}' --overlay out/from-folder.png
 
-# 5. Azure ML: az with its extension `ml`, logged in. Azure runs the MLflow model over CSV files with base64 images or URLs.
+# 5. Do the same on Azure ML. This needs `az` with its extension `ml`, logged in. Azure runs the MLflow model over CSV files
+# whose images are base64 text or URLs.
 if [ "$RUN_ON_AZURE" != true ]; then
-  echo "RUN_ON_AZURE=true does the same on Azure ML"
+  echo "to do the same on Azure ML, set RUN_ON_AZURE=true"
   exit
 fi
 mkdir "$scratch/inputs"

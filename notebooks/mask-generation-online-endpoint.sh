@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Masks from an online endpoint, on this machine and then on Azure ML: mask-generation-online-endpoint.ipynb in commands.
+# Masks from an online endpoint, on this machine and then on Azure ML.
+# These are the steps of mask-generation-online-endpoint.ipynb as commands.
 #
 #   notebooks/mask-generation-online-endpoint.sh
 #   RUN_ON_AZURE=true RESOURCE_GROUP=mine WORKSPACE=mine notebooks/mask-generation-online-endpoint.sh
@@ -17,10 +18,10 @@ finish() {
 }
 trap finish EXIT
 
-# 1. The model, unless one is packaged already. For work: --checkpoint facebook/sam-vit-large
+# 1. Package the model, unless build/model exists. For real work, add: --checkpoint facebook/sam-vit-large
 test -e build/model/MLmodel || sam-endpoint package --output build/model --no-log
 
-# 2. The server, on a port that is free.
+# 2. Start the server on a free port.
 port=$(python -c 'import socket; probe = socket.socket(); probe.bind(("127.0.0.1", 0)); print(probe.getsockname()[1])')
 sam-endpoint serve --model build/model --port "$port" >"$scratch/log" 2>&1 &
 server=$!
@@ -29,7 +30,7 @@ until curl -s --fail -o "$scratch/ready" "http://127.0.0.1:$port/ready"; do
   sleep 0.5
 done
 
-# 3. A request: one image with one box. The image is base64 text here; a URL does as well.
+# 3. Send a request: one image with one box. The image is base64 text here; it can also be a URL.
 cat >"$scratch/request.json" <<JSON
 {"input_data": {"columns": ["image", "input_points", "input_boxes", "input_labels", "multimask_output"], "index": [0],
                 "data": [["$(base64 -w0 samples/coffee.jpg)", "", "[[170, 14, 414, 312]]", "", false]]},
@@ -38,13 +39,13 @@ JSON
 curl -s --fail-with-body "http://127.0.0.1:$port/score" -H 'Content-Type: application/json' \
   --data-binary "@$scratch/request.json" -o "$scratch/answer.json"
 
-# 4. The answer: the mask's score, and the mask itself as a picture.
+# 4. Print the mask's score, and save the mask as a picture.
 show() {
   mkdir -p out
   python - "$1" "$2" <<'PYTHON'
 import base64, json, sys
 answer = json.load(open(sys.argv[1]))
-(row,) = json.loads(answer) if isinstance(answer, str) else answer  # az puts the endpoint's text in quotes
+(row,) = json.loads(answer) if isinstance(answer, str) else answer  # az returns the response as a JSON string
 mask = row["predictions"][0]["mask_per_prediction"][0]
 open(sys.argv[2], "wb").write(base64.b64decode(mask["encoded_binary_mask"]))
 print(f"{sys.argv[2]}: {mask['area']} pixels, predicted IoU {mask['iou_score']:.2f}")
@@ -52,9 +53,10 @@ PYTHON
 }
 show "$scratch/answer.json" out/cup.png
 
-# 5. Azure ML: az with its extension `ml`, logged in. A deployed endpoint costs money until the last command.
+# 5. Do the same on Azure ML. This needs `az` with its extension `ml`, logged in. The deployed endpoint costs money until the last
+# command deletes it.
 if [ "$RUN_ON_AZURE" != true ]; then
-  echo "RUN_ON_AZURE=true does the same on Azure ML"
+  echo "to do the same on Azure ML, set RUN_ON_AZURE=true"
   exit
 fi
 workspace=(--resource-group "$RESOURCE_GROUP" --workspace-name "$WORKSPACE")

@@ -37,7 +37,7 @@ PINS = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of this checkout."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     for name in PARTS:
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -76,7 +76,10 @@ def test_the_wheel_contains_one_package_with_all_its_modules_and_data(wheel: Pat
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        assert f"\nVersion: {sam_endpoint.__version__}\n" in archive.read(metadata).decode()
+        headers = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
+    assert {f"Version: {sam_endpoint.__version__}", "License-Expression: Apache-2.0"} <= set(headers)
+    licenses = {metadata.replace("METADATA", f"licenses/{name}") for name in ("LICENSE", "NOTICE")}
+    assert licenses <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sam_endpoint"}
     expected = {
         f"sam_endpoint/{name}" for name in ("py.typed", "model/requirements.txt", "scoring/online/catalog.yaml")
@@ -90,7 +93,7 @@ def test_the_wheel_contains_one_package_with_all_its_modules_and_data(wheel: Pat
         expected |= {f"sam_endpoint/{module.as_posix()}" for module in modules}
     expected |= {f"sam_endpoint/commands/{name}.py" for name in commands.NAMES}
     expected |= {f"sam_endpoint/training/recipes/{name}-tiny.toml" for name in ("sam", "sam2")}
-    expected |= {f"sam_endpoint/samples/{name}" for name in ("coffee.jpg", "coins.png", "prompts.csv")}
+    expected |= {f"sam_endpoint/samples/{name}" for name in ("cat.jpg", "coffee.jpg", "coins.png", "prompts.csv")}
     assert not expected - names
     assert not [name for name in names if name.endswith(".csv") and "training-log" in name]
 
@@ -208,7 +211,7 @@ def test_an_interrupted_command_says_whether_it_can_resume(
     monkeypatch.setattr(score, "run", stop)
     monkeypatch.setattr(embed, "run", stop)
     assert main(["score", "--input", "x", "--output", "y"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to continue\n"
     assert main(["embed", "--images", "x", "--store", "y"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 

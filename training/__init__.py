@@ -1,1 +1,1 @@
-"""Training of small SAM and SAM 2 checkpoints on drawn scenes."""
+"""Training of small SAM and SAM 2 checkpoints on synthetic scenes."""

@@ -1,4 +1,4 @@
-"""Batches of augmented scenes with masks to segment; batch `step` depends on the seed and the step only."""
+"""Batches of augmented scenes with target masks. A batch depends only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from sam_endpoint.training.cache import SceneCache
 Rng = np.random.Generator
 Bytes = NDArray[np.uint8]
 
-PART_SHARE = 0.15  # of the masks of objects that have parts
-RECOLORED_SHARE = 0.5  # of images; scenes differ in light and camera already
-PART = (0.35, 0.9)  # shares of the scene's longest edge that a crop has
+# If an object has parts, the probability that a mask shows a part instead of the whole object.
+PART_SHARE = 0.15
+# The share of images that `recolor` changes. Not all, because scenes already differ in light and camera.
+RECOLORED_SHARE = 0.5
+# The side of a crop as a share of the scene's longest edge, minimum and maximum.
+PART = (0.35, 0.9)
 CLOSE_PART = (0.35, 0.65)  # about a half, because a window is half of the input
 
 
 class Batch(NamedTuple):
-    """Images with masks to segment.
+    """Images with target masks.
 
     Attributes:
         images: (images, side, side, 3) uint8, padded at the right and the bottom.
         sizes: (images, 2), the height and width inside the padding.
-        masks: (images, masks, side / 2, side / 2) uint8, the covered share of each cell times 255.
-        boxes: (images, masks, 4) float32, x1, y1, x2, y2 around the masks in pixels.
-        corner: (2,), the window's first row and column in cells of the embedding grid.
+        masks: (images, masks, side / 2, side / 2) uint8, the share of each cell that the mask covers, times 255.
+        boxes: (images, masks, 4) float32, the bounding boxes of the masks, x1, y1, x2, y2 in pixels.
+        corner: (2,), the first row and column of the window in cells of the embedding grid.
     """
 
     images: Bytes
@@ -43,15 +46,19 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """The batches of a training, by step.
 
-    The first `windowed` steps have twice `images` windows of half the side. After those, every `whole_every` steps a
-    batch has `images` whole inputs, and the steps between have windows.
+    A batch has either `images` whole inputs, or twice as many windows of half the side. The first `windowed` steps have
+    windows. Of the later steps, every `whole_every`-th has whole inputs and the others have windows.
 
     Args:
+        cache: The scenes.
+        seed: The seed of all random choices.
         images: The number of whole inputs in a batch.
         masks: The number of masks of each image.
         side: The side of the whole input in pixels.
-        stretched: Whether the image fills the square; otherwise it is padded.
-        close: Whether windows show about a quarter of a scene, as large as the whole input shows it.
+        windowed: The number of first steps that have windows.
+        whole_every: The distance of steps with whole inputs after the first `windowed` steps.
+        stretched: Whether the image is stretched to the square; otherwise it is padded.
+        close: Whether a window shows about a quarter of a scene. The objects then are as large as in the whole input.
     """
 
     def __init__(
@@ -82,7 +89,15 @@ class Batches(Dataset[Batch]):
         return Batch(images, sizes, masks, boxes, corner)
 
     def sample(self, rng: Rng, side: int, whole: bool) -> tuple[np.ndarray, ...]:
-        """Return one image with its size, masks and boxes, as in `Batch`. Scenes without a large object are skipped."""
+        """Return one image with its size, masks and boxes, as in `Batch`.
+
+        Scenes without a sufficiently large object are skipped.
+
+        Args:
+            rng: The random generator.
+            side: The side of the image in pixels.
+            whole: Whether the image is a whole input; otherwise it is a window.
+        """
         while True:
             scene = self.cache[int(rng.integers(self.cache.count))]
             uncropped, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
@@ -107,11 +122,16 @@ def random_crop(
     """Crop, resize, rotate and mirror an image and its labels.
 
     Args:
+        rng: The random generator.
         image: (height, width, 3).
         labels: (height, width).
-        side: The longest edge of the result, or both edges if it is `stretched`.
-        uncropped: The probability of the whole image.
-        part: The smallest and the largest share of the longest edge that a crop has.
+        side: The longest edge of the result in pixels; both edges if `stretched`.
+        uncropped: The probability that the image is not cropped.
+        part: The minimum and maximum side of a crop, as shares of the image's longest edge.
+        stretched: Whether the result is a square.
+
+    Returns:
+        The image and the labels.
     """
     if rng.random() > uncropped:
         longest = rng.uniform(*part) * max(labels.shape)
@@ -132,12 +152,15 @@ def random_crop(
 
 
 def choose_masks(rng: Rng, labels: Bytes, owners: Bytes, count: int, min_area: float) -> NDArray[np.bool_] | None:
-    """Choose masks of objects, each object once before any comes twice; sometimes a part replaces its object.
+    """Choose masks of random objects. No object is chosen twice before all are chosen once.
 
-    An object is chosen far more often than its parts, so that an ambiguous click means the object.
+    With the probability PART_SHARE, a mask shows a part instead of its object. Parts are rare, so that the model
+    segments the object if a click is ambiguous.
 
     Args:
-        labels: (height, width), as in `Scene`; `owners` likewise.
+        rng: The random generator.
+        labels: (height, width), as in `Scene`.
+        owners: (256,), as in `Scene`.
         count: The number of masks.
         min_area: The smallest area of an object or a part, in pixels.
 
@@ -165,7 +188,7 @@ def choose_masks(rng: Rng, labels: Bytes, owners: Bytes, count: int, min_area: f
 
 
 def recolor(rng: Rng, image: Bytes) -> Bytes:
-    """Return an image (height, width, 3) as under other light and by another camera."""
+    """Simulate another light and another camera on an image (height, width, 3)."""
     levels = np.linspace(0, 1, 256)
     kind = rng.random()
     if kind < 0.12:

@@ -1,4 +1,4 @@
-"""Scenes drawn beforehand into memory-mapped files, because drawing a scene takes longer than training on it."""
+"""A cache of scenes in memory-mapped files. Drawing a scene takes longer than training on it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ FIELDS = {
     "owners": ((256,), np.uint8),
     "sizes": ((2,), np.uint16),
 }
-CHUNK = 16
+CHUNK = 16  # scenes that a process draws at a time
 
 
 class SceneCache:
-    """The first `count` scenes of a seed, about 260 kB each, in the files of a folder."""
+    """The first `count` scenes of a seed, in the files of a folder. A scene takes about 260 kB.
+
+    Args:
+        folder: The folder of the files; created if it does not exist.
+        seed: The seed of the scenes.
+        count: The number of scenes.
+    """
 
     def __init__(self, folder: Path, seed: int, count: int) -> None:
         self.folder, self.seed, self.count = folder, seed, count
@@ -33,7 +39,8 @@ class SceneCache:
             self.arrays[name] = np.lib.format.open_memmap(path, mode, dtype=dtype, shape=(count, *shape))
 
     def draw(self, workers: int) -> None:
-        """Draw the missing scenes in `workers` processes. A scene counts as drawn once its size is written."""
+        """Draw the missing scenes in `workers` processes."""
+        # `_draw` writes the size of a scene last, so a scene with a size is complete.
         missing = np.flatnonzero(self.arrays["sizes"][:, 0] == 0)
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         if not chunks:

@@ -1,4 +1,4 @@
-"""The loss of decoded masks: focal and dice loss against the covered share of each cell, and the scores' error."""
+"""The loss of predicted masks and scores: focal and dice loss of the masks, and the error of the scores."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FOCAL_WEIGHT = 20.0
-REMAINDER_WEIGHT = 0.1
-SQUARE_WEIGHT = 3.0
-TEMPERATURE = 0.05  # of the softmax of predicted IoU over the three alternatives
+REMAINDER_WEIGHT = 0.1  # of the costs of the two alternatives that are not the best, divided by three
+SQUARE_WEIGHT = 3.0  # of the squared error of a score
+TEMPERATURE = 0.05  # of the softmax over the scores of the three alternatives
 
 
 def iou(logits: Tensor, targets: Tensor) -> Tensor:
@@ -21,16 +21,18 @@ def iou(logits: Tensor, targets: Tensor) -> Tensor:
 def mask_costs(logits: Tensor, targets: Tensor, balance: float) -> Tensor:
     """Return the cost of each mask: 20 times the focal loss plus the dice loss, as in SAM, plus a balanced term.
 
-    Focal loss is that of Lin et al. (2017) with gamma 2, dice loss that of Milletari et al. (2016). The targets are
-    shares, which replace the label in the focal weight (Li et al. 2020, quality focal loss).
+    The focal loss is that of Lin et al. (2017) with gamma 2, the dice loss that of Milletari et al. (2016). A target is
+    the share of a cell that the object covers. In the focal weight, this share replaces the label, as in the quality
+    focal loss (Li et al. 2020).
 
-    The balanced term is `balance` times the cross entropy with equal weights of object and background, whatever their
-    areas. Without it a new model first learns to predict empty masks, because most objects are small, and recovers
+    The balanced term is a cross entropy in which object and background have equal weights, independent of their areas.
+    Without this term, a new model first learns to predict empty masks, because most objects are small, and recovers
     slowly.
 
     Args:
         logits: (prompts, masks, height, width).
         targets: (prompts, 1, height, width), 0 to 1.
+        balance: The weight of the balanced term; 0 for none.
 
     Returns:
         (prompts, masks).
@@ -54,18 +56,26 @@ def decoding_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of four masks for each prompt, and their true IoU.
 
-    The single mask has its own cost. Of the three alternatives the best has its full cost, the others a tenth, so that
-    none is forgotten. A score costs its distance from the true IoU (its square in SAM).
+    The loss is a sum:
 
-    With `picked`, the alternatives also cost that much for the mask that users take, the one with the best score; a
-    softmax of the scores gives the probability of each. And a score costs three times the square of its error: if a
-    click is ambiguous, the mean of the possible IoUs says which mask to take, the median does not.
+    - the cost of the single mask;
+    - of the three alternatives, the full cost of the best mask and a thirtieth of the cost of each other mask, so that
+      all three are trained;
+    - the absolute error of the scores (SAM uses the squared error).
+
+    If `picked` is not 0, two things change:
+
+    - The loss includes the expected cost of the mask that users take, which is the alternative with the highest score.
+      A softmax over the scores gives the probability of each alternative.
+    - The error of a score is three times its square. If a click is ambiguous, a score then approaches the mean of the
+      possible IoUs instead of their median. Only the mean tells which mask to take.
 
     Args:
         logits: (prompts, 4, height, width); mask 0 is the single mask.
         scores: (prompts, 4).
         targets: (prompts, height, width), 0 to 1.
         balance: As in `mask_costs`.
+        picked: The weight of the expected cost; 0 for none.
 
     Returns:
         The loss, a scalar, and the true IoU, (prompts, 4).

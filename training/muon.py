@@ -1,4 +1,4 @@
-"""The Muon optimizer (Jordan et al. 2024): momentum that is orthogonalised before it is applied."""
+"""The Muon optimizer (Jordan et al. 2024), which orthogonalises the momentum of each weight matrix."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from torch import Tensor
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return the nearest semi-orthogonal matrices (count, rows, columns), by five quintic Newton-Schulz steps.
+    """Return the nearest semi-orthogonal matrices, computed by five quintic Newton-Schulz steps.
 
-    In float32: torch's own Muon computes in bfloat16, which CPUs without bfloat16 instructions emulate slowly.
+    The computation is in float32. torch's own Muon uses bfloat16, which is slow on CPUs without bfloat16 instructions.
+
+    Args:
+        matrices: (count, rows, columns) float32.
+
+    Returns:
+        (count, rows, columns) float32.
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if is_tall else matrices
@@ -25,14 +31,22 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weight matrices. Steps have the size of AdamW's: a root mean square of 0.2 times `lr`."""
+    """Muon for weight matrices. A step has the same size as a step of AdamW: a root mean square of 0.2 times `lr`.
+
+    Args:
+        weights: The matrices, each (rows, columns).
+        lr: The learning rate.
+        momentum: The decay of the moving average of the gradients.
+        decay: The weight decay.
+    """
 
     def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.0) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum, "decay": decay})
 
-    # torch's other overload takes a closure and returns its loss; training never passes a closure.
+    # torch's type for `step` includes an overload that takes a closure and returns its loss. Training passes none.
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all weights from their gradients."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for weight in group["params"]:

@@ -1,4 +1,4 @@
-"""The models that training needs: random weights, a forward pass that gives all masks at once, checkpoint files."""
+"""The base class of trainable models: random weights, a forward pass that predicts all four masks, checkpoint files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from sam_endpoint.model import families
 from sam_endpoint.training.options import IMAGE_SIZE
 
 PATCH_SIZE = 8
-Features = tuple[Tensor, ...]  # each (images, channels, height, width), the embedding last
+# Feature maps, each (images, channels, height, width). The coarsest map, which the prompts attend to, is the last.
+Features = tuple[Tensor, ...]
 
 
 class Network(nn.Module, ABC):
-    """A model that embeds and decodes with gradients, on the whole input or on a square window of it.
+    """A model that encodes and decodes with gradients, on the whole input or on a square window of it.
 
-    A window is a part of the embedding grid; its `corner` is the first row and column, in grid cells. The window has
-    the positions that it has in the whole input. So a quarter of the input costs less than a quarter of the time, and
-    the weights learnt on it are valid for the whole.
+    A window is a square part of the embedding grid. Its `corner` is its first row and column, in grid cells. A window
+    keeps the position embeddings that it has in the whole input, so that the trained weights are valid for the whole
+    input. A window of a quarter of the input takes less than a quarter of the time.
+
+    Args:
+        model: The transformers model.
 
     Attributes:
         stretched: Whether images fill the square input; otherwise they are padded to it.
@@ -40,27 +44,61 @@ class Network(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def config(*, image_size: int = IMAGE_SIZE) -> PreTrainedConfig:
-        """Return the architecture of the embedded checkpoint; families have arguments for further sizes."""
+        """Return the architecture of the embedded checkpoint. Subclasses have parameters for other sizes."""
 
     @classmethod
     @abstractmethod
     def create(cls, config: Any, seed: int) -> Network:
-        """Return a model with random weights that suit training."""
+        """Return a network with random weights.
+
+        Args:
+            config: The architecture.
+            seed: The seed of the weights.
+        """
 
     @abstractmethod
     def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
-        """Return the positional embedding that the image encoder adds to the patches of a window of `grid` cells."""
+        """Return the positional embedding that the image encoder adds to the patches of a window.
+
+        Args:
+            grid: The side of the window in cells.
+            corner: The first row and column of the window.
+        """
 
     @abstractmethod
     def embed(self, pixels: Tensor, positions: Tensor) -> Features:
-        """Encode normalised pixels (images, 3, side, side) at these patch positions into features for `decode`."""
+        """Encode images.
+
+        Args:
+            pixels: (images, 3, side, side), normalised.
+            positions: The result of `patch_positions`.
+
+        Returns:
+            The feature maps for `decode`.
+        """
 
     @abstractmethod
     def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
-        """Upscale features (prompts, width, grid, grid) to (prompts, width / 8, 4 grid, 4 grid)."""
+        """Upscale the decoder's image tokens.
+
+        Args:
+            embedding: (prompts, width, grid, grid).
+            fine: The larger feature maps of the prompts' images; empty for a SAM.
+
+        Returns:
+            (prompts, width / 8, 4 grid, 4 grid).
+        """
 
     def positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
-        """Return the positional embedding (1, width, grid, grid) of a window for the decoder."""
+        """Return the positional embedding of a window for the decoder.
+
+        Args:
+            grid: The side of the window in cells.
+            corner: The first row and column of the window.
+
+        Returns:
+            (1, width, grid, grid).
+        """
         row, column = corner
         whole: Tensor = self.model.get_image_wide_positional_embeddings()
         return whole[:, :, row : row + grid, column : column + grid]
@@ -69,9 +107,9 @@ class Network(nn.Module, ABC):
         """Embed prompts as tokens.
 
         Args:
-            points: (prompts, n, 2).
-            labels: (prompts, n).
-            boxes: (prompts, 4), or None.
+            points: (prompts, n, 2), x and y in pixels of the whole input.
+            labels: (prompts, n), 1 for the object and 0 for the background.
+            boxes: (prompts, 4), x1, y1, x2, y2 in pixels of the whole input, or None.
 
         Returns:
             (prompts, tokens, width).
@@ -112,7 +150,7 @@ class Network(nn.Module, ABC):
             image_positional_embeddings=positions.expand(prompts, -1, -1, -1),
             attention_similarity=None,
         )
-        tokens = tokens[:, 0, len(self.output_tokens()) - 2 :]  # those of the score and the masks
+        tokens = tokens[:, 0, len(self.output_tokens()) - 2 :]  # from the token of the score on
         upscaled = self.upscale(
             image_tokens.transpose(2, 3).reshape(image.shape),
             tuple(part.repeat_interleave(repeat, 0) for part in fine),
@@ -122,15 +160,17 @@ class Network(nn.Module, ABC):
         return logits.float(), decoder.iou_prediction_head(tokens[:, 0]).float()
 
     def output_tokens(self) -> list[nn.Embedding]:
-        """Return the decoder's output tokens; those of the score and the masks are the last two."""
+        """Return the embeddings of the decoder's output tokens; the last two are for the score and the masks."""
         return [self.model.mask_decoder.iou_token, self.model.mask_decoder.mask_tokens]
 
 
 def initialize_weights(model: PreTrainedModel, seed: int, depth: int) -> None:
-    """Initialise all weights but those of positions at random; transformers initialises them near zero.
+    """Initialise all weights at random, in place, except position embeddings. transformers initialises them near zero.
 
     Args:
-        depth: The number of layers of the encoder. The more there are, the smaller its residual branches start.
+        model: The model.
+        seed: The seed of the weights.
+        depth: The number of layers of the encoder. With more layers, the weights of its residual branches are smaller.
     """
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -158,13 +198,21 @@ def initialize_weights(model: PreTrainedModel, seed: int, depth: int) -> None:
         decoder: Any = model.mask_decoder
         for name, module in decoder.named_modules():
             if ("_token_to_image" in name and hasattr(module, "k_proj")) or name.endswith("image_to_token"):
-                # With the same projection of queries and keys a click attends to its own place from the first step.
+                # If queries and keys have the same projection, a click attends to its own place from the first step.
                 module.q_proj.weight.mul_(1.5)
                 module.k_proj.weight.copy_(module.q_proj.weight)
 
 
 def sinusoidal_positions(grid: int, channels: int) -> Tensor:
-    """Return sine and cosine features of rows and columns, (1, grid, grid, channels)."""
+    """Return sine and cosine features of rows and columns.
+
+    Args:
+        grid: The number of rows and columns.
+        channels: The number of features of a cell; a multiple of 4.
+
+    Returns:
+        (1, grid, grid, channels).
+    """
     quarter = channels // 4
     rate = 1.0 / 100 ** (torch.arange(quarter) / quarter)
     angle = torch.arange(grid)[:, None] * rate
@@ -175,10 +223,19 @@ def sinusoidal_positions(grid: int, channels: int) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Return softmax(query key^T / sqrt(channels)) value in bfloat16, (batch, heads, tokens, channels) each.
+    """Return softmax(query key^T / sqrt(channels)) value, computed in bfloat16.
 
     With few tokens and channels, two matrix products and a softmax take two thirds of the CPU time of
-    `scaled_dot_product_attention`.
+    `scaled_dot_product_attention`, which this function replaces.
+
+    Args:
+        query: (batch, heads, queries, channels).
+        key: (batch, heads, tokens, channels).
+        value: (batch, heads, tokens, channels).
+        **_: Other arguments of `scaled_dot_product_attention`, which are ignored.
+
+    Returns:
+        (batch, heads, queries, channels) bfloat16.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
@@ -187,9 +244,13 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
 
 
 def load_weights(folder: Path, model: Any) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint of the model's architecture, for any size of input.
+    """Return the weights of a checkpoint.
 
-    SAM's positional embedding is interpolated to the size of the model's.
+    The checkpoint's input may have another size. SAM's position embedding is then interpolated to the model's size.
+
+    Args:
+        folder: The folder of the checkpoint.
+        model: A model of the same architecture.
     """
     weights: dict[str, Tensor] = type(model).from_pretrained(folder).state_dict()
     for name, weight in model.state_dict().items():
@@ -200,10 +261,15 @@ def load_weights(folder: Path, model: Any) -> dict[str, Tensor]:
 
 
 def save_checkpoint(model: Any, folder: Path) -> None:
-    """Write a checkpoint that `from_pretrained` reads; each file appears complete or not at all."""
+    """Write a checkpoint that `from_pretrained` can read. Files are written to another folder first, then moved.
+
+    Args:
+        model: The model.
+        folder: The folder of the checkpoint.
+    """
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
-    families.save(families.of(model), part)
+    families.save(families.wrap(model), part)
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():
         file.replace(folder / file.name)

@@ -1,4 +1,4 @@
-"""The options of a training, and how a command line gives them. Imports nothing heavy."""
+"""The options of a training, and their command line. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """The options that the weights depend on. Their help texts are in the fields' metadata."""
+    """The options that determine the trained weights. Their help texts are in the fields' metadata."""
 
     seed: int = _option(1, "seed of the scenes, the batches and the first weights")
     scenes: int = _option(16000, "number of scenes to draw")
     side: int = _option(IMAGE_SIZE, "side of the input in pixels")
     steps: int = _option(7000, "number of steps")
     windowed: int = _option(4500, "number of first steps that train on windows of half the input's side")
-    whole_every: int = _option(1, "after those, train on the whole input every so many steps")
-    close: bool = _option(False, "windows show objects as large as whole inputs do")
-    images: int = _option(8, "images in a batch; twice as many windows")
-    masks: int = _option(4, "masks of each image")
-    rate: float = _option(1.2e-3, "largest learning rate")
-    warmup: int = _option(80, "steps in which the learning rate rises")
+    whole_every: int = _option(1, "after these, train on whole inputs every so many steps, and on windows in between")
+    close: bool = _option(False, "let windows show objects as large as in the whole input")
+    images: int = _option(8, "number of whole inputs in a batch; a batch of windows has twice as many")
+    masks: int = _option(4, "number of target masks of each image")
+    rate: float = _option(1.2e-3, "maximum learning rate")
+    warmup: int = _option(80, "number of first steps in which the learning rate rises")
     decay: float = _option(0.05, "weight decay")
-    averaging: float = _option(0.998, "decay of the moving average of the weights, which is exported")
+    averaging: float = _option(0.998, "decay of the moving average of the weights; the average is exported")
     balance: float = _option(2.0, "weight of the balanced cross entropy in the first fifth of the steps")
-    picked: float = _option(0.0, "weight of the loss of the mask with the best predicted score")
+    picked: float = _option(0.0, "weight of the loss of the mask with the highest predicted score")
     frozen: bool = _option(False, "do not train the image encoder")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """A training: its plan, its files, and how it is computed.
+    """All options of a training: the plan, files, and computation.
 
     Attributes:
         output: The folder of the checkpoint.
         family: One of FAMILY_NAMES.
+        plan: The options that determine the weights.
         start: The folder of a checkpoint to start from; None for random weights.
         cache: The folder of the drawn scenes, the state and the log.
-        device: A torch device; empty for cuda if there is one, else cpu.
+        device: A torch device. Empty: cuda if available, else cpu.
         workers: The number of processes that prepare batches.
         drawers: The number of processes that draw scenes beforehand.
         eager: Whether to run without torch.compile.
-        bfloat16: Whether to compute in bfloat16 where that is safe.
+        bfloat16: Whether to use torch.autocast with bfloat16.
         save_every: The number of steps between two saved states.
     """
 
@@ -72,22 +73,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a training to a parser."""
     default = TrainingOptions
     parser.add_argument("--family", choices=FAMILY_NAMES, default=default.family, help="(default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument(
-        "--cache", type=Path, default=default.cache, help="folder of scenes, state and log (default: %(default)s)"
+        "--cache", type=Path, default=default.cache, help="folder for scenes, state and log (default: %(default)s)"
     )
     parser.add_argument("--start", type=Path, help="folder of a checkpoint to start from (default: random weights)")
-    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 (default: cuda if available)")
     parser.add_argument(
         "--workers", type=int, default=default.workers, help="processes that prepare batches (default: %(default)s)"
     )
     parser.add_argument(
-        "--drawers", type=int, default=default.drawers, help="processes that draw scenes (default: one for each CPU)"
+        "--drawers", type=int, default=default.drawers, help="processes that draw scenes (default: one per CPU)"
     )
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
-    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where that is safe")
+    parser.add_argument("--bfloat16", action="store_true", help="use bfloat16 (torch.autocast)")
     parser.add_argument(
-        "--save-every", type=int, default=default.save_every, help="steps between saved states (default: %(default)s)"
+        "--save-every",
+        type=int,
+        default=default.save_every,
+        help="steps between two saved states (default: %(default)s)",
     )
     for option in fields(Plan):
         name, kind = f"--{option.name.replace('_', '-')}", type(option.default)
@@ -99,7 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(arguments: argparse.Namespace) -> TrainingOptions:
-    """Return the options of a parsed command line. Options of the plan that the parser left out have their defaults."""
+    """Return the options of a parsed command line.
+
+    Args:
+        arguments: The parsed arguments. Plan options may be missing; they get their defaults.
+    """
     values = vars(arguments)
     plan = Plan(**{option.name: values[option.name] for option in fields(Plan) if option.name in values})
     return TrainingOptions(

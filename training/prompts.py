@@ -1,4 +1,4 @@
-"""Clicks and boxes as people and the SAM papers place them, sampled from the true masks on the model's device."""
+"""Simulated clicks and boxes for training, sampled from the target masks on the model's device."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOWS = (3, 7, 15)  # cells at half the resolution
+WINDOWS = (3, 7, 15)  # sides in cells, at half the resolution
 
 
 def depth(region: Tensor) -> Tensor:
-    """Estimate how deep inside a region each cell lies, by the region's share of windows of growing size around it.
+    """Estimate how far each cell lies from the outline of its region.
+
+    The estimate is the mean share of the region in windows of several sizes around the cell.
 
     Args:
         region: (prompts, height, width), 0 to 1; height and width are even.
 
     Returns:
-        (prompts, height, width), 0 to 1.
+        (prompts, height, width), 0 to 1; 1 deep inside the region.
     """
     fine = F.avg_pool2d(region[:, None], 3, 1, 1)
     coarse = F.avg_pool2d(region[:, None], 2)
@@ -33,10 +35,11 @@ def sample_cells(region: Tensor, generator: torch.Generator, centered: float) ->
 
     Args:
         region: (prompts, height, width), 0 to 1.
-        centered: The probability of a cell near the region's centre; otherwise all cells are equally likely.
+        generator: The random generator.
+        centered: The probability of a cell near the region's centre. Otherwise, all cells are equally likely.
 
     Returns:
-        x and y, (prompts, 2).
+        x and y of a cell, (prompts, 2).
     """
     prompts, _, width = region.shape
     noise = torch.rand(region.shape, generator=generator).to(region.device)
@@ -47,19 +50,28 @@ def sample_cells(region: Tensor, generator: torch.Generator, centered: float) ->
 
 
 def first_clicks(targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sample a positive click on each target (prompts, height, width): cells (prompts, 2) and labels (prompts,)."""
+    """Sample a positive click on each target.
+
+    Args:
+        targets: (prompts, height, width), 0 to 1.
+        generator: The random generator.
+
+    Returns:
+        Cells (prompts, 2) and labels (prompts,).
+    """
     cells = sample_cells((targets > 0.5).float(), generator, centered=0.8)
     return cells, torch.ones(len(targets), dtype=torch.long, device=targets.device)
 
 
 def next_clicks(targets: Tensor, logits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sample a click in the error of `logits`: positive on a missed region, negative on an extra region.
+    """Sample a click in the error of each predicted mask: positive in a missed region, negative in an extra region.
 
     A mask without error gets another positive click.
 
     Args:
         targets: (prompts, height, width), 0 to 1.
-        logits: (prompts, height, width).
+        logits: (prompts, height, width), of the predicted masks.
+        generator: The random generator.
 
     Returns:
         Cells (prompts, 2) and labels (prompts,).
@@ -76,7 +88,18 @@ def next_clicks(targets: Tensor, logits: Tensor, generator: torch.Generator) -> 
 
 
 def jitter_boxes(boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Move boxes (prompts, 4) as people draw them: half stay exact, a fifth is loose, the others are off by a few %."""
+    """Change boxes as if people had drawn them.
+
+    Half of the boxes stay exact. A fifth is loose: each side moves outward by up to 20 % of the box. The sides of the
+    others move by a normally distributed offset with a standard deviation of 4 % of the box.
+
+    Args:
+        boxes: (prompts, 4), x1, y1, x2, y2.
+        generator: The random generator.
+
+    Returns:
+        (prompts, 4).
+    """
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     kind = torch.rand(len(boxes), 1, generator=generator).to(boxes.device)
     offset = torch.randn(boxes.shape, generator=generator).to(boxes.device).clamp(-2, 2) * 0.04 * sides

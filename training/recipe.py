@@ -1,9 +1,9 @@
-"""Run a recipe: a TOML file with the stages of a checkpoint's training, each a training or a mean of checkpoints.
+"""Run a recipe: a TOML file with the stages of a training. A stage trains a checkpoint or averages checkpoints.
 
 python -m sam_endpoint.training.recipe training/recipes/sam-tiny.toml
 
-A finished stage is skipped, and an interrupted training continues from its last saved state, so the same command
-continues a stopped recipe.
+To continue a stopped recipe, run the same command again. Finished stages are skipped, and an interrupted training
+continues from its last saved state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ OPTIONS: dict[str, dict[str, type]] = {
     "train": {"eager": bool, "bfloat16": bool, **{option.name: type(option.default) for option in fields(Plan)}},
     "mean": {"side": int},
 }
-FINISHED = "stage.json"  # in the output of a finished stage; a training writes its output long before it is finished
+# The file in the output of a finished stage. The checkpoint itself proves nothing: a training saves it at intervals.
+FINISHED = "stage.json"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Stage:
 
     Attributes:
         kind: "train" or "mean".
-        output: The name of the checkpoint, a folder in the output folder.
-        inputs: Names of earlier outputs, or folders of other checkpoints: at most one to train, any number to average.
-        cache: The folder of a training's scenes and state, in the cache folder.
-        options: Options of the stage's command, with underscores.
+        family: One of FAMILY_NAMES.
+        output: The name of the checkpoint: a folder within the output folder.
+        inputs: Outputs of earlier stages, or folders of other checkpoints. A "train" stage has at most one, a "mean"
+            stage at least one.
+        cache: The name of the folder for scenes and state, within the cache folder.
+        options: Options of the stage's command, with underscores instead of hyphens.
     """
 
     kind: str
@@ -55,14 +58,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages of a recipe in order, with the folders that its outputs and caches are in."""
+    """The stages of a recipe.
+
+    Attributes:
+        stages: The stages, in order.
+        output: The folder that contains the outputs of all stages.
+        cache: The folder that contains the caches of all stages.
+    """
 
     stages: tuple[Stage, ...]
     output: Path = Path("build")
     cache: Path = Path(".cache")
 
     def arguments(self, stage: Stage) -> list[str]:
-        """Return the arguments of the stage's command."""
+        """Return the arguments of a stage's command."""
         earlier = [other.output for other in self.stages[: self.stages.index(stage)]]
         inputs = [str(self.output / name) if name in earlier else name for name in stage.inputs]
         words = ["--family", stage.family, "--output", str(self.output / stage.output)]
@@ -81,11 +90,11 @@ class Recipe:
         return words
 
     def command(self, stage: Stage) -> list[str]:
-        """Return the command line of the stage."""
+        """Return the command line of a stage."""
         return [sys.executable, "-m", *MODULES[stage.kind], *self.arguments(stage)]
 
     def is_finished(self, stage: Stage) -> bool:
-        """Return whether the stage's output is complete. Raises BadData if another stage wrote the output."""
+        """Return whether a stage's output is complete. Raises BadData if the output belongs to another stage."""
         record = self.output / stage.output / FINISHED
         if not record.exists():
             return False
@@ -95,7 +104,7 @@ class Recipe:
         return True
 
     def run(self) -> int:
-        """Run all stages that are not finished, and return 0, or the exit code of the first stage that fails."""
+        """Run all stages that are not finished. Return 0, or the exit code of the first stage that fails."""
         for stage in self.stages:
             if self.is_finished(stage):
                 print(f"finished    {stage.output}", flush=True)
@@ -110,10 +119,15 @@ class Recipe:
 
 
 def read_recipe(file: Path, output: Path = Recipe.output, cache: Path = Recipe.cache) -> Recipe:
-    """Return the recipe in a TOML file.
+    """Read a recipe from a TOML file.
+
+    Args:
+        file: The file.
+        output: The folder for the outputs of the stages.
+        cache: The folder for the caches of the stages.
 
     Raises:
-        BadData: The file cannot be read, or a key or a value in it is wrong.
+        BadData: The file cannot be read, or contains an invalid key or value.
     """
     try:
         content = tomllib.loads(file.read_text())
@@ -179,16 +193,16 @@ def _to_json(stage: Stage) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command, and return its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="TOML file")
+    parser.add_argument("recipe", type=Path, help="TOML file of the recipe")
     parser.add_argument(
-        "--output", type=Path, default=Recipe.output, help="folder of the checkpoints (default: %(default)s)"
+        "--output", type=Path, default=Recipe.output, help="folder for the checkpoints (default: %(default)s)"
     )
     parser.add_argument(
-        "--cache", type=Path, default=Recipe.cache, help="folder of scenes, states and logs (default: %(default)s)"
+        "--cache", type=Path, default=Recipe.cache, help="folder for scenes, states and logs (default: %(default)s)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the command of each stage, and run none")
+    parser.add_argument("--dry-run", action="store_true", help="print the command of each stage without running it")
     options = parser.parse_args(arguments)
     try:
         recipe = read_recipe(options.recipe, options.output, options.cache)

@@ -1,4 +1,4 @@
-"""A small SAM for training: its architecture, its first weights, its forward pass."""
+"""A small SAM for training: architecture, initial weights and forward pass."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from sam_endpoint.training.options import IMAGE_SIZE
 
 
 def _window(grid: int) -> int:
-    """Return the side of attention windows that fill a grid of tokens: 8, else the largest up to Meta's 14."""
+    """Return the side of attention windows that fill a grid of tokens: 8 if it fits, else the largest up to 14."""
     return max((side for side in range(1, 15) if grid % side == 0), key=lambda side: (side == 8, side))
 
 
 class SamNetwork(Network):
+    """A small SAM. Images are padded to the square input."""
+
     stretched = False
 
     @staticmethod
@@ -36,7 +38,16 @@ class SamNetwork(Network):
         *,
         image_size: int = IMAGE_SIZE,
     ) -> SamConfig:
-        """Return the architecture. `width` is the number of channels of the embedding and the decoder."""
+        """Return the architecture.
+
+        Args:
+            hidden_size: The number of channels of the encoder.
+            layers: The number of layers of the encoder.
+            heads: The number of attention heads of the encoder.
+            width: The number of channels of the embedding and the decoder.
+            global_layers: The indices of the encoder's layers with global attention; the others have windows.
+            image_size: The side of the input in pixels.
+        """
         vision = SamVisionConfig(
             hidden_size=hidden_size,
             num_hidden_layers=layers,
@@ -63,6 +74,7 @@ class SamNetwork(Network):
 
     @classmethod
     def create(cls, config: Any, seed: int) -> SamNetwork:
+        """Return a network with random weights."""
         config._attn_implementation = "sdpa"
         model: Any = SamModel(config)
         initialize_weights(model, seed, len(model.vision_encoder.layers))
@@ -75,11 +87,13 @@ class SamNetwork(Network):
         return cls(model)
 
     def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        """Return a window of the learnt position embedding, (1, grid, grid, channels)."""
         row, column = corner
         whole: Tensor = self.model.vision_encoder.pos_embed
         return whole[:, row : row + grid, column : column + grid]
 
     def embed(self, pixels: Tensor, positions: Tensor) -> Features:
+        """Encode images into one feature map."""
         encoder = self.model.vision_encoder
         hidden = encoder.patch_embed.projection(pixels).permute(0, 2, 3, 1) + positions
         for layer in encoder.layers:
@@ -87,6 +101,7 @@ class SamNetwork(Network):
         return (encoder.neck(hidden),)
 
     def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
+        """Upscale the decoder's image tokens four times."""
         decoder = self.model.mask_decoder
         features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding)))
         upscaled: Tensor = decoder.activation(decoder.upscale_conv2(features))

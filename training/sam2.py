@@ -1,4 +1,4 @@
-"""A small SAM 2 for training: its architecture, its first weights, its forward pass."""
+"""A small SAM 2 for training: architecture, initial weights and forward pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from transformers import Sam2Config, Sam2Model
 from sam_endpoint.training.network import PATCH_SIZE, Features, Network, initialize_weights, sinusoidal_positions
 from sam_endpoint.training.options import IMAGE_SIZE
 
-STRIDE = 2  # pixels between tokens of the first stage; the published models have 4, and four times the input
-STEP = PATCH_SIZE // STRIDE
+STRIDE = 2  # pixels between tokens of the first stage; the published models have 4, and an input four times as large
+STEP = PATCH_SIZE // STRIDE  # tokens of the first stage along a side of a grid cell
 
 
 class Sam2Network(Network):
+    """A small SAM 2. Images are stretched to the square input."""
+
     stretched = True
 
     @staticmethod
@@ -28,7 +30,15 @@ class Sam2Network(Network):
         *,
         image_size: int = IMAGE_SIZE,
     ) -> Sam2Config:
-        """Return the architecture. `width` is the number of channels of the embedding and the decoder."""
+        """Return the architecture.
+
+        Args:
+            channels: The number of channels of the encoder's first stage; each further stage has twice as many.
+            blocks: The number of blocks of each stage.
+            global_blocks: The indices of the blocks with global attention; the others have windows.
+            width: The number of channels of the embedding and the decoder.
+            image_size: The side of the input in pixels.
+        """
         stages = [channels * 2**stage for stage in range(4)]
         sides = [image_size // STRIDE // 2**stage for stage in range(3)]
         return Sam2Config(
@@ -63,6 +73,7 @@ class Sam2Network(Network):
 
     @classmethod
     def create(cls, config: Any, seed: int) -> Sam2Network:
+        """Return a network with random weights."""
         config._attn_implementation = "sdpa"
         model: Any = Sam2Model(config)
         backbone, shared = model.vision_encoder.backbone, model.shared_image_embedding
@@ -72,11 +83,12 @@ class Sam2Network(Network):
             model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared.positional_embedding)
             for positions in (backbone.pos_embed, backbone.pos_embed_window):
                 positions.copy_(sinusoidal_positions(positions.shape[2], positions.shape[1]).permute(0, 3, 1, 2) * 0.5)
-        # The score of whether there is an object at all is for videos.
+        # Only videos use this score, which predicts whether the object is visible at all.
         model.mask_decoder.pred_obj_score_head.requires_grad_(False)
         return cls(model)
 
     def patch_positions(self, grid: int, corner: tuple[int, int]) -> Tensor:
+        """Return a window of the encoder's position embedding, (1, STEP * grid, STEP * grid, channels)."""
         backbone = self.model.vision_encoder.backbone
         side, row, column = STEP * grid, STEP * corner[0], STEP * corner[1]
         whole = backbone.config.image_size[0] // STRIDE
@@ -87,6 +99,7 @@ class Sam2Network(Network):
         return patch_positions
 
     def embed(self, pixels: Tensor, positions: Tensor) -> Features:
+        """Encode images into three feature maps, the finest first."""
         backbone, neck = self.model.vision_encoder.backbone, self.model.vision_encoder.neck
         hidden = backbone.patch_embed(pixels) + positions
         stages = []
@@ -101,10 +114,12 @@ class Sam2Network(Network):
         return decoder.conv_s0(fine), decoder.conv_s1(middle), embedding
 
     def upscale(self, embedding: Tensor, fine: Features) -> Tensor:
+        """Upscale the decoder's image tokens four times, and add the finer feature maps."""
         decoder = self.model.mask_decoder
         features = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embedding) + fine[1]))
         upscaled: Tensor = decoder.activation(decoder.upscale_conv2(features) + fine[0])
         return upscaled
 
     def output_tokens(self) -> list[nn.Embedding]:
+        """Return the output tokens of a SAM, after the token of the object score."""
         return [self.model.mask_decoder.obj_score_token, *super().output_tokens()]

@@ -1,4 +1,4 @@
-"""Train a checkpoint on drawn scenes, from the last saved state if there is one."""
+"""Train a checkpoint on synthetic scenes, from the last saved state if there is one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOG_EVERY = 10
 
 
 def train(options: TrainingOptions) -> None:
-    """Train a checkpoint to the end of its plan, from the state in the cache if there is one.
+    """Train a checkpoint to the end of its plan. Continue from the saved state in the cache if there is one.
 
-    Writes the state `CACHE/FAMILY.pt`, the log `CACHE/FAMILY.csv` and the checkpoint `OUTPUT`.
+    The function writes the state to `CACHE/FAMILY.pt`, the log to `CACHE/FAMILY.csv` and the checkpoint to `OUTPUT`.
 
     Raises:
-        BadParameter: The state in the cache is of another plan.
+        BadParameter: The state in the cache belongs to another plan.
         OSError: The checkpoint to start from cannot be read, or a file cannot be written.
     """
     plan, family = options.plan, FAMILIES[options.family]

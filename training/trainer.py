@@ -1,4 +1,4 @@
-"""Training steps: the model, the moving average of its weights, its optimizers, and the step they have reached."""
+"""The trainer: a model, the moving average of its weights, its optimizers, and the training steps."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ class Trainer:
     """A training that can be stopped and resumed at any step.
 
     Args:
+        plan: The options that determine the weights.
+        family: The network class.
         config: The transformers config of the model.
+        device: The torch device.
         compiled: Whether to compile the model with torch.compile.
-        bfloat16: Whether to compute in bfloat16 where that is safe.
+        bfloat16: Whether to use torch.autocast with bfloat16.
 
     Attributes:
-        average: The model with the moving average of the weights, which is exported.
-        step: The number of steps done.
+        average: A model with the moving average of the weights. This model is exported.
+        step: The number of finished steps.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Trainer:
         self.network = family.create(config, plan.seed).train().to(device)
         self.model: Any = self.network.model
         self.average: Any = family.create(config, plan.seed).model.eval().requires_grad_(False).to(device)
-        # Shapes are few: code for each compiles much faster than code for any shape at all.
+        # There are few shapes. Compiling code for each shape is much faster than compiling code for all shapes.
         self.embed = torch.compile(self.network.embed, dynamic=False) if compiled else self.network.embed
         self.decode = torch.compile(self.network.decode, dynamic=False) if compiled else self.network.decode
         if plan.frozen:
@@ -58,7 +61,7 @@ class Trainer:
         self.optimizers = self._make_optimizers()
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return Muon for the matrices of the transformers' layers, AdamW for all other weights."""
+        """Return Muon for the matrices of the transformer layers, and AdamW for all other weights."""
         matrices: list[Tensor] = []
         remaining: list[Tensor] = []
         for name, weight in self.model.named_parameters():
@@ -72,13 +75,13 @@ class Trainer:
         ]
 
     def learning_rate(self) -> float:
-        """Return the learning rate of this step: a linear rise, then a linear fall to a hundredth."""
+        """Return the learning rate of the current step: it rises linearly, then falls linearly to a hundredth."""
         plan = self.plan
         rise = min(1.0, (self.step + 1) / plan.warmup)
         return plan.rate * rise * max(0.01, 1 - self.step / plan.steps)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Take one step on one batch, and return its metrics."""
+        """Train on one batch and return the metrics of the step."""
         if self.bfloat16:
             with torch.autocast(self.device, torch.bfloat16), patch.object(F, ATTENTION, network.attention):
                 loss, metrics = self.compute_loss(batch)
@@ -101,8 +104,8 @@ class Trainer:
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss (scalar) and the metrics of a batch.
 
-        The first round prompts half of the masks by a click, half by a box. Up to two further rounds correct them by
-        a click each, with or without the logits so far as mask input.
+        In the first round, half of the masks get a click as their prompt and half a box. Each further round, up to two,
+        adds a click in the error of the predicted mask. The logits of that mask may be the mask input.
         """
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
         images, masks, boxes = (torch.as_tensor(field).to(self.device) for field in (batch[0], batch[2], batch[3]))
@@ -115,7 +118,7 @@ class Trainer:
         positions = self.network.positions(grid, corner)
         clicked = (torch.arange(len(targets), device=self.device) % per_image) < per_image // 2
         shift = torch.tensor([corner[1], corner[0]], device=self.device) * float(network.PATCH_SIZE)
-        # Clicks and boxes are different numbers of tokens, so each kind is decoded by itself.
+        # Clicks and boxes have different numbers of tokens, so each kind is decoded separately.
         kinds = [clicked.nonzero()[:, 0], (~clicked).nonzero()[:, 0]]
         in_order = torch.cat(kinds).argsort()
 
@@ -124,7 +127,7 @@ class Trainer:
         points, labels = (2 * cells + shift)[:, None], labels[:, None]
         logits = torch.zeros_like(targets)[:, None]
         has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
-        # The first round teaches what a click selects, so with `picked` many steps have no further round.
+        # `picked` affects the first click only, so with `picked` many steps have a single round.
         rounds = (1, 2, 1, 3)[self.step % 4] if self.plan.picked else (2, 2, 3)[self.step % 3]
         total = torch.zeros((), device=self.device)
         metrics: dict[str, float] = {}
@@ -157,12 +160,12 @@ class Trainer:
         return total / rounds, metrics
 
     def start_from(self, folder: Path) -> None:
-        """Replace the random weights by those of a checkpoint, of any size of input."""
+        """Replace the random weights with those of a checkpoint, whose input may have another size."""
         for model in (self.model, self.average):
             model.load_state_dict(network.load_weights(folder, model))
 
     def save_state(self, path: Path) -> None:
-        """Write all that a resumed training needs; the file appears complete or not at all."""
+        """Write the state that a resumed training needs. The file is written under another name first, then renamed."""
         state = {
             "plan": asdict(self.plan),
             "family": self.model.config.model_type,
@@ -176,11 +179,11 @@ class Trainer:
         os.replace(part, path)
 
     def load_state(self, path: Path) -> None:
-        """Continue from a saved state. Raises BadParameter for the state of another plan or family."""
-        state = torch.load(path, map_location=self.device)
+        """Load a saved state. Raises BadParameter if the state belongs to another plan or family."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if (state["plan"], state["family"]) != (asdict(self.plan), self.model.config.model_type):
             raise BadParameter(
-                f"'{path}' is the state of another training ({state['family']}, {state['plan']}); "
+                f"'{path}' belongs to another training ({state['family']}, {state['plan']}); "
                 "choose another --cache, or remove the file"
             )
         self.step = state["step"]
@@ -191,7 +194,13 @@ class Trainer:
 
 
 def make_batches(plan: Plan, cache: SceneCache, family: type[Network]) -> Batches:
-    """Return the plan's batches of the cache's scenes, in the form that the family takes images."""
+    """Return the batches of a plan.
+
+    Args:
+        plan: The plan.
+        cache: The scenes.
+        family: The network class, which decides whether images are padded or stretched.
+    """
     return Batches(
         cache,
         plan.seed,
@@ -206,7 +215,7 @@ def make_batches(plan: Plan, cache: SceneCache, family: type[Network]) -> Batche
 
 
 def normalize(images: Tensor, sizes: Tensor) -> Tensor:
-    """Normalise images by the usual mean and standard deviation.
+    """Normalise images with the mean and standard deviation that published checkpoints use.
 
     Args:
         images: (images, side, side, 3) uint8.

@@ -1,1 +1,1 @@
-"""The online endpoint: one file a client dialect."""
+"""The HTTP endpoint: a FastAPI application with the routes of several client dialects (see `dialects`)."""

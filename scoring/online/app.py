@@ -1,13 +1,15 @@
-"""The endpoint: one FastAPI app with the routes of every dialect, behind the guards."""
+"""Build the FastAPI application of the endpoint: the routes of all dialects, behind the middleware."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
@@ -24,54 +26,79 @@ from sam_endpoint.scoring.online import page
 from sam_endpoint.scoring.online.calls import Calls
 from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.dialects import DIALECTS, dialect_of, respond
+from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import LogitsCache
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.middleware import GuardMiddleware
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
-MAX_VALIDATION_ERRORS = 3  # reported of one request
-# pydantic's kinds of errors whose messages are fixed texts; those of other kinds may repeat the value.
+DESCRIPTION = """
+Segment images with Segment Anything (SAM and SAM 2). The routes are grouped by the client whose requests they accept.
+Every group uses the same models and returns errors in its client's own format.
+
+- If the endpoint needs an API key, send it as `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or as
+  `"api_key"` in a JSON body.
+- Coordinates are x, y in pixels. The origin is the top left corner of the image.
+- The response header `x-answered-by` names the model that answered. `x-request-id` identifies the request in the log.
+- Status 503 with `Retry-After` means that too many requests are in progress. The same request may succeed later.
+"""
+TAGS = [
+    {"name": "Azure ML", "description": "The route of an Azure ML managed online endpoint."},
+    {"name": "Roboflow", "description": "The SAM and SAM 2 routes of Roboflow Inference."},
+    {"name": "Livepeer", "description": "The segmentation route of Livepeer's AI gateway."},
+    {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
+    {"name": "Status", "description": "State of the endpoint and its models."},
+]
+MAX_VALIDATION_ERRORS = 3  # validation errors in one response
+# The types of pydantic's errors whose messages are fixed texts. Messages of other types may quote the value.
 FIXED_MESSAGES = {
     "bool_parsing", "bool_type", "dict_type", "int_parsing", "int_type", "json_invalid", "list_type", "literal_error",
     "missing", "model_attributes_type", "model_type", "string_too_long", "string_type", "too_long", "too_short",
     "tuple_type",
 }  # fmt: skip
 HTTP_MESSAGES = {
-    400: "the request's body cannot be read as its content-type says",
-    404: "no such path; /docs lists those that exist",
-    405: "this path does not answer this method; /docs lists those that it answers",
+    400: "the request body cannot be parsed as its content-type declares",
+    404: "no such path; /docs lists the available paths",
+    405: "this path does not support this method; /docs lists the supported methods",
 }
 EXPOSED_HEADERS = ("x-answered-by", "x-model-version", "x-request-id", "x-milliseconds", "retry-after")
 ALLOWED_HEADERS = ("authorization", "content-encoding", "content-type", "x-request-id", *KEY_HEADERS)
 
 
 def create(settings: EndpointSettings) -> FastAPI:
-    """Return the app with its default model loaded.
+    """Build the application and load its default model.
+
+    Args:
+        settings: settings of the endpoint.
+
+    Returns:
+        An ASGI application for any ASGI server; `sam-endpoint serve` runs it with uvicorn.
 
     Raises:
-        BadModel: the catalog or its default model cannot be used.
-        BadData: the file of API keys cannot be read.
+        BadModel: the catalog or the default model cannot be used.
+        BadData: the file of API keys cannot be read, or holds no key.
     """
     keys = settings.keys()
     metrics = Metrics()
     calls = Calls(settings, metrics)
     catalog = Catalog(settings)
-    metrics.follow(catalog)
+    metrics.watch_catalog(catalog)
     catalog.get()
     app = FastAPI(
         title="Segment Anything endpoint",
         version="1",
-        description="Masks for points and boxes, in the words of whichever client asks.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         lifespan=_lifespan,
-        docs_url=None,  # FastAPI's own pages load scripts from a content network
+        docs_url=None,  # FastAPI's own pages load scripts from a CDN
         redoc_url=None,
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
     _add_status_routes(app, catalog, metrics)
     for dialect in DIALECTS:
-        app.include_router(dialect.router)
-    page.add(app)
+        app.include_router(dialect.router, responses=_describe_errors(dialect))
+    page.add_routes(app)
     for kind in (EndpointError, RecursionError):
         app.add_exception_handler(kind, _handle)
     app.add_exception_handler(RequestValidationError, _handle_invalid)
@@ -92,16 +119,36 @@ def create(settings: EndpointSettings) -> FastAPI:
     return app
 
 
+def _describe_errors(dialect: Dialect) -> dict[int | str, dict[str, Any]]:
+    """Return the error responses of a dialect's routes for the OpenAPI description."""
+
+    def content(problem: Problem) -> dict[str, Any]:
+        return {"application/json": {"example": json.loads(bytes(dialect.error_response(problem).body))}}
+
+    rejected = Problem.of_status(400, "row 0, column 'input_boxes': expected (prompts, 4) numbers, got a list of 3")
+    overloaded = Problem.of_status(503, "too many requests are in progress; try again later")
+    return {
+        "4XX": {
+            "description": "The request is rejected. The message names the place, what was expected and what came.",
+            "content": content(rejected),
+        },
+        "5XX": {
+            "description": "The endpoint is overloaded (503), exceeds a timeout (504) or has an internal error (500).",
+            "content": content(overloaded),
+        },
+    }
+
+
 def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
-    @app.get("/ping")
-    @app.get("/health")
+    @app.get("/ping", tags=["Status"], summary="Check that the process responds")
+    @app.get("/health", tags=["Status"], summary="Check that the process responds")
     async def ping() -> Response:
-        """Answer while the process works."""
+        """Return status 200. `/ready` tells whether the models are loaded."""
         return Response("\n", media_type="application/json")
 
-    @app.get("/version")
+    @app.get("/version", tags=["Status"], summary="Get the version of MLflow")
     async def mlflow_version() -> Response:
-        """Return the version of MLflow, as its scoring server does."""
+        """Return the installed version of MLflow, as MLflow's scoring server does."""
         return Response(version("mlflow"), media_type="application/json")
 
     @app.get("/ready", include_in_schema=False)
@@ -112,10 +159,24 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/models", tags=["models"])
+    @app.get("/models", tags=["Status"], summary="List the models")
     async def models() -> list[dict[str, object]]:
-        """List the models, the names they answer to, which are warm, and where they came from."""
+        """Return one object for each model.
+
+        Its fields: `name`; `default` (whether requests without a model name use it); `starter` (whether it is one of
+        the small models that come with the package); `warm` (whether it is loaded); `bytes` (size of its weights);
+        `names` (all its names); `stands_in_for` (names of other models for which it answers); `origin` (its source and
+        version).
+        """
         return catalog.describe()
+
+    @app.post("/models/refresh", tags=["Status"], summary="Load new versions of registered models")
+    def refresh() -> dict[str, object]:
+        """Check the aliases of registered models, and serve the versions that they name now.
+
+        The response lists the models that changed, with their versions before and now.
+        """
+        return {"replaced": catalog.refresh()}
 
 
 def _handle(request: Request, error: Exception) -> Response:
@@ -126,7 +187,7 @@ def _handle(request: Request, error: Exception) -> Response:
 
 
 def _handle_invalid(request: Request, error: Exception) -> Response:
-    """Return what pydantic found wrong: the place and what was expected, without the value."""
+    """Return pydantic's validation errors: the field and what was expected, without the value."""
     assert isinstance(error, RequestValidationError)
     reasons = []
     for fault in error.errors()[:MAX_VALIDATION_ERRORS]:
@@ -136,7 +197,7 @@ def _handle_invalid(request: Request, error: Exception) -> Response:
 
 
 def _handle_http(request: Request, error: Exception) -> Response:
-    """Return an error of Starlette's: a path or method that is not served, or a body that it cannot parse."""
+    """Return an error that Starlette raises: an unknown path or method, or a body that it cannot parse."""
     assert isinstance(error, HTTPException)
     message = HTTP_MESSAGES.get(error.status_code, HTTPStatus(error.status_code).phrase)
     response = respond(request.url.path, Problem.of_status(error.status_code, message))
@@ -146,10 +207,19 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # As many threads as requests may be in flight: an admitted request waits for its batch and for nothing else.
-    # Twice as many, since keys below their share are admitted even if all places are taken.
+    # Every request in progress has a thread, so that it waits only for its batch. There are twice as many threads as
+    # `in_flight`, because tenants below their share are admitted even when `in_flight` requests are in progress.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().run_in_executor(None, app.state.catalog.warm_up)
+    refreshing = asyncio.create_task(_refresh(app.state.catalog, app.state.settings.refresh_seconds))
     yield
+    refreshing.cancel()
+
+
+async def _refresh(catalog: Catalog, seconds: float) -> None:
+    """Refresh the catalog at an interval; never if it is 0."""
+    while seconds:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(catalog.refresh)

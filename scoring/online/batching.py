@@ -1,4 +1,4 @@
-"""Batches of calls from many threads, run by one worker."""
+"""Collect items from many threads into batches, and run each batch in one worker thread."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -22,21 +23,21 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FIRST_WEIGHT = 16  # of the first batch, before any time is known
-Entry: TypeAlias = tuple[Item, Future[Result]]
+FIRST_WEIGHT = 16  # weight at which the first batch is full, before any duration has been measured
+DECODERS = 2  # worker threads of the mask decoder, so that no tenant keeps the others waiting
 
 
 @dataclass(frozen=True)
 class Batching:
-    """Limits of batches and queues.
+    """The limits of a model's batches and queues.
 
     Attributes:
         images: largest number of images encoded in one batch.
         requests: largest number of requests whose prompts are decoded in one batch.
-        wait: seconds that a batch waits for more items if the batch before it had more than one; an idle worker never
-            waits.
-        queue: largest number of waiting items; a further item is rejected.
-        seconds: a batch of prompts of several requests takes about this time at most.
+        wait: seconds that a batch waits for further items if the previous batch had more than one item. After a batch
+            of one item, the worker does not wait.
+        queue: number of waiting items at which a queue is full (see `FairQueue`).
+        seconds: approximate longest duration of a batch of prompts from several requests.
     """
 
     images: int = 8
@@ -47,17 +48,28 @@ class Batching:
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items of many threads into batches for one worker thread, in the order of a FairQueue.
+    """Collects items from many threads into batches, which worker threads run in the order of a FairQueue.
+
+    While a batch with items of a tenant runs, further items of this tenant stay in the queue. A tenant with many items
+    therefore keeps one worker busy, and a click of another tenant does not wait for that worker.
 
     Args:
-        run: maps a list of items to their results. If it fails on several items, each is run alone, so that a bad item
-            fails no other.
+        run: computes the results of a list of items, in the same order. If it raises an exception for several items, it
+            is called again for each item alone, so that a bad item does not fail the other items of its batch.
         max_size: largest number of items in a batch.
-        wait: seconds that a batch waits for more items, as in Batching.
-        max_queue: largest number of waiting items.
-        torch_threads: threads that share each torch operator in the worker.
-        weigh: returns how much work an item is.
-        max_seconds: a batch of several items is limited to the weight that took about this time before.
+        wait: seconds that a batch waits for further items if the previous batch had more than one item.
+        max_queue: number of waiting items at which the queue is full (see `FairQueue`).
+        torch_threads: number of threads that each torch operator uses in a worker.
+        workers: number of worker threads.
+        weigh: returns the amount of work of an item, such as its number of prompts.
+        max_seconds: approximate longest duration of a batch of several items. A batch is full when its weight, at the
+            measured seconds per weight, takes this long. A single item may take longer.
+
+    Example:
+        >>> batcher = Batcher(lambda items: [2 * item for item in items], max_size=8, wait=0.002, max_queue=256)
+        >>> batcher.submit(21).result()
+        42
+        >>> batcher.close()
     """
 
     def __init__(
@@ -67,16 +79,19 @@ class Batcher(Generic[Item, Result]):
         wait: float,
         max_queue: int,
         torch_threads: int = 1,
+        workers: int = 1,
         weigh: Callable[[Item], int] = lambda item: 1,
         max_seconds: float = math.inf,
     ) -> None:
         self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
         self._weigh, self._max_seconds = weigh, max_seconds
         self._seconds_a_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
-        self._queue: FairQueue[Entry[Item, Result]] = FairQueue(max_queue)
+        self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
         self._changed = Condition()
+        self._running: Counter[str] = Counter()  # batches of each tenant
         self._closed = False
-        threading.Thread(target=self._work, daemon=True).start()
+        for _ in range(workers):
+            threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def waiting(self) -> int:
@@ -84,72 +99,115 @@ class Batcher(Generic[Item, Result]):
         return len(self._queue)
 
     def submit(self, item: Item, owner: Owner = NOBODY) -> Future[Result]:
-        """Queue an item. Raises Overloaded if the queue is full."""
+        """Add an item to the queue.
+
+        Args:
+            item: the item.
+            owner: tenant and request to which the item belongs; the queue serves tenants and requests in turn.
+
+        Returns:
+            The future of the item's result. Cancelling it removes the item, unless its batch has started.
+
+        Raises:
+            Overloaded: the queue is full, and the tenant has its share of it.
+        """
         future: Future[Result] = Future()
         with self._changed:
-            self._queue.put((item, future), owner)
-            self._changed.notify()
+            self._queue.put(_Entry(item, future, owner.tenant), owner)
+            self._changed.notify_all()
         return future
 
     def close(self) -> None:
-        """End the worker once all waiting items are done."""
+        """Stop the workers after they have finished all waiting items."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _work(self) -> None:
-        threads.divide(self._torch_threads)
+        threads.configure_current_thread(self._torch_threads)
         crowded = False
         while batch := self._next_batch(self._wait if crowded else 0):
             crowded = len(batch) > 1
             started = time.monotonic()
             self._finish(batch)
-            weight = sum(self._weigh(item) for item, _ in batch)
+            weight = sum(self._weigh(entry.item) for entry in batch)
             seconds = (time.monotonic() - started) / max(1, weight)
-            self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
+            with self._changed:
+                self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
+                self._running -= Counter({entry.tenant for entry in batch})
+                self._changed.notify_all()
 
-    def _next_batch(self, wait: float) -> list[Entry[Item, Result]]:
-        """Wait for items and return those of the next batch that are not cancelled; none once the queue is closed."""
+    def _next_batch(self, wait: float) -> list[_Entry[Item, Result]]:
+        """Wait for items and return the next batch, without cancelled items. Return [] once the batcher is closed."""
         with self._changed:
             while True:
-                while not len(self._queue):
-                    if self._closed:
+                entry = self._take()
+                while entry is None:
+                    if self._closed and not len(self._queue):
                         return []
                     self._changed.wait()
-                batch: list[Entry[Item, Result]] = []
+                    entry = self._take()
+                batch: list[_Entry[Item, Result]] = []
                 weight, deadline = 0, time.monotonic() + wait
-                while len(batch) < self._max_size and not self._is_enough(weight):
-                    if not len(self._queue):
+                while True:
+                    if entry is not None and entry.future.set_running_or_notify_cancel():
+                        batch.append(entry)
+                        weight += self._weigh(entry.item)
+                    if len(batch) >= self._max_size or self._is_enough(weight):
+                        break
+                    entry = self._take()
+                    if entry is None:
                         remaining = deadline - time.monotonic()
                         if remaining <= 0 or self._closed or not self._changed.wait(remaining):
                             break
-                        continue
-                    entry = self._queue.get()
-                    if entry[1].set_running_or_notify_cancel():
-                        batch.append(entry)
-                        weight += self._weigh(entry[0])
                 if batch:
+                    self._running += Counter({entry.tenant for entry in batch})
                     return batch
+
+    def _take(self) -> _Entry[Item, Result] | None:
+        """Return the next item of a tenant without a running batch, or None. The caller holds the lock."""
+        try:
+            return self._queue.get(skipped=self._running)
+        except IndexError:
+            return None
 
     def _is_enough(self, weight: int) -> bool:
         return weight > 0 and weight * self._seconds_a_weight >= self._max_seconds
 
-    def _finish(self, batch: list[Entry[Item, Result]]) -> None:
+    def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
         try:
-            results = self._run([item for item, _ in batch])
+            results = self._run([entry.item for entry in batch])
         except BaseException as error:
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                batch[0].future.set_exception(error)
             else:
                 for entry in batch:
                     self._finish([entry])
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        for entry, result in zip(batch, results, strict=True):
+            entry.future.set_result(result)
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Item, Result]):
+    """A waiting item, the future of its result, and the tenant that it belongs to."""
+
+    item: Item
+    future: Future[Result]
+    tenant: str
 
 
 class BatchedSegmenter(Segmenter):
-    """A segmenter whose calls from different threads are encoded and decoded together."""
+    """A segmenter that encodes and decodes the images and prompts of concurrent requests in common batches.
+
+    Args:
+        plain: the segmenter that runs the batches.
+        batching: limits of batches and queues.
+
+    Attributes:
+        encoder: batcher of images.
+        decoder: batcher of requests, each with its prompts.
+    """
 
     def __init__(self, plain: Segmenter, batching: Batching) -> None:
         super().__init__(
@@ -158,7 +216,7 @@ class BatchedSegmenter(Segmenter):
             images_per_batch=plain.images_per_batch,
             prompts_per_batch=plain.prompts_per_batch,
         )
-        # Not more than are encoded at once: where images are encoded one by one, none has to wait for the others.
+        # Not more images than the encoder processes at once, so that no image waits for a later one of its batch.
         images = min(batching.images, plain.images_per_batch)
         self.encoder: Batcher[np.ndarray, Embedding] = Batcher(
             plain.embed, images, batching.wait, batching.queue, threads.thread_count()
@@ -168,16 +226,26 @@ class BatchedSegmenter(Segmenter):
             batching.requests,
             batching.wait,
             batching.queue,
+            workers=DECODERS,
             weigh=lambda request: len(request.prompts),
             max_seconds=batching.seconds,
         )
-        # The workers hold the plain segmenter, never this one: once nothing refers to this one, they end, and the
-        # weights are freed.
+        # The workers refer to the plain segmenter, not to this object. When this object is garbage collected, it closes
+        # the batchers, and the weights are freed.
         for batcher in (self.encoder, self.decoder):
             weakref.finalize(self, batcher.close).atexit = False
 
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
-        """Encode RGB images through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
+        """Encode RGB images in batches with those of other requests.
+
+        Args:
+            images: arrays (height, width, 3), uint8.
+            call: the request's `Call`; its owner determines the order in the queue.
+
+        Raises:
+            Overloaded: the queue is full.
+            ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
+        """
         return [call.wait(future) for future in [self.encoder.submit(image, call.owner) for image in images]]
 
     def segment(
@@ -188,6 +256,18 @@ class BatchedSegmenter(Segmenter):
         min_score: float = -math.inf,
         call: Call = UNTRACKED,
     ) -> list[Segmentation]:
-        """Decode prompts through the queue. Raises Overloaded if it is full, ClientDisconnected if cancelled."""
+        """Decode prompts in batches with those of other requests.
+
+        Args:
+            embedding: embedding of the image.
+            prompts: prompts on the image.
+            multimask_output: whether to return three masks for each prompt instead of one.
+            min_score: if all scores of a prompt are at most this, its logits may be zeros.
+            call: the request's `Call`; its owner determines the order in the queue.
+
+        Raises:
+            Overloaded: the queue is full.
+            ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
+        """
         request = SegmentRequest(embedding, prompts, multimask_output, min_score)
         return call.wait(self.decoder.submit(request, call.owner))

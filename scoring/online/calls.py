@@ -1,4 +1,4 @@
-"""The Call of each request: its limits, its turns at the processors, and its stages in the metrics."""
+"""Create the `Call` of each request, with the limits of the settings and with metrics of its stages."""
 
 from __future__ import annotations
 
@@ -14,27 +14,40 @@ from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.online.turns import Turns
 
-COMPUTING = ("decode", "mask", "render")  # stages that compute in the request's own thread
-PIECE_SECONDS = 0.05
+# Stages that compute in the request's own thread and therefore need a turn.
+COMPUTING = ("parse", "decode", "mask", "render")
+PIECE_SECONDS = 0.05  # requests divide their work into pieces of about this duration and take turns between them
 
 
 class Calls:
-    """Makes the Calls of one endpoint.
+    """Creates the `Call` of each request of one endpoint.
+
+    A `Call` (see `model.call`) carries the cancellation, deadline, memory budget and stage timers of one request.
+
+    Args:
+        settings: limits of requests.
+        metrics: receives the duration of stages and the memory in use.
 
     Attributes:
-        memory: what requests hold together.
+        memory: memory budget that all requests share.
+        turns: limit on the number of requests that compute at the same time.
     """
 
     def __init__(self, settings: EndpointSettings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.memory = MemoryBudget(settings.memory)
         metrics.watch_memory(self.memory)
-        # Half of the processors: the decoder and the event loop compute too.
-        self.turns = Turns(max(1, threads.thread_count() // 2))
+        # A tenant gets half of the processors: the decoder and the event loop compute too.
+        processors = max(2, threads.thread_count())
+        self.turns = Turns(processors, per_tenant=processors // 2)
         self._numbers = itertools.count()
 
     def new(self, tenant: str) -> Call:
-        """Return the Call of a request that begins now."""
+        """Return the `Call` of a new request. Its deadline counts from now.
+
+        Args:
+            tenant: tenant id of the request.
+        """
         return _RequestCall(self, Owner(tenant, str(next(self._numbers))))
 
 
@@ -51,7 +64,11 @@ class _RequestCall(Call):
         self._turns = calls.turns
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
-        """Return the timer of a stage, which waits for its turn if the stage computes. Raises as `check` does."""
+        """Return a context manager that times a stage. A stage that computes first waits for its turn (see `Turns`).
+
+        Raises:
+            ClientDisconnected, DeadlineExceeded: as `check` does, also while waiting.
+        """
         timer = super().stage(name)
         return self._in_turn(timer) if name in COMPUTING else timer
 

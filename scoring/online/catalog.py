@@ -1,121 +1,93 @@
-"""The models behind the endpoint, by name: some warm at start, the others loaded on first use."""
+"""The catalog of served models: load models by name, and evict the least recently used ones.
+
+A model is warm when it is loaded. The catalog file marks models that are loaded at start; the others are loaded when a
+request first names them.
+"""
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from pydantic import SecretStr
 
-from sam_endpoint.model.budget import NO_LIMITS, RequestLimits
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, UnknownModel, describe_name
 from sam_endpoint.model.images import ImageLimits, ImageReader
-from sam_endpoint.model.params import ParamDefaults
-from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
-from sam_endpoint.scoring.online.context import RequestContext
+from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model
+from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model, registered_version
 
 logger = logging.getLogger(__name__)
-MAX_HEADER = 100  # characters of a name in a header
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that is loaded.
-
-    Attributes:
-        name: its name in the catalog.
-        engine: embeds and segments images, shared by all tenants.
-        defaults: default params of requests.
-        nbytes: bytes of its weights.
-        queues: the queues in front of it, by name.
-        origin: where it came from, as `/models` reports it.
-        starter: whether it is one of the embedded models.
-        limits: what a request for a table may cost.
-    """
-
-    name: str
-    engine: Engine
-    defaults: ParamDefaults
-    nbytes: int
-    queues: dict[str, Batcher[Any, Any]]
-    origin: dict[str, Any]
-    starter: bool = False
-    limits: RequestLimits = NO_LIMITS
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of a response that name the model and, if it is registered, its version."""
-        names = {"x-answered-by": self.name, "x-model-version": self.origin.get("version")}
-        return {header: re.sub("[^!-~]", "_", name)[:MAX_HEADER] for header, name in names.items() if name is not None}
-
-    def engine_for(self, context: RequestContext) -> Engine:
-        """Return the engine as the tenant of a request sees it."""
-        return self.engine.for_tenant(context.tenant or "")
-
-    def scorer(self, context: RequestContext) -> Scorer:
-        """Return a scorer over the engine as the tenant of a request sees it."""
-        return Scorer(self.engine_for(context), self.limits)
 
 
 @dataclass
 class _Slot:
     entry: Entry
-    located: LocatedModel | None = None  # of the model in the settings
+    located: LocatedModel | None = None  # set for the model of --model
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: ServedModel | None = None
-    used: float = 0.0
+    last_used: float = 0.0
 
 
 class Catalog:
-    """Models by name. Safe to share between threads; an evicted model stays usable for requests that hold it.
+    """The served models by name. Safe to share between threads.
+
+    A model has one key in the catalog and any number of further names (`names`, `stands_in_for`). Requests that hold an
+    evicted model can still use it.
+
+    Args:
+        settings: settings of the endpoint. `model` is the URI of a single MLflow model; without it, the catalog file
+            lists the models.
+
+    Attributes:
+        default: key of the default model.
+        embeddings: cache of image embeddings, shared by all models.
+        ready: whether `warm_up` has loaded the default model and all models marked `warm`.
 
     Raises:
-        BadModel: the catalog file, or the model of the settings, cannot be used.
+        BadModel: the catalog file or the model of the settings is invalid, or the embedding store cannot be opened.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.embeddings = EmbeddingCache(
-            settings.embedding_bytes, _open_store(settings.embedding_store, device, settings.embedding_store_key)
-        )
+        self.embeddings = EmbeddingCache(settings.embedding_bytes, _open_store(settings, device))
         located = locate(settings.model) if settings.model else None
-        described = catalog_of_model(located) if located else read_catalog(settings.catalog)
-        self.default = described.default
-        self._slots = {key: _Slot(entry, located) for key, entry in described.models.items()}
+        catalog = catalog_of_model(located) if located else read_catalog(settings.catalog)
+        self.default = catalog.default
+        self._slots = {key: _Slot(entry, located) for key, entry in catalog.models.items()}
         self.ready = False
+        self._refreshing = threading.Lock()
         self._keys: dict[str, str] = {}
-        for key, entry in described.models.items():
+        for key, entry in catalog.models.items():
             self._keys.update((name, key) for name in (key, *entry.names, *entry.stands_in_for))
-        for key, entry in described.models.items():
+        for key, entry in catalog.models.items():
             if entry.stands_in_for:
-                logger.warning("%s stands in for %s", key, ", ".join(entry.stands_in_for))
+                logger.warning("model %s also answers requests for %s", key, ", ".join(entry.stands_in_for))
 
     @property
     def names(self) -> list[str]:
-        """Every name that is served."""
+        """Every name that a request may use for a model."""
         return list(self._keys)
 
-    def warm(self) -> list[ServedModel]:
-        """Return the models that are loaded."""
+    def loaded(self) -> list[ServedModel]:
+        """Return the models that are loaded at the moment."""
         return [slot.served for slot in self._slots.values() if slot.served is not None]
 
     def warm_up(self) -> None:
-        """Load the default model and those marked warm, and set `ready` if all of them can be loaded.
+        """Load the default model and all models marked `warm`, then set `ready` if every one was loaded.
 
-        A model that cannot be loaded is logged; the others are served.
+        If a model cannot be loaded, log the reason and go on with the next.
         """
         failed = False
         for key, slot in self._slots.items():
@@ -128,7 +100,10 @@ class Catalog:
         self.ready = not failed
 
     def get(self, name: str | None = None) -> ServedModel:
-        """Return the model of a name, by default the default model; it is loaded if necessary.
+        """Return the model with a name, and load it if it is not loaded.
+
+        Args:
+            name: any name of the model; None or "" for the default model.
 
         Raises:
             UnknownModel: no model has this name.
@@ -142,15 +117,22 @@ class Catalog:
             )
         slot = self._slots[key]
         with slot.lock:
-            slot.used = time.monotonic()
+            slot.last_used = time.monotonic()
             if slot.served is None:
                 slot.served = self._load(key, slot)
             served = slot.served
         self._evict(key)
         return served
 
-    def of_family(self, family: str) -> str:
-        """Return the name of a model of a family, the default model's if it is one. Raises UnknownModel."""
+    def name_for_family(self, family: str) -> str:
+        """Return the key of a model of a family; prefer the default model.
+
+        Args:
+            family: `sam` or `sam2`.
+
+        Raises:
+            UnknownModel: no model of the family is served.
+        """
         known = WELL_KNOWN.get(family, [])
         for key, slot in sorted(self._slots.items(), key=lambda item: item[0] != self.default):
             if slot.served is not None and slot.served.engine.family == family:
@@ -159,22 +141,58 @@ class Catalog:
                 return key
         raise UnknownModel(f"no {family} model is served here; served are {', '.join(self.names)}")
 
+    def refresh(self) -> list[dict[str, Any]]:
+        """Replace loaded models whose alias, or `latest`, stands for another version in the registry by now.
+
+        The new version is loaded and used once beside the old one before requests get it. Requests in progress finish
+        with the version that they began with. If a new version cannot be loaded, the old one stays, and the error is
+        logged.
+
+        Returns:
+            For each replaced model `name`, and its versions `before` and `now`.
+        """
+        replaced = []
+        with self._refreshing:
+            for key, slot in self._slots.items():
+                served = slot.served
+                if served is None:
+                    continue
+                try:
+                    version = registered_version(served.origin["source"]).get("version")
+                    if version == served.origin.get("version"):
+                        continue
+                    located = locate(served.origin["source"])
+                    following = self._load(key, slot, located)
+                    _use_once(following.engine)
+                except Exception as error:
+                    logger.error("model %s stays at its version: %s", key, one_line(error))
+                    continue
+                slot.served, slot.located = following, located
+                versions = {"before": served.origin.get("version"), "now": following.origin.get("version")}
+                logger.info("model %s: version %s is replaced by %s", key, *versions.values())
+                replaced.append({"name": key, **versions})
+        return replaced
+
     def _evict(self, wanted: str) -> None:
-        """Evict the least recently used models while the loaded ones exceed the memory; never the default model."""
+        """Evict the least recently used models while all loaded models together exceed `model_bytes`.
+
+        The default model and the wanted model are never evicted.
+        """
         while True:
             warm = {key: slot.served for key, slot in self._slots.items() if slot.served is not None}
             nbytes = sum(served.nbytes for served in warm.values())
             candidates = [key for key in warm if key not in (wanted, self.default)]
             if nbytes <= self.settings.model_bytes or not candidates:
                 return
-            oldest = min(candidates, key=lambda key: self._slots[key].used)
-            logger.info("model %s is evicted to free memory", oldest)
+            oldest = min(candidates, key=lambda key: self._slots[key].last_used)
+            logger.info("model %s is evicted: the loaded models exceed --model-bytes", oldest)
             self._slots[oldest].served = None
 
-    def _load(self, key: str, slot: _Slot) -> ServedModel:
+    def _load(self, key: str, slot: _Slot, located: LocatedModel | None = None) -> ServedModel:
+        """Load a model: the located one, by default that of the slot."""
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
-        source = slot.located or slot.entry.model or self._checkpoint(slot.entry)
+        source = located or slot.located or slot.entry.model or self._checkpoint(slot.entry)
         opened = open_model(source, self.settings.device, **config)
         settings, plain = self.settings, opened.engine.segmenter
         segmenter = BatchedSegmenter(
@@ -183,7 +201,7 @@ class Catalog:
         )
         limits = self._limits(opened.engine.images.limits)
         engine = Engine(segmenter, ImageReader(limits), self.embeddings, settings.prompts)
-        logger.info("model %s is warm after %.1f s", key, time.monotonic() - started)
+        logger.info("model %s is loaded after %.1f s", key, time.monotonic() - started)
         queues: dict[str, Batcher[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
         origin, starter = opened.describe(), opened.is_starter
         return ServedModel(
@@ -191,19 +209,23 @@ class Catalog:
         )
 
     def _limits(self, limits: ImageLimits) -> ImageLimits:
-        """Return a model's limits with those of the endpoint's settings over them."""
+        """Return a model's limits on images, overridden by the settings of the endpoint."""
         settings = self.settings
         return replace(
             limits,
             max_pixels=settings.pixels,
             max_bytes=settings.image_bytes,
             urls=limits.urls and settings.urls,
-            hosts=settings.known_hosts() or limits.hosts,
+            hosts=settings.image_hosts() or limits.hosts,
             fetch_seconds=settings.fetch_seconds,
         )
 
     def _checkpoint(self, entry: Entry) -> str:
-        """Return a checkpoint of the catalog file: a folder beside the file if there is one, else the text as it is."""
+        """Return the source of an entry's checkpoint.
+
+        A relative path is resolved against the folder of the catalog file. Any other text, such as a Hugging Face id,
+        is returned unchanged.
+        """
         beside = self.settings.catalog.parent / str(entry.checkpoint)
         return str(beside.resolve()) if beside.exists() else str(entry.checkpoint)
 
@@ -213,7 +235,7 @@ class Catalog:
         return slot.entry.checkpoint is not None and is_starter(Path(self._checkpoint(slot.entry)))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what `/models` reports: each model, its names, whether it is warm, and where it came from."""
+        """Return the response of `/models`: one object for each model, with its names, state and origin."""
         return [
             {
                 "name": key,
@@ -229,9 +251,21 @@ class Catalog:
         ]
 
 
-def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:
-    """Open the persistent store of embeddings. Raises BadModel for a URL that fsspec does not support."""
+def _use_once(engine: Engine) -> None:
+    """Segment a small image, so that the first request does not wait for what the model prepares at its first use."""
+    image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
+    engine.segmenter.segment(image, [EMPTY_PROMPT])
+
+
+def _open_store(settings: EndpointSettings, device: str) -> Store | None:
+    """Open the persistent store of embeddings, or return None without a URL.
+
+    Raises:
+        BadModel: fsspec cannot open the URL.
+    """
+    url, key = settings.embedding_store, settings.embedding_store_key
     try:
-        return Store(url, device, secret.get_secret_value().encode() if secret else b"") if url else None
+        secret = key.get_secret_value().encode() if key else b""
+        return Store(url, device, secret, settings.embedding_store_bytes) if url else None
     except (ValueError, ImportError, OSError) as error:
         raise BadModel(f"--embedding-store '{url}' cannot be used: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""Read the catalog file, which lists the served models and their names."""
+"""Read and validate the catalog file, which lists the served models and their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam_endpoint.model.errors import BadModel
 from sam_endpoint.model.saved import SavedModel
 from sam_endpoint.scoring.runtime import LocatedModel, one_line
 
-# Model names that clients of other systems request, by family.
+# The model names that clients of Roboflow and Hugging Face use, by family.
 WELL_KNOWN = {
     "sam": ["sam/vit_b", "sam/vit_l", "sam/vit_h"] + [f"facebook/sam-vit-{size}" for size in ("base", "large", "huge")],
     "sam2": [f"sam2/hiera_{size}" for size in ("tiny", "small", "b_plus", "large")]
@@ -20,7 +20,15 @@ WELL_KNOWN = {
 
 
 class Entry(BaseModel):
-    """One model of the catalog file: a checkpoint or an MLflow model, and the names under which it is served."""
+    """One model of the catalog file. Exactly one of `checkpoint` and `model` is set.
+
+    Attributes:
+        checkpoint: a folder (relative to the catalog file), a Hugging Face id, or one of Meta's checkpoint files.
+        model: an MLflow model URI.
+        warm: whether the model is loaded at start.
+        names: further names of the model.
+        stands_in_for: names of other models. This model answers requests for them, and the log and `/models` say so.
+    """
 
     model_config = ConfigDict(extra="forbid")
     checkpoint: str | None = None
@@ -37,7 +45,17 @@ class Entry(BaseModel):
 
 
 class CatalogFile(BaseModel):
-    """Content of the catalog file."""
+    """The content of a catalog file.
+
+    Attributes:
+        default: key of the model that answers requests without a model name.
+        models: the models by key. The key is the model's main name.
+
+    Example:
+        >>> catalog = CatalogFile(default="a", models={"a": Entry(checkpoint="checkpoints/sam-tiny", names=["b"])})
+        >>> catalog.models["a"].names
+        ['b']
+    """
 
     model_config = ConfigDict(extra="forbid")
     default: str
@@ -51,13 +69,20 @@ class CatalogFile(BaseModel):
         for key, entry in self.models.items():
             for name in (key, *entry.names, *entry.stands_in_for):
                 if name in owners:
-                    raise ValueError(f"'{name}' names both {owners[name]} and {key}")
+                    raise ValueError(f"'{name}' is a name of two models, {owners[name]} and {key}")
                 owners[name] = key
         return self
 
 
 def read_catalog(path: Path) -> CatalogFile:
-    """Read a catalog file. Raises BadModel for a file that cannot be read or is invalid."""
+    """Read a catalog file.
+
+    Args:
+        path: path of a YAML file.
+
+    Raises:
+        BadModel: the file cannot be read, is not YAML, or is not a valid catalog.
+    """
     try:
         return CatalogFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -77,10 +102,13 @@ def read_catalog(path: Path) -> CatalogFile:
 
 
 def catalog_of_model(model: LocatedModel) -> CatalogFile:
-    """Return the catalog of a single MLflow model, served under all well-known names of its family.
+    """Return a catalog of a single MLflow model that answers to all well-known names of its family.
+
+    Args:
+        model: the model, resolved to a local folder.
 
     Raises:
-        BadModel: there is no such model, or it cannot be used.
+        BadModel: the folder does not hold a usable model.
     """
     metadata = SavedModel.read(model.folder).metadata
     name = str(metadata.get("base_model", "model"))

@@ -1,6 +1,6 @@
-"""Limits on connections: how many there are, and how long one may take for its headers and for reading a response.
+"""Limit the number of open connections and the time that clients take to send headers and to read responses.
 
-uvicorn has no timeout for headers, and hands a response to the transport however long its client takes to read it.
+uvicorn has neither a timeout for headers nor one for clients that stop reading a response.
 """
 
 from __future__ import annotations
@@ -11,38 +11,46 @@ import resource
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
-LOG_SECONDS = 60.0  # between two lines about refused connections
-SWEEP_SECONDS = 1.0
-OTHER_FILES = 64  # descriptors that the process needs besides its connections
+LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
+SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
+HEADER_BYTES = 2**14  # maximum size of the line and headers of a request, uvicorn's default
+MAX_CHUNKS = 256  # number of chunks of a body, from which their size matters
+MIN_CHUNK = 256  # bytes of a chunk on average, beyond MAX_CHUNKS; each costs the event loop as much as a large one
+OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
-def max_connections(wanted: int, in_flight: int) -> int:
-    """Return how many connections fit under the process's limit of file descriptors.
+def max_connections(configured: int, in_flight: int) -> int:
+    """Return how many connections the process can open, and raise its soft limit of file descriptors to the hard limit.
 
-    The soft limit is raised to the hard one. Each request in flight may need another descriptor to fetch its image.
+    Each request in progress may need another descriptor to download its image.
 
     Args:
-        wanted: the setting, the largest result.
-        in_flight: largest number of requests in flight.
+        configured: the setting `connections`; the result is never larger.
+        in_flight: largest number of requests in progress.
+
+    Returns:
+        Number of connections, at least 8.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    available = hard if hard != resource.RLIM_INFINITY else wanted + in_flight + OTHER_FILES
-    return max(8, min(wanted, available - in_flight - OTHER_FILES))
+    available = hard if hard != resource.RLIM_INFINITY else configured + in_flight + OTHER_FILES
+    return max(8, min(configured, available - in_flight - OTHER_FILES))
 
 
 class ConnectionGuard:
-    """The connections of one server.
+    """The open connections of one server, and their limits.
 
     Args:
-        max_open: largest number of connections. A further one takes the place of the connection that has waited longest
-            without a whole request; if all have one, it is refused.
-        header_seconds: time for the headers of a request to arrive, from the first byte or the connection on.
-        read_seconds: time without progress after which a client that does not read its response is cut off.
+        max_open: largest number of open connections. A further connection replaces the oldest connection that has no
+            request in progress. If every connection has a request in progress, the new connection is closed.
+        header_seconds: timeout for the headers of a request. It starts when the connection opens, and later with the
+            first byte of each further request.
+        read_seconds: timeout for a client that stops reading its response.
     """
 
     def __init__(self, max_open: int, header_seconds: float, read_seconds: float) -> None:
@@ -52,11 +60,15 @@ class ConnectionGuard:
         self._sweeping: asyncio.TimerHandle | None = None
 
     def protocol(self) -> type[H11Protocol]:
-        """Return the protocol class for `uvicorn.Config(http=...)`."""
+        """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
         return type("Protocol", (GuardedProtocol,), {"guard": self})
 
-    def opened(self, connection: GuardedProtocol) -> None:
-        """Add a connection, and make room for it if there is none."""
+    def add(self, connection: GuardedProtocol) -> None:
+        """Add an open connection. If there are too many, close the oldest idle connection.
+
+        Args:
+            connection: the new connection. It is closed if no connection is idle.
+        """
         self._open[connection] = None
         if len(self._open) > self.max_open:
             idle = next((other for other in self._open if not other.is_busy()), connection)
@@ -64,8 +76,12 @@ class ConnectionGuard:
         if self._sweeping is None:
             self._sweep(connection.loop)
 
-    def closed(self, connection: GuardedProtocol) -> None:
-        """Forget a connection."""
+    def remove(self, connection: GuardedProtocol) -> None:
+        """Remove a closed connection.
+
+        Args:
+            connection: the connection.
+        """
         self._open.pop(connection, None)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
@@ -74,7 +90,9 @@ class ConnectionGuard:
         self._refused += 1
         if time.monotonic() - self._logged >= LOG_SECONDS:
             logger.warning(
-                "%d connections refused or dropped: there are more than %d open ones", self._refused, self.max_open
+                "%d connections closed: more than %d were open (limited by --connections and by file descriptors)",
+                self._refused,
+                self.max_open,
             )
             self._refused, self._logged = 0, time.monotonic()
 
@@ -87,39 +105,77 @@ class ConnectionGuard:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
+class CountingConnection(h11.Connection):
+    """A connection of h11's that rejects bodies of many tiny chunks."""
+
+    def __init__(self, max_incomplete_event_size: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        self._chunks = self._nbytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks += 1
+            self._nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        elif isinstance(event, h11.Request):
+            self._chunks = self._nbytes = 0
+        return event
+
+
 class GuardedProtocol(H11Protocol):
-    """uvicorn's protocol, watched by a guard. Subclasses set `guard`."""
+    """uvicorn's HTTP protocol, extended by the limits of a guard.
+
+    Attributes:
+        guard: the guard of all connections; subclasses set it.
+    """
 
     guard: ConnectionGuard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for headers."""
+        """Start the timeout for headers, and add the connection to the guard."""
+        self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
-        self.guard.opened(self)
+        self.guard.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the guard."""
-        self.guard.closed(self)
+        """Remove the connection from the guard."""
+        self.guard.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request; the time for its headers runs from its first part on."""
+        """Parse received bytes. The first bytes of a request start the timeout for its headers."""
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # the request is rejected in the midst of its response
+            self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
+            # A client that sends its next requests before this one is answered gets one answer and has to connect anew:
+            # thousands of requests in one packet must not keep the event loop busy.
+            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+                self.cycle.keep_alive = False
 
     def is_busy(self) -> bool:
-        """Return whether a request is being answered."""
+        """Return whether a request is in progress on this connection."""
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete
 
     def is_overdue(self, now: float, header_seconds: float, read_seconds: float) -> bool:
-        """Return whether the headers take too long, or the client has not read for too long."""
+        """Return whether the headers, or the client's reading of the response, exceed their timeout.
+
+        Args:
+            now: the time, as `time.monotonic` returns it.
+            header_seconds: timeout for headers.
+            read_seconds: timeout for a client that stops reading.
+        """
         if self._waiting_since is not None and now - self._waiting_since > header_seconds:
             return True
         unread = self.transport.get_write_buffer_size()

@@ -1,8 +1,9 @@
-"""The order in which the work of different tenants and requests takes its turn."""
+"""A queue that serves tenants and their requests in turn (round robin)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Container
 from typing import Generic, TypeVar
 
 from sam_endpoint.model.call import Owner
@@ -12,13 +13,15 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Waiting items, taken round robin: by tenant, by request of the tenant, and in order within a request.
+    """A queue of items that belong to requests of tenants.
 
-    An item of a request that has few thus overtakes the items of a request that has many. Not safe to share between
-    threads without a lock.
+    The queue returns one item of each tenant in turn; of a tenant, one item of each of its requests in turn; and of a
+    request, its items in the order in which they were added. A request with few items is therefore finished before a
+    request with many items, even if it started later. Callers that share the queue between threads must use a lock.
 
     Args:
-        max_size: largest number of items. A full queue still accepts items of tenants below an equal share.
+        max_size: number of items at which the queue is full. A full queue still accepts an item of a tenant that has
+            fewer than `max_size // number of tenants` items.
 
     Example:
         >>> waiting = FairQueue(10)
@@ -38,7 +41,15 @@ class FairQueue(Generic[Item]):
         return self._size
 
     def put(self, item: Item, owner: Owner) -> None:
-        """Add an item. Raises Overloaded if the queue is full and the tenant has its share."""
+        """Add an item.
+
+        Args:
+            item: the item.
+            owner: tenant and request to which the item belongs.
+
+        Raises:
+            Overloaded: the queue is full, and the tenant has at least an equal share of it.
+        """
         requests = self._tenants.get(owner.tenant, OrderedDict())
         if self._size >= self._max_size:
             tenants = len(self._tenants | {owner.tenant: requests})
@@ -48,11 +59,19 @@ class FairQueue(Generic[Item]):
         self._tenants[owner.tenant] = requests
         self._size += 1
 
-    def get(self) -> Item:
-        """Remove and return the item whose turn it is. Raises IndexError if there is none."""
-        if not self._tenants:
-            raise IndexError("the queue is empty")
-        tenant, requests = self._tenants.popitem(last=False)
+    def get(self, skipped: Container[str] = ()) -> Item:
+        """Remove and return the next item.
+
+        Args:
+            skipped: tenants whose items stay in the queue.
+
+        Raises:
+            IndexError: no item waits, or only items of skipped tenants.
+        """
+        tenant = next((tenant for tenant in self._tenants if tenant not in skipped), None)
+        if tenant is None:
+            raise IndexError("no item waits")
+        requests = self._tenants.pop(tenant)
         request, items = requests.popitem(last=False)
         item = items.popleft()
         if items:

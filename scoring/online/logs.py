@@ -1,4 +1,4 @@
-"""What the endpoint's process writes to its log and to stderr: no data of a request, whichever library writes it."""
+"""Configure the log of the endpoint's process, and keep request data out of the log and of stderr."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any, TextIO
 from sam_endpoint.model.mlflow.messages import WITHHELD, trace
 
 logger = logging.getLogger("sam_endpoint.process")
-OURS = "sam_endpoint"
-# Loggers whose messages are constant texts before their arguments are filled in.
-CONSTANT = ("uvicorn.error",)
+PROJECT_LOGGER = "sam_endpoint"
+# Loggers of other libraries whose message templates are constant texts. The arguments may hold request data.
+CONSTANT_TEMPLATES = ("uvicorn.error",)
 
 
 def configure_logging() -> None:
-    """Write this project's messages from INFO on, and those of other libraries from WARNING on."""
+    """Log this project's messages at level INFO and above, and other libraries' at level WARNING and above."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger(OURS).setLevel(logging.INFO)
+    logging.getLogger(PROJECT_LOGGER).setLevel(logging.INFO)
 
 
 def withhold_request_data() -> None:
-    """Withhold, from now on, whatever other libraries log, warn about, or raise.
+    """Remove the texts of other libraries from all further log records, warnings and unhandled exceptions.
 
-    Their texts may repeat what a request holds: of a record, its level, logger and place remain; of an exception, its
-    type and traceback. Records are changed where they are made, so this holds for every handler.
+    These texts may quote request data. A log record keeps its level, logger, file and line. An exception keeps its type
+    and traceback. The function replaces the process's log record factory, so that every handler is covered.
     """
     make_record = logging.getLogRecordFactory()
 
     def make_public_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make_record(*args, **kwargs)
-        if record.name in CONSTANT:
+        if record.name in CONSTANT_TEMPLATES:
             record.msg, record.args = str(record.msg), None
-        elif record.name.partition(".")[0] != OURS:
+        elif record.name.partition(".")[0] != PROJECT_LOGGER:
             record.msg = f"{record.name}: {WITHHELD} ({record.filename}, line {record.lineno})"
             record.args = None
         if record.exc_info and record.exc_info[1] is not None:
@@ -62,4 +62,4 @@ def _log_warning(
 
 
 def _log_exception(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
-    logger.error("an exception was not handled\n%s", trace(error) if error is not None else kind.__name__)
+    logger.error("unhandled exception\n%s", trace(error) if error is not None else kind.__name__)

@@ -1,4 +1,4 @@
-"""The page to click on, at `/`, and the API's, at `/docs`: plain files, nothing from elsewhere."""
+"""Serve the annotation page at `/` and the API documentation at `/docs`, without any file from another server."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ HEADERS = {"content-security-policy": POLICY, "cache-control": "no-cache"}
 
 
 class _CheckedFiles(StaticFiles):
-    """Files that a browser checks for changes before each use, so that modules of two versions never run together."""
+    """Static files that the browser revalidates before each use, so that it never mixes modules of two versions."""
 
     def file_response(self, *args: Any, **options: Any) -> Response:
+        """Return the response of a file with the header `cache-control: no-cache`."""
         response = super().file_response(*args, **options)
         response.headers["cache-control"] = "no-cache"
         return response
 
 
-def add(app: FastAPI) -> None:
-    """Serves the page, its files, and the sample pictures where they are at hand."""
+def add_routes(app: FastAPI) -> None:
+    """Add the routes of the page, of its files, of the sample images and of `/docs`.
+
+    Args:
+        app: the application. If the package has no folder of sample images, their paths return 404.
+    """
 
     @app.get("/", include_in_schema=False)
     def index() -> Response:
@@ -55,7 +60,7 @@ def add(app: FastAPI) -> None:
 
 
 def _docs_policy(html: bytes) -> str:
-    """Return a policy that allows the page's inline scripts, by their hashes, and the styles that Swagger UI sets."""
+    """Return a content security policy that allows Swagger UI's styles and, by their hashes, its inline scripts."""
     scripts = re.findall(rb"<script>(.*?)</script>", html, re.DOTALL)
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts]
     return f"{POLICY}; script-src 'self' {' '.join(hashes)}; style-src 'self' 'unsafe-inline'"

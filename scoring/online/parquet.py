@@ -1,50 +1,67 @@
 """Validate a Parquet request body in a separate process with limited memory and CPU time.
 
-A few bytes of Parquet can expand to gigabytes, and pyarrow crashes on some malformed files. The subprocess runs this
-file, which therefore imports only pyarrow.
+A few bytes of Parquet can expand to gigabytes, and pyarrow crashes on some malformed files.
 """
 
 from __future__ import annotations
 
-import resource
+import json
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.errors import OUT_OF_MEMORY, BadRequest, Overloaded
+from sam_endpoint.scoring.online import parquet_reader
+from sam_endpoint.scoring.online.turns import Turns
 
-MAX_OBJECTS = 300_000
-MAX_LEAVES = 1000  # columns, those within structs included
-MAX_BYTES = 2**28  # uncompressed
-READING_BYTES = 2**31
-READING_SECONDS = 10
-_process_lock = threading.Lock()
+# Memory limits of the process, which the memory budget holds meanwhile. A file that needs more is read again with the
+# next limit.
+READING_BYTES = (2**28, 2**30)
+COPIES = 3  # Arrow's table, pandas', and the texts in it
+_turns = Turns(1)  # one process at a time
 
 
-def check(body: bytes, max_rows: int | None = None, keep_on: Callable[[], None] = lambda: None) -> str | None:
-    """Return the reason to reject a Parquet file, or None.
+def check(body: bytes, max_rows: int | None, call: Call) -> None:
+    """Accept or reject a Parquet file, and hold the memory that its table takes until the call is closed.
 
-    A file is rejected if it has duplicate column names, is too large uncompressed, or crashes its reader. Malformed
-    files pass; the reader reports them.
+    A malformed file is accepted; the reader of tables reports it.
 
     Args:
         body: the file.
-        max_rows: largest number of rows.
-        keep_on: called ten times a second; may raise to end the check.
+        max_rows: largest number of rows; None for no limit.
+        call: the call that the file belongs to.
+
+    Raises:
+        BadRequest: the file has duplicate column names, is too large uncompressed, or crashes its reader.
+        Overloaded: memory is short.
+        ClientDisconnected: the call was cancelled.
+        DeadlineExceeded: the call's time is over.
     """
-    command = [sys.executable, "-P", __file__, str(max_rows or MAX_OBJECTS)]
-    while not _process_lock.acquire(timeout=0.1):
-        keep_on()
-    try:
-        code, output = _run(command, body, keep_on)
-    finally:
-        _process_lock.release()
-    if code:
-        limits = f"{READING_BYTES:,} bytes of memory and {READING_SECONDS} seconds of a processor"
-        return f"expected a Parquet file that can be read within {limits}, got one that cannot"
-    return output.decode() or None
+    with _turns.turn(call.owner, call.check):
+        reason, nbytes = _examine(body, max_rows or parquet_reader.MAX_OBJECTS, call)
+    if reason:
+        raise BadRequest(reason)
+    call.keep(COPIES * nbytes)
+
+
+def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
+    """Return what `parquet_reader.examine` returns of a body, in at most as many processes as READING_BYTES has."""
+    for nbytes in READING_BYTES:
+        command = [sys.executable, "-P", parquet_reader.__file__, str(max_rows), str(nbytes)]
+        with call.hold(nbytes):
+            code, output = _run(command, body, call.check)
+        if code == 0:
+            reason, size = json.loads(output)
+            return str(reason), int(size)
+        if code == -signal.SIGXCPU:
+            break
+    if code == -signal.SIGKILL:  # by somebody else, such as the system when its memory is short
+        raise Overloaded(OUT_OF_MEMORY)
+    limits = f"{READING_BYTES[-1]:,} bytes of memory and {parquet_reader.READING_SECONDS} seconds of CPU time"
+    return f"expected a Parquet file that can be read within {limits}, got one that cannot", 0
 
 
 def _run(command: list[str], body: bytes, keep_on: Callable[[], None]) -> tuple[int, bytes]:
@@ -64,49 +81,3 @@ def _run(command: list[str], body: bytes, keep_on: Callable[[], None]) -> tuple[
         finally:
             talking.join()
     return process.returncode, output[0]
-
-
-def objects(column: pa.Array) -> int:
-    """Count the Python objects that a column converts to: strings, lists and structs, including nested ones."""
-    kind = column.type
-    if pa.types.is_primitive(kind):
-        return 0
-    children: list[pa.Array] = []
-    if pa.types.is_struct(kind):
-        children = column.flatten()
-    elif pa.types.is_nested(kind):
-        children = [column.flatten()]
-    return len(column) + sum(objects(child) for child in children)
-
-
-def _reason_to_reject(file: pa.Buffer, max_rows: int) -> str:
-    """Read the file; return the reason to reject it, or an empty string."""
-    try:
-        described = pq.read_metadata(pa.BufferReader(file))
-        if described.num_rows > max_rows:
-            return f"expected at most {max_rows:,} rows a request, got {described.num_rows:,}: send several requests"
-        if described.num_columns > MAX_LEAVES:
-            return f"expected a Parquet file of at most {MAX_LEAVES:,} columns, got {described.num_columns:,}"
-        names = pq.read_schema(pa.BufferReader(file)).names
-        if len(set(names)) < len(names):
-            return "expected a Parquet file of columns with different names, got the same one twice"
-        table = pq.read_table(pa.BufferReader(file), use_threads=False)
-    except pa.ArrowMemoryError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError):  # pyarrow's errors for a malformed file
-        return ""
-    if table.nbytes > MAX_BYTES:
-        return f"expected a Parquet file of at most {MAX_BYTES:,} bytes written out, got {table.nbytes:,}"
-    count = table.num_rows + sum(objects(chunk) for column in table.columns for chunk in column.chunks)
-    if count > MAX_OBJECTS:
-        return f"expected a Parquet file of at most {MAX_OBJECTS:,} rows, texts and lists, got {count:,}"
-    return ""
-
-
-if __name__ == "__main__":
-    # The memory limit should count only the table, not thread stacks or memory reserved by another allocator.
-    pa.set_memory_pool(pa.system_memory_pool())
-    resource.setrlimit(resource.RLIMIT_DATA, (READING_BYTES, READING_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (READING_SECONDS, READING_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(_reason_to_reject(pa.py_buffer(sys.stdin.buffer.read()), int(sys.argv[1])))

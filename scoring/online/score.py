@@ -1,4 +1,7 @@
-"""The entry script of an Azure ML managed online endpoint: `init()` once, `run(raw)` a request."""
+"""The entry script of an Azure ML managed online endpoint.
+
+Azure's inference server calls `init()` once and `run(raw)` for each request.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Azure's server loads this file by its path, and the project may be an uploaded checkout that is not installed. The
-# folder that holds the package is the top of a checkout, or site-packages.
+# Azure's server loads this file by its path. The project may be an uploaded checkout that is not installed, so the
+# folder that contains the package (the top of the checkout, or site-packages) is added to the import path.
 sys.path.insert(0, next(str(up) for up in Path(__file__).resolve().parents if (up / "sam_endpoint").is_dir()))
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
@@ -24,20 +27,32 @@ model: OpenedModel
 
 
 def init() -> None:
-    """Open the MLflow model in `AZUREML_MODEL_DIR`, or in a folder below it."""
+    """Open the MLflow model in the folder that `AZUREML_MODEL_DIR` names, or in a folder below it.
+
+    Raises:
+        BadModel: there is no MLflow model, or it cannot be used.
+    """
     global model
     model = open_model(azure.model_folder())
 
 
 def run(raw: str) -> Any:
-    """Answer one request: a list of its rows' answers, or an error with its HTTP status."""
+    """Answer one request.
+
+    Args:
+        raw: JSON text `{"input_data": table, "params": {...}}`.
+
+    Returns:
+        A list with one object for each row of the table, or an error response with its HTTP status.
+    """
     try:
         table, params = azure.read_request(raw)
         frame = Scorer(model.engine).score_frame(table, model.defaults.read(params))
         return azure.to_records(frame)
     except Exception as error:
         if not is_expected(error):
-            logger.error("a request failed\n%s", trace(error))  # the server would send the stack trace to the client
+            # If the error were raised, Azure's server would send its stack trace to the client.
+            logger.error("a request failed\n%s", trace(error))
         return _response(problem_of(error))
 
 

@@ -1,4 +1,4 @@
-"""Settings of the endpoint, from the command line, the environment (`SAM_...`) or defaults."""
+"""The settings of the endpoint, from command-line options, environment variables (`SAM_...`) or defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ORIGIN = re.compile(r"\*|https?://[^/?#\s,*]+|[a-z][a-z0-9+.-]*-extension://[^/
 
 
 class EndpointSettings(BaseSettings):
-    """Serves Segment Anything to the clients of MLflow, Azure ML, Roboflow and Livepeer, and to browsers."""
+    """The settings of `sam-endpoint serve`. The description of each field is the help text of its option."""
 
     model_config = SettingsConfigDict(
         env_prefix="SAM_",
@@ -27,100 +27,114 @@ class EndpointSettings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    model: str | None = Field(default=None, description="MLflow model URI to serve under all names of its family")
-    catalog: Path = Field(
-        default=DEFAULT_CATALOG, description="YAML file of the models served, unless `model` names one"
+    model: str | None = Field(
+        default=None, description="URI of an MLflow model; it answers to all model names of its family"
     )
-    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(default=5000, ge=0, le=65535, description="port to listen on")
-    device: str | None = Field(default=None, description="cpu, cuda, cuda:1; default: cuda if available")
+    catalog: Path = Field(
+        default=DEFAULT_CATALOG, description="YAML file that lists the served models; ignored if --model is given"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 listens on all addresses")
+    port: int = Field(default=5000, ge=0, le=65535, description="port to listen on; 0 takes any free port")
+    refresh_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="interval in seconds at which the aliases of registered models are checked for new versions; 0: "
+        "only on POST /models/refresh",
+    )
+    device: str | None = Field(default=None, description="cpu, cuda or cuda:N; default: cuda if available, else cpu")
     precision: str | None = Field(
-        default=None, description="precision of image encoders: float32, bfloat16, int8; default: the model's setting"
+        default=None, description="precision of image encoders: float32, bfloat16 or int8; default: the model's setting"
     )
     model_bytes: int = Field(
-        default=8 * 2**30, gt=0, description="memory for models; the least recently used are evicted"
+        default=8 * 2**30, gt=0, description="bytes of memory for model weights; least recently used models are evicted"
     )
-    embedding_bytes: int = Field(default=2**30, gt=0, description="memory for cached embeddings")
+    embedding_bytes: int = Field(default=2**30, gt=0, description="bytes of memory for cached image embeddings")
     embedding_store: str | None = Field(
         default=None, description="folder or fsspec URL of a persistent embedding cache"
     )
+    embedding_store_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="maximum size of the embedding store; default: all but a reserve of its disk, no limit elsewhere",
+    )
     embedding_store_key: SecretStr | None = Field(
-        default=None, description="secret that seals the files of the embedding store; others are not read"
+        default=None,
+        description="secret that signs files of the embedding store; files without its signature are ignored",
     )
     batch_images: int = Field(default=8, gt=0, description="maximum number of images encoded in one batch")
     batch_requests: int = Field(default=64, gt=0, description="maximum number of requests decoded in one batch")
     batch_wait: float = Field(
-        default=0.002, ge=0, le=1, description="seconds that a batch waits for more requests under load"
+        default=0.002, ge=0, le=1, description="seconds that a batch waits for further requests under load"
     )
     in_flight: int = Field(
-        default=64, gt=0, description="maximum number of concurrent requests; further requests get 503 and Retry-After"
+        default=64, gt=0, description="maximum number of requests in progress; further requests get 503 and Retry-After"
     )
     body_bytes: int = Field(
-        default=64 * 2**20, gt=0, description="maximum size of a request body; larger bodies get 413"
+        default=64 * 2**20, gt=0, description="maximum size of a request body in bytes; larger bodies get status 413"
     )
     body_seconds: float = Field(
         default=60,
         gt=0,
-        description="timeout in seconds for receiving a request body (then 408), and for sending the response",
+        description="timeout in seconds for receiving a request body (then status 408) and for sending the response",
     )
     header_seconds: float = Field(
-        default=10, gt=0, description="timeout in seconds for receiving the headers of a request"
+        default=10,
+        gt=0,
+        description="timeout in seconds for receiving the headers of a request; then the connection closes",
     )
     connections: int = Field(
         default=1000,
         gt=0,
-        description="maximum number of open connections, lowered to what the limit of file descriptors allows",
+        description="maximum number of open connections; reduced if the limit of file descriptors is lower",
     )
     request_seconds: float = Field(
-        default=300, gt=0, description="timeout in seconds for answering a request; then 504"
+        default=300, gt=0, description="timeout in seconds for answering a request; then status 504"
     )
     rows: int = Field(default=1000, gt=0, description="maximum number of rows in a request")
-    prompts: int = Field(default=1000, gt=0, description="maximum number of prompts in a row of a request")
+    prompts: int = Field(default=1000, gt=0, description="maximum number of prompts in one row of a request")
     request_prompts: int = Field(
-        default=10_000, gt=0, description="maximum number of prompts in a request, all rows together"
+        default=10_000, gt=0, description="maximum number of prompts in all rows of a request together"
     )
     points: int = Field(
         default=32_768,
         gt=0,
-        description="maximum number of points of automatic mask generation in a request, all rows and crops together",
+        description="maximum number of grid points for automatic mask generation in all rows and crops of a request",
     )
-    answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of an answer")
+    answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of a response in bytes")
     memory: int = Field(
         default=2 * 2**30,
         gt=0,
-        description="memory for the requests in progress: bodies, images, masks and answers; models and cached "
-        "embeddings have limits of their own",
+        description="bytes of memory for the requests in progress: their bodies, images, masks and responses; see "
+        "--model-bytes and --embedding-bytes for models and cached embeddings",
     )
-    image_bytes: int = Field(default=64 * 2**20, gt=0, description="maximum size of an image file")
-    pixels: int = Field(default=100_000_000, gt=0, description="maximum image size, width times height")
-    urls: bool = Field(default=True, description="whether images are fetched from URLs")
+    image_bytes: int = Field(default=64 * 2**20, gt=0, description="maximum size of an image file in bytes")
+    pixels: int = Field(default=100_000_000, gt=0, description="maximum number of pixels of an image")
+    urls: bool = Field(default=True, description="whether requests may name images by URL")
     hosts: str | None = Field(
         default=None,
-        description="allowed hosts of image URLs, comma-separated: * for every public host (the default), names and "
-        "patterns such as *.example.com, networks such as 10.0.0.0/8",
+        description="hosts from which images are downloaded, comma-separated: names, patterns such as *.example.com, "
+        "networks such as 10.0.0.0/8, or * for every public host; default: the model's own setting, normally *",
     )
     fetch_seconds: float = Field(default=30, gt=0, description="timeout in seconds for downloading an image")
     api_keys: SecretStr | None = Field(
-        default=None, description="accepted API keys, comma-separated; without keys, no authentication"
+        default=None, description="accepted API keys, comma-separated; without any key, authentication is disabled"
     )
     api_keys_file: Path | None = Field(default=None, description="file of accepted API keys, one per line")
-    public_metrics: bool = Field(
-        default=False, description="whether /metrics is read without a key where there are keys"
-    )
+    public_metrics: bool = Field(default=False, description="whether /metrics can be read without an API key")
     allowed_hosts: str = Field(
         default="*",
-        description="host names that requests may name, comma-separated, such as endpoint.example.com, *.example.com; "
-        "default: every name",
+        description="accepted values of the Host header, comma-separated, such as endpoint.example.com,*.example.com; "
+        "* accepts every value",
     )
     cors_origins: str = Field(
         default="",
-        description="origins whose browser pages may send requests, comma-separated, such as https://app.example.com; "
-        "* for every origin; default: none",
+        description="origins of web pages that may send requests, comma-separated, such as https://app.example.com; "
+        "* allows every origin; default: none",
     )
-    grace: float = Field(default=30, ge=0, description="seconds for requests in flight to finish after SIGTERM")
+    grace: float = Field(default=30, ge=0, description="seconds for requests in progress to finish after SIGTERM")
 
-    def known_hosts(self) -> tuple[str, ...]:
-        """Return the allowed hosts of image URLs; if empty, the model's setting applies."""
+    def image_hosts(self) -> tuple[str, ...]:
+        """Return the allowed hosts of image URLs. If the tuple is empty, the model's own setting applies."""
         return tuple(_split(self.hosts or ""))
 
     @field_validator("cors_origins")
@@ -128,37 +142,40 @@ class EndpointSettings(BaseSettings):
     def _are_origins(cls, value: str) -> str:
         for number, origin in enumerate(_split(value.lower()), 1):
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"number {number}: expected * or an origin such as https://app.example.com")
+                raise ValueError(
+                    f"number {number}: expected * or an origin such as https://app.example.com, got another"
+                )
         return value
 
     def origins(self) -> list[str]:
-        """Return the origins whose pages may send requests; empty if none may."""
+        """Return the origins, in lower case, whose pages may send requests."""
         return _split(self.cors_origins.lower())
 
     def served_hosts(self) -> list[str]:
-        """Return the host names that requests may name."""
+        """Return the accepted values of the Host header; `["*"]` accepts every value."""
         return _split(self.allowed_hosts) or ["*"]
 
     def limits(self) -> RequestLimits:
-        """Return what a request for a table may cost."""
+        """Return the limits on a request that sends a table."""
         return RequestLimits(self.rows, self.request_prompts, self.points, self.answer_bytes, MAX_VALUES)
 
     def keys(self) -> list[str]:
-        """Return the accepted API keys; if empty, authentication is disabled.
+        """Return the accepted API keys. If the list is empty, authentication is disabled.
 
         Raises:
-            BadData: the file of keys cannot be read, or no key is where keys are set.
+            BadData: the file of keys cannot be read, or one of the two settings is given but holds no key.
         """
         keys = _split(self.api_keys.get_secret_value()) if self.api_keys else []
         if self.api_keys_file:
             try:
                 lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError:
-                raise BadData(f"--api-keys-file {self.api_keys_file}: expected UTF-8 text, one key a line") from None
+                expected = "expected UTF-8 text, one key per line, got another encoding"
+                raise BadData(f"--api-keys-file {self.api_keys_file}: {expected}") from None
             except OSError as error:
                 raise BadData(f"--api-keys-file {self.api_keys_file}: {error.strerror}") from None
             keys += [key for line in lines if (key := line.strip())]
-        # Without this error, an empty file would open the endpoint to everybody.
+        # Without this error, an empty file would disable authentication.
         if not keys and (self.api_keys_file or (self.api_keys and self.api_keys.get_secret_value())):
             raise BadData("--api-keys, --api-keys-file: expected at least one key, got none")
         return keys

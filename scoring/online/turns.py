@@ -1,7 +1,8 @@
-"""A limit on the threads that compute at one time, shared fairly between tenants and requests."""
+"""Limit how many threads compute at the same time, and share this limit fairly between tenants and requests."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
@@ -9,65 +10,93 @@ from threading import Event, Lock
 from sam_endpoint.model.call import Owner
 from sam_endpoint.scoring.online.fair_queue import FairQueue
 
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 
 
 class Turns:
-    """Turns at the processors. Threads beyond the limit wait in the order of a FairQueue.
+    """A semaphore whose waiting threads are served in the order of a FairQueue. Safe to share between threads.
 
-    Without the limit, every request that renders masks competes for Python's lock, and the only mask of a click waits
-    for each of them. Safe to share between threads.
+    A turn is the permission to compute. A thread holds its turn for one stage of its request and then passes it on to
+    the next waiting thread. Without this limit, all requests that render masks compete for Python's global lock, and a
+    request for a single mask has to wait for every one of them.
+
+    Each tenant can hold only some of the turns. While one tenant uses all of its own turns, a request of another tenant
+    therefore starts at once.
 
     Args:
-        count: largest number of threads that have a turn.
+        count: number of turns, which is the largest number of threads that compute at the same time.
+        per_tenant: largest number of turns that one tenant holds at the same time; by default `count`.
+
+    Example:
+        >>> turns = Turns(2, per_tenant=1)
+        >>> with turns.turn(Owner("tenant", "request")):
+        ...     print("computing")
+        computing
     """
 
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: FairQueue[Event] = FairQueue(2**31)
+    def __init__(self, count: int, per_tenant: int | None = None) -> None:
+        self._free, self._per_tenant = count, per_tenant or count
+        self._held: Counter[str] = Counter()
+        self._waiting: FairQueue[_Waiter] = FairQueue(2**31)
         self._lock = Lock()
 
     @contextmanager
     def turn(self, owner: Owner, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait for a turn, and hold it within a block.
+        """Wait for a turn, and hold it until the `with` block ends.
 
         Args:
-            owner: for whom the thread works.
-            check: called while waiting; may raise to give up.
+            owner: tenant and request for which the thread works.
+            check: called about ten times a second while the thread waits. It may raise an exception to stop waiting.
         """
         self._take(owner, check)
         try:
             yield
         finally:
-            self._pass_on()
+            self._release(owner.tenant)
 
     def _take(self, owner: Owner, check: Callable[[], None]) -> None:
+        waiter = _Waiter(owner.tenant)
         with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            mine = Event()
-            self._waiting.put(mine, owner)
-        while not mine.wait(CHECK_SECONDS):
+            self._waiting.put(waiter, owner)
+            self._hand_out()
+        while not waiter.event.wait(CHECK_SECONDS):
             try:
                 check()
             except BaseException:
-                self._give_up(mine)
+                self._give_up(waiter)
                 raise
 
-    def _give_up(self, mine: Event) -> None:
-        """Leave the queue, or pass on the turn that came meanwhile."""
+    def _give_up(self, waiter: _Waiter) -> None:
+        """Stop waiting; release the turn if it was handed out in the meantime."""
         with self._lock:
-            came = mine.is_set()
-            mine.set()  # the queue drops it when its turn comes
-        if came:
-            self._pass_on()
+            waiter.gave_up = True
+            has_turn = waiter.event.is_set()
+        if has_turn:
+            self._release(waiter.tenant)
 
-    def _pass_on(self) -> None:
+    def _release(self, tenant: str) -> None:
         with self._lock:
-            while len(self._waiting):
-                following = self._waiting.get()
-                if not following.is_set():
-                    following.set()
-                    return
             self._free += 1
+            self._held[tenant] -= 1
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give free turns to waiting threads. The caller holds the lock."""
+        while self._free:
+            at_limit = {tenant for tenant, held in self._held.items() if held >= self._per_tenant}
+            try:
+                waiter = self._waiting.get(skipped=at_limit)
+            except IndexError:
+                break
+            if not waiter.gave_up:
+                self._free -= 1
+                self._held[waiter.tenant] += 1
+                waiter.event.set()
+        self._held += Counter()  # drops tenants without a turn
+
+
+class _Waiter:
+    """A thread that waits for a turn; `event` is set once it has one."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant, self.event, self.gave_up = tenant, Event(), False

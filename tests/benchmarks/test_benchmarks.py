@@ -37,7 +37,7 @@ def test_selected_cases_write_results_a_table_and_a_chart(tmp_path: Path) -> Non
 
 def test_an_unknown_case_fails_with_the_names_of_all_cases() -> None:
     done = run("decoding")
-    assert done.returncode == 2 and "there is no case 'decoding'; there are encode, precision," in done.stderr
+    assert done.returncode == 2 and "unknown case 'decoding'; the cases are encode, precision," in done.stderr
 
 
 def test_the_table_shows_times_ratios_and_the_share_of_the_floor() -> None:

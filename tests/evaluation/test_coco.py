@@ -81,9 +81,9 @@ def test_lists_only_the_first_cases_of_a_problem(tmp_path: Path) -> None:
         ("\ufeff\x00", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[1, 2]", "got a list of 2"),
-        ("{}", "got one without images and annotations and categories, whose keys are none"),
-        ('{"images": [], "annotations": []}', "got one without categories, whose keys are images, annotations"),
-        ('{"images": {}, "annotations": [], "categories": []}', "got one without images"),
+        ("{}", "got an object without images and annotations and categories; its keys are none"),
+        ('{"images": [], "annotations": []}', "got an object without categories; its keys are images, annotations"),
+        ('{"images": {}, "annotations": [], "categories": []}', "got an object without images"),
     ],
 )
 def test_rejects_files_that_are_not_coco_with_the_expected_content(content: str, message: str, tmp_path: Path) -> None:

@@ -42,18 +42,18 @@ def test_returns_none_for_an_absent_mask(segmentation: object) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 1, 5, 5]], "polygons of three points"),  # pycocotools reads it as a box
-        ([[1, 1, 5, 1, 5]], "polygons of three points"),
-        ([[1, 1, 5, 1, 5, float("nan")]], "polygons of three points"),
-        ([[1, 1, 1e12, 1, 5, 5]], "polygons of three points"),
-        ([[1, 1, 5, 1, "5", 5]], "polygons of three points"),
+        ([[1, 1, 5, 5]], "polygons of at least three points"),  # pycocotools reads it as a box
+        ([[1, 1, 5, 1, 5]], "polygons of at least three points"),
+        ([[1, 1, 5, 1, 5, float("nan")]], "polygons of at least three points"),
+        ([[1, 1, 1e12, 1, 5, 5]], "polygons of at least three points"),
+        ([[1, 1, 5, 1, "5", 5]], "polygons of at least three points"),
         ("mask.png", "text of 8 characters"),
         ({"size": [10, 10]}, "an object with 1 keys"),
         ({"size": [9, 10], "counts": [90]}, r"size \[10, 10\], got \[9, 10\]"),
-        ({"size": [10, 10], "counts": [50, 10]}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": [150, -50]}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": ""}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": "1000000000"}, "runs of 100 pixels"),
+        ({"size": [10, 10], "counts": [50, 10]}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": [150, -50]}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": ""}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": "1000000000"}, "run lengths with a sum of 100 pixels"),
         ({"size": [10, 10], "counts": "äöü"}, "compressed run lengths, got other text"),
     ],
 )

@@ -42,7 +42,7 @@ def test_fails_if_the_data_set_has_no_usable_image(tmp_path: Path) -> None:
     write_json(tmp_path, "data.json", instances)
     done = evaluate_here(tmp_path, "--model", package.EMBEDDED, "--data", "data.json", "--output", "out.json")
     assert done.returncode == 1
-    assert "error: nothing in data.json could be judged" in done.stderr
+    assert "error: data.json has no object that can be evaluated" in done.stderr
     assert "1 images missing, left out: 0.png" in done.stderr
     assert not (tmp_path / "out.json").exists()
 
@@ -53,10 +53,10 @@ def test_fails_if_the_data_set_has_no_usable_image(tmp_path: Path) -> None:
         (["--data", "missing.json"], "'missing.json' cannot be read: No such file or directory; expected a COCO"),
         (["--data", "list.json"], "'list.json': expected a COCO instances file"),
         (["--data", "good.json", "--boxes", "good.json"], "expected COCO results, a list of objects"),
-        (["--data", "good.json", "--boxes", "list.json"], "got a list of 2 with none such"),
+        (["--data", "good.json", "--boxes", "list.json"], "got a list of 2 without a valid result"),
         (["--data", "good.json", "--model", "."], "no model can be loaded from '.'"),
-        (["--data", "scenes", "--boxes", "list.json"], "--boxes needs a COCO file"),
-        (["--count", "-1"], "--count: expected a whole number from 0 on"),
+        (["--data", "scenes", "--boxes", "list.json"], "--boxes needs a COCO instances file"),
+        (["--count", "-1"], "--count: expected a whole number of at least 0"),
         (["--model", "a", "--model", "b", "--model", "c"], "--model: expected one or two"),
     ],
 )

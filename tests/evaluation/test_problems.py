@@ -75,8 +75,8 @@ def test_counts_and_reports_every_problem_of_a_data_set(tmp_path: Path) -> None:
         "crowd regions, left out": ["annotation 901"],
         "empty annotations, or outside their image, left out": ["annotation 902", "annotation 903", "annotation 904"],
         "annotations whose mask cannot be read, left out": [
-            f"annotation 901: expected runs of {first_image['height'] * first_image['width']} pixels together",
-            "annotation 905: expected polygons of three points or more, x and y in turn",
+            f"annotation 901: expected run lengths with a sum of {first_image['height'] * first_image['width']} pixels",
+            "annotation 905: expected polygons of at least three points, as a list x1, y1, x2, y2, ...",
         ],
         "annotations with a box outside the image, judged by their masks": ["annotation 906", "annotation 907"],
         "results without a good bbox, score, image_id and category_id, left out": [

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks, largest_polygon
 
 from sam_endpoint.model.budget import MemoryBudget, RequestLimits
 from sam_endpoint.model.call import Call
+from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadRequest, ClientDisconnected, DeadlineExceeded, Overloaded
+from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.params import Params
+from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.online.calls import COMPUTING
+from sam_endpoint.scoring.online.dialects import livepeer
+from tests import pictures
 from tests.engines import engine_of
 
 BOX = [68, 38, 153, 123]
@@ -85,7 +94,7 @@ def test_rejects_an_answer_that_grows_over_its_limit(
     answer = score(scorer, [{"image": disc[0], **row}], **params)
     masks = [mask for item in answer["predictions"][0] for mask in item["mask_per_prediction"]]
     nbytes = sum(len(mask["encoded_binary_mask"]) for mask in masks)
-    with pytest.raises(BadRequest, match="expected an answer of at most 100 bytes, got a larger one"):
+    with pytest.raises(BadRequest, match="expected a response of at most 100 bytes, got a larger one"):
         score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=100), **params)
     with pytest.raises(BadRequest, match="got a larger one"):
         score(scorer, [{"image": disc[0], **row}], Call(max_answer_bytes=nbytes - 1), **params)
@@ -193,3 +202,95 @@ def test_rejects_an_image_that_needs_more_memory_than_the_budget(
     scorer = Scorer(engine_of(tiny))
     with pytest.raises(BadRequest, match="needs at most 100,000 bytes of memory, got 460,800"):
         score(scorer, [{"image": disc[0], "input_boxes": [BOX]}], Call(memory=MemoryBudget(100_000)))
+
+
+class WatchedCall(Call):
+    """Notes when memory is asked for within a stage that has a turn at the processors."""
+
+    def __init__(self) -> None:
+        super().__init__(max_answer_bytes=10**9, memory=MemoryBudget(10**9))
+        self.in_turn, self.counted = "", 0
+
+    def stage(self, name: str) -> AbstractContextManager[Any]:
+        return self._in_turn(name) if name in COMPUTING else super().stage(name)
+
+    @contextmanager
+    def _in_turn(self, name: str) -> Iterator[None]:
+        self.in_turn = name
+        yield
+        self.in_turn = ""
+
+    def _ask(self) -> None:
+        assert not self.in_turn, f"memory is waited for within the stage {self.in_turn}"
+        self.counted += 1
+
+    def keep(self, nbytes: int) -> None:
+        self._ask()
+        super().keep(nbytes)
+
+    def hold(self, nbytes: int) -> AbstractContextManager[None]:
+        self._ask()
+        return super().hold(nbytes)
+
+
+@pytest.mark.parametrize("row", [{}, {"input_boxes": [BOX] * 2}], ids=["everything", "boxes"])
+@pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
+def test_a_request_has_no_turn_while_it_waits_for_memory(
+    tiny: Segmenter, disc: tuple[bytes, np.ndarray], row: dict[str, Any], encoding: str
+) -> None:
+    call, params = WatchedCall(), {**LOOSE, "mask_encoding": encoding, "return_logits": True, "points_per_side": 4}
+    score(Scorer(engine_of(tiny)), [{"image": disc[0], **row}], call, **params)
+    assert call.counted > 2
+
+
+def test_other_dialects_have_no_turn_while_they_wait_for_memory(
+    tiny: Segmenter, disc: tuple[bytes, np.ndarray]
+) -> None:
+    call, engine = WatchedCall(), engine_of(tiny)
+    image = engine.embed(ImageRef.content(disc[0]), call)
+    prompts = [Prompt(box=np.array(BOX, np.float32))]
+    for as_logits in (False, True):
+        for best in best_masks(engine, image, prompts, True, call, as_logits):
+            largest_polygon(best.logits > 0, call)
+        (segmentation,) = engine.segment(image, prompts, True, call)
+        for _ in livepeer._stream_response(
+            engine, segmentation, np.arange(3), segmentation.logits.numpy(), as_logits, call
+        ):
+            pass
+    assert call.counted > 3
+
+
+def decoding(tiny: Segmenter, budget: MemoryBudget) -> tuple[Engine, list[Call], list[threading.Thread]]:
+    """Return an engine all of whose places for decoded images are wanted by calls that wait for memory."""
+    engine = engine_of(tiny)
+    calls = [Call(memory=budget) for _ in range(engine._decoded._value)]
+
+    def embed(number: int) -> None:
+        with pytest.raises(ClientDisconnected):
+            engine.embed(ImageRef.content(pictures.disc(250 + number, 250)[0]), calls[number])
+
+    waiting = [threading.Thread(target=embed, args=(number,)) for number in range(len(calls))]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)
+    return engine, calls, waiting
+
+
+def test_images_that_wait_for_memory_do_not_keep_others_from_being_decoded(tiny: Segmenter) -> None:
+    budget = MemoryBudget(2**20, seconds=60)
+    with budget.hold(2**19):
+        engine, calls, waiting = decoding(tiny, budget)
+        embedded = engine.embed(ImageRef.content(pictures.disc(64, 64)[0]), Call(memory=budget, seconds=20))
+        assert embedded.size == (64, 64)
+        for call in calls:
+            call.cancel()
+        for thread in waiting:
+            thread.join(20)
+
+
+def test_an_image_that_waits_to_be_decoded_has_a_deadline(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+    engine = engine_of(tiny)
+    while engine._decoded.acquire(blocking=False):
+        pass
+    with pytest.raises(DeadlineExceeded):
+        engine.embed(ImageRef.content(disc[0]), Call(seconds=0.2))

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from sam_endpoint.model.mlflow.compat import Refusal, accept_untyped_columns
+from sam_endpoint.model.mlflow.compat import RequestError, accept_untyped_columns
 
 UNTYPED = "Schema([ColSpec(AnyType(), 'image'), ColSpec(DataType.long, 'n')])"
 IMPORTS = "from mlflow.types import ColSpec, DataType, Schema; from mlflow.types.schema import AnyType"
@@ -38,7 +38,7 @@ def test_untyped_columns_are_objects_and_other_schemas_are_unchanged() -> None:
 
 
 def test_mlflow_cannot_extend_the_message_of_a_refusal() -> None:
-    refusal = Refusal("expected a box")
+    refusal = RequestError("expected a box")
     refusal.message = "Failed to predict data 'secret'. Error: expected a box"
     assert refusal.message == "expected a box" and "secret" not in refusal.serialize_as_json()  # type: ignore[no-untyped-call]  # MLflow has no hints there
     mlflow_error = MlflowException("expected a box")

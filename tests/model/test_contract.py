@@ -223,7 +223,7 @@ def test_crops_need_the_image_unless_their_embeddings_are_cached(pyfunc: Any, pi
     pyfunc.predict(frame(other_row))
     rows = frame({"image_id": "never in parts"}, {"image_id": "never in parts", "input_boxes": BOX})
     answer = pyfunc.predict(rows, params=layers)
-    assert "row 0, column 'image': expected the image itself, since crop_n_layers" in answer["error"][0]
+    assert "row 0, column 'image': expected the image itself, because crop_n_layers" in answer["error"][0]
     assert answer["error"][1] is None and len(answer["predictions"][1]) == 1
     whole = pyfunc.predict(frame({"image": picture, "image_id": "in parts"}), params=layers)
     assert whole["error"][0] is None and len(whole["predictions"][0]) >= 2
@@ -243,7 +243,10 @@ BAD_ROWS = [
     ({"input_points": "[[[1, Infinity]]]"}, "finite coordinates"),
     ({"input_points": CLICK, "input_labels": "[[3]]"}, "column 'input_labels': expected (prompts, points) labels"),
     ({"input_labels": "[[1]]"}, "labels without points"),
-    ({"input_points": CLICK, "input_labels": "[[1, 0]]"}, "expected 1 labels for prompt 0, one a point, got 2 labels"),
+    (
+        {"input_points": CLICK, "input_labels": "[[1, 0]]"},
+        "expected 1 labels for prompt 0, one per point, got 2 labels",
+    ),
     (
         {"input_points": CLICK, "input_boxes": "[[1,2,3,4],[1,2,3,4]]"},
         "as many boxes as prompts of points (1), got 2 boxes",
@@ -269,7 +272,7 @@ def test_rejects_or_records_bad_rows(pyfunc: Any, picture: str, cells: dict[str,
 
 
 def test_an_unknown_image_id_has_status_404(pyfunc: Any) -> None:
-    with pytest.raises(MlflowException, match="the id of an image that is still kept") as caught:
+    with pytest.raises(MlflowException, match="the id of a cached image") as caught:
         pyfunc.predict(frame({"image_id": "never seen", "input_boxes": BOX}))
     assert caught.value.get_http_status_code() == 404
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from sam_endpoint.model import engine as engine_module
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.errors import BadInput, ClientDisconnected, UnknownImage
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
-from tests.conftest import ROOT
 from tests.engines import engine_of
 
 BOX = [Prompt(box=np.array([68, 38, 153, 123], np.float32))]
@@ -88,9 +85,3 @@ def test_a_call_reports_its_stages_by_name(tiny: Segmenter, disc: tuple[bytes, n
         image = engine.embed(ImageRef.content(disc[0]), Call(watch))
         engine.segment(image, BOX, call=Call(watch))
     assert stages == ["fetch", "decode", "encode", "prompt", "fetch", "prompt"]
-
-
-def test_examples_in_docstrings_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    outcome = doctest.testmod(engine_module)
-    assert outcome.attempted and not outcome.failed

@@ -12,9 +12,10 @@ import pytest
 from scipy import ndimage
 
 from sam_endpoint.model import families, masks
-from sam_endpoint.model.everything import Grid, crops, everything, nms, points
+from sam_endpoint.model.boxes import nms
+from sam_endpoint.model.everything import Grid, crop_boxes, everything, point_grid
 from sam_endpoint.model.mlflow import package
-from sam_endpoint.model.regions import without_regions
+from sam_endpoint.model.regions import remove_small_regions
 from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 from tests.model import literal
@@ -98,18 +99,18 @@ def test_removes_the_same_small_regions_as_a_flood_fill() -> None:
         mask = ndimage.uniform_filter(rng.random((60, 80)), 3) < density
         for area in (1, 5, 40, 10_000):
             for holes in (True, False):
-                ours, changed = without_regions(mask, area, holes)
+                ours, changed = remove_small_regions(mask, area, holes)
                 theirs, also_changed = literal.remove_regions(mask, area, holes)
                 assert changed == also_changed
                 assert (ours == theirs).all()
 
 
 def test_points_are_the_centers_of_grid_cells() -> None:
-    assert points(2, (40, 80)).tolist() == [[20, 10], [60, 10], [20, 30], [60, 30]]
+    assert point_grid(2, (40, 80)).tolist() == [[20, 10], [60, 10], [20, 30], [60, 30]]
 
 
 def test_crops_cover_the_image_and_overlap() -> None:
-    boxes = list(crops((300, 500), Grid(crop_n_layers=2)))
+    boxes = list(crop_boxes((300, 500), Grid(crop_n_layers=2)))
     assert [layer for layer, _ in boxes] == [0] + [1] * 4 + [2] * 16
     assert boxes[0][1] == (0, 0, 500, 300)
     for layer in (1, 2):

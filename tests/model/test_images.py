@@ -84,12 +84,12 @@ def test_fetches_urls_within_the_limits(web: str) -> None:
         read(f"{web}/nothing.png", LIMITS)
     with pytest.raises(BadInput, match="at most 10 bytes"):
         read(f"{web}/picture.png", replace(LIMITS, max_bytes=10))
-    with pytest.raises(BadInput, match="no answer"):
+    with pytest.raises(BadInput, match="no response"):
         read("http://127.0.0.1:1/picture.png", LIMITS)
 
 
 def test_rejects_urls_if_they_are_switched_off(web: str) -> None:
-    with pytest.raises(BadInput, match="a URL, and these are switched off here"):
+    with pytest.raises(BadInput, match="a URL, but fetching images from URLs is disabled"):
         read(f"{web}/picture.png", replace(LIMITS, urls=False))
 
 
@@ -125,7 +125,7 @@ def test_reads_local_paths_only_if_they_are_switched_on(tmp_path: Path) -> None:
         ({"bytes": None, "path": None}, "nothing"),
         ({"uri": "a.png"}, "nothing"),
         ("file:/etc/passwd", "scheme 'file'"),
-        ("secretmarker://host/picture.png", "a URL of an unknown scheme"),
+        ("secretmarker://host/picture.png", "a URL with an unknown scheme"),
         ("", "an empty image"),
         (b"", "an empty image"),
         ("hello, world", "text of 12 characters that is not base64"),
@@ -133,7 +133,7 @@ def test_reads_local_paths_only_if_they_are_switched_on(tmp_path: Path) -> None:
         ("ftp://host/picture.png", "scheme 'ftp'"),
         ("file:///etc/passwd", "scheme 'file'"),
         ("data:image/png,abc", "a data: URL that is not base64"),
-        ("http://[bad", "no answer"),
+        ("http://[bad", "no response"),
         ("http://169.254.169.254/latest/meta-data", "not on the list"),
     ],
     ids=str,

@@ -37,7 +37,7 @@ assert threads.thread_count() == 2  # read when called
 from sam_endpoint.model.segmenter import Segmenter
 segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
 torch.set_num_threads(3)
-assert settings() == before and memory.keep_freed.cache_info().misses == 0
+assert settings() == before and memory.keep_freed_memory.cache_info().misses == 0
 """
 
 

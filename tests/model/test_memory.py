@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 # Allocates four blocks of 4 MiB a thousand times, and prints the number of page faults.
 CODE = """
 import resource, runpy, numpy as np
-keep_freed = runpy.run_path("model/memory.py")["keep_freed"]
-print(keep_freed())
+keep_freed_memory = runpy.run_path("model/memory.py")["keep_freed_memory"]
+print(keep_freed_memory())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(1000):
     blocks = [np.ones(2**19) for _ in range(4)]

@@ -101,19 +101,19 @@ def without_iou_token(state: dict[str, Any]) -> Any:
 BAD_FILES = [
     (
         without_iou_token,
-        "has tensors missing: mask_decoder.iou_token.weight; supported are SAM vit_b, vit_l, vit_h and SAM 2",
+        "has missing tensors: mask_decoder.iou_token.weight; this project supports SAM vit_b, vit_l, vit_h and SAM 2",
     ),
     (
         lambda state: {**state, "mask_decoder.hf_token.weight": torch.zeros(1)},
-        "left over: mask_decoder.hf_token.weight",
+        "unexpected tensors: mask_decoder.hf_token.weight",
     ),
     (
         lambda state: {**state, "mask_decoder.iou_token.weight": torch.zeros(1, 7)},
         "of another shape: mask_decoder.iou_token.weight",
     ),
     (lambda state: {"epoch": 3, "model": {**state, "more": Harmful()}}, "holds a pickled object"),
-    (lambda state: [1, 2], "is not a table of tensors by name"),
-    (lambda state: {"layer1.weight": torch.zeros(1)}, "is not one of Meta's; supported are SAM vit_b"),
+    (lambda state: [1, 2], "is not a dictionary of tensors"),
+    (lambda state: {"layer1.weight": torch.zeros(1)}, "is not one of Meta's; this project supports SAM vit_b"),
 ]
 
 

@@ -147,7 +147,7 @@ def test_rejects_checkpoints_of_other_kinds_and_unknown_settings(sam_folder: Pat
     bert = tmp_path / "bert"
     bert.mkdir()
     (bert / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="is a 'bert'; supported are sam, sam2"):
+    with pytest.raises(ValueError, match="is a 'bert'; this project supports sam, sam2"):
         package.save(bert, tmp_path / "b")
     with pytest.raises(ValueError, match="unknown setting 'mask_encodings'"):
         package.save(sam_folder, tmp_path / "c", {"mask_encodings": "rle"})
@@ -191,11 +191,11 @@ def cut_short(weights: dict[str, Any], folder: Path) -> None:
 
 
 BROKEN = [
-    (without_a_token, r"has tensors missing: mask_decoder\.iou_token\.weight; supported are sam, sam2"),
-    (with_one_more, r"has tensors left over: mask_decoder\.more\.weight; supported are sam, sam2"),
-    (of_another_shape, r"of another shape: mask_decoder\.iou_token\.weight; supported are sam, sam2"),
-    (with_an_object, "broken' cannot be read: .*; supported are sam, sam2"),
-    (cut_short, "broken' cannot be read: .*; supported are sam, sam2"),
+    (without_a_token, r"has missing tensors: mask_decoder\.iou_token\.weight; this project supports sam, sam2"),
+    (with_one_more, r"has unexpected tensors: mask_decoder\.more\.weight; this project supports sam, sam2"),
+    (of_another_shape, r"tensors of another shape: mask_decoder\.iou_token\.weight; this project supports sam, sam2"),
+    (with_an_object, "broken' cannot be read: .*; this project supports sam, sam2"),
+    (cut_short, "broken' cannot be read: .*; this project supports sam, sam2"),
 ]
 
 
@@ -241,5 +241,5 @@ def test_does_not_load_a_model_whose_weights_were_changed(packaged: Path, tmp_pa
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(MlflowException, match="not those it was packaged with"):
+    with pytest.raises(MlflowException, match="differ from the packaged weights"):
         mlflow.pyfunc.load_model(str(changed))

@@ -123,8 +123,8 @@ BAD_CELLS = [
     ("input_points", "{}", "an object"),
     ("input_points", [1, 2], "nested 1 deep"),
     ("input_points", [[[[1, 2]]]], "nested 4 deep"),
-    ("input_points", [[1, 2, 3]], "a list of 3 where 2 numbers should stand"),
-    ("input_points", [[[1, 2]], [3, 4]], "where 2 numbers should stand"),
+    ("input_points", [[1, 2, 3]], "a list of 3 where 2 numbers are expected"),
+    ("input_points", [[[1, 2]], [3, 4]], "where 2 numbers are expected"),
     ("input_points", [[["1", 2]]], "text of 1 characters where a number"),
     ("input_points", [[[True, 2]]], "true where a number"),
     ("input_points", [[[float("nan"), 2]]], "NaN"),
@@ -133,23 +133,23 @@ BAD_CELLS = [
     ("input_points", [[[10**400, 2]]], "a number too large"),
     ("input_points", [[[1, 2]], []], "an empty list"),
     ("input_points", "[" * 100_000, "not JSON"),
-    ("input_boxes", [[1, 2, 3]], "a list of 3 where 4 numbers should stand"),
+    ("input_boxes", [[1, 2, 3]], "a list of 3 where 4 numbers are expected"),
     ("input_boxes", [[[1, 2, 3, 4]]], "nested 3 deep"),
     ("input_boxes", [[5, 5, 5, 9]], "a box 5,5,5,9"),
     ("input_boxes", [[5, 9, 8, 9]], "x2 > x1 and y2 > y1"),
     ("input_boxes", [[0, 0, float("inf"), 9]], "finite"),
-    ("input_labels", [[1, 1]], "one a point"),
+    ("input_labels", [[1, 1]], "one per point"),
     ("input_labels", [[1], [1]], "labels for 1 prompts"),
     ("input_labels", [[2]], "each one of 1, 0, -1, -10"),
     ("input_labels", [[10**400]], "a number too large"),
     ("input_points", "[" * 600 + "]" * 600, "nested"),
     ("input_labels", [["1"]], "text of 1 characters"),
     ("input_labels", [[[1]]], "nested 3 deep"),
-    ("mask_input", "not base64!", "base64 of a .npy"),
-    ("mask_input", base64.b64encode(b"garbage").decode(), "base64 of a .npy"),
+    ("mask_input", "not base64!", "base64 text of a .npy"),
+    ("mask_input", base64.b64encode(b"garbage").decode(), "base64 text of a .npy"),
     ("mask_input", [[[1.0, float("nan")]]], "NaN"),
     ("mask_input", [1.0, 2.0], "numbers of shape (2,)"),
-    ("mask_input", [[["a"]]], "of other things"),
+    ("mask_input", [[["a"]]], "that is not a rectangular array of numbers"),
 ]
 
 
@@ -177,7 +177,7 @@ def test_rejects_different_numbers_of_points_and_boxes() -> None:
 
 
 def test_rejects_different_numbers_of_masks_and_boxes() -> None:
-    with pytest.raises(BadInput, match=r"one mask a prompt \(1\), got 2 masks"):
+    with pytest.raises(BadInput, match=r"one mask per prompt \(1\), got 2 masks"):
         parsing.parse_prompts(None, None, [0, 0, 9, 9], np.zeros((2, 4, 4)))
 
 

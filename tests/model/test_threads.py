@@ -20,7 +20,7 @@ def count_in_a_thread(divided: int | None = None) -> int:
 
     def work() -> None:
         if divided is not None:
-            threads.divide(divided)
+            threads.configure_current_thread(divided)
         counts.append(torch.get_num_threads())
 
     thread = threading.Thread(target=work)
@@ -40,7 +40,7 @@ def test_each_returns_results_in_order_from_threads_with_one_operator_thread() -
     def work(number: int) -> tuple[int, int]:
         return number * number, torch.get_num_threads()
 
-    assert threads.each(work, range(9)) == [(number * number, 1) for number in range(9)]
+    assert threads.map_parallel(work, range(9)) == [(number * number, 1) for number in range(9)]
 
 
 # As in the endpoint: torch's number of threads is 3 at first, and only one thread divides its operators.
@@ -57,7 +57,7 @@ def in_a_thread(function):
     return results[0]
 
 def encode():
-    threads.divide(threads.thread_count())
+    threads.configure_current_thread(threads.thread_count())
     return torch.get_num_threads()
 
 torch.set_num_threads(3)
@@ -65,8 +65,8 @@ for _ in range(2):
     threads.configure(1)
     assert torch.get_num_threads() == in_a_thread(torch.get_num_threads) == 1
     assert threads.thread_count() == in_a_thread(threads.thread_count) == in_a_thread(encode) == 3
-workers = threads.each(lambda _: threading.current_thread().name, range(100))
-assert len(set(workers)) <= 3 and set(threads.each(lambda _: torch.get_num_threads(), range(9))) == {1}
+workers = threads.map_parallel(lambda _: threading.current_thread().name, range(100))
+assert len(set(workers)) <= 3 and set(threads.map_parallel(lambda _: torch.get_num_threads(), range(9))) == {1}
 assert in_a_thread(torch.get_num_threads) == 1
 """
 
@@ -83,13 +83,13 @@ import torch
 from sam_endpoint.model import threads
 
 torch.set_num_threads(3)
-thread = threading.Thread(target=threads.divide, args=(1,))
+thread = threading.Thread(target=threads.configure_current_thread, args=(1,))
 thread.start()
 thread.join()
 assert threads.thread_count() == 3
 counts = []
 def work():
-    threads.divide(1)
+    threads.configure_current_thread(1)
     counts.append(threads.thread_count())
 thread = threading.Thread(target=work)
 thread.start()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam_endpoint.model.upscaling import Step, above
+from sam_endpoint.model.upscaling import Step, upscale_masks
 
 SIDE = 64
 
@@ -51,7 +51,8 @@ def test_masks_equal_those_of_torchs_upscaling(kind: str, size: tuple[int, int],
     for (height, width), larger in steps(size, padded):
         full = F.interpolate(full[..., :height, :width], larger, mode="bilinear", align_corners=False)
     thresholds = (-1.0, 0.0, 1.0)
-    for threshold, cropped in zip(thresholds, above(logits.numpy(), steps(size, padded), thresholds), strict=True):
+    masks = upscale_masks(logits.numpy(), steps(size, padded), thresholds)
+    for threshold, cropped in zip(thresholds, masks, strict=True):
         assert cropped.size == size
         differ = cropped.whole() != (full[0, 0] > threshold).numpy()
         assert not differ.any() or full[0, 0].numpy()[differ] == pytest.approx(threshold, abs=1e-5)
@@ -59,8 +60,8 @@ def test_masks_equal_those_of_torchs_upscaling(kind: str, size: tuple[int, int],
 
 
 def test_upscales_only_the_box_of_a_mask() -> None:
-    (cropped,) = above(draw_logits("disc").numpy(), steps((6400, 6400), True), (0.0,))
+    (cropped,) = upscale_masks(draw_logits("disc").numpy(), steps((6400, 6400), True), (0.0,))
     rows, columns = cropped.inside.shape
     assert 1500 < rows < 1900 and 1500 < columns < 1900
-    (none,) = above(draw_logits("none").numpy(), steps((6400, 6400), True), (0.0,))
+    (none,) = upscale_masks(draw_logits("none").numpy(), steps((6400, 6400), True), (0.0,))
     assert none.inside.size == 0 and not none.whole().any()

@@ -128,9 +128,8 @@ def run(attack: Callable[[Target], None], url: str, process: int, seconds: float
     alone = percentile([taken for taken, _ in client.clicks(max(2.0, seconds / 5))])
     Path(f"/proc/{process}/clear_refs").write_text("5")  # the peak is counted from here on
     before = status(process, "VmRSS")
-    attacking = multiprocessing.get_context("fork").Process(
-        target=attack, args=(Target(url, time.monotonic() + seconds),), daemon=True
-    )
+    target = Target(url, time.monotonic() + seconds)
+    attacking = multiprocessing.get_context("fork").Process(target=yielding, args=(attack, target), daemon=True)
     attacking.start()
     over, healths = threading.Event(), []
     watching = threading.Thread(target=lambda: healths.append(Client(url).slowest_health(over)))
@@ -149,6 +148,12 @@ def run(attack: Callable[[Target], None], url: str, process: int, seconds: float
     refused = sum(not good for _, good in answers)
     clicks = percentile([taken for taken, _ in answers])
     return Report(attack.__name__, peak, healths[0], alone, clicks, len(answers), refused, recovery)
+
+
+def yielding(attack: Callable[[Target], None], target: Target) -> None:
+    """Run an attack at the lowest priority: real attackers use processors of their own, not the endpoint's."""
+    os.nice(19)
+    attack(target)
 
 
 def status(process: int, name: str) -> int:

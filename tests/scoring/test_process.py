@@ -19,7 +19,7 @@ assert gc.isenabled() and gc.get_freeze_count() > 100_000
 import torch
 from sam_endpoint.model import memory, threads
 
-assert memory.keep_freed.cache_info().misses == 1
+assert memory.keep_freed_memory.cache_info().misses == 1
 print(torch.get_num_threads(), threads.thread_count())
 frozen = gc.get_freeze_count()
 configure_process({operator_threads})

@@ -87,9 +87,12 @@ def test_replaces_labels_that_are_not_whole_numbers_by_row_numbers(index: list[A
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,input_boxes\na,b\nc,[[1,2,3,4]]\n", "line 3 has 5 fields, the header has 2; a field that holds commas"),
+        (
+            "image,input_boxes\na,b\nc,[[1,2,3,4]]\n",
+            "line 3 has 5 fields, the header has 2; a field that contains a comma",
+        ),
         ("image,input_boxes\nc,[[1,2,3,4]]\n", "text of 32 characters that cannot be read as CSV: line 2 has 5 fields"),
-        ('image,input_boxes\na,"b\n', "a quotation in line 2 or before it is wrong or does not end"),
+        ('image,input_boxes\na,"b\n', "a quoted field in or before line 2 is malformed or has no closing quote"),
         ("", "a header of columns (image, input_points, input_boxes"),
         ("image" + ",x" * 1000 + "\n", "at most 1,000 columns, got 1,001"),
     ],
@@ -108,7 +111,11 @@ def test_errors_repeat_an_unknown_name_only_if_it_resembles_a_known_one() -> Non
     assert describe_name("mask_encodng", ["mask_encoding"]) == "'mask_encodng' (did you mean 'mask_encoding'?)"
     assert describe_name("a secret", ["mask_encoding"]) == "text of 8 characters"
     assert describe_name("mask_encoding" * 20, ["mask_encoding"]) == "text of 260 characters"
-    with pytest.raises(BadParameter, match=r"unknown parameter text of 6 characters; known are mask_encoding, "):
+    with pytest.raises(
+        BadParameter, match=r"unknown parameter text of 6 characters; the known parameters are mask_encoding, "
+    ):
         check_params({"secret": 1})
-    with pytest.raises(BadParameter, match=r"unknown parameter 'on-error' \(did you mean 'on_error'\?\); known are"):
+    with pytest.raises(
+        BadParameter, match=r"unknown parameter 'on-error' \(did you mean 'on_error'\?\); the known parameters are"
+    ):
         check_params({"on-error": "record"})

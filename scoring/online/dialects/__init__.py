@@ -1,4 +1,7 @@
-"""One module or package per client family, behind the interface `base.Dialect`."""
+"""The client dialects: one module or package for each client family, behind the interface `base.Dialect`.
+
+A dialect is the set of routes, request formats and error formats that the clients of one system use.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,23 @@ DIALECTS: tuple[Dialect, ...] = (azureml.DIALECT, roboflow.SAM, roboflow.SAM2, l
 
 
 def dialect_of(path: str) -> Dialect:
-    """Return the dialect that a path belongs to; MLflow's for all paths that no other dialect owns."""
+    """Return the dialect that owns a path, or MLflow's dialect if no dialect owns the path.
+
+    Args:
+        path: path of a request's URL.
+
+    Example:
+        >>> dialect_of("/sam2/segment_image").name, dialect_of("/models").name
+        ('roboflow-sam2', 'mlflow')
+    """
     return next((dialect for dialect in DIALECTS if dialect.owns(path)), mlflow.DIALECT)
 
 
 def respond(path: str, problem: Problem) -> Response:
-    """Return an error response in the shape of the path's dialect."""
-    return dialect_of(path).shape(problem)
+    """Return an error response in the format of the dialect that owns the path.
+
+    Args:
+        path: path of the request's URL.
+        problem: status, code and message of the error.
+    """
+    return dialect_of(path).error_response(problem)

@@ -1,4 +1,4 @@
-"""The interface that every dialect implements."""
+"""The interface that a client dialect implements."""
 
 from __future__ import annotations
 
@@ -18,48 +18,98 @@ from sam_endpoint.scoring.online.context import context_of
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one client family speaks to the endpoint.
+    """The routes, request formats and error format of one client family.
+
+    To add a dialect:
+
+    1. Write a module or a package beside this one that defines routes and a `Dialect`.
+    2. Add the `Dialect` to `DIALECTS` in `dialects/__init__.py`, and a description of the router's tag to `TAGS` in
+       `app.py`.
+
+    A route finds what it needs in the request:
+
+    - `request.app.state.catalog.get(name)` returns a `ServedModel`. Its `engine_for(context)` embeds and segments
+      single images; its `scorer(context)` scores tables; its `headers` name the model in the response.
+    - `context_of(request.scope)` returns the `RequestContext`: the body, the tenant (the owner of the API key) and the
+      `Call`, which cancels, limits and times the work. Pass `context.call` to every method of the engine that accepts
+      it.
+
+    The middleware has already checked the API key, the content type and the size of the body. A route raises an
+    `EndpointError` to reject a request; the application passes the error to `error_response`. Routes compute, so they
+    are plain functions, which FastAPI runs in threads, or they use `run_in_threadpool`.
 
     Attributes:
-        name: the client family.
-        prefixes: beginnings of the paths that belong to it.
-        router: its routes; they translate requests into calls of an Engine or Scorer, and the results back.
-        shape: turns an error into the response that its clients read.
-        fields: its names for columns of the table contract, used in error messages.
-        content_types: the media types of its requests' bodies.
+        name: name of the client family.
+        prefixes: the dialect owns every path that begins with one of these texts.
+        router: the routes.
+        error_response: converts a `Problem` to the response that the dialect's clients can read.
+        fields: maps columns of the table contract (`input_points`, `input_boxes`, ...) to the names that the dialect's
+            clients use. Error messages name the client's field.
+        content_types: accepted media types of request bodies.
+
+    Example:
+        >>> from sam_endpoint.model.images import ImageRef
+        >>> def error_response(problem):
+        ...     return JSONResponse({"reason": problem.message}, problem.status)
+        >>> router = APIRouter(tags=["Mine"])
+        >>> @router.post("/mine/size")
+        ... def size(request: Request) -> Response:
+        ...     served, context = request.app.state.catalog.get(), context_of(request.scope)
+        ...     image = served.engine_for(context).embed(ImageRef.content(context.body), context.call)
+        ...     return JSONResponse({"size": image.size}, headers=served.headers)
+        >>> dialect = Dialect("mine", ("/mine/",), router, error_response, content_types=("image/png",))
+        >>> dialect.owns("/mine/size")
+        True
+        >>> dialect.error_response(Problem.of_status(400, "image: expected a PNG")).body
+        b'{"reason":"image: expected a PNG"}'
     """
 
     name: str
     prefixes: tuple[str, ...]
     router: APIRouter
-    shape: Callable[[Problem], Response]
+    error_response: Callable[[Problem], Response]
     fields: Mapping[str, str] = field(default_factory=dict)
     content_types: tuple[str, ...] = ("application/json",)
 
     def owns(self, path: str) -> bool:
-        """Return whether a path belongs to this dialect."""
+        """Return whether a path belongs to this dialect.
+
+        Args:
+            path: path of a request's URL, such as `/sam/embed_image`.
+        """
         return path.startswith(self.prefixes)
 
 
 class JsonRoute(APIRoute):
-    """A route whose JSON body is parsed in a thread, within the limits of `json_text.parse`."""
+    """A route that parses its JSON body in a thread, within the limits of `json_text.parse`.
+
+    FastAPI would parse the body in the event loop, where a large body blocks all other requests.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler, which finds the body parsed."""
+        """Return FastAPI's handler, preceded by the parsing of the body."""
         handle = super().get_route_handler()
 
         async def parse_and_handle(request: Request) -> Response:
-            body = context_of(request.scope).body
-            # Where FastAPI keeps the result of `Request.json`.
-            request._json = await run_in_threadpool(json_text.parse, body, "a JSON object")
+            context = context_of(request.scope)
+
+            def parse() -> Any:
+                with context.call.stage("parse"):
+                    return json_text.parse(context.body, "a JSON object")
+
+            # `Request.json` returns this attribute if it is set.
+            request._json = await run_in_threadpool(parse)
             return await handle(request)
 
         return parse_and_handle
 
 
-class JsonAnswer(JSONResponse):
-    """A JSON response that is written object by object."""
+class ChunkedJsonResponse(JSONResponse):
+    """A JSON response that is encoded in several steps.
+
+    `json.dumps` holds Python's global lock while it encodes. Other threads run between two steps.
+    """
 
     def render(self, content: Any) -> bytes:
-        """Return the text."""
+        """Return the content as UTF-8 encoded JSON."""
         return json_text.dump(content)

@@ -1,14 +1,17 @@
-"""Livepeer's dialect: a multipart form in, three JSON texts out, the best mask first."""
+"""Livepeer's dialect: `/segment-anything-2` accepts a multipart form and returns three arrays as JSON texts."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
+from fastapi.routing import APIRoute
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
@@ -20,45 +23,84 @@ from sam_endpoint.model.prompts.cells import parse_cell
 from sam_endpoint.model.prompts.parsing import MASK_FORM, nesting_depth
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.catalog import Catalog, ServedModel
+from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.served_model import ServedModel
 
-MAX_NUMBERS = 50_000_000  # of the masks of one response, which are written as text, number by number
-ROWS_A_PIECE = 16  # rows of a mask that are written at once
-FULL_BYTES = 8  # of a pixel of a mask while it is upscaled
-router = APIRouter(tags=["Livepeer"])
+MAX_NUMBERS = 50_000_000  # pixels of all masks of one response, each of which becomes a number in the JSON text
+ROWS_PER_CHUNK = 16  # rows of a mask in one chunk of the response
+FULL_BYTES = 8  # memory per pixel of a mask while it is upscaled
 
 
-@router.post("/segment-anything-2")
+class _FormParser(MultiPartParser):
+    """Keeps all parts of a form in memory, where its body is already; a disk could be full or read-only."""
+
+    spool_max_size = sys.maxsize
+
+
+class _FormRoute(APIRoute):
+    """A route whose form is parsed without temporary files."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, preceded by a step that parses the form."""
+        handle = super().get_route_handler()
+
+        async def parse_and_handle(request: Request) -> Response:
+            if "boundary=" in request.headers.get("content-type", ""):
+                try:
+                    # `Request.form` returns this attribute if it is set.
+                    request._form = await _FormParser(request.headers, request.stream()).parse()
+                except MultiPartException:
+                    raise HTTPException(400) from None
+            return await handle(request)
+
+        return parse_and_handle
+
+
+router = APIRouter(tags=["Livepeer"], route_class=_FormRoute)
+
+MODEL_HELP = (
+    "Name of a served model, as `/models` lists them. If empty, a SAM 2 model answers, or else the default model."
+)
+LABELS_HELP = "JSON: one label for each point. 1: the point is on the object; 0: it is not."
+MASK_INPUT_HELP = "JSON: logits of one mask of an earlier response, 1 x h x w."
+COORDINATES_HELP = "true: coordinates are in pixels; false: coordinates are fractions of the width and height, 0 to 1"
+
+
+@router.post("/segment-anything-2", summary="Segment an image with one prompt")
 def segment(
     request: Request,
-    image: Annotated[UploadFile, File(description="the picture")],
-    model_id: Annotated[str, Form(description="a name of the catalog; empty for the default model")] = "",
-    point_coords: Annotated[str | None, Form(examples=["[[48, 32]]"])] = None,
-    point_labels: Annotated[str | None, Form(examples=["[1]"])] = None,
-    box: Annotated[str | None, Form(examples=["[30, 14, 66, 50]"])] = None,
-    mask_input: Annotated[str | None, Form(description="1 x height x width logits of an earlier answer")] = None,
-    multimask_output: Annotated[bool, Form()] = True,
-    return_logits: Annotated[bool, Form(description="masks as logits, not as true and false")] = True,
-    normalize_coords: Annotated[bool, Form(description="coordinates are in pixels; false: already 0 to 1")] = True,
-    safety_check: Annotated[bool, Form(include_in_schema=False)] = True,
+    image: Annotated[UploadFile, File(description="The image file.")],
+    model_id: Annotated[str, Form(description=MODEL_HELP)] = "",
+    point_coords: Annotated[str | None, Form(description="JSON: points [[x, y], ...]", examples=["[[48, 32]]"])] = None,
+    point_labels: Annotated[str | None, Form(description=LABELS_HELP, examples=["[1]"])] = None,
+    box: Annotated[str | None, Form(description="JSON: [x1, y1, x2, y2]", examples=["[30, 14, 66, 50]"])] = None,
+    mask_input: Annotated[str | None, Form(description=MASK_INPUT_HELP)] = None,
+    multimask_output: Annotated[bool, Form(description="true: return three masks; false: return one mask")] = True,
+    return_logits: Annotated[bool, Form(description="true: masks are logits; false: masks are true and false")] = True,
+    normalize_coords: Annotated[bool, Form(description=COORDINATES_HELP)] = True,
+    safety_check: Annotated[bool, Form(description="Accepted and ignored.", include_in_schema=False)] = True,
 ) -> Response:
-    """Return masks of one prompt on one picture, with scores and low-resolution logits, by falling score."""
+    """Return the masks of one prompt, the mask with the highest score first.
+
+    The response holds three arrays as JSON texts: `masks` (masks x height x width), `scores` (the predicted IoU of each
+    mask), and `logits` (masks x h x w, the low-resolution logits that `mask_input` accepts).
+    """
     started = time.perf_counter()
     context = context_of(request.scope)
     try:
-        served = _served(request.app.state.catalog, model_id)
+        served = _served_model(request.app.state.catalog, model_id)
     except UnknownModel as error:
-        return shape(Problem.of_status(400, str(error)))
+        return error_response(Problem.of_status(400, str(error)))
     engine = served.engine_for(context)
     embedded = engine.embed(ImageRef.content(image.file.read()), context.call)
     size = (1, 1) if normalize_coords else embedded.size
     prompts = parse_prompts(
-        _scaled(point_coords, "point_coords", size),
+        _parse_coordinates(point_coords, "point_coords", size),
         point_labels,
-        _scaled(box, "box", size),
-        _logits(mask_input),
+        _parse_coordinates(box, "box", size),
+        _parse_logits(mask_input),
         engine.max_prompts,
     )
     if len(prompts) > 1:
@@ -71,45 +113,54 @@ def segment(
     logits = segmentation.logits.float().cpu().numpy()[order]
     milliseconds = f"{1000 * (time.perf_counter() - started):.0f}"
     return StreamingResponse(
-        _answer(engine, segmentation, order, logits, return_logits, context.call),
+        _stream_response(engine, segmentation, order, logits, return_logits, context.call),
         media_type="application/json",
         headers={**served.headers, "x-milliseconds": milliseconds},
     )
 
 
-def _answer(
+def _stream_response(
     engine: Engine, segmentation: Segmentation, order: np.ndarray, logits: np.ndarray, as_logits: bool, call: Call
 ) -> Iterator[bytes]:
-    """Yield the answer in pieces: three JSON texts, whose numbers need no escapes, in a JSON object.
+    """Yield the response in chunks: a JSON object whose values are JSON texts.
 
-    The masks of a 12-megapixel image are a gigabyte of text.
+    The response is streamed because the masks of a 12-megapixel image are a gigabyte of text. The texts hold only
+    numbers, brackets and commas, so nothing in them needs JSON escapes.
+
+    Args:
+        engine: engine of the model.
+        segmentation: masks of the prompt, in the model's order.
+        order: indices of the masks, highest score first.
+        logits: (masks, h, w) low-resolution logits in that order.
+        as_logits: whether the full-size masks are logits instead of booleans.
+        call: limits and times the work.
     """
     height, width = segmentation.size
     with call.hold(FULL_BYTES * height * width * len(order)):
         with call.stage("mask"):
             masks = _full_masks(engine, segmentation, as_logits)
         yield b'{"masks":"'
-        yield from _array_text(masks, order, call)
+        yield from _stream_array(masks, order, call)
     yield b'","scores":"' + json.dumps(segmentation.scores[order].tolist()).encode() + b'","logits":"'
-    yield from _array_text(logits, np.arange(len(logits)), call)
+    yield from _stream_array(logits, np.arange(len(logits)), call)
     yield b'"}'
 
 
-def _array_text(maps: np.ndarray, order: np.ndarray, call: Call) -> Iterator[bytes]:
-    """Yield the JSON text of (m, height, width) maps, in another order of the first axis."""
+def _stream_array(maps: np.ndarray, order: np.ndarray, call: Call) -> Iterator[bytes]:
+    """Yield the JSON text of an array (masks, height, width), with the first axis in the given order."""
     before = b"[["
     for place in order:
-        for start in range(0, maps.shape[1], ROWS_A_PIECE):
+        for start in range(0, maps.shape[1], ROWS_PER_CHUNK):
             with call.stage("render"):
-                text = json.dumps(maps[place, start : start + ROWS_A_PIECE].tolist()).encode()
+                text = json.dumps(maps[place, start : start + ROWS_PER_CHUNK].tolist()).encode()
             yield before + text[1:-1]
             before = b", "
         before = b"], ["
     yield b"]]"
 
 
-def shape(problem: Problem) -> JSONResponse:
-    """Return an error as Livepeer's clients read it."""
+def error_response(problem: Problem) -> JSONResponse:
+    """Return an error in the format of Livepeer: `{"detail": {"msg": ...}}`."""
     return JSONResponse({"detail": {"msg": problem.message}}, problem.status)
 
 
@@ -117,16 +168,16 @@ DIALECT = Dialect(
     "livepeer",
     ("/segment-anything-2",),
     router,
-    shape,
+    error_response,
     {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"},
     ("multipart/form-data",),
 )
 
 
-def _served(catalog: Catalog, model_id: str) -> ServedModel:
-    """Return the model of that name; without a name a SAM 2, as the route says, or the default if there is none."""
+def _served_model(catalog: Catalog, model_id: str) -> ServedModel:
+    """Return the model of a name. Without a name, return a SAM 2 model, or the default model if there is none."""
     try:
-        return catalog.get(model_id or catalog.of_family("sam2"))
+        return catalog.get(model_id or catalog.name_for_family("sam2"))
     except UnknownModel:
         if model_id:
             raise
@@ -136,12 +187,24 @@ def _served(catalog: Catalog, model_id: str) -> ServedModel:
 def _check_size(size: tuple[int, int], masks: int) -> None:
     height, width = size
     if height * width * masks > MAX_NUMBERS:
-        expected = f"an image whose masks have at most {MAX_NUMBERS} pixels together (at /score it may be larger)"
+        expected = f"an image whose masks have at most {MAX_NUMBERS} pixels together (/score accepts larger images)"
         raise BadInput("image", expected, f"{width} x {height}, {masks} masks")
 
 
-def _scaled(text: str | None, column: str, size: tuple[int, int]) -> Any:
-    """Parse coordinates x, y, x, y, ...; if `size` (height, width) is not (1, 1) they are fractions of it."""
+def _parse_coordinates(text: str | None, column: str, size: tuple[int, int]) -> Any:
+    """Parse the JSON text of coordinates x, y, x, y, ... and multiply them by a size.
+
+    Args:
+        text: the form field, or None.
+        column: name of the form field, for error messages.
+        size: (height, width) of the image if the coordinates are fractions of it, else (1, 1).
+
+    Returns:
+        Nested lists of numbers in pixels, or None if the field is missing.
+
+    Raises:
+        BadInput: the text is not JSON, or holds something other than numbers.
+    """
     value = parse_cell(column, text, "JSON of numbers")
     if value is None or size == (1, 1):
         return value
@@ -157,8 +220,8 @@ def _scaled(text: str | None, column: str, size: tuple[int, int]) -> Any:
     return scale(value)
 
 
-def _logits(text: str | None) -> Any:
-    """Parse (1, height, width) logits; a further leading axis of length 1, as some clients send it, is dropped."""
+def _parse_logits(text: str | None) -> Any:
+    """Parse the JSON text of (1, h, w) logits, and drop further leading axes of length 1, which some clients send."""
     value = parse_cell("mask_input", text, MASK_FORM)
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and nesting_depth(value) > 3:
         value = value[0]
@@ -166,7 +229,7 @@ def _logits(text: str | None) -> Any:
 
 
 def _full_masks(engine: Engine, segmentation: Segmentation, as_logits: bool) -> np.ndarray:
-    """Return (m, height, width) masks of the image's size: logits, or true and false."""
+    """Return the masks at the image's size: an array (masks, height, width) of float32 logits or of booleans."""
     if as_logits:
         logits: np.ndarray = engine.full_logits(segmentation).cpu().numpy()
         return logits

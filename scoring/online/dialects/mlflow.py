@@ -1,7 +1,7 @@
-"""MLflow's dialect, `/invocations`: the requests and answers of MLflow's scoring server.
+"""MLflow's dialect: `/invocations`, with the request and response formats of MLflow's scoring server.
 
-The bodies are read here, not by MLflow, which repeats the request's data in its errors and drops columns that it does
-not know.
+This module parses the bodies itself. MLflow's own parser quotes request data in its error messages and drops unknown
+columns.
 """
 
 from __future__ import annotations
@@ -20,34 +20,45 @@ from sam_endpoint.model.errors import BadRequest, kind
 from sam_endpoint.scoring import json_text
 from sam_endpoint.scoring.azure import to_records
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online import parquet, sample
+from sam_endpoint.scoring.online import parquet
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.dialects.base import Dialect, JsonAnswer
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, Dialect
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 from sam_endpoint.scoring.tables import check_params, read_csv, read_parquet, read_table
 
 router = APIRouter(tags=["MLflow"])
 FORMS = (scoring_server.DF_SPLIT, scoring_server.DF_RECORDS, scoring_server.INSTANCES, scoring_server.INPUTS)
 JSON_FORM = f"a JSON object with a table under one of {', '.join(FORMS)}, and optionally params"
 EXAMPLE = {
-    "dataframe_records": [{"image": sample.PICTURE, "input_boxes": [[30, 14, 66, 50]], "multimask_output": False}],
+    "dataframe_records": [{"image": EXAMPLE_PNG, "input_boxes": [[30, 14, 66, 50]], "multimask_output": False}],
     "params": {"mask_encoding": "rle"},
 }
 
 
 class UnsupportedContent(BadRequest):
-    """The content type of a request is none of MLflow's."""
+    """The content type of a request is not one that MLflow's scoring server accepts."""
 
     status = 415
 
 
 @router.post(
     "/invocations",
+    summary="Segment the images of a table",
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}, "example": EXAMPLE}}}},
 )
 async def invocations(request: Request) -> Response:
-    """Score a table as `mlflow models serve` does.
+    """Accept the requests of `mlflow models serve`.
 
-    The body is JSON (`dataframe_records`, `dataframe_split`, `instances`, `inputs`), CSV or Parquet.
+    The body is a table with one row for each image. Columns: `image` (base64 text or a URL), `input_points`,
+    `input_labels`, `input_boxes`, `multimask_output`, `image_id`, `mask_input`. Coordinates are in pixels.
+
+    - `application/json`: the table is under one of the keys `dataframe_records`, `dataframe_split`, `instances` and
+      `inputs`. The optional key `params` holds parameters such as `mask_encoding`.
+    - `text/csv` and `application/vnd.apache.parquet`: the body is the table.
+
+    The response is `{"predictions": [row, ...]}` with one object for each row of the table: `{"predictions": [...],
+    "image_id": ..., "error": null}`. There is one prediction for each prompt. A row without prompts returns one
+    prediction for each object in its image.
     """
     served, context = request.app.state.catalog.get(), context_of(request.scope)
     content_type = request.headers.get("content-type", scoring_server.CONTENT_TYPE_JSON)
@@ -56,24 +67,31 @@ async def invocations(request: Request) -> Response:
         table, params = _read(context.body, content_type, served.limits, context.call)
         frame = served.scorer(context).score_frame(table, served.defaults.read(params), context.call)
         with context.call.stage("render"):
-            return JsonAnswer({"predictions": to_records(frame)}, headers=served.headers)
+            return ChunkedJsonResponse({"predictions": to_records(frame)}, headers=served.headers)
 
     return await run_in_threadpool(answer)
 
 
 def _read(body: bytes, content_type: str, limits: RequestLimits, call: Call) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the table and the params of a request body. Raises BadRequest, BadInput or BadParameter."""
+    """Return the table and the params of a request body.
+
+    Raises:
+        BadRequest: the content type or the form of the body is not supported, or the table exceeds the limits.
+        BadInput: a column has a wrong name.
+        BadParameter: a parameter is unknown.
+    """
     media_type, *options = (part.strip().lower() for part in content_type.split(";"))
     if options not in ([], ["charset=utf-8"], ['charset="utf-8"']):
-        raise UnsupportedContent("content-type: expected no parameter but charset=utf-8")
-    if media_type == scoring_server.CONTENT_TYPE_JSON:
-        return _read_json(body, limits)
-    if media_type == scoring_server.CONTENT_TYPE_CSV:
-        return read_csv(body, limits), {}
+        raise UnsupportedContent("content-type: expected no parameter other than charset=utf-8, got another")
     if media_type == scoring_server.CONTENT_TYPE_PARQUET:
-        if reason := parquet.check(body, limits.rows, call.check):
-            raise BadRequest(reason)
-        return read_parquet(body), {}
+        parquet.check(body, limits.rows, call)
+    with call.stage("parse"):
+        if media_type == scoring_server.CONTENT_TYPE_JSON:
+            return _read_json(body, limits)
+        if media_type == scoring_server.CONTENT_TYPE_CSV:
+            return read_csv(body, limits), {}
+        if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+            return read_parquet(body), {}
     raise UnsupportedContent(f"content-type: expected one of {', '.join(scoring_server.CONTENT_TYPES)}, got another")
 
 
@@ -83,14 +101,16 @@ def _read_json(body: bytes, limits: RequestLimits) -> tuple[pd.DataFrame, dict[s
         raise BadRequest(f"expected {JSON_FORM}, got {kind(payload)}")
     present = [name for name in FORMS if name in payload]
     if len(present) != 1:
-        came = f"{' and '.join(present)} together" if present else f"{kind(payload)}, none of which is among them"
+        came = f"{' and '.join(present)} together" if present else f"{kind(payload)} and none of these names"
         raise BadRequest(f"expected {JSON_FORM}, got {came}")
     return read_table(payload[present[0]], present[0], limits), check_params(payload.get("params"))
 
 
-def shape(problem: Problem) -> JSONResponse:
-    """Return an error as MLflow's clients read it."""
+def error_response(problem: Problem) -> JSONResponse:
+    """Return an error in the format of MLflow: `{"error_code": ..., "message": ...}`."""
     return JSONResponse({"error_code": problem.code, "message": problem.message}, problem.status)
 
 
-DIALECT = Dialect("mlflow", ("/invocations",), router, shape, content_types=tuple(scoring_server.CONTENT_TYPES))
+DIALECT = Dialect(
+    "mlflow", ("/invocations",), router, error_response, content_types=tuple(scoring_server.CONTENT_TYPES)
+)

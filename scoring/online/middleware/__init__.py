@@ -1,4 +1,7 @@
-"""What every request passes before a route sees it, one concern a module; `guard` puts them in order."""
+"""The middleware, one concern in each module. `GuardMiddleware` puts it in order.
+
+Every middleware is a class with the ASGI interface: `app(scope, receive, send)`.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,21 @@ OPEN_PREFIX = "/page/"
 
 
 class GuardMiddleware:
-    """Sends requests for open paths straight to the app, and all others through the guards.
+    """Passes requests through all middleware, except requests for open paths such as `/ping` and `/docs`.
 
-    Outermost first: headers, pieces of the response; then for guarded paths: access log, errors, content type and
-    origin, key in headers, body, key in body, admission, disconnects and the request's Call.
+    The order, from the outermost to the innermost:
+
+    1. For all paths: response headers, sending the response in chunks.
+    2. For guarded paths only: access log, unhandled errors, content type and origin, API key in the headers, request
+       body, API key in the body, limit of requests in progress, disconnects.
 
     Args:
+        app: the application.
         settings: the limits.
         keys: the accepted API keys.
         metrics: counts requests.
-        calls: makes the Calls of requests.
-        paths: the paths that exist; the log names no others.
+        calls: creates the `Call` of each request.
+        paths: all paths of the application. The log names no other path, because an unknown path may hold data.
     """
 
     def __init__(
@@ -48,7 +55,7 @@ class GuardMiddleware:
         calls: Calls,
         paths: Collection[str],
     ) -> None:
-        self.open = app = HeadMiddleware(app)
+        self.unguarded = app = HeadMiddleware(app)
         accepted = Keys(keys)
         self.metrics_are_open = settings.public_metrics or not keys
         guarded: ASGIApp = DisconnectMiddleware(app, calls.new)
@@ -62,10 +69,11 @@ class GuardMiddleware:
         self.entry = HeadersMiddleware(SendingMiddleware(self._route, settings.body_seconds))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         await self.entry(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         is_open = scope["type"] != "http" or path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
         is_open = is_open or (path == METRICS_PATH and self.metrics_are_open)
-        await (self.open if is_open else self.guarded)(scope, receive, send)
+        await (self.unguarded if is_open else self.guarded)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""One log line and one set of metrics a request."""
+"""Write one log line for each request, and count the request in the metrics."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 
 
 class AccessLogMiddleware:
-    """Logs each request as a JSON object and counts it; clients that disconnect are logged with status 499.
+    """Logs each request as a JSON object, and counts it in the metrics.
 
-    A path that does not exist may hold anything: it is logged as "none" with its length. A method that HTTP does not
-    define is logged as "other".
+    A request whose client disconnects is logged with status 499. Unknown paths and methods may hold data, so the log
+    replaces them: an unknown path by "none" and its length, an unknown method by "other".
+
+    Args:
+        app: the application.
+        metrics: counts and times the requests.
+        paths: the known paths.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, and log it when the response is complete or the client has disconnected."""
         started, status = time.perf_counter(), ClientDisconnected.status
         context = context_of(scope)
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start" and not context.call.cancelled:
                 status = message["status"]
@@ -43,7 +49,7 @@ class AccessLogMiddleware:
                 raise
 
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, send_and_record_status)
         finally:
             self._log(scope, context.request_id, status, time.perf_counter() - started)
 

@@ -1,4 +1,4 @@
-"""A limit on the number of requests in progress, shared between API keys."""
+"""Limit the number of requests in progress, and share this limit fairly between API keys."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from sam_endpoint.scoring.online.metrics import Metrics
 
 
 class AdmissionMiddleware:
-    """Rejects requests with 503 while too many are in progress.
+    """Rejects requests with status 503 while too many requests are in progress.
 
-    A place is taken once the request's key is known and its body has arrived. Where there are several keys, one key has
-    at most half of the places, and a key that has less than an equal share always gets one, even if all are taken.
+    A request counts as in progress once its key is known and its body has arrived. With several API keys, one key may
+    have at most half of the requests in progress. A key with fewer than an equal share is always admitted, even when
+    `max_in_flight` requests are in progress.
 
     Args:
         app: the application.
-        max_in_flight: number of places.
+        max_in_flight: largest number of requests in progress.
         keys: number of API keys.
-        metrics: reports how many places are taken.
+        metrics: reports the number of requests in progress.
     """
 
     def __init__(self, app: ASGIApp, max_in_flight: int, keys: int, metrics: Metrics) -> None:
@@ -33,10 +34,11 @@ class AdmissionMiddleware:
         self.in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or reject it with status 503."""
         tenant = context_of(scope).tenant or ""
         mine = self.in_flight[tenant]
         if not (mine < self.share or (mine < self.max_of_key and self.in_flight.total() < self.max_in_flight)):
-            problem = Problem.of_status(503, "too many requests are being answered; try again")
+            problem = Problem.of_status(503, "too many requests are in progress; try again later")
             await respond(scope["path"], problem)(scope, receive, send)
             return
         self._count(tenant, 1)

@@ -1,4 +1,4 @@
-"""API keys: which are accepted, and whose data a key sees."""
+"""Check API keys, and map them to tenants. Each key is a tenant that finds only its own cached data."""
 
 from __future__ import annotations
 
@@ -17,19 +17,32 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 from sam_endpoint.scoring.tenants import tenant_of
 
-KEY_NEEDED = Problem.of_status(401, "a key is needed: `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`")
+KEY_NEEDED = Problem.of_status(
+    401, "an API key is needed: send `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
+)
 KEY_HEADERS = ("x-api-key", "api-key")
 _BODY_KEY = re.compile(rb'"api_key"\s*:\s*("(?:[^"\\]|\\.){1,512}")')
 
 
 class Keys:
-    """The accepted API keys. Each key is a tenant of its own; without keys everybody is the tenant "".
+    """The accepted API keys.
 
-    Keys are compared in constant time, so that the time taken tells nothing about them.
+    Each key is a tenant. Without keys, authentication is disabled and every client is the tenant "". Keys are compared
+    in constant time, so that response times reveal nothing about them.
+
+    Args:
+        keys: the accepted keys; empty to disable authentication.
+
+    Example:
+        >>> keys = Keys(["secret"])
+        >>> keys.tenant(b"wrong") is None, keys.tenant(b"secret") == tenant_of("secret")
+        (True, True)
+        >>> Keys([]).tenant(b"anything")
+        ''
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        # Clients encode headers beyond ASCII in either way.
+        # Clients encode keys with non-ASCII characters as UTF-8 or as Latin-1.
         self._keys = [(form, key) for key in keys for form in {key.encode(), key.encode("latin-1", "replace")}]
 
     def __bool__(self) -> bool:
@@ -39,7 +52,11 @@ class Keys:
         return len({key for _, key in self._keys})
 
     def tenant(self, sent: bytes) -> str | None:
-        """Return the tenant of a key as it was sent, or None if the key is not accepted."""
+        """Return the tenant id of a key, or None if the key is not accepted.
+
+        Args:
+            sent: the bytes of the key that the client sent.
+        """
         if not self._keys:
             return ""
         matches = [key for form, key in self._keys if hmac.compare_digest(sent, form)]
@@ -47,12 +64,20 @@ class Keys:
 
 
 class HeaderKeyMiddleware:
-    """Reads the key from the headers or the URL, and rejects a wrong one before the body arrives."""
+    """Reads the API key from the headers or the URL, and rejects a wrong key before the body is read.
+
+    A request without a key passes, because its key may be in the body.
+
+    Args:
+        app: the application.
+        keys: the accepted keys.
+    """
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Set the tenant of a request whose key is in the headers or the URL; reject a wrong key."""
         key = _key_before_body(scope) if self.keys else b""
         if key or not self.keys:
             context = context_of(scope)
@@ -64,15 +89,20 @@ class HeaderKeyMiddleware:
 
 
 class BodyKeyMiddleware:
-    """Reads the key from a JSON body, where some clients put it, if the headers and the URL hold none.
+    """Reads the API key from a JSON body if neither the headers nor the URL have one. Some clients send it there.
 
-    The body is searched, not parsed: parsing would be work for clients that have no key.
+    The body is searched with a regular expression. Parsing it would let clients without a key use processor time.
+
+    Args:
+        app: the application.
+        keys: the accepted keys.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Set the tenant of a request whose key is in the body; reject a request without a valid key."""
         context = context_of(scope)
         if context.tenant is None:
             context.tenant = self.keys.tenant(await asyncio.to_thread(_key_in_body, context.body))

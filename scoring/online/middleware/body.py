@@ -1,4 +1,4 @@
-"""Limits on the body: its size, also once it is inflated, its memory, and the time it may take to arrive."""
+"""Read request bodies, within limits on their size before and after decompression, their memory and their time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sam_endpoint.scoring.errors import problem_of
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 
-MAX_UNKNOWN = 16  # bodies at one time whose key is not known yet
-UNKNOWN_SECONDS = 10.0
-COPIES = 2  # the body, and what is read from it
-GZIP = 16 + zlib.MAX_WBITS  # tells zlib to expect gzip's header
+MAX_UNKNOWN = 16  # largest number of bodies that are received at the same time before their API key is known
+UNKNOWN_SECONDS = 10.0  # timeout for such a body
+COPIES = 2  # the body, and the values parsed from it
+GZIP = 16 + zlib.MAX_WBITS  # makes zlib expect a gzip header
 
 
 class TooLarge(BadRequest):
@@ -40,17 +40,19 @@ class UnsupportedEncoding(BadRequest):
 
 
 class BodyMiddleware:
-    """Reads the whole body into the context, inflated if it is gzip.
+    """Reads the whole body into the context, and decompresses gzip.
 
-    A larger body gets 413, a slower one 408, and one for which memory is short 503. Where keys are needed, bodies whose
-    key is not known yet (some clients send it in the body) have few places and little time of their own: if all places
-    are taken, the body that has taken longest is dropped for a new one.
+    Rejects a body that is too large (413), too slow (408), badly encoded (400, 415) or for which memory is short (503).
+
+    Some clients send the API key in the body. A body whose key is not known yet has a shorter timeout, and at most
+    `MAX_UNKNOWN` such bodies are received at the same time. A further body replaces the oldest one, which gets status
+    408.
 
     Args:
         app: the application.
-        max_bytes: largest body.
-        seconds: time for a body to arrive.
-        memory: the budget that holds the bodies.
+        max_bytes: largest body in bytes, before and after decompression.
+        seconds: timeout for receiving a body.
+        memory: memory budget that the bodies share with other work.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, memory: MemoryBudget) -> None:
@@ -58,6 +60,7 @@ class BodyMiddleware:
         self._unknown: dict[asyncio.Timeout, None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, and pass the request on or reject it."""
         context, held = context_of(scope), Held(self.memory)
         seconds = self.seconds if context.tenant is not None else min(self.seconds, UNKNOWN_SECONDS)
         try:
@@ -72,7 +75,7 @@ class BodyMiddleware:
             held.release()
 
     async def _receive(self, scope: Scope, receive: Receive, held: Held, seconds: float) -> EndpointError | None:
-        """Read the body into the context, or return why it is rejected. Raises ClientDisconnect."""
+        """Read the body into the context. Return the error if it is rejected. Raise ClientDisconnect."""
         context = context_of(scope)
         try:
             async with asyncio.timeout(seconds) as timeout:
@@ -83,13 +86,13 @@ class BodyMiddleware:
                 finally:
                     self._unknown.pop(timeout, None)
         except TimeoutError:
-            return TooSlow(f"the request's body did not arrive within {seconds:g} seconds")
+            return TooSlow(f"the request body did not arrive within {seconds:g} seconds")
         except (BadRequest, Overloaded) as error:
             return error
         return None
 
     def _enter(self, timeout: asyncio.Timeout) -> None:
-        """Take a place among the bodies without a known key; the oldest loses its place if all are taken."""
+        """Register a body without a known key. If there are too many, let the oldest one time out now."""
         if len(self._unknown) >= MAX_UNKNOWN:
             oldest = next(iter(self._unknown))
             del self._unknown[oldest]
@@ -97,10 +100,10 @@ class BodyMiddleware:
         self._unknown[timeout] = None
 
     async def _read(self, headers: Headers, receive: Receive, held: Held) -> bytes:
-        """Return the whole body. Raises BadRequest, Overloaded and ClientDisconnect."""
+        """Return the whole decompressed body. Raise BadRequest, Overloaded or ClientDisconnect."""
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip", ""):
-            raise UnsupportedEncoding("content-encoding: expected gzip or none, got another")
+            raise UnsupportedEncoding("content-encoding: expected gzip or none, got another encoding")
         if int(headers.get("content-length", "0") or 0) > self.max_bytes:
             raise self._too_large()
         inflater = Inflater() if "gzip" in encoding else None
@@ -112,7 +115,7 @@ class BodyMiddleware:
             part = message.get("body", b"")
             arrived += len(part)
             if inflater:
-                # In a thread, since 64 KiB can inflate to 64 MiB; never further than one byte beyond the limit.
+                # In a thread, because 64 KiB can decompress to 64 MiB. One byte over the limit is enough to reject it.
                 part = await asyncio.to_thread(inflater.inflate, part, self.max_bytes - size + 1)
             size += len(part)
             if max(size, arrived) > self.max_bytes:
@@ -123,43 +126,63 @@ class BodyMiddleware:
                 break
         if inflater and not inflater.complete:
             raise BadRequest("content-encoding: expected a complete gzip body, got one that ends early")
-        return b"".join(parts)
+        # In a thread, since copying a large body takes long; Python's lock is free meanwhile.
+        return parts[0] if len(parts) == 1 else await asyncio.to_thread(b"".join, parts)
 
     def _too_large(self) -> TooLarge:
-        return TooLarge(f"the request's body is larger than {self.max_bytes} bytes")
+        return TooLarge(f"expected a request body of at most {self.max_bytes:,} bytes, got a larger one")
 
 
 class Held:
-    """Bytes of the memory budget that one body holds."""
+    """The bytes of a memory budget that one request body holds.
+
+    Args:
+        memory: the budget.
+    """
 
     def __init__(self, memory: MemoryBudget) -> None:
         self.memory, self.nbytes = memory, 0
 
     def take(self, nbytes: int) -> None:
-        """Hold more bytes. Raises Overloaded."""
+        """Take bytes from the budget.
+
+        Args:
+            nbytes: number of bytes.
+
+        Raises:
+            Overloaded: the budget has fewer bytes left.
+        """
         if not self.memory.try_take(nbytes):
             raise Overloaded(OUT_OF_MEMORY)
         self.nbytes += nbytes
 
     def release(self) -> None:
-        """Return all of them."""
+        """Return all held bytes to the budget."""
         self.memory.release(self.nbytes)
         self.nbytes = 0
 
 
 class Inflater:
-    """Inflates a gzip body that arrives in parts and may consist of several gzip members."""
+    """Decompresses a gzip body that arrives in parts and may consist of several gzip members."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
 
     @property
     def complete(self) -> bool:
-        """Whether the body may end here."""
+        """Whether the bytes so far end with a complete gzip member."""
         return self._member.eof
 
     def inflate(self, part: bytes, max_bytes: int) -> bytes:
-        """Return at most `max_bytes` bytes of a part; more than that are lost. Raises BadRequest for a broken body."""
+        """Decompress a part of the body. Bytes beyond `max_bytes` are dropped.
+
+        Args:
+            part: compressed bytes.
+            max_bytes: largest number of bytes to return.
+
+        Raises:
+            BadRequest: the bytes are not gzip.
+        """
         inflated = bytearray()
         try:
             while part and len(inflated) < max_bytes:

@@ -1,4 +1,4 @@
-"""What kind of request a route takes: its content type, and which pages may send it."""
+"""Check the content type of requests, and reject requests that web pages of other sites send."""
 
 from __future__ import annotations
 
@@ -14,19 +14,26 @@ OTHER_SITES = ("cross-site", "same-site")
 
 
 class ContentMiddleware:
-    """Rejects bodies of a content type that the route's dialect does not speak, and requests of other sites' pages.
+    """Rejects unsupported content types, and requests from web pages of origins that are not allowed.
 
-    A browser sends some requests of any page to any server without asking it first: those without a content type, of
-    plain text, and forms. Its header `sec-fetch-site` tells them apart from this endpoint's own page.
+    Browsers send some requests to any server without a CORS preflight: requests without a content type, with plain
+    text, or with a form. The header `sec-fetch-site`, which browsers set, reveals requests from pages of other sites.
+
+    Args:
+        app: the application.
+        origins: the allowed origins; "*" allows all.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         self.app, self.origins = app, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reject the request with status 403 or 415, or pass it on."""
         headers, problem = Headers(scope=scope), None
         if headers.get("sec-fetch-site") in OTHER_SITES and not self._allows(headers.get("origin", "")):
-            problem = Problem.of_status(403, "pages of other sites may not send requests here (--cors-origins)")
+            problem = Problem.of_status(
+                403, "pages of other sites may not send requests; allow their origins with --cors-origins"
+            )
         elif scope["method"] == "POST":
             media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
             types = dialect_of(scope["path"]).content_types

@@ -1,4 +1,4 @@
-"""Cancellation of the work when its client disconnects."""
+"""Cancel the work for a request when its client disconnects."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sam_endpoint.model.call import Call
 from sam_endpoint.scoring.online.context import context_of
 
-PART = 2**20  # bytes; a form is parsed part by part, and the event loop turns to other requests in between
+CHUNK = 2**20  # bytes; between two chunks of a form, the event loop serves other requests
 
 
 class DisconnectMiddleware:
-    """Gives each request a Call, and cancels it when the client disconnects before the response is complete.
+    """Creates the `Call` of each request, and cancels it if the client disconnects before the response is complete.
 
-    Routes receive the body that the context holds.
+    The body has been read into the context before; this middleware sends it to the route again.
 
     Args:
         app: the application.
-        new_call: makes the Call of a request of a tenant.
+        new_call: creates the `Call` of a request, given the tenant id.
     """
 
     def __init__(self, app: ASGIApp, new_call: Callable[[str], Call]) -> None:
         self.app, self.new_call = app, new_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, and release what its `Call` holds afterwards."""
         context = context_of(scope)
         context.call = self.new_call(context.tenant or "")
         if "content-type" not in Headers(scope=scope):
@@ -39,9 +40,9 @@ class DisconnectMiddleware:
             if position and position >= len(context.body):
                 await disconnected.wait()
                 return {"type": "http.disconnect"}
-            part = context.body[position : position + PART]
-            position += PART
-            return {"type": "http.request", "body": part, "more_body": position < len(context.body)}
+            chunk = context.body[position : position + CHUNK]
+            position += CHUNK
+            return {"type": "http.request", "body": chunk, "more_body": position < len(context.body)}
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":

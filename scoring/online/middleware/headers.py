@@ -1,4 +1,4 @@
-"""Headers of every response: the request's id, and when to retry."""
+"""Add headers to every response: the request id, the retry delay and `x-content-type-options`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ RETRY_AFTER = "1"  # seconds
 
 
 class HeadersMiddleware:
-    """Gives every request an id and names it in the response.
+    """Assigns an id to every request, and returns it in the response header `x-request-id`.
 
-    The client's `x-request-id` is taken if it has at most 64 letters, digits and `._:-`.
+    The client may choose the id in the request header `x-request-id`: at most 64 letters, digits and `._:-`. Any other
+    value is replaced by a random id.
+
+    Args:
+        app: the application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, and add the headers to its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Responses leave in pieces, and a client that does not read them is cut off."""
+"""Send responses in chunks, and disconnect clients that read too slowly."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import time
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PIECE = 2**16  # bytes; the server waits for the client between two pieces
-MIN_RATE = 50_000  # bytes a second, beyond the time that every response has
+CHUNK = 2**16  # bytes; the server waits for the client between two chunks
+MIN_RATE = 50_000  # bytes per second; each 50 kB of a response add a second to its timeout
 
 
 class SendingMiddleware:
-    """Sends bodies in pieces of 64 KiB. Who reads slower than allowed counts as disconnected.
+    """Sends response bodies in chunks of 64 KiB, and treats clients that read too slowly as disconnected.
 
-    Without the pieces, the whole body would stay in the transport for as long as its client likes.
+    Without the chunks, a slow client could keep the whole body in the memory of the transport.
 
     Args:
         app: the application.
-        seconds: time that every response has; 50 kB a second are added.
+        seconds: timeout for every response, plus one second for each 50 kB. It is also the timeout for each chunk.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request.
+
+        Raises:
+            ClientDisconnect: the client reads too slowly.
+        """
         started, sent = 0.0, 0
 
         async def send_in_time(message: Message) -> None:
@@ -39,14 +44,14 @@ class SendingMiddleware:
             except TimeoutError:
                 raise ClientDisconnect from None
 
-        async def send_in_pieces(message: Message) -> None:
+        async def send_in_chunks(message: Message) -> None:
             body = message.get("body", b"")
-            if message["type"] != "http.response.body" or len(body) <= PIECE:
+            if message["type"] != "http.response.body" or len(body) <= CHUNK:
                 await send_in_time(message)
                 return
-            for start in range(0, len(body), PIECE):
-                is_last = start + PIECE >= len(body)
+            for start in range(0, len(body), CHUNK):
+                is_last = start + CHUNK >= len(body)
                 more = message.get("more_body", False) if is_last else True
-                await send_in_time({**message, "body": body[start : start + PIECE], "more_body": more})
+                await send_in_time({**message, "body": body[start : start + CHUNK], "more_body": more})
 
-        await self.app(scope, receive, send_in_pieces)
+        await self.app(scope, receive, send_in_chunks)

@@ -1,7 +1,9 @@
-// Requests to the endpoint, by addresses relative to the page, and what goes wrong with them.
+// Send requests to the endpoint, at URLs relative to the page, and convert its errors to messages for the user.
 
-const sent = new WeakMap(); // of each picture: by model, a promise of the id under which the endpoint caches it, or null
+// For each image, a map from model name to a promise of the image's id in the endpoint's cache (null if the upload failed).
+const uploads = new WeakMap();
 
+/** An error whose message is shown to the user. `status` is the HTTP status, if there is a response. */
 export class EndpointError extends Error {
   constructor(message, status) {
     super(message);
@@ -12,28 +14,29 @@ export class EndpointError extends Error {
 async function request(path, key, options = {}) {
   const headers = { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
   const response = await fetch(path, { headers, ...options }).catch(() => {
-    throw new EndpointError("The endpoint cannot be reached.");
+    throw new EndpointError("The endpoint cannot be reached. Check that it is running, and try again.");
   });
   const body = await response.json().catch(() => null);
   if (response.ok && body) return { body, model: response.headers.get("x-answered-by") };
   throw new EndpointError(body?.error?.message ?? body?.message ?? `The endpoint answered with HTTP status ${response.status}.`, response.status);
 }
 
+/** Return a promise of the list of models that the endpoint serves. */
 export const listModels = async (key) => (await request("models", key)).body;
 
-/** Return whether the endpoint has received the picture for this model. */
-export const isSent = (picture, model) => Boolean(sent.get(picture)?.has(model));
+/** Return whether the image has been sent, or is being sent, for this model. */
+export const isUploaded = (picture, model) => Boolean(uploads.get(picture)?.has(model));
 
 /**
- * Ask about one row of a picture. Return {predictions, model}, where `model` is the name of the model that answered.
+ * Send one row of prompts. Return a promise of {predictions, model}, where `model` is the name of the model that answered.
  *
- * The picture is sent once for each model; afterwards its id is. If the endpoint no longer caches it (404), it is sent
- * again. Requests that begin during the upload wait for its id.
+ * The first request for a model contains the image. Later requests contain only the image's id. If the endpoint has evicted
+ * the image from its cache (404), the image is sent again. Requests that start during the upload wait for the id.
  */
 export async function score(picture, model, key, { row, params }) {
-  if (!sent.has(picture)) sent.set(picture, new Map());
-  const ids = sent.get(picture);
-  const ask = async (image) => {
+  if (!uploads.has(picture)) uploads.set(picture, new Map());
+  const ids = uploads.get(picture);
+  const post = async (image) => {
     const answer = await request(`score?model=${encodeURIComponent(model)}`, key, {
       method: "POST",
       body: JSON.stringify({ input_data: [{ ...image, ...row }], params }),
@@ -44,13 +47,13 @@ export async function score(picture, model, key, { row, params }) {
   for (let known = ids.get(model); known; known = ids.get(model)) {
     const id = await known;
     try {
-      if (id) return await ask({ image_id: id });
+      if (id) return await post({ image_id: id });
     } catch (error) {
       if (error.status !== 404) throw error;
     }
     if (ids.get(model) === known) ids.delete(model);
   }
-  const upload = base64(picture.blob).then((image) => ask({ image }));
+  const upload = base64(picture.blob).then((image) => post({ image }));
   ids.set(model, upload.then(({ id }) => id, () => null));
   return upload;
 }
@@ -59,7 +62,7 @@ function base64(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new EndpointError("The file can no longer be read. Open the image again."));
+    reader.onerror = () => reject(new EndpointError("The browser can no longer read the image file. Open the image again."));
     reader.readAsDataURL(blob);
   });
 }

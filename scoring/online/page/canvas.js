@@ -1,20 +1,21 @@
-// The canvas, at the size of the screen's pixels: the picture, its masks, the prompt. It is drawn once a frame at most.
+// Draw the image, its masks and the prompt on the canvas, at most once per frame.
 //
-// The picture is scaled down when it is opened or the window changes, and the worker draws the masks. A click costs the
-// main thread two bitmaps of the screen's size, however large the picture is.
+// The canvas has the resolution of the screen. The image is scaled to it when the image is opened or the window is resized,
+// and the worker draws the masks at that size. After a click, the main thread therefore draws only two bitmaps of the
+// canvas's size, however large the image is.
 
 import { boxBetween, fitted } from "./geometry.js";
-import { drawBox, drawCross, drawPoints } from "./markers.js";
+import { drawBox, drawCrosshair, drawPoints } from "./markers.js";
 import { paintLayer } from "./painter.js";
-import { get, say, shownMasks, watch } from "./state.js";
+import { get, setStatus, shownMasks, watch } from "./state.js";
 
 const stage = document.getElementById("stage");
 const canvas = document.getElementById("canvas");
 const context = canvas.getContext("2d");
-let view = null; // the picture at the canvas's size
-let layer = null; // the masks at the canvas's size
-let masks = []; // those that `layer` shows, or will once the worker has drawn them
-let frame = 0;
+let view = null; // the image at the size of the canvas
+let layer = null; // the masks at the size of the canvas
+let masks = []; // the masks in `layer`, or in the layer that the worker is drawing
+let frame = 0; // id of the requested animation frame, or 0
 
 watch((state, before) => {
   if (state.picture !== before.picture) show(state.picture);
@@ -49,29 +50,29 @@ function fit() {
     if (picture !== get().picture || columns !== canvas.width || rows !== canvas.height) return bitmap.close();
     replaceView(bitmap);
     draw();
-  }, () => {}); // the picture was put away meanwhile
+  }, () => {}); // the image has been closed in the meantime
   masks = [];
   refreshLayer();
 }
 
-/** Let the worker draw the masks of the state; until it has, the earlier ones stay. */
+/** Let the worker draw the masks of the state. The previous masks stay visible until it has finished. */
 function refreshLayer() {
-  const wanted = shownMasks(get().prompt);
-  if (wanted.length === masks.length && wanted.every((mask, i) => mask === masks[i])) return;
-  masks = wanted;
-  if (!wanted.length) return replaceLayer(null);
+  const shown = shownMasks(get().prompt);
+  if (shown.length === masks.length && shown.every((mask, i) => mask === masks[i])) return;
+  masks = shown;
+  if (!shown.length) return replaceLayer(null);
   const start = performance.now();
   const { width, height } = canvas;
-  paintLayer(wanted, width, height, Math.max(1, Math.round(devicePixelRatio))).then(
+  paintLayer(shown, width, height, Math.max(1, Math.round(devicePixelRatio))).then(
     (bitmap) => {
-      if (masks !== wanted || width !== canvas.width || height !== canvas.height) return bitmap.close();
+      if (masks !== shown || width !== canvas.width || height !== canvas.height) return bitmap.close();
       replaceLayer(bitmap);
-      draw(() => performance.measure("draw masks", { start, end: performance.now(), detail: { width, height, masks: wanted.length } }));
+      draw(() => performance.measure("draw masks", { start, end: performance.now(), detail: { width, height, masks: shown.length } }));
     },
     (error) => {
-      if (masks !== wanted) return;
+      if (masks !== shown) return;
       replaceLayer(null);
-      say(error.message, true);
+      setStatus(error.message, true);
     },
   );
 }
@@ -86,7 +87,7 @@ function replaceLayer(bitmap) {
   layer = bitmap;
 }
 
-const afterwards = []; // what is called after the next frame is drawn
+const afterwards = []; // functions to call after the next frame is drawn
 
 function draw(then) {
   if (typeof then === "function") afterwards.push(then);
@@ -98,7 +99,7 @@ function draw(then) {
   });
 }
 
-function drawState({ picture, prompt, draft, cross, crossShown }) {
+function drawState({ picture, prompt, draft, crosshair, crosshairShown }) {
   const { width, height } = canvas;
   const scale = width / picture.width;
   context.clearRect(0, 0, width, height);
@@ -107,10 +108,10 @@ function drawState({ picture, prompt, draft, cross, crossShown }) {
   const box = draft ? boxBetween(...draft) : prompt.box;
   if (box) drawBox(context, box, scale, devicePixelRatio);
   drawPoints(context, prompt, scale, devicePixelRatio);
-  if (crossShown && document.activeElement === canvas) drawCross(context, cross, scale, devicePixelRatio);
+  if (crosshairShown && document.activeElement === canvas) drawCrosshair(context, crosshair, scale, devicePixelRatio);
 }
 
-/** Return a promise of a PNG, a Blob, of the whole picture at its own size with its masks and the prompt. */
+/** Return a promise of a PNG (a Blob) of the image at its full size, with its masks and the prompt. */
 export async function overlayPng({ picture, prompt }) {
   const { bitmap, width, height } = picture;
   const unit = width / canvas.clientWidth;

@@ -1,11 +1,11 @@
-// A file becomes an upright bitmap, decoded once.
+// Decode an image file to a bitmap that is upright: turned as the EXIF orientation of the file says.
 
 import { uprightTransform, webpOrientation } from "./exif.js";
 
-// A WebP of 2 x 1 pixels with EXIF orientation 6: browsers that apply it make a bitmap of 1 x 2.
+// A WebP image of 2 x 1 pixels with EXIF orientation 6. A browser that applies the orientation decodes it to 1 x 2 pixels.
 const SIDEWAYS = "UklGRk4AAABXRUJQVlA4WAoAAAAIAAAAAQAAAAAAVlA4TA4AAAAvAQAAAAcQEf0PRET/A0VYSUYaAAAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAA=";
 
-/** Return a promise of a file's picture as an ImageBitmap, upright as its EXIF orientation says. Rejects what is no picture. */
+/** Return a promise of the upright ImageBitmap of an image file. The promise is rejected if the file is not an image. */
 export async function decodeUpright(blob) {
   const bitmap = await createImageBitmap(blob);
   if ((await blob.slice(8, 12).text()) !== "WEBP") return bitmap;

@@ -1,9 +1,9 @@
-// What a person takes away: the mask as PNG or COCO run lengths, the picture with its masks, the request as a command.
+// Save the results: masks as a PNG or as COCO run-length encoding, the image with its masks, the request as a command.
 
 import { overlayPng } from "./canvas.js";
 import { paintPng } from "./painter.js";
 import { curlFor } from "./requests.js";
-import { get, say, shownMasks } from "./state.js";
+import { get, setStatus, shownMasks } from "./state.js";
 
 function save(blob, suffix) {
   const link = document.createElement("a");
@@ -28,13 +28,13 @@ const DOWNLOADS = {
     const text = curlFor(prompt, { url, name: picture.name, keyed: Boolean(key) });
     try {
       await navigator.clipboard.writeText(text);
-      say("The curl command is in the clipboard.");
+      setStatus("The curl command is copied to the clipboard.");
     } catch {
-      say(text); // no clipboard without https
+      setStatus(text); // without HTTPS, browsers give pages no access to the clipboard
     }
   },
 };
 
 for (const [id, download] of Object.entries(DOWNLOADS)) {
-  document.getElementById(id).addEventListener("click", () => download(get()).catch((error) => say(error.message, true)));
+  document.getElementById(id).addEventListener("click", () => download(get()).catch((error) => setStatus(error.message, true)));
 }

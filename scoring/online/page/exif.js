@@ -1,8 +1,8 @@
-// The EXIF orientation of WebP files, which Chromium does not apply; it does apply those of JPEG, PNG and AVIF. Pure.
+// Read the EXIF orientation of WebP files. Chromium applies the orientation of JPEG, PNG and AVIF files, but not of WebP. Pure.
 
-const ORIENTATION = 0x112;
+const ORIENTATION = 0x112; // number of the EXIF tag
 
-/** Return the EXIF orientation (1 to 8) of a WebP file's bytes, and 1 for a file that has none or is no WebP. */
+/** Return the EXIF orientation (1 to 8) of the bytes of a WebP file, or 1 if the file has none or is not a WebP file. */
 export function webpOrientation(buffer) {
   const view = new DataView(buffer);
   const text = (at) => (at + 4 <= view.byteLength ? String.fromCharCode(...new Uint8Array(buffer, at, 4)) : "");
@@ -17,7 +17,7 @@ export function webpOrientation(buffer) {
 
 function tiffOrientation(view) {
   try {
-    const start = view.getUint32(0) === 0x45786966 ? 6 : 0; // some writers put "Exif" and two zeros first
+    const start = view.getUint32(0) === 0x45786966 ? 6 : 0; // some encoders write "Exif" and two zero bytes first
     const little = view.getUint16(start) === 0x4949;
     const directory = start + view.getUint32(start + 4, little);
     for (let i = 0; i < view.getUint16(directory, little); i++) {
@@ -27,12 +27,12 @@ function tiffOrientation(view) {
       return orientation >= 1 && orientation <= 8 ? orientation : 1;
     }
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error; // the data end too soon
+    if (!(error instanceof RangeError)) throw error; // the data are truncated
   }
   return 1;
 }
 
-/** Return {width, height} of a picture once it is turned upright, and the transform [a, b, c, d, e, f] that turns it. */
+/** Return {width, height} of the upright image, and the canvas transform [a, b, c, d, e, f] that turns the image upright. */
 export function uprightTransform(orientation, { width: w, height: h }) {
   const transform = {
     1: [1, 0, 0, 1, 0, 0],

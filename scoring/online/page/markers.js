@@ -1,12 +1,15 @@
-// What is drawn over the masks: points, the box, the keyboard's cross. `scale` is the canvas's pixels to one of the
-// picture, `unit` its pixels to a CSS pixel.
+// Draw the points, the box and the keyboard's crosshair over the masks.
+//
+// `scale` is the number of canvas pixels per pixel of the image. `unit` is the number of canvas pixels per CSS pixel.
 
 const POSITIVE = "#009e73", NEGATIVE = "#d55e00", LINE = "#f0e442";
 
+/** Draw the outline of a box [x1, y1, x2, y2], in pixels of the image. */
 export function drawBox(context, [x1, y1, x2, y2], scale, unit) {
   outline(context, unit, () => context.strokeRect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale));
 }
 
+/** Draw points: green with a plus for label 1, orange with a minus for label 0. */
 export function drawPoints(context, { points, labels }, scale, unit) {
   context.lineWidth = 2 * unit;
   context.strokeStyle = "#fff";
@@ -21,7 +24,8 @@ export function drawPoints(context, { points, labels }, scale, unit) {
   });
 }
 
-export function drawCross(context, [x, y], scale, unit) {
+/** Draw the crosshair at [x, y], in pixels of the image. */
+export function drawCrosshair(context, [x, y], scale, unit) {
   outline(context, unit, () => lines(context, x * scale, y * scale, 12 * unit, true));
 }
 

@@ -1,14 +1,14 @@
-// The models that the endpoint lists at /models. Pure.
+// Interpret the list of models that the endpoint returns at /models. Pure.
 
-/** Return the listed model that answers to a name, or undefined. */
+/** Return the listed model that answers requests for a name, or undefined. */
 export const modelOf = (models, name) =>
   models.find((model) => model.name === name || model.names.includes(name) || model.stands_in_for.includes(name));
 
-/** Return whether a listed model is one that comes with the endpoint for trying it out. */
+/** Return whether a listed model is a starter: one of the small models that come with the endpoint, for trying it out. */
 export const isStarter = (model) =>
   Boolean(model?.starter || /(^|[\\/])checkpoints[\\/]sam2?-tiny[\\/]?$/.test(model?.origin?.source ?? ""));
 
-/** Return what to choose from: {name, text, chosen}, each name that is served. */
+/** Return the options of the model menu, one for each name: {name, text, chosen}. `chosen` marks the default model. */
 export function choices(models) {
   const starter = (model) => (isStarter(model) ? ", starter" : "");
   return [
@@ -21,12 +21,12 @@ export function choices(models) {
   ];
 }
 
-/** Return a sentence about the model of a name if it is a starter, else "". */
+/** Return a note about a starter model, or "" if the model with this name is not a starter. */
 export function starterNote(models, name) {
   const model = modelOf(models, name);
   if (!isStarter(model)) return "";
-  return `${model.name} is a starter model, for trying the endpoint out: its masks of photographs are rough. Serve a full SAM for real work.`;
+  return `${model.name} is a starter model for trying out the endpoint. Its masks of photographs are rough. For real work, serve a full SAM model.`;
 }
 
-/** Return a sentence about the model that answered. */
+/** Return a sentence that names the model that answered. */
 export const answeredBy = (models, name) => `Answered by ${name}${isStarter(modelOf(models, name)) ? " (starter)" : ""}.`;

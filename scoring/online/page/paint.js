@@ -1,12 +1,12 @@
-// Colours for masks: labels become RGBA pixels. Pure.
+// Convert an array of labels (one number per pixel) to RGBA pixels. Pure.
 
 const COLOURS = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [240, 228, 66]];
 const WHITE = [255, 255, 255];
 const word = ([red, green, blue], alpha) => new Uint32Array(Uint8Array.of(red, green, blue, alpha).buffer)[0];
 
 /**
- * Return the RGBA bytes of labels, `rows` x `columns`. Label 0 is transparent; label n has the n-th colour, half
- * transparent, with a white outline `edge` pixels wide.
+ * Return the RGBA bytes for an array of labels, `rows` x `columns`. Label 0 is transparent. Label n has the n-th colour,
+ * half transparent, with a white outline `edge` pixels wide.
  */
 export function colourLabels(labels, columns, rows, edge) {
   const words = new Uint32Array(columns * rows);
@@ -26,7 +26,7 @@ export function colourLabels(labels, columns, rows, edge) {
   return new Uint8ClampedArray(words.buffer);
 }
 
-/** Return the RGBA bytes of a black picture in which every label but 0 is white. */
+/** Return RGBA bytes in which label 0 is black and every other label is white. */
 export function whitenLabels(labels) {
   const [black, white] = [word([0, 0, 0], 255), word(WHITE, 255)];
   return new Uint8ClampedArray(Uint32Array.from(labels, (label) => (label ? white : black)).buffer);

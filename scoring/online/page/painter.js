@@ -1,7 +1,7 @@
-// The main thread's side of the worker: jobs out, promises of their results back.
+// Send drawing jobs to the worker, and return promises of their results.
 
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-const waiting = new Map(); // by number: how to settle the promise of a job
+const waiting = new Map(); // by job number: the functions {resolve, reject} of the job's promise
 let jobs = 0;
 
 worker.addEventListener("message", ({ data: { number, result, error } }) => {
@@ -11,7 +11,7 @@ worker.addEventListener("message", ({ data: { number, result, error } }) => {
   else reject(new Error(error));
 });
 worker.addEventListener("error", () => {
-  for (const { reject } of waiting.values()) reject(new Error("This browser cannot run the page's worker, which draws the masks."));
+  for (const { reject } of waiting.values()) reject(new Error("This browser cannot run the worker script that draws the masks. Use a current version of the browser."));
   waiting.clear();
 });
 
@@ -24,12 +24,12 @@ function run(kind, masks, { columns, rows, edge }) {
 }
 
 /**
- * Return a promise of an ImageBitmap of `columns` x `rows` with the masks in colour, outlined `edge` pixels wide. Small
- * masks lie on large ones.
+ * Return a promise of an ImageBitmap of `columns` x `rows` pixels with the masks in colour. The outlines are `edge` pixels
+ * wide. Small masks are drawn over large masks.
  */
 export function paintLayer(masks, columns, rows, edge) {
   return run("layer", [...masks].sort((a, b) => b.area - a.area), { columns, rows, edge });
 }
 
-/** Return a promise of a PNG, a Blob, of the picture's {width, height}: white where any of the masks is. */
+/** Return a promise of a black and white PNG (a Blob) of the image's {width, height}, white inside any of the masks. */
 export const paintPng = (masks, { width, height }) => run("png", masks, { columns: width, rows: height });

@@ -1,9 +1,9 @@
-// The tools beside the canvas and the header: what they show follows the state, and they call the actions.
+// The header and the tools beside the canvas: display the state, and call the actions.
 
-import { askAgain, choose, clear, close, everything, undo } from "./actions.js";
+import { segmentAgain, choose, clear, closeImage, everything, undo } from "./actions.js";
 import { listModels } from "./api.js";
 import { answeredBy, choices, starterNote } from "./models.js";
-import { get, isEmpty, say, shownMasks, update, watch } from "./state.js";
+import { get, isEmpty, setStatus, shownMasks, update, watch } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -11,7 +11,7 @@ watch((state, before) => {
   const { picture, prompt, history, models, model, status } = state;
   if (status !== before.status) {
     $("status").textContent = status.text;
-    $("status").classList.toggle("wrong", status.wrong);
+    $("status").classList.toggle("wrong", status.isError);
   }
   $("undo").disabled = !history.length;
   $("clear").disabled = $("copy-curl").disabled = isEmpty(prompt);
@@ -29,7 +29,7 @@ function show(id, text) {
   $(id).hidden = !text;
 }
 
-/** The buttons stay while the masks do: a keyboard's focus is on one of them. */
+/** Display a button for each candidate mask. The buttons are replaced only with the masks, to preserve the keyboard focus. */
 function showCandidates({ answer, everything }, before) {
   const masks = answer && !everything ? answer.masks : [];
   if (answer?.masks !== before.answer?.masks || everything !== before.everything) {
@@ -46,28 +46,28 @@ function candidate(mask, i) {
   return label;
 }
 
-/** Ask which models are served. The default model is chosen at first; a name that is still served stays chosen. */
+/** Load the list of models. Keep the selected model if it is still served; otherwise select the default model. */
 export async function loadModels() {
   try {
     const models = await listModels(get().key);
     const names = choices(models);
     const selected = names.find(({ name }) => name === get().model) ?? names.find(({ chosen }) => chosen) ?? names[0];
     update({ models, model: selected?.name ?? "", locked: false });
-    say(get().picture ? "Click on something." : "No image yet.");
+    setStatus(get().picture ? "Click on an object." : "Open an image to begin.");
   } catch (error) {
     if (error.status === 401) update({ locked: true });
-    say(error.status === 401 ? "This endpoint asks for a key." : error.message, true);
+    setStatus(error.status === 401 ? "This endpoint needs an API key. Enter it at the top of the page." : error.message, true);
   }
 }
 
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", clear);
 $("everything").addEventListener("click", everything);
-$("another").addEventListener("click", close);
+$("another").addEventListener("click", closeImage);
 $("candidates").addEventListener("change", (event) => choose(Number(event.target.value)));
 $("model").addEventListener("change", () => {
   update({ model: $("model").value });
-  askAgain();
+  segmentAgain();
 });
 $("key").value = sessionStorage.getItem("key") ?? "";
 $("key").addEventListener("change", () => {

@@ -1,9 +1,9 @@
-// What the endpoint is asked, as a row and params of its contract. Pure.
+// Convert prompts to requests: a row and params, as the endpoint's route /score accepts them. Pure.
 
-const SHOWN = { mask_encoding: "rle", orientation: "upright" }; // coordinates and masks are those of the picture as it is shown
+const SHOWN = { mask_encoding: "rle", orientation: "upright" }; // coordinates and masks refer to the image as it is displayed
 const EVERYTHING = { points_per_side: 16, pred_iou_thresh: 0.7, stability_score_thresh: 0.85 };
 
-/** Return {row, params} for a prompt; the row lacks the image. `logits` are those of the mask that is refined, or nothing. */
+/** Return {row, params} for a prompt, without the image. `logits` are those of the mask to refine, or undefined. */
 export function requestFor({ points, labels, box, everything }, logits) {
   if (everything) return { row: {}, params: { ...SHOWN, ...EVERYTHING } };
   const row = { multimask_output: !logits };
@@ -16,17 +16,20 @@ export function requestFor({ points, labels, box, everything }, logits) {
 /** Return the index of the mask with the highest score. */
 export const bestOf = (masks) => masks.reduce((best, mask, i) => (mask.iou_score > masks[best].iou_score ? i : best), 0);
 
-/** Return why masks cannot be drawn over a picture of another size, in plain words, or null if they can be. */
+/** Return a message for the user if the masks and the image differ in size, or null if their sizes are equal. */
 export function sizeProblem(masks, { width, height }) {
   const misfit = masks.find(({ size }) => size[0] !== height || size[1] !== width);
   if (!misfit) return null;
   return (
-    `The endpoint's mask has ${misfit.size[1]} x ${misfit.size[0]} pixels, and the picture on this page has ${width} x ${height}. ` +
-    "They do not fit, so no mask is drawn. Save the picture anew, for example as a PNG, and open it again."
+    `The endpoint's mask has ${misfit.size[1]} x ${misfit.size[0]} pixels, and the image on this page has ${width} x ${height}. ` +
+    "The sizes differ, so no mask is drawn. Save the image again, for example as a PNG, and open the new file."
   );
 }
 
-/** Return the shell command that asks for the masks of a prompt as they are shown. `url` is that of the route, `name` the file's. */
+/**
+ * Return a shell command that requests the displayed masks of a prompt. `url` is the URL of the route, `name` the name of
+ * the image file, and `keyed` whether the request needs an API key (the command reads it from the variable KEY).
+ */
 export function curlFor(prompt, { url, name, keyed }) {
   const { row, params } = requestFor(prompt);
   delete params.return_logits;

@@ -1,12 +1,13 @@
-// COCO's compressed run lengths: decoding, and drawing them at the size of the screen. Pure.
+// Decode COCO's compressed run-length encoding, and draw masks at the size of the canvas. Pure.
 //
-// A mask's runs go down the columns of the picture and are in turn outside and inside the mask. No function here makes
-// an array of the picture's size: 12 million pixels stay a few thousand runs.
+// A run is a number of consecutive pixels with the same value, counted down the columns of the image. The runs alternate
+// between outside and inside the mask. No function allocates an array of the image's size, because a mask of 12 million
+// pixels has only a few thousand runs.
 
 /**
- * Return the ends of the runs, counted in pixels down the columns. Run 0 is outside the mask, run 1 inside, and so on.
+ * Return the end of each run as a number of pixels from the start. Run 0 is outside the mask, run 1 inside, and so on.
  *
- * Throws an Error if the runs do not cover the picture exactly.
+ * Throws an Error if the runs do not cover the image exactly.
  */
 export function decodeRuns(text, [height, width]) {
   const counts = [];
@@ -28,10 +29,10 @@ export function decodeRuns(text, [height, width]) {
 }
 
 /**
- * Write `label` into `labels`, `rows` x `columns` row by row, wherever the mask is.
+ * Write `label` into the pixels of `labels` that are inside the mask. `labels` has `rows` x `columns` pixels, row by row.
  *
- * A pixel of `labels` takes the mask's value at its own centre. With the picture's size as `columns` and `rows`, this
- * is the exact mask.
+ * The mask is scaled to that size: each pixel of `labels` takes the value of the mask at the pixel's centre. If `columns`
+ * and `rows` are the image's size, the result is exact.
  */
 export function rasterize(ends, [height, width], labels, columns, rows, label) {
   const across = width / columns, down = height / rows;

@@ -1,12 +1,12 @@
-// The ways a picture comes to the page: a file that is chosen or dropped, or a sample.
+// Open images: a file that the user chooses or drops on the page, or a sample.
 
-import { open } from "./actions.js";
-import { say } from "./state.js";
+import { openImage } from "./actions.js";
+import { setStatus } from "./state.js";
 
 const file = document.getElementById("file");
 file.addEventListener("change", () => {
-  if (file.files[0]) open(file.files[0], file.files[0].name);
-  file.value = ""; // so that choosing the same file again is a change
+  if (file.files[0]) openImage(file.files[0], file.files[0].name);
+  file.value = ""; // otherwise choosing the same file again would not trigger an event
 });
 
 for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -14,7 +14,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     event.preventDefault();
     document.getElementById("stage").classList.toggle("over", kind === "dragover");
     const dropped = kind === "drop" && event.dataTransfer.files[0];
-    if (dropped) open(dropped, dropped.name);
+    if (dropped) openImage(dropped, dropped.name);
   });
 }
 
@@ -22,7 +22,7 @@ for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const name = button.dataset.sample;
     const response = await fetch(`page/samples/${name}`).catch(() => null);
-    if (response?.ok) open(await response.blob(), name);
-    else say(`The sample ${name} cannot be loaded from the endpoint.`, true);
+    if (response?.ok) openImage(await response.blob(), name);
+    else setStatus(`The sample image ${name} cannot be loaded from the endpoint.`, true);
   });
 }

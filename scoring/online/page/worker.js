@@ -1,9 +1,9 @@
-// Draws masks away from the main thread: run lengths become a bitmap of the screen's size, or a PNG of the picture's.
+// Draw run-length encoded masks in a worker thread: as a bitmap of the canvas's size, or as a PNG of the image's size.
 
 import { colourLabels, whitenLabels } from "./paint.js";
 import { decodeRuns, rasterize } from "./rle.js";
 
-/** Return the label of each pixel: the number of the mask that lies there, from 1, or 0. Later masks lie on top. */
+/** Return the label of each pixel: the number of its mask, counted from 1, or 0. Later masks cover earlier masks. */
 function label({ masks, columns, rows }) {
   const labels = new Uint16Array(columns * rows);
   masks.forEach(({ counts, size }, i) => rasterize(decodeRuns(counts, size), size, labels, columns, rows, i + 1));

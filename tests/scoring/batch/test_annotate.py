@@ -18,8 +18,8 @@ from sam_endpoint.model.errors import BadData, BadModel
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch import annotate, boxes
-from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, images_in
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.annotate import annotate_images, auto_annotate, finder_from_labels, list_images
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.conftest import ROOT
@@ -89,12 +89,13 @@ def test_masks_are_found_for_the_boxes_of_every_kind_of_label_file(
     save: Any, tiny: Segmenter, data: Path, tmp_path: Path
 ) -> None:
     labels = boxes.read(save(tmp_path))
-    results = dict(annotated(open_segmenter(tiny), images_in(data), from_boxes(labels.match(images_in(data), data))))
+    images = list_images(data)
+    results = dict(annotate_images(open_segmenter(tiny), images, finder_from_labels(labels.match(images, data))))
     assert list(results) == ["a.png", "b.png", "broken.png", "more/c.png"]
     assert "image" in str(results.pop("broken.png"))
     for name, labelled in results.items():
-        assert isinstance(labelled, Labelled) and labelled.size == SIZES[name][::-1]
-        (detected,) = labelled.things
+        assert isinstance(labelled, LabelledImage) and labelled.size == SIZES[name][::-1]
+        (detected,) = labelled.objects
         assert labels.names[detected.category] == "disc"
         assert pictures.iou(labelled.mask(detected), pictures.disc(*SIZES[name])[1]) > 0.9
         assert labels.of(name, labelled.size).detections[0].box.tolist() == pytest.approx(BOX, abs=1e-3)
@@ -147,7 +148,8 @@ def test_annotate_writes_every_kind_of_label_file_and_continues_a_finished_outpu
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
     assert (out / "labels" / "d.txt").read_text() == ""  # there are no boxes for this image
     done = run(*command, "--conf", "0.5")
-    assert done.returncode == 2 and "holds something else; choose another --output" in done.stderr
+    assert done.returncode == 2
+    assert "holds other files, or the labels of another job; choose another --output" in done.stderr
 
 
 def test_auto_annotate_segments_everything_and_keeps_existing_label_files(
@@ -181,13 +183,13 @@ def test_auto_annotate_accepts_ultralytics_names_of_models(tmp_path: Path) -> No
 
 def test_rejects_data_and_boxes_that_cannot_be_read(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="expected a folder of images"):
-        images_in(tmp_path / "none")
+        list_images(tmp_path / "none")
     (data / "a.jpg").write_bytes(pictures.disc()[0])
     with pytest.raises(BadData, match=r"a.jpg and a.png would have the same label file"):
-        images_in(data)
+        list_images(data)
     (tmp_path / "some.json").write_text('{"images": []}')
     with pytest.raises(
-        BadData, match="is no COCO file with images, annotations and categories: it has no 'categories'"
+        BadData, match="is not a COCO instances file with images, annotations and categories: it has no 'categories'"
     ):
         boxes.read(tmp_path / "some.json")
     with pytest.raises(BadData, match=r"expected a COCO .json or a folder"):

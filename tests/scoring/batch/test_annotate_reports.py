@@ -16,9 +16,15 @@ from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch import boxes
-from sam_endpoint.scoring.batch.annotate import annotated, auto_annotate, from_boxes, from_detector, images_in
+from sam_endpoint.scoring.batch.annotate import (
+    annotate_images,
+    auto_annotate,
+    finder_from_detector,
+    finder_from_labels,
+    list_images,
+)
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.engines import engine_of
@@ -68,10 +74,10 @@ def test_reports_boxes_and_images_of_a_coco_file_that_do_not_match(
     done = run("annotate", "--model", packaged, "--data", photos, "--boxes", file, "--output", out)
     assert done.returncode == 0, done.stderr
     assert "images       3 (0 done before, 0 failed)" in done.stdout
-    assert f"not found: 1 of the images that '{file}' names, such as 'img/other.png', in '{photos}'" in done.stdout
+    assert f"not found: 1 of the images that '{file}' lists, such as 'img/other.png', in '{photos}'" in done.stdout
     assert f"no entry: 1 of the images in '{photos}', such as 'b.png', in '{file}'" in done.stdout
     assert (
-        "skipped 3 boxes: annotation 5: its image_id is that of no image in 'images'; "
+        "skipped 3 boxes: annotation 5: its image_id is not the id of an image in 'images'; "
         "a.png annotation 3: expected bbox [x, y, width, height], got nothing; "
         "a.png annotation 2: expected x1 < x2 and y1 < y2 within the image, got 500,0,509,9"
     ) in done.stdout
@@ -83,7 +89,7 @@ def test_reports_boxes_and_images_of_a_coco_file_that_do_not_match(
 
     written = boxes.read(out / "labels")
     assert written.names == {0: "disc", 1: "table"}
-    matched = written.match(images_in(photos), photos)
+    matched = written.match(list_images(photos), photos)
     assert not matched.missing and not matched.unlisted
     for name, category in (("a.png", 0), ("more/a.png", 1)):
         (detection,) = matched.of(name, (160, 240)).detections
@@ -107,7 +113,9 @@ def test_a_second_run_makes_anew_what_the_label_file_changed(packaged: Path, pho
         assert len(classes(out / "labels" / "a.txt")) == count
     coco_file(where, ["a.png"], categories=[{"id": 0, "name": "ring"}, {"id": 1, "name": "disc"}])
     done = run(*command)
-    assert done.returncode == 2 and "holds something else" in done.stderr  # the numbers of the classes differ now
+    assert (
+        done.returncode == 2 and "or the labels of another job" in done.stderr
+    )  # the numbers of the classes differ now
 
 
 def test_rejects_labels_that_name_none_of_the_images(photos: Path, tmp_path: Path) -> None:
@@ -115,8 +123,8 @@ def test_rejects_labels_that_name_none_of_the_images(photos: Path, tmp_path: Pat
     done = run("annotate", "--data", photos, "--boxes", file, "--output", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr == (
-        f"error: '{file}' names 3 images, such as 'other.jpg', but none is in '{photos}', "
-        "which holds 3, such as 'a.png'\n"
+        f"error: '{file}' lists 3 images, such as 'other.jpg', but none is in '{photos}', "
+        "which has 3 images, such as 'a.png'\n"
     )
 
 
@@ -154,8 +162,8 @@ def test_does_not_overwrite_other_files_and_folders(photos: Path, tmp_path: Path
     for output, message in (
         ("file", "is a file; --output is a folder"),
         ("file/x", "Not a directory"),
-        ("broken", "holds something else; choose another --output"),
-        ("mine", "holds something else; choose another --output"),
+        ("broken", "holds other files, or the labels of another job; choose another --output"),
+        ("mine", "holds other files, or the labels of another job; choose another --output"),
     ):
         done = run("annotate", "--data", photos, "--output", tmp_path / output)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
@@ -170,7 +178,7 @@ def test_does_not_annotate_an_output_inside_the_folder_of_images(photos: Path) -
     (photos / "out" / "sheet.png").write_bytes(pictures.disc()[0])
     (photos / "._a.png").write_bytes(b"left by a file manager")
     (photos / "folder.png").mkdir()
-    assert list(images_in(photos, without=photos / "out")) == ["a.png", "b.png", "more/a.png"]
+    assert list(list_images(photos, without=photos / "out")) == ["a.png", "b.png", "more/a.png"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_rejects_images_that_would_share_a_label_file(names: list[str], message:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pictures.disc()[0])
     with pytest.raises(BadData, match=message):
-        images_in(tmp_path)
+        list_images(tmp_path)
 
 
 def test_an_image_may_have_more_boxes_than_the_limit_of_a_request(
@@ -199,10 +207,10 @@ def test_an_image_may_have_more_boxes_than_the_limit_of_a_request(
     results = []
     for limit in (2, 10_000):
         model = OpenedModel("tiny", Engine(tiny, reader, EmbeddingCache(2**28), max_prompts=limit))
-        results.append(dict(annotated(model, images, from_boxes(labels.match(images, photos))))["a.png"])
+        results.append(dict(annotate_images(model, images, finder_from_labels(labels.match(images, photos))))["a.png"])
     few, many = results
-    assert isinstance(few, Labelled) and isinstance(many, Labelled) and len(few.things) == 5
-    for a, b in zip(few.things, many.things, strict=True):
+    assert isinstance(few, LabelledImage) and isinstance(many, LabelledImage) and len(few.objects) == 5
+    for a, b in zip(few.objects, many.objects, strict=True):
         assert pictures.iou(few.mask(a), many.mask(b)) > 0.99
 
 
@@ -223,10 +231,10 @@ class GappyDetector:
 def test_faults_of_a_detector_affect_only_their_image_or_box(tiny: Segmenter, photos: Path) -> None:
     (photos / "dot.png").write_bytes(pictures.disc(1, 1)[0])
     model = OpenedModel("tiny", engine_of(tiny, local_paths=True))
-    results = dict(annotated(model, images_in(photos), from_detector(GappyDetector())))
+    results = dict(annotate_images(model, list_images(photos), finder_from_detector(GappyDetector())))
     assert str(results["dot.png"]).endswith("expected an image that the detector can process, got ValueError")
     labelled = results["a.png"]
-    assert isinstance(labelled, Labelled) and [thing.category for thing in labelled.things] == [90]
+    assert isinstance(labelled, LabelledImage) and [thing.category for thing in labelled.objects] == [90]
     assert labelled.skipped == [
         "a box of class 12, which has no name",
         "box 3: expected x1 < x2 and y1 < y2 within the image, got 5,5,5,9",

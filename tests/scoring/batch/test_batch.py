@@ -40,12 +40,19 @@ def test_scores_the_samples(packaged: Path, tmp_path: Path) -> None:
     assert "rows         6 (0 failed)" in done.stdout and "images       2" in done.stdout
     assert "6/6" in done.stderr or "scoring" not in done.stderr  # the progress bar appears only on a terminal
     table = pq.read_table(output).to_pylist()
-    assert [row["what"] for row in table] == ["cup", "spoon", "coffee", "six coins", "one coin", "another, refined"]
+    assert [row["what"] for row in table] == [
+        "left eye",
+        "right eye",
+        "nose",
+        "six coins",
+        "one coin",
+        "another, refined",
+    ]
     assert [len(row["predictions"]) for row in table] == [1, 1, 1, 6, 1, 1]
-    assert table[0]["image"] == "samples/coffee.jpg" and table[0]["error"] is None
-    cup = table[0]["predictions"][0]["mask_per_prediction"][0]
-    mask = masks.decode(cup["encoded_binary_mask"], "rle", tuple(cup["size"]))
-    assert mask.shape == (400, 600) and mask[20:300, 180:400].mean() > 5 * mask[:, 500:].mean()
+    assert table[0]["image"] == "samples/cat.jpg" and table[0]["error"] is None
+    eye = table[0]["predictions"][0]["mask_per_prediction"][0]
+    mask = masks.decode(eye["encoded_binary_mask"], "rle", tuple(eye["size"]))
+    assert mask.shape == (300, 451) and mask[95:140, 150:195].mean() > 0.9 and mask[:, 300:].mean() < 0.01
     assert Image.open(overlay).size[0] > 600
 
 
@@ -88,7 +95,7 @@ def test_records_bad_rows_and_scores_the_others(packaged: Path, tmp_path: Path) 
         ("", "cannot be read"),
         ("image,input_boxes\n", "has no rows"),
         ("picture,input_boxes\na.png,\n", "expected a column 'image', got picture, input_boxes"),
-        ("image,predictions\na.png,\n", "has a column 'predictions' already"),
+        ("image,predictions\na.png,\n", "has a column 'predictions', which is the name of an output column"),
     ],
 )
 def test_rejects_tables_that_cannot_be_scored(content: str | None, message: str, tmp_path: Path) -> None:

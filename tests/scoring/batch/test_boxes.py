@@ -36,10 +36,10 @@ BAD_ANNOTATIONS: list[tuple[Any, str]] = [
     ({"bbox": "1234"}, "annotation 7: expected bbox [x, y, width, height], got text of 4 characters"),
     ({"bbox": [1e308, 0, 1e308, 1]}, "annotation 7: expected bbox [x, y, width, height], got a list of 4"),
     ({"bbox": [10**400, 0, 1, 1]}, "annotation 7: expected bbox [x, y, width, height], got a list of 4"),
-    ({"category_id": 9}, "annotation 7: its category_id is that of no category in 'categories'"),
-    ({"category_id": [1]}, "annotation 7: its category_id is that of no category in 'categories'"),
-    ({"category_id": 10**400}, "annotation 7: its category_id is that of no category in 'categories'"),
-    ({"id": None, "category_id": None}, "annotations[1]: its category_id is that of no category in 'categories'"),
+    ({"category_id": 9}, "annotation 7: its category_id is not the id of a category in 'categories'"),
+    ({"category_id": [1]}, "annotation 7: its category_id is not the id of a category in 'categories'"),
+    ({"category_id": 10**400}, "annotation 7: its category_id is not the id of a category in 'categories'"),
+    ({"id": None, "category_id": None}, "annotations[1]: its category_id is not the id of a category in 'categories'"),
 ]
 
 
@@ -76,27 +76,27 @@ def test_reports_annotations_without_an_image(tmp_path: Path) -> None:
     annotations = [{"id": 7, "image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4]}, "x", {"image_id": None}]
     labels = boxes.read(coco_file(tmp_path / "c.json", ["a.jpg"], annotations=annotations))
     assert list(labels.skipped) == [
-        "annotation 7: its image_id is that of no image in 'images'",
+        "annotation 7: its image_id is not the id of an image in 'images'",
         "annotations[1]: expected an object, got text of 1 characters",
-        "annotations[2]: its image_id is that of no image in 'images'",
+        "annotations[2]: its image_id is not the id of an image in 'images'",
     ]
 
 
 BAD_COCO: dict[str, tuple[bytes, str]] = {
     "other encoding": ('{"images": "é"}'.encode("latin-1"), "can't decode"),
-    "list": (b"[1, 2]", "it holds a list of 2, not an object"),
-    "number": (b"7", "it holds the number 7"),
-    "huge number": (b'{"images": ' + b"9" * 5000 + b"}", "is no COCO file"),
-    "deep": (b"[" * 100_000, "is no COCO file"),
+    "list": (b"[1, 2]", "it has a list of 2 instead of an object"),
+    "number": (b"7", "it has the number 7 instead of an object"),
+    "huge number": (b'{"images": ' + b"9" * 5000 + b"}", "is not a COCO instances file"),
+    "deep": (b"[" * 100_000, "is not a COCO instances file"),
     "no list": (b'{"categories": {}, "annotations": [], "images": []}', "its 'categories' is an object with 0 keys"),
     "no name": (b'{"categories": [{"id": 1}], "annotations": [], "images": []}', r"categories\[0\] has no 'name'"),
     "null id": (
         b'{"categories": [{"id": null, "name": "a"}], "annotations": [], "images": []}',
-        r"the 'id' of categories\[0\] is nothing, not a whole number",
+        r"the 'id' of categories\[0\] is nothing, expected a whole number",
     ),
     "text id": (
         b'{"categories": [{"id": "a", "name": "a"}], "annotations": [], "images": []}',
-        "text of 1 characters, not a whole number",
+        "text of 1 characters, expected a whole number",
     ),
     "two names of an id": (
         b'{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "annotations": [], "images": []}',
@@ -250,7 +250,7 @@ def test_a_voc_file_that_cannot_be_read_affects_only_its_image(text: str, tmp_pa
 def test_rejects_a_folder_with_label_files_of_two_kinds(tmp_path: Path) -> None:
     write_files(tmp_path, "a.xml", text=voc(f"<name>disc</name>{VOC_BOX}"))
     write_files(tmp_path, "b.txt", text=LINE)
-    with pytest.raises(BadData, match=r"boxes in .xml files, such as 'a.xml', and in .txt files, such as 'b.txt'"):
+    with pytest.raises(BadData, match=r"boxes both in .xml files, such as 'a.xml', and in .txt files, such as 'b.txt'"):
         boxes.read(tmp_path)
 
 
@@ -268,7 +268,7 @@ def test_a_label_file_that_is_not_text_affects_only_its_image(tmp_path: Path) ->
     (tmp_path / "c.txt").symlink_to(tmp_path / "none")
     labels = boxes.read(tmp_path)
     assert len(labels.of("a.jpg", SIZE).detections) == 1
-    with pytest.raises(BadData, match=r"'b.txt' is not text"):
+    with pytest.raises(BadData, match=r"'b.txt' is not UTF-8 text"):
         labels.of("b.jpg", SIZE)
     with pytest.raises(OSError):
         labels.of("c.jpg", SIZE)

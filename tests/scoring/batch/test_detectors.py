@@ -18,7 +18,7 @@ from transformers import BertConfig, ResNetConfig, RTDetrResNetConfig, SwinConfi
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import detectors
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.detectors import Rules, chosen
+from sam_endpoint.scoring.batch.detectors import BoxFilter, filter_boxes
 from tests import pictures
 
 
@@ -156,15 +156,16 @@ def test_a_detector_of_trained_classes_follows_the_rules(save: Callable[[Path], 
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0))
     assert detector.names == NAMES
     detections = detector(image)
     check(detections, image, NAMES)
-    filtered = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=(NAMES[detections[0].category],)))(image)
+    classes = (NAMES[detections[0].category],)
+    filtered = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=classes))(image)
     assert {detection.category for detection in filtered} == {detections[0].category}
-    assert len(detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, max_det=2))(image)) == 2
+    assert len(detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, max_det=2))(image)) == 2
     with pytest.raises(BadData, match="the detector has no class 'fork'; it has cup, spoon, plate"):
-        detectors.load(str(tmp_path), Rules(classes=("cup", "fork")))
+        detectors.load(str(tmp_path), BoxFilter(classes=("cup", "fork")))
 
 
 @pytest.mark.parametrize("save", [owl, grounding_dino])
@@ -172,20 +173,22 @@ def test_a_detector_of_words_detects_the_classes_that_are_named(save: Callable[[
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=("cup", "spoon")))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=("cup", "spoon")))
     assert detector.names == {0: "cup", 1: "spoon"}
     check(detector(image), image, detector.names)
-    with pytest.raises(BadData, match=r'looks for words: name them, as in --classes "cup, spoon"'):
-        detectors.load(str(tmp_path), Rules())
+    with pytest.raises(
+        BadData, match=r'is a zero-shot detector; name the objects to detect, as in --classes "cup, spoon"'
+    ):
+        detectors.load(str(tmp_path), BoxFilter())
 
 
 def test_rejects_models_that_are_not_detectors(sam_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="is a sam, which transformers does not list for object detection"):
-        detectors.load(str(sam_folder), Rules())
+    with pytest.raises(BadData, match="is not an object detector: transformers lists no object detection for 'sam'"):
+        detectors.load(str(sam_folder), BoxFilter())
     with pytest.raises(BadData, match="no detector can be loaded from"):
-        detectors.load(str(tmp_path / "none"), Rules())
+        detectors.load(str(tmp_path / "none"), BoxFilter())
     with pytest.raises(BadData, match="needs the package ultralytics"):
-        detectors.load("yolo11n.pt", Rules())
+        detectors.load("yolo11n.pt", BoxFilter())
 
 
 def test_an_ultralytics_detector_receives_the_rules_and_bgr_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +212,7 @@ def test_an_ultralytics_detector_receives_the_rules_and_bgr_pixels(monkeypatch: 
     monkeypatch.setitem(sys.modules, "ultralytics", types.SimpleNamespace(YOLO=Yolo))
     image = np.zeros((50, 60, 3), np.uint8)
     image[0, 0] = 1, 2, 3
-    detector = detectors.load("yolo11n.pt", Rules(conf=0.3, iou=0.6, max_det=5))
+    detector = detectors.load("yolo11n.pt", BoxFilter(conf=0.3, iou=0.6, max_det=5))
     detections = [(item.box.tolist(), item.category, round(item.score, 3)) for item in detector(image)]
     assert detections == [([5, 5, 20, 20], 39, 0.9), ([1, 2, 30, 40], 0, 0.5)]
     assert received == {
@@ -228,15 +231,15 @@ def test_rules_select_boxes_by_score_overlap_class_and_number() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.3, 0.95])
     image = np.zeros((60, 100, 3), np.uint8)
 
-    def select(rules: Rules) -> list[tuple[int, float]]:
-        detections = chosen(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
+    def select(rules: BoxFilter) -> list[tuple[int, float]]:
+        detections = filter_boxes(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
         return [(detection.category, round(detection.score, 2)) for detection in detections]
 
     # Only boxes of the same class suppress each other. The last box is outside the image.
-    assert select(Rules()) == [(0, 0.9), (1, 0.7), (1, 0.3)]
-    assert select(Rules(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
-    assert select(Rules(conf=0.5)) == [(0, 0.9), (1, 0.7)]
-    assert select(Rules(classes=(1,))) == select(Rules(classes=("b",))) == [(1, 0.7), (1, 0.3)]
-    assert select(Rules(max_det=1)) == [(0, 0.9)]
-    cut = chosen(image, boxes[3:4], scores[3:4], [1], {1: "b"}, Rules())
+    assert select(BoxFilter()) == [(0, 0.9), (1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(conf=0.5)) == [(0, 0.9), (1, 0.7)]
+    assert select(BoxFilter(classes=(1,))) == select(BoxFilter(classes=("b",))) == [(1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(max_det=1)) == [(0, 0.9)]
+    cut = filter_boxes(image, boxes[3:4], scores[3:4], [1], {1: "b"}, BoxFilter())
     assert cut[0].box.tolist() == [50, 50, 90, 60]

@@ -15,7 +15,7 @@ from PIL import Image
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.scoring.batch import boxes, export, labels
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from tests import pictures
 from tests.scoring.batch.jobs import run
 
@@ -78,7 +78,7 @@ def test_exports_images_without_objects_and_reports_rows_that_it_leaves_out(tmp_
     assert "images       4" in output and "objects      1" in output
     assert "2 rows with errors were left out" in output
     assert "1 row without the path or URL of an image was left out" in output
-    assert f"1 of the images are listed without their size, such as '{folder}/gone.png'" in output
+    assert f"images without a size: 1, for example '{folder}/gone.png'" in output
     images = json.loads((tmp_path / "c.json").read_text())["images"]
     assert [(Path(item["file_name"]).name, item.get("width"), item.get("height")) for item in images] == [
         ("a.png", 96, 64),
@@ -98,13 +98,13 @@ def test_reads_masks_in_every_encoding(tmp_path: Path) -> None:
     for encoding in masks.ENCODINGS:
         rows = [row("a.png", answer(block(), encoding)), row("b.png", answer(np.zeros(SIZE, bool), encoding))]
         first, second = export.read(str(save(tmp_path / "p.parquet", *rows))).images
-        assert np.array_equal(first.mask(first.things[0]), block()) and not second.things
+        assert np.array_equal(first.mask(first.objects[0]), block()) and not second.objects
 
 
-def labelled(*names: str) -> list[Labelled]:
+def labelled(*names: str) -> list[LabelledImage]:
     """Return images with one object each."""
-    thing = labels.thing(0, answer(block()))
-    return [Labelled(name, SIZE, [thing]) for name in names]
+    thing = labels.LabelledObject.from_prediction(0, answer(block()))
+    return [LabelledImage(name, SIZE, [thing]) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_yolo_export_can_be_read_as_boxes(tmp_path: Path) -> None:
         (detection,) = matched.of(name, SIZE).detections
         assert detection.category == category
         assert detection.box.tolist() == pytest.approx([x, 14, x + 36, 50], abs=1e-3)
-    with pytest.raises(OutputConflict, match=r"x/a.txt' is the label file of none of these images"):
+    with pytest.raises(OutputConflict, match=r"x/a.txt' is not a label file of these images"):
         export.write(labelled("b.jpg"), {0: "block"}, "yolo", tmp_path / "yolo")
     assert not (tmp_path / "yolo" / "b.txt").exists()
 
@@ -187,7 +187,7 @@ def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
         "all failed": (save(folder / "f.parquet", row("a", good, error="e")), "1 row with errors was left out"),
         "two sizes": (
             save(folder / "s.parquet", row("a", good), row("a", answer(block()[:60]))),
-            "row 1: the masks of 'a' are of another size",
+            "row 1: the masks of 'a' have another size",
         ),
     }
     for name, text in {
@@ -199,7 +199,7 @@ def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
         "png cut off": "iVBORw0KGgo",
     }.items():
         broken = save(folder / f"{name}.parquet", row("a", {**good, "encoded_binary_mask": text}))
-        files[name] = (broken, "row 0: expected predictions as `score` writes them")
+        files[name] = (broken, "row 0: expected predictions from `score`")
     for name, content in {"csv": b"image,error\na,b\n", "cut": b"PAR1", "empty": b""}.items():
         (folder / f"{name}.parquet").write_bytes(content)
         files[name] = (folder / f"{name}.parquet", "cannot be exported")
@@ -230,7 +230,7 @@ def test_rejects_outputs_of_the_wrong_kind(tmp_path: Path) -> None:
         ("label-studio", "folder.json", "is a folder; the output of label-studio is a .json file"),
         ("coco", "file/c.json", "File exists"),
         ("yolo", "file", "is a file; the output of yolo is a folder"),
-        ("yolo", "yolo", "has a line break, which classes.txt cannot hold"),
+        ("yolo", "yolo", "contains a line break, which classes.txt does not allow"),
     ):
         done = run(
             *("export", "--predictions", predictions, "--format", kind, "--output", tmp_path / output),
@@ -248,7 +248,7 @@ def test_reports_images_that_other_tools_show_rotated(tmp_path: Path) -> None:
         Image.new("RGB", (96, 64)).save(tmp_path / f"{orientation}.jpg", exif=exif.tobytes())
     predictions = save(tmp_path / "p.parquet", *(row(str(tmp_path / f"{i}.jpg"), answer(block())) for i in (1, 6)))
     output = export_file(predictions, "yolo", tmp_path / "stored")
-    assert f"1 of the images have an EXIF orientation, such as '{tmp_path}/6.jpg'" in output
+    assert f"images with an EXIF orientation: 1, for example '{tmp_path}/6.jpg'" in output
     table = pq.read_table(predictions)
     job = json.dumps({"job": {"params": {"orientation": "upright"}}}).encode()
     pq.write_table(table.replace_schema_metadata({b"scoring.batch": job}), predictions)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
-from sam_endpoint.scoring.batch.answers import name_of
+from sam_endpoint.scoring.batch.answers import image_name
 from sam_endpoint.scoring.runtime import open_model
 from tests import pictures
 from tests.scoring.batch.jobs import rows_of, run
@@ -95,10 +95,10 @@ def test_base64_text_is_not_the_name_of_an_image(url_safe: bool) -> None:
     text = text.replace("+", "-").replace("/", "_") if url_safe else text
     assert len(text) < 200
     for content in (text, text.rstrip("="), f" {text[:40]}\n{text[40:]}\n", f"data:image/png;base64,{text}", "DATA:,x"):
-        assert name_of(content) is None and name_of({"bytes": b"", "path": content}) is None
+        assert image_name(content) is None and image_name({"bytes": b"", "path": content}) is None
     for name in ("a.png", "photos/missing", "https://example.com/a?b=c", "s3://bucket/a", "photosofmycatsanddogs2024"):
-        assert name_of(name) == name_of({"bytes": None, "path": name}) == name
-    assert name_of(b"bytes") is None and name_of(None) is None and name_of({"bytes": b""}) is None
+        assert image_name(name) == image_name({"bytes": None, "path": name}) == name
+    assert image_name(b"bytes") is None and image_name(None) is None and image_name({"bytes": b""}) is None
 
 
 def test_a_repeated_command_does_not_read_its_own_output(packaged: Path, folder: Path) -> None:
@@ -150,24 +150,24 @@ def test_reports_files_that_are_not_read(packaged: Path, folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--output", "{0}/x.csv"], "answers are written as Parquet; choose '{0}/x.parquet', or a folder"),
-        (["--output", "{0}/file"], "'{0}/file' exists and is not an unfinished job's"),
+        (["--output", "{0}/x.csv"], "the output format is Parquet; choose '{0}/x.parquet' or a folder"),
+        (["--output", "{0}/file"], "'{0}/file' exists and is not the output of a job"),
         (["--output", "{0}/file/x"], "'{0}/file/x' cannot be written: Not a directory"),
         (["--output", "/proc/x"], "'/proc/x' cannot be written"),
-        (["--output", ""], "the output has no name"),
+        (["--output", ""], "the output path is empty"),
         (["--output", "nowhere://x"], "Protocol not known: nowhere"),
-        (["--output", "{0}/thesis", "--overwrite"], "'{0}/thesis' exists and is not an unfinished job's"),
-        (["--output", "{0}", "--overwrite"], "the input lies in the output '{0}'"),
-        (["--output", "{0}/broken"], "'{0}/broken' was begun by another job"),
-        (["--summary", "{0}/thesis"], "--summary '{0}/thesis': a folder is there"),
-        (["--summary", "{0}/file/x.json"], "--summary '{0}/file/x.json': its folder cannot be made"),
-        (["--overlay", "{0}/x.docx"], "--overlay '{0}/x.docx': expected a name that ends in .png"),
+        (["--output", "{0}/thesis", "--overwrite"], "'{0}/thesis' exists and is not the output of a job"),
+        (["--output", "{0}", "--overwrite"], "the input is inside the output '{0}'"),
+        (["--output", "{0}/broken"], "'{0}/broken' holds the output of another job"),
+        (["--summary", "{0}/thesis"], "--summary '{0}/thesis': expected a file, got an existing folder"),
+        (["--summary", "{0}/file/x.json"], "--summary '{0}/file/x.json': cannot create its folder"),
+        (["--overlay", "{0}/x.docx"], "--overlay '{0}/x.docx': expected a file name that ends in .png"),
         (["--part-rows", "0"], "argument --part-rows: expected a whole number of at least 1, got '0'"),
         (["--part-rows", "-3"], "argument --part-rows: expected a whole number of at least 1, got '-3'"),
         (["--params", "[" * 10_000], "argument --params: expected a JSON object"),
         (["--params", '{"points_per_side": "4"}'], "parameter 'points_per_side': expected a whole number"),
         (["--params", '{"pred_iou_thresh": NaN}'], "parameter 'pred_iou_thresh': expected a number"),
-        (["--input", ""], "the input has no name"),
+        (["--input", ""], "the input path is empty"),
     ],
 )
 def test_rejects_options_that_cannot_work_with_one_line_of_error(
@@ -199,7 +199,7 @@ def test_scores_broken_parts_again(packaged: Path, folder: Path, tmp_path: Path)
 def test_embed_fails_if_its_store_cannot_be_written(packaged: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for store, message in (
-        (tmp_path / "file", "the store of embeddings cannot be"),
+        (tmp_path / "file", "cannot read or write the embedding store"),
         ("nowhere://x", "Protocol not known"),
     ):
         done = run("embed", "--model", packaged, "--images", folder, "--store", store)
@@ -216,7 +216,7 @@ def test_embed_stores_all_embeddings_and_seals_them_with_the_key(
     monkeypatch.setenv("SAM_EMBEDDING_STORE_KEY", "sealed")
     done = run("embed", "--model", packaged, "--images", tmp_path / "in", "--store", tmp_path / "store")
     assert done.returncode == 0 and "images       40 (0 failed)" in done.stdout, done.stderr
-    fingerprint = open_model(packaged).engine.fingerprint
+    fingerprint = open_model(packaged).engine.segmenter.family.encoder_fingerprint()
     for secret, sizes in ((b"sealed", [(50, 60 + i) for i in range(40)]), (b"", [None] * 40)):
         cache = EmbeddingCache(1, Store(str(tmp_path / "store"), secret=secret)).for_model(fingerprint)
         stored = [cache.find(name) for name in names]
@@ -234,4 +234,4 @@ def test_show_rejects_files_that_it_cannot_show(tmp_path: Path, content: str) ->
     done = run("show", "--predictions", file, "--output", tmp_path / "x.png")
     assert done.returncode == 2 and f"error: {file} cannot be shown: " in done.stderr
     wrong = run("show", "--predictions", file, "--output", tmp_path)
-    assert wrong.returncode == 2 and "expected a name that ends in .png" in wrong.stderr
+    assert wrong.returncode == 2 and "expected a file name that ends in .png" in wrong.stderr

@@ -54,7 +54,7 @@ def test_a_job_that_is_killed_repeatedly_continues_and_writes_the_same(
     done = run(*arguments, "--output", output)
     assert done.returncode == 0 and "is complete; there is nothing to do" in done.stdout
     done = run(*arguments, "--output", output, "--params", '{"mask_encoding": "png"}')
-    assert done.returncode == 2 and "exists and is not this job's" in done.stderr
+    assert done.returncode == 2 and "exists and is not the output of this job" in done.stderr
     assert same_rows(rows_of(output), expected)
 
 
@@ -141,7 +141,7 @@ before = threads()
 parts = Parts(sys.argv[1], {})
 parts.put(0, pa.table({name: [name] * 9 for name in ("image", "b", "c")}), {})
 parts.finish(1, {})
-print(len(list(show.rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
+print(len(list(show.read_rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
 """
 
 
@@ -211,7 +211,7 @@ def test_a_job_continues_after_a_full_disk(packaged: Path, photos: Path, tmp_pat
         assert (
             stopped.returncode == 2
             and "No space left on device" in stopped.stderr
-            and "goes on from there" in stopped.stderr
+            and "run the same command again to continue" in stopped.stderr
         )
         part_count = len(list((mount / "out").glob("part-*.parquet")))
         assert 0 < part_count < 14

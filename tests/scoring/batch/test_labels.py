@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from sam_endpoint.model import masks
 from sam_endpoint.scoring.batch import labels
-from sam_endpoint.scoring.batch.labels import Labelled, Thing
+from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
 from tests import pictures
 from tests.scoring.batch.jobs import run
 from tests.scoring.batch.label_files import read_with_clients
@@ -20,9 +20,9 @@ from tests.scoring.batch.label_files import read_with_clients
 HEIGHT, WIDTH = 70, 90
 
 
-def to_thing(category: int, mask: np.ndarray) -> Thing:
+def to_thing(category: int, mask: np.ndarray) -> LabelledObject:
     """Return a mask as an object of a category."""
-    return labels.thing(category, {**masks.encode(mask, "rle"), "iou_score": 0.5})
+    return labels.LabelledObject.from_prediction(category, {**masks.encode(mask, "rle"), "iou_score": 0.5})
 
 
 @pytest.fixture
@@ -36,17 +36,17 @@ def drawn_masks() -> list[np.ndarray]:
     return [ring, block, np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.3]
 
 
-def labelled(drawn_masks: list[np.ndarray]) -> Labelled:
+def labelled(drawn_masks: list[np.ndarray]) -> LabelledImage:
     """Return masks as the objects of an image, with categories 0 and 1 in turn."""
-    return Labelled("photo.png", (HEIGHT, WIDTH), [to_thing(i % 2, mask) for i, mask in enumerate(drawn_masks)])
+    return LabelledImage("photo.png", (HEIGHT, WIDTH), [to_thing(i % 2, mask) for i, mask in enumerate(drawn_masks)])
 
 
 def test_label_studio_reads_the_same_masks_from_brush_run_lengths(
     drawn_masks: list[np.ndarray], tmp_path: Path
 ) -> None:
     whole = np.ones((400, 300), bool)  # needs runs that are longer than the longest run of the format
-    tasks = labels.label_studio(
-        [labelled(drawn_masks), Labelled("big.png", whole.shape, [to_thing(0, whole)])],
+    tasks = labels.to_label_studio(
+        [labelled(drawn_masks), LabelledImage("big.png", whole.shape, [to_thing(0, whole)])],
         {0: "ring", 1: "block"},
         "/photos/",
     )
@@ -59,7 +59,7 @@ def test_label_studio_reads_the_same_masks_from_brush_run_lengths(
 
 
 def test_a_yolo_outline_joins_the_pieces_of_a_mask(drawn_masks: list[np.ndarray]) -> None:
-    lines = labels.yolo(labelled(drawn_masks[:2]), {0: "ring", 1: "block"}).splitlines()
+    lines = labels.to_yolo(labelled(drawn_masks[:2]), {0: "ring", 1: "block"}).splitlines()
     assert [line.split()[0] for line in lines] == ["0", "1"]
     decoded = []
     for line in lines:
@@ -71,11 +71,11 @@ def test_a_yolo_outline_joins_the_pieces_of_a_mask(drawn_masks: list[np.ndarray]
 
 
 def test_numbered_masks_have_the_smallest_mask_on_top(drawn_masks: list[np.ndarray]) -> None:
-    picture = np.asarray(labels.numbered(labelled([drawn_masks[1], drawn_masks[0] | drawn_masks[1]])))
+    picture = np.asarray(labels.draw_index_mask(labelled([drawn_masks[1], drawn_masks[0] | drawn_masks[1]])))
     assert picture.dtype == np.uint8
     assert np.array_equal(picture == 1, drawn_masks[1])  # the smaller mask is on top
     assert np.array_equal(picture == 2, drawn_masks[0])
-    many = np.asarray(labels.numbered(labelled([drawn_masks[1]] * 300)))
+    many = np.asarray(labels.draw_index_mask(labelled([drawn_masks[1]] * 300)))
     assert many.dtype == np.uint16 and many.max() == 300
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import boxes
-from sam_endpoint.scoring.batch.boxes import Boxes, Matched
+from sam_endpoint.scoring.batch.boxes import BoxLabels, MatchedBoxes
 from tests.scoring.batch.label_files import SIZE, coco_file, write_files
 
 
-def match(labels: Boxes, folder: Path, *images: str) -> Matched:
+def match(labels: BoxLabels, folder: Path, *images: str) -> MatchedBoxes:
     """Match boxes with images in a folder."""
     return labels.match({image: folder / image for image in images}, folder)
 
@@ -51,11 +51,15 @@ def test_matches_names_of_a_coco_file(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listed", "images", "message"),
     [
-        (["images/a.jpg"], ["x/a.jpg", "y/a.jpg"], "'images/a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], "'a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["x/a.jpg", "y/a.jpg"], ["a.jpg"], "the image 'a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["other.jpg", "b.jpg"], ["a.jpg"], "names 2 images, such as 'other.jpg', but none is in .*holds 1.*'a.jpg'"),
-        ([], ["a.jpg"], "names no image of .*photos', which holds 1, such as 'a.jpg'"),
+        (["images/a.jpg"], ["x/a.jpg", "y/a.jpg"], "'images/a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], "'a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (["x/a.jpg", "y/a.jpg"], ["a.jpg"], "the image 'a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (
+            ["other.jpg", "b.jpg"],
+            ["a.jpg"],
+            "lists 2 images, such as 'other.jpg', but none is in .*has 1 image.*'a.jpg'",
+        ),
+        ([], ["a.jpg"], "lists no images of .*photos', which has 1 image, such as 'a.jpg'"),
     ],
 )
 def test_rejects_names_that_are_ambiguous_or_match_no_image(

@@ -44,7 +44,7 @@ def test_two_jobs_in_a_process_have_the_same_results(packaged: Path, photos: Pat
     for name in ("first", "second"):
         source, output = sources.find(str(tmp_path / "in.csv")), tmp_path / name
         parts = Parts(str(output), {"job": name})
-        summary = job.run(engine, params, source, parts, rows_a_part=4)
+        summary = job.run(engine, params, source, parts, rows_per_part=4)
         outputs.append((rows_of(output), summary.rows, summary.failed, summary.images))
         assert engine.images is image_source
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
@@ -57,5 +57,5 @@ def test_the_threads_of_a_job_that_fails_end(packaged: Path, photos: Path, tmp_p
     pd.DataFrame({"image": [str(photos / "07.png")] * 9}).to_csv(tmp_path / "in.csv", index=False)
     source, params = sources.find(str(tmp_path / "in.csv")), ParamDefaults().read({"on_error": "record"})
     with pytest.raises(TooManyFailures, match="1 rows failed; the limit is 0"):
-        job.run(engine, params, source, Parts(str(tmp_path / "out"), {}), rows_a_part=1, error_threshold=0)
+        job.run(engine, params, source, Parts(str(tmp_path / "out"), {}), rows_per_part=1, error_threshold=0)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]

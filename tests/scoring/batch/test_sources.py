@@ -18,7 +18,7 @@ from PIL import Image
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import sources
-from sam_endpoint.scoring.batch.sources.kinds import FAULT
+from sam_endpoint.scoring.batch.sources.column_types import FAULT
 from sam_endpoint.scoring.batch.sources.readers import BadLine
 
 Content: TypeAlias = "str | bytes | Mapping[str, Any] | pa.Table"
@@ -66,7 +66,7 @@ def png() -> bytes:
 def test_records_csv_lines_that_are_not_rows_and_reads_the_others(files: Files) -> None:
     text = 'image,note\na.png,"two\nlines"\nb.png,x,y\n\nc.png\n   \nd.png,"e" f\ng.png,\0\nh.png,"open\ni.png,j\n'
     wrong_count = "expected 2 fields, as many as the header has, got"
-    broken = "expected a row of text, got a line that is no CSV"
+    broken = "expected a row of text, got a line that is not valid CSV"
     assert rows_in(files({"a.csv": text}) / "a.csv") == [
         {"image": "a.png", "note": "two\nlines"},
         {"fault": f"line 4 of 'a.csv', {wrong_count} 3"},
@@ -104,13 +104,13 @@ def test_records_json_lines_that_are_not_rows_and_reads_the_others(files: Files)
     start = "of 'a.jsonl', expected a JSON object, got"
     assert rows_in(files({"a.jsonl": "\n".join(lines)}) / "a.jsonl") == [
         {"image": "a", "n": "NaN", "input_boxes": "[1, 2, 3, 4]", "late": None},
-        {"fault": f"line 2 {start} something else"},
-        {"fault": f"line 3 {start} another value"},
-        {"fault": f"line 4 {start} an escape of half a character"},
+        {"fault": f"line 2 {start} text that is not JSON"},
+        {"fault": f"line 3 {start} a JSON value of another type"},
+        {"fault": f"line 4 {start} an unpaired surrogate escape"},
         {"image": "c", "n": None, "input_boxes": None, "late": None},
         {"fault": "a line of 'a.jsonl', expected the name 'input_boxes' (rename the column), got a key 'boxes'"},
         {"image": None, "n": None, "input_boxes": None, "late": None},
-        {"fault": f"line 9 {start} something else"},
+        {"fault": f"line 9 {start} text that is not JSON"},
         {"image": "e", "n": None, "input_boxes": None, "late": "1"},
     ]
 
@@ -128,7 +128,7 @@ def test_removes_a_byte_order_mark_from_the_first_name(files: Files, name: str) 
         ("a.csv", "image,note\na.png,b\n".encode("utf-16"), "it is not UTF-8 text (UTF-16)"),
         ("a.csv", "image,note\na.png,b\n".encode("utf-16-le"), "it is not UTF-8 text (UTF-16 or binary)"),
         ("a.jsonl", '{"image": "é"}'.encode("latin-1"), "it is not UTF-8 text (Latin-1, perhaps)"),
-        ("a.jsonl", "[1,\n2]", "its first lines hold no JSON object"),
+        ("a.jsonl", "[1,\n2]", "its first lines have no JSON object"),
         ("a.csv", "", "it is empty"),
         ("a.jsonl", "\n\n", "it is empty"),
         ("a.csv", "image,note\n", "has no rows"),
@@ -137,7 +137,7 @@ def test_removes_a_byte_order_mark_from_the_first_name(files: Files, name: str) 
         ("a.csv", "image;input_boxes\na;\n", "expected commas between the columns, got ';'"),
         ("a.csv", "image,input_box\na,\n", "column 'input_box': expected the name 'input_boxes'"),
         ("a.jsonl", '{"image": "a", "bboxes": []}', "column 'bboxes': expected the name 'input_boxes'"),
-        ("a.csv", "image,error\na,b\n", "has a column 'error' already"),
+        ("a.csv", "image,error\na,b\n", "has a column 'error', which is the name of an output column"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, names=["image", "image"]), "has two columns 'image'"),
     ],
@@ -186,7 +186,7 @@ def test_merges_csv_with_parquet_and_rejects_incompatible_types(files: Files) ->
     assert [row["input_boxes"] for row in rows_in(folder)] == ["[[20, 32, 68, 77]]", "[1,2,3,4]"]
     files({"2.parquet": {"image": [b"bytes"]}})
     with pytest.raises(
-        BadData, match=r"2\.parquet': column 'image' holds binary here and large_string in '.*0\.parquet'"
+        BadData, match=r"2\.parquet': column 'image' has the type binary, and large_string in '.*0\.parquet'"
     ):
         rows_in(folder)
 
@@ -194,7 +194,7 @@ def test_merges_csv_with_parquet_and_rejects_incompatible_types(files: Files) ->
 def test_the_error_for_a_late_value_of_another_type_hides_the_value(files: Files) -> None:
     late = '{"image": "b"}\n' * 1000 + '{"image": "c", "n": "secret"}\n'
     folder = files({"a.parquet": {"image": ["a"], "n": [1]}, "b.jsonl": late})
-    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' holds a value that is no int64") as error:
+    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' has a value that does not fit int64") as error:
         rows_in(folder)
     assert "secret" not in str(error.value)
 
@@ -249,7 +249,7 @@ def test_reads_all_file_types_of_images_and_linked_folders(files: Files, tmp_pat
     expected = sorted([*(f"{ending}.{ending}" for ending in endings), "again/linked.jpg", "lost.png"])
     assert names_in(folder, folder) == expected
     notes: list[str] = []
-    assert list(sources.image_files(folder, tell=notes.append)) == expected
+    assert list(sources.image_files(folder, log=notes.append)) == expected
     assert notes == sources.find(str(folder)).notes == ["3 other files were not read, such as 'a.txt'"]
 
 
@@ -271,17 +271,19 @@ def test_does_not_read_outputs_of_jobs_inside_the_input(files: Files) -> None:
         }
     )
     assert names_in(folder, folder) == names_in(folder / "**", folder) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, tell=lambda note: None)) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, folder / "own", tell=lambda note: None)) == ["a.png"]
+    assert list(sources.image_files(folder, log=lambda note: None)) == ["a.png", "own/b.png"]
+    assert list(sources.image_files(folder, folder / "own", log=lambda note: None)) == ["a.png"]
     assert "'begun.parquet.parts' holds the output of an earlier job; it is not read" in sources.find(str(folder)).notes
-    with pytest.raises(BadData, match="only the output of earlier jobs is there"):
+    with pytest.raises(BadData, match="got only the output of earlier jobs"):
         rows_in(files({}) / "out.*")
 
 
 def test_reads_only_the_tables_of_a_folder_with_tables_and_images(files: Files) -> None:
     folder = files({"a.csv": "image\nx.png\n", "x.png": png(), "y.png": png()})
     assert rows_in(folder) == [{"image": "x.png"}]
-    assert sources.find(str(folder)).notes == ["2 images were not read, such as 'x.png'; a row can name it"]
+    assert sources.find(str(folder)).notes == [
+        "2 images were not read, such as 'x.png'; only rows of tables are scored"
+    ]
     assert sources.find(str(folder)).orientation == "stored"
     assert sources.find(str(folder / "*.png")).orientation == "upright"
 
@@ -291,7 +293,7 @@ def test_rejects_inputs_that_are_not_files(tmp_path: Path) -> None:
     for where, message in [
         (tmp_path / "fifo.csv", "neither a file nor a folder"),
         ("/dev/zero", "neither a file nor a folder"),
-        ("", "the input has no name"),
+        ("", "the input path is empty"),
         ("a\0.csv", "there is no such file"),
         ("nowhere://a.csv", "Protocol not known"),
         (tmp_path / "no*.csv", "expected tables"),
@@ -303,7 +305,7 @@ def test_rejects_inputs_that_are_not_files(tmp_path: Path) -> None:
 def test_rejects_names_that_are_not_utf8_and_folders_without_permission(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/\xe9.png", "wb"):
         pass
-    with pytest.raises(BadData, match=r"\\udce9.png': the file's name is not UTF-8; rename it"):
+    with pytest.raises(BadData, match=r"\\udce9.png': the file name is not valid UTF-8; rename the file"):
         sources.find(str(tmp_path))
     os.unlink(os.fsencode(tmp_path) + b"/\xe9.png")
     (tmp_path / "a.png").touch()

@@ -158,7 +158,7 @@ def test_loads_a_model_per_worker_and_scores_each_image_in_one_task(
     answers = [{name: row[name] for name in ("predictions", "image_id")} for row in rows]
     assert same_rows(answers, [{name: row[name] for name in ("predictions", "image_id")} for row in expected])
 
-    gathered = spark.gathered(session, source).select("image", F.spark_partition_id().alias("task"))
+    gathered = spark.group_by_image(session, source).select("image", F.spark_partition_id().alias("task"))
     places: pd.DataFrame = gathered.distinct().toPandas()
     assert len(places) == places["image"].nunique() == 12
     assert places["task"].nunique() > 1
@@ -168,11 +168,13 @@ def test_rejects_an_existing_output_and_a_column_that_appears_late(
     session: SparkSession, packaged: Path, table: Path, tmp_path: Path
 ) -> None:
     params = Params(on_error="record")
-    with pytest.raises(ValueError, match="exists; choose another --output, or start anew with --overwrite"):
+    with pytest.raises(ValueError, match="exists; choose another --output, or replace it with --overwrite"):
         spark.run(session, packaged, params, sources.find(str(table)), str(tmp_path))
     lines = [{"image": "none.png"}] * 1000 + [{"image": "none.png", "late": 1}]
     (tmp_path / "late.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(BadData, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
+    with pytest.raises(
+        BadData, match=r"near row 1000 of table 1, .*: the column 'late' does not occur in the first rows"
+    ):
         spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
 
 

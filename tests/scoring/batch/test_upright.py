@@ -12,9 +12,15 @@ from pycocotools.coco import COCO
 
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch import boxes
-from sam_endpoint.scoring.batch.annotate import annotated, everything, from_boxes, from_detector, images_in
+from sam_endpoint.scoring.batch.annotate import (
+    annotate_images,
+    finder_from_detector,
+    finder_from_labels,
+    list_images,
+    segment_everything,
+)
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.labels import Labelled
+from sam_endpoint.scoring.batch.labels import LabelledImage
 from sam_endpoint.scoring.runtime import OpenedModel
 from tests import pictures
 from tests.engines import engine_of
@@ -51,7 +57,9 @@ class BlueDetector:
 
 
 @pytest.fixture(scope="module")
-def results(tiny: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Labelled | Exception]]:
+def results(
+    tiny: Segmenter, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, LabelledImage | Exception]]:
     """Return the labels of photographs in all eight orientations, for each source of boxes."""
     folder = tmp_path_factory.mktemp("upright")
     for orientation in ORIENTATIONS:
@@ -62,27 +70,27 @@ def results(tiny: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     x, y, width, height = BOX
     line = f"0 {(x + width / 2) / WIDTH} {(y + height / 2) / HEIGHT} {width / WIDTH} {height / HEIGHT}"
     write_files(folder / "yolo", *(f"{i}.txt" for i in ORIENTATIONS), text=line)
-    images = images_in(folder / "photos")
+    images = list_images(folder / "photos")
     model = OpenedModel("tiny", engine_of(tiny, local_paths=True))
     few = {"points_per_side": 4, "pred_iou_thresh": 0.4, "stability_score_thresh": 0.4}
     finders = {
-        "coco": from_boxes(boxes.read(folder / "c.json").match(images, folder)),
-        "yolo": from_boxes(boxes.read(folder / "yolo").match(images, folder)),
-        "detector": from_detector(BlueDetector()),
-        "everything": everything,
+        "coco": finder_from_labels(boxes.read(folder / "c.json").match(images, folder)),
+        "yolo": finder_from_labels(boxes.read(folder / "yolo").match(images, folder)),
+        "detector": finder_from_detector(BlueDetector()),
+        "everything": segment_everything,
     }
-    return {name: dict(annotated(model, images, find, few)) for name, find in finders.items()}
+    return {name: dict(annotate_images(model, images, find, few)) for name, find in finders.items()}
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("source", ["coco", "yolo", "detector", "everything"])
 def test_masks_cover_the_disc_as_viewers_show_it(
-    source: str, orientation: int, results: dict[str, dict[str, Labelled | Exception]]
+    source: str, orientation: int, results: dict[str, dict[str, LabelledImage | Exception]]
 ) -> None:
     labelled = results[source][f"{orientation}.jpg"]
-    assert isinstance(labelled, Labelled) and labelled.size == (HEIGHT, WIDTH)
+    assert isinstance(labelled, LabelledImage) and labelled.size == (HEIGHT, WIDTH)
     disc = pictures.disc(WIDTH, HEIGHT)[1]
-    assert max(pictures.iou(labelled.mask(thing), disc) for thing in labelled.things) > 0.8
+    assert max(pictures.iou(labelled.mask(thing), disc) for thing in labelled.objects) > 0.8
 
 
 def test_label_files_have_the_size_and_masks_of_the_upright_image(packaged: Path, tmp_path: Path) -> None:
@@ -111,10 +119,10 @@ def test_label_files_have_the_size_and_masks_of_the_upright_image(packaged: Path
         (
             6,
             (HEIGHT, WIDTH),
-            "states 160 x 240 pixels, the size of the stored pixels, which the EXIF orientation turns",
+            "states 160 x 240 pixels, the size before the EXIF orientation rotates the image by 90 degrees",
         ),
-        (1, (HEIGHT, WIDTH), "states 160 x 240 pixels, turned by 90 degrees; the image as shown has 240 x 160"),
-        (1, (120, 80), "states 120 x 80 pixels; the image as shown has 240 x 160"),
+        (1, (HEIGHT, WIDTH), "states 160 x 240 pixels, rotated by 90 degrees; the image has 240 x 160 pixels"),
+        (1, (120, 80), "states 120 x 80 pixels; the image has 240 x 160 pixels"),
     ],
 )
 def test_rejects_boxes_whose_file_states_another_size_of_the_image(
@@ -127,8 +135,8 @@ def test_rejects_boxes_whose_file_states_another_size_of_the_image(
     size = f"<size><width>{width}</width><height>{height}</height></size>"
     write_files(tmp_path, "voc/a.xml", text=voc(f"<name>disc</name>{VOC_BOX}", head=size))
     model = OpenedModel("tiny", engine_of(tiny, local_paths=True))
-    images = images_in(tmp_path / "photos")
+    images = list_images(tmp_path / "photos")
     for where in ("c.json", "voc"):
-        find = from_boxes(boxes.read(tmp_path / where).match(images, tmp_path))
-        (result,) = dict(annotated(model, images, find)).values()
+        find = finder_from_labels(boxes.read(tmp_path / where).match(images, tmp_path))
+        (result,) = dict(annotate_images(model, images, find)).values()
         assert isinstance(result, Exception) and message in str(result)

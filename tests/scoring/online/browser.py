@@ -64,7 +64,7 @@ def shoot(page: Page, name: str) -> None:
 def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
     """Open an image file in the page, and wait until the page shows it."""
     page.set_input_files("#file", {"name": name, "mimeType": "image/*", "buffer": data})
-    expect(page.locator("#status")).to_contain_text("Click on something")
+    expect(page.locator("#status")).to_contain_text("Click on an object")
 
 
 def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> None:

@@ -44,7 +44,7 @@ def test_a_model_is_loaded_on_first_use_of_one_of_its_names(catalog_of_three: Ca
     assert warm_models(catalog_of_three) == ["first", "third"] and catalog_of_three.ready
     assert catalog_of_three.get().name == catalog_of_three.get("one").name == "first"
     assert catalog_of_three.get("sam2/hiera_tiny").name == "third" and catalog_of_three.get("second").name == "second"
-    assert catalog_of_three.of_family("sam") == "first" and catalog_of_three.of_family("sam2") == "third"
+    assert catalog_of_three.name_for_family("sam") == "first" and catalog_of_three.name_for_family("sam2") == "third"
     with pytest.raises(UnknownModel, match=r"\(text of 1 characters\) is served here; served are first, one, second"):
         catalog_of_three.get("x")
 
@@ -86,7 +86,7 @@ BAD_CATALOGS = [
             "default": "a",
             "models": {"a": {"checkpoint": "x", "names": ["n"]}, "b": {"checkpoint": "y", "names": ["n"]}},
         },
-        "'n' names both a and b",
+        "'n' is a name of two models, a and b",
     ),
 ]
 

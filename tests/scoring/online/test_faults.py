@@ -235,7 +235,7 @@ def test_the_endpoint_works_without_a_store_that_breaks(packaged: Path, tmp_path
                 answer = score_click(url, picture(60, seed))
                 assert answer.status_code == 200 and answer.json()[0]["predictions"]
             time.sleep(0.5)
-        complaints = [line for line in log.read_text().splitlines() if "the store of embeddings" in line]
+        complaints = [line for line in log.read_text().splitlines() if "the embedding store" in line]
         if fault == "corrupt":
             assert len(complaints) == turn
             for file in store.rglob("*.safetensors"):

@@ -214,16 +214,16 @@ def list_of_zeros(numbers: int) -> pa.Array:
         ({"image": pa.array(["x"] * 2_000_000)}, "at most 1,000 rows a request, got 2,000,000"),
         ({f"c{i}": [1] for i in range(1001)}, "at most 1,000 columns, got 1,001"),
         ({"image": pa.array([[[]] * 600_000])}, "at most 300,000 rows, texts and lists, got 600,00"),
-        ({"image": repeated_text(900, 400_000)}, "at most 268,435,456 bytes written out, got 36"),
+        ({"image": repeated_text(900, 400_000)}, "at most 268,435,456 uncompressed bytes, got 36"),
         (
             {"image": pa.ListArray.from_arrays([0, 20_000], repeated_text(20_000))},
-            "within 2,147,483,648 bytes of memory and 10",
+            "within 1,073,741,824 bytes of memory and 10",
         ),
         (
             {"image": pa.ListArray.from_arrays([0, 1_400], repeated_text(1_400))},
-            "at most 268,435,456 bytes written out, got 28",
+            "at most 268,435,456 uncompressed bytes, got 28",
         ),
-        ({"image": list_of_zeros(34_000_000)}, "at most 268,435,456 bytes written out, got 27"),
+        ({"image": list_of_zeros(34_000_000)}, "within 1,073,741,824 bytes of memory and 10"),
     ],
 )
 def test_rejects_a_parquet_file_that_expands_to_much_data(url: str, table: dict[str, pa.Array], expected: str) -> None:

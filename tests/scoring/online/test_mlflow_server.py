@@ -136,7 +136,7 @@ BAD_ROWS = [
     ({"input_boxes": "", "input_points": "[[[1, NaN]]]"}, "finite coordinates within 1,000,000 pixels, got NaN"),
     ({"input_boxes": "", "input_labels": "[[1]]"}, "labels without points"),
     ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[5]]"}, "each one of 1, 0, -1, -10"),
-    ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[1, 1]]"}, "one a point"),
+    ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[1, 1]]"}, "one per point"),
     ({"input_points": "[[[1, 2]], [[3, 4]]]"}, "as many boxes as prompts of points (2), got 1 boxes"),
     ({"multimask_output": "maybe"}, "column 'multimask_output': expected true or false"),
     ({"mask_input": "AAAA"}, "column 'mask_input'"),

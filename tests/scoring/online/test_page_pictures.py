@@ -157,7 +157,7 @@ def test_rejects_masks_of_another_size_with_a_clear_message(browser: Browser, ur
         open_file(page, photograph(upright, 6))
         click(page, 85, 65)
         expect(page.locator("#status")).to_contain_text(
-            "mask has 160 x 240 pixels, and the picture on this page has 240 x 160", timeout=60_000
+            "mask has 160 x 240 pixels, and the image on this page has 240 x 160", timeout=60_000
         )
         expect(page.locator("#status")).to_contain_text("no mask is drawn")
         expect(page.locator("#save-png")).to_be_disabled()

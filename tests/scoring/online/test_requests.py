@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from sam_endpoint.scoring.online import sample
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 from tests import pictures
 from tests.conftest import Json
 from tests.scoring.online.endpoint import (
@@ -88,7 +88,7 @@ def score_alone(url: str, image: str, x: int) -> Any:
     return post(url, "/score", {"input_data": rows, "params": {"mask_encoding": "rle"}}).json()
 
 
-POSITIVE_NULL = {"image": sample.PICTURE, "prompts": [{"points": [{"x": 9, "y": 9, "positive": None}]}]}
+POSITIVE_NULL = {"image": EXAMPLE_PNG, "prompts": [{"points": [{"x": 9, "y": 9, "positive": None}]}]}
 BAD_REQUESTS = [
     ("/score", {"input_data": 5}, 400, ("error", "message"), "input_data: expected columns and data"),
     ("/score", {"input_data": [{"image": "!!"}]}, 400, ("error", "message"), "row 0, column 'image'"),
@@ -153,9 +153,11 @@ def test_wrong_keys_large_bodies_and_broken_json_are_errors_of_the_dialect(
     for key in ("", "wrong", KEY + "x"):
         keyed = {**headers, "authorization": f"Bearer {key}"}
         wrong = requests.post(url + path, data=b"{}", headers=keyed, timeout=60)
-        assert wrong.status_code == 401 and "a key is needed" in error_message(wrong, keys)
+        assert wrong.status_code == 401 and "an API key is needed" in error_message(wrong, keys)
     large = requests.post(url + path, data=b"x" * 10_000_000, headers=headers, timeout=60)
-    assert large.status_code == 413 and "larger than 9000000 bytes" in error_message(large, keys)
+    assert large.status_code == 413 and "expected a request body of at most 9,000,000 bytes" in error_message(
+        large, keys
+    )
     broken = requests.post(url + path, data=b'{"a": [', headers=headers, timeout=60)
     assert broken.status_code == 400 and error_message(broken, keys)
 

@@ -93,7 +93,7 @@ def test_scores_other_forms_of_input_data(url: str, photograph: bytes, form: str
         ),
         (b'{"input_data": {"columns": [["image"]], "data": [["a"]]}}', 400, "names in columns to be text"),
         (b'{"input_data": {"columns": ["image"], "index": [{}], "data": [["a"]]}}', 400, "labels in index to be text"),
-        (b'{"input_data": {"image": ["a"], "input_boxes": []}}', 400, "lists of one length"),
+        (b'{"input_data": {"image": ["a"], "input_boxes": []}}', 400, "lists of the same length"),
         (b'{"input_data": [{"image": "hello!", "input_boxes": [1, 2, 3, 4]}]}', 400, "row 0, column 'image'"),
         (b'{"input_data": [{"image_id": "gone", "input_boxes": [1, 2, 3, 4]}]}', 404, "row 0, column 'image_id'"),
         (b'{"input_data": [{"image": "a"}], "params": 7}', 400, "params: expected an object"),

@@ -77,7 +77,7 @@ def test_reports_a_port_that_this_user_may_not_open() -> None:
     code = "import encodings.idna, os; from sam_endpoint.commands.serve import bind; os.setuid(65534); "
     code += "bind('127.0.0.1', 80)"
     done = run_code(code)
-    assert "CommandError: port 80 may not be opened by this user; choose a --port above 1023" in done.stderr
+    assert "CommandError: this user may not open port 80; choose a --port above 1023" in done.stderr
 
 
 def write_content(folder: Path, name: str, data: bytes) -> Path:
@@ -116,7 +116,7 @@ def test_reports_values_of_options_that_cannot_be_used(tmp_path: Path) -> None:
         (
             "--api-keys-file",
             write_content(tmp_path, "utf16", "a key".encode("utf-16")),
-            "expected UTF-8 text, one key a line",
+            "expected UTF-8 text, one key per line, got another encoding",
         ),
         ("--api-keys-file", write_content(tmp_path, "empty", b"\n \n"), "expected at least one key, got none"),
         ("--api-keys", " , ", "expected at least one key, got none"),

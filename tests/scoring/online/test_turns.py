@@ -88,6 +88,39 @@ def test_a_call_that_waits_for_a_turn_can_be_cancelled() -> None:
     assert turns._free == 1
 
 
+def test_a_tenant_at_its_limit_leaves_turns_to_others() -> None:
+    turns, order = Turns(2, per_tenant=1), []
+    leave = threading.Event()
+
+    def hold(tenant: str) -> None:
+        with turns.turn(Owner(tenant)):
+            order.append(tenant)
+            leave.wait(10)
+
+    with ThreadPoolExecutor(8) as pool:
+        holding = [pool.submit(hold, "a") for _ in range(4)]
+        while not order:
+            time.sleep(0.001)
+        holding.append(pool.submit(hold, "b"))
+        while len(order) < 2:
+            time.sleep(0.001)
+        assert order == ["a", "b"]
+        leave.set()
+        for future in holding:
+            future.result(10)
+    assert order == ["a", "b", "a", "a", "a"]
+
+
+def test_skipped_tenants_keep_their_items() -> None:
+    waiting: FairQueue[str] = FairQueue(10)
+    for item in ("a1", "a2", "b1"):
+        waiting.put(item, Owner(item[0]))
+    assert waiting.get(skipped={"a"}) == "b1"
+    with pytest.raises(IndexError):
+        waiting.get(skipped={"a"})
+    assert [waiting.get(), waiting.get()] == ["a1", "a2"]
+
+
 def test_the_next_batch_contains_an_item_of_another_tenant() -> None:
     batches: list[list[str]] = []
     gate = threading.Event()

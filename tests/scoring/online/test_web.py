@@ -213,7 +213,7 @@ def test_bad_encodings_are_errors_of_the_dialect(url: str, path: str, keys: tupl
         (packed[:40], "gzip", 400, "one that ends early"),
         (packed + b"more", "gzip", 400, "bytes that are not gzip"),
         (b"", "gzip", 400, "one that ends early"),
-        (gzip.compress(b" " * (LIMIT + 1)), "gzip", 413, f"larger than {LIMIT} bytes"),
+        (gzip.compress(b" " * (LIMIT + 1)), "gzip", 413, f"expected a request body of at most {LIMIT:,} bytes"),
     ]
     for data, encoding, status, message in wrong:
         answer = post(url, path, data, content_encoding=encoding, **kind)
@@ -291,7 +291,7 @@ def test_a_page_of_an_allowed_origin_works_in_a_browser(
     assert answer["status"] == 200 and answer["model"] == "sam-tiny" and len(answer["id"]) == 32
     assert answer["content"][0]["predictions"]
     refused = tab.evaluate("send('')")
-    assert refused["status"] == 401 and "a key is needed" in refused["content"]["error"]["message"]
+    assert refused["status"] == 401 and "an API key is needed" in refused["content"]["error"]["message"]
     tab.goto(f"{origin.replace('127.0.0.1', 'localhost')}/index.html")  # an origin that is not allowed
     assert tab.evaluate(f"send({KEY!r}).catch(error => error.name)") == "TypeError"
     tab.close()

@@ -1,4 +1,4 @@
-"""Roboflow Inference's dialect: its SAM and SAM 2 routes, and the cache of logits that they may start from."""
+"""Roboflow Inference's dialect: the routes `/sam/` and `/sam2/`, and the cache of logits for refining masks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.dialects.roboflow import sam, sam2
 
 
-def shape(problem: Problem) -> JSONResponse:
-    """Return an error as Roboflow's clients read it."""
+def error_response(problem: Problem) -> JSONResponse:
+    """Return an error in the format of Roboflow Inference: `{"message": ...}`."""
     return JSONResponse({"message": problem.message}, problem.status)
 
 
 FIELDS = {"input_points": "point_coords", "input_labels": "point_labels", "input_boxes": "box"}
-SAM = Dialect("roboflow-sam", ("/sam/",), sam.router, shape, FIELDS)
-SAM2 = Dialect("roboflow-sam2", ("/sam2/",), sam2.router, shape, FIELDS)
+SAM = Dialect("roboflow-sam", ("/sam/",), sam.router, error_response, FIELDS)
+SAM2 = Dialect("roboflow-sam2", ("/sam2/",), sam2.router, error_response, FIELDS)

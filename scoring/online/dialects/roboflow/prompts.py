@@ -1,4 +1,4 @@
-"""The prompts in the bodies of Roboflow's clients."""
+"""Parse the prompts and mask inputs in the request bodies of Roboflow's clients."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from sam_endpoint.model.prompts.parsing import MAX_COORDINATE, check_logits, dec
 from sam_endpoint.scoring.online.dialects.roboflow.requests import Sam2Body, SegmentBody
 
 NPY_FORM = "base64 of a .npy array of numbers"
-MAX_VERTICES = 10_000  # of one polygon
+MAX_VERTICES = 10_000  # vertices of one polygon
 _BOOL = TypeAdapter(bool)
 
 
 def flat_prompt(body: SegmentBody, max_points: int) -> list[Prompt]:
-    """Return one prompt of all the points in `point_coords` and `point_labels`. Raises BadInput."""
+    """Return one prompt with all points of `point_coords` and `point_labels`.
+
+    Args:
+        body: the request body.
+        max_points: largest number of points.
+
+    Returns:
+        A list of one prompt.
+
+    Raises:
+        BadInput: the points or labels have a wrong form, or belong to several prompts.
+    """
     prompts = parse_prompts(body.point_coords, body.point_labels, None, None, max_points)
     if len(prompts) > 1:
         raise BadInput("point_coords", "(points, 2) numbers x,y in pixels", f"{len(prompts)} sets of points")
@@ -30,10 +41,20 @@ def flat_prompt(body: SegmentBody, max_points: int) -> list[Prompt]:
 
 
 def prompt_set(body: Sam2Body, max_prompts: int) -> list[Prompt]:
-    """Return the prompts of `prompts` (`{"prompts": [p, ...]}`, a list, or one `p`), or of flat points.
+    """Return the prompts of a `/sam2/` request.
+
+    The field `prompts` holds `{"prompts": [prompt, ...]}`, a list of prompts, or one prompt. Without this field, the
+    points in `point_coords` are one prompt.
+
+    Args:
+        body: the request body.
+        max_prompts: largest number of prompts.
+
+    Returns:
+        The prompts; an empty list if the request has none.
 
     Raises:
-        BadInput: a prompt has another form, or there are more than `max_prompts`.
+        BadInput: a prompt has a wrong form, or there are too many prompts.
     """
     items = body.prompts
     if isinstance(items, dict) and "prompts" in items:
@@ -65,7 +86,7 @@ def _prompt(item: Any, place: str) -> Prompt:
 
 
 def _flag(value: Any, place: str) -> bool:
-    """Return a flag as Roboflow's own server reads it: "false", "no", "off" and "0" are false."""
+    """Return a boolean as Roboflow's own server parses it: the texts "false", "no", "off" and "0" are false."""
     try:
         return _BOOL.validate_python(value)
     except ValidationError:
@@ -80,10 +101,18 @@ def _numbers(item: Any, names: tuple[str, ...], place: str) -> list[float]:
 
 
 def with_mask_inputs(engine: Engine, prompts: list[Prompt], body: SegmentBody) -> list[Prompt]:
-    """Return the prompts with the request's mask inputs: logits, a `.npy` of them, or polygons at the logits' size.
+    """Return the prompts with the mask inputs of a request.
+
+    `mask_input` holds low-resolution logits as nested lists, base64 of a `.npy` file of logits, or polygons in the
+    coordinates of the logits. One mask input applies to all prompts.
+
+    Args:
+        engine: engine of the model; it defines the size of the logits.
+        prompts: prompts without mask inputs.
+        body: the request body.
 
     Raises:
-        BadInput: the mask inputs have another form, or there is not one for each prompt.
+        BadInput: the mask inputs have a wrong form, or their number is neither one nor the number of prompts.
     """
     height, width = engine.low_res_size
     if body.mask_input_format == "binary":
@@ -100,12 +129,12 @@ def with_mask_inputs(engine: Engine, prompts: list[Prompt], body: SegmentBody) -
     masks = list(check_logits(array.astype(np.float32).reshape(-1, *array.shape[-2:])))
     if len(masks) not in (1, len(prompts)):
         raise BadInput("mask_input", f"one mask a prompt ({len(prompts)})", f"{len(masks)} masks")
-    masks = masks * len(prompts) if len(masks) == 1 else masks  # one mask for all prompts is not copied
+    masks = masks * len(prompts) if len(masks) == 1 else masks  # all prompts share the array of a single mask
     return [replace(prompt, mask=mask) for prompt, mask in zip(prompts, masks, strict=True)]
 
 
 def _fill_polygons(polygons: Any, height: int, width: int, max_polygons: int) -> np.ndarray:
-    """Return (n, height, width) masks of 0 and 1 of n polygons [[x, y], ...]."""
+    """Return polygons [[x, y], ...] as filled masks: an array (polygons, height, width) of 0.0 and 1.0, float32."""
     masks = []
     if isinstance(polygons, list):
         check_count("mask_input", len(polygons), max_polygons, "masks")
@@ -114,7 +143,7 @@ def _fill_polygons(polygons: Any, height: int, width: int, max_polygons: int) ->
             vertices = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError):
             vertices = np.zeros((0, 2))
-        # pycocotools walks along each edge, however long, and holds Python's lock meanwhile.
+        # pycocotools takes time in proportion to the length of the edges, and holds Python's lock meanwhile.
         if not 3 <= len(vertices) <= MAX_VERTICES or not (np.abs(vertices) <= 4 * max(height, width)).all():
             raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
         masks.append(coco.decode(coco.merge(coco.frPyObjects([vertices.ravel().tolist()], height, width))))

@@ -25,7 +25,7 @@ test("a small image is enlarged at most four times, and a thin image has at leas
   assert.equal(fitted({ width: 5000, height: 1 }, { width: 800, height: 900 }, 1).rows, 1);
 });
 
-test("the cross moves in larger steps in larger images", () => {
+test("the crosshair moves in larger steps in larger images", () => {
   assert.equal(step({ width: 240 }, false), 5);
   assert.equal(step({ width: 4000 }, true), 100);
 });

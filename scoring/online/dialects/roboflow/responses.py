@@ -1,4 +1,4 @@
-"""Masks and arrays in the forms that Roboflow's clients read."""
+"""Select the best mask of each prompt, and write masks and arrays in the response formats of Roboflow Inference."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sam_endpoint.model.masks import CroppedMask, to_polygons, to_rle
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.scorer import PROMPTS_AT_ONCE
 from sam_endpoint.model.segmenter import Segmentation
-from sam_endpoint.scoring.online.catalog import ServedModel
-from sam_endpoint.scoring.online.dialects.base import JsonAnswer
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse
+from sam_endpoint.scoring.online.served_model import ServedModel
 
-LOGITS_BYTES = 8  # of a pixel: float32 logits, and their part of the response
-NUMBER_BYTES = 8  # of a coordinate, written out
-MAX_PIXELS = {"binary": 50_000_000, "json": 1_000_000_000}  # of the masks of one response, together
+LOGITS_BYTES = 8  # memory per pixel: float32 logits, and their copy in the response
+NUMBER_BYTES = 8  # length of one coordinate in the JSON text
+MAX_PIXELS = {"binary": 50_000_000, "json": 1_000_000_000}  # pixels of all masks of one response, by response format
 
 
 @dataclass(frozen=True)
 class BestMask:
-    """The mask of a prompt with the best predicted score.
+    """The mask with the best predicted score among the masks of one prompt.
 
     Attributes:
-        mask: the mask, or (height, width) float32 logits where these were asked for.
-        score: predicted IoU.
+        mask: the mask, or (height, width) float32 logits if the client requests logits.
+        score: predicted IoU, about 0 to 1.
         logits: (h, w) float32 low-resolution logits.
     """
 
@@ -52,12 +52,24 @@ def best_masks(
     call: Call,
     as_logits: bool = False,
 ) -> list[BestMask]:
-    """Return the best mask of each prompt. Raises BadInput if the masks together are too large for one response."""
+    """Return the best mask of each prompt.
+
+    Args:
+        engine: engine of the model.
+        image: image to segment.
+        prompts: prompts on the image.
+        multimask_output: whether the model predicts three masks for each prompt instead of one.
+        call: limits and times the work.
+        as_logits: whether to return float32 logits instead of masks.
+
+    Raises:
+        BadInput: all masks together are too large for one response.
+    """
     height, width = image.size
     max_pixels = MAX_PIXELS["binary" if as_logits else "json"]
     if height * width * len(prompts) > max_pixels:
         expected = f"prompts whose masks have at most {max_pixels} pixels together"
-        raise BadInput("prompts", expected, f"{len(prompts)} on an image of {width} x {height}")
+        raise BadInput("prompts", expected, f"{len(prompts)} prompts on an image of {width} x {height} pixels")
     if as_logits:
         call.keep(LOGITS_BYTES * height * width * len(prompts))
     results = []
@@ -74,15 +86,30 @@ def best_masks(
 
 
 def polygons(mask: np.ndarray | CroppedMask, call: Call) -> list[list[list[float]]]:
-    """Return the outer contours of a mask as lists of [x, y], and count them towards the answer."""
+    """Return the outer contours of a mask, each as a list of [x, y] in pixels.
+
+    Args:
+        mask: a bool mask (height, width), or a cropped mask.
+        call: counts the coordinates towards the size of the response.
+
+    Raises:
+        BadRequest: the response is too large.
+    """
     with call.stage("render"):
         contours = to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask)
-        call.count_answer(NUMBER_BYTES * sum(map(len, contours)))
+    # Between the stages, since a request that waits for memory must not keep its turn at the processors.
+    call.count_answer(NUMBER_BYTES * sum(map(len, contours)))
+    with call.stage("render"):
         return [[list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)] for flat in contours]
 
 
 def largest_polygon(mask: np.ndarray | CroppedMask, call: Call) -> list[list[float]]:
-    """Return the contour that encloses most, as [[x, y], ...]; empty for an empty mask."""
+    """Return the contour with the largest area as [[x, y], ...], or an empty list for an empty mask.
+
+    Args:
+        mask: a bool mask (height, width), or a cropped mask.
+        call: counts the coordinates towards the size of the response.
+    """
     return max(polygons(mask, call), key=_area, default=[])
 
 
@@ -92,18 +119,23 @@ def _area(polygon: list[list[float]]) -> float:
 
 
 def rle(mask: np.ndarray | CroppedMask) -> dict[str, Any]:
-    """Return a mask as COCO's compressed run lengths with text counts."""
+    """Return a mask as COCO's compressed run-length encoding, with `counts` as text.
+
+    Example:
+        >>> rle(np.array([[False, True], [False, True]]))
+        {'size': [2, 2], 'counts': '22'}
+    """
     encoded = to_rle(mask)
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def respond(served: ServedModel, content: dict[str, Any]) -> JSONResponse:
-    """Return a JSON response that names the model."""
-    return JsonAnswer(content, headers=served.headers)
+    """Return a JSON response with the headers that name the model."""
+    return ChunkedJsonResponse(content, headers=served.headers)
 
 
 def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:
-    """Return arrays as an `.npz`."""
+    """Return named arrays as a compressed `.npz` file."""
     buffer = io.BytesIO()
     # numpy's signature has `allow_pickle: bool` beside the arrays; no array has that name.
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -111,13 +143,23 @@ def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:
 
 
 def respond_bytes(served: ServedModel, buffer: io.BytesIO) -> Response:
-    """Return a buffer as it is."""
+    """Return the bytes of a buffer as a binary response."""
     return Response(buffer.getvalue(), media_type="application/octet-stream", headers=served.headers)
 
 
 def served_model(request: Request, family: str, version: str | None, model_id: str | None) -> ServedModel:
-    """Return the model that a request names, or one of the route's family. Raises UnknownModel."""
+    """Return the model that a request names, or else a model of the route's family.
+
+    Args:
+        request: the request; its application holds the catalog.
+        family: family of the route, `sam` or `sam2`.
+        version: version that the client names, such as `vit_h`; the model is then `sam/vit_h`.
+        model_id: name of a model in the catalog; takes precedence over the version.
+
+    Raises:
+        UnknownModel: no such model is served.
+    """
     name = model_id or (f"{family}/{version}" if version else None)
     catalog = request.app.state.catalog
-    served: ServedModel = catalog.get(name if name else catalog.of_family(family))
+    served: ServedModel = catalog.get(name if name else catalog.name_for_family(family))
     return served
