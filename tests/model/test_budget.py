@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sam_endpoint.scoring.online.dialects.roboflow.answers import best_masks, largest_polygon
+from sam_endpoint.scoring.online.dialects.roboflow.responses import best_masks, largest_polygon
 
 from sam_endpoint.model.budget import MemoryBudget, RequestLimits
 from sam_endpoint.model.call import Call

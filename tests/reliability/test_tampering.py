@@ -112,5 +112,5 @@ def test_a_job_whose_description_was_changed_does_not_go_on(tiny: Segmenter, tab
     with pytest.raises(JobStopped):
         score(tiny, table, tmp_path / "out", CountingReader(stop_at="5.png"), 2)
     (tmp_path / "out" / "job.json").write_text(json.dumps({"model": "another"}))
-    with pytest.raises(OutputConflict, match="was begun by another job"):
+    with pytest.raises(OutputConflict, match="holds the output of another job"):
         score(tiny, table, tmp_path / "out", CountingReader(), 2)

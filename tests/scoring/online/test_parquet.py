@@ -99,5 +99,5 @@ def test_a_file_that_takes_too_long_is_the_clients_fault(monkeypatch: pytest.Mon
     code = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass\n"
     busy.write_text(code)
     monkeypatch.setattr(parquet_reader, "__file__", str(busy))
-    with pytest.raises(BadRequest, match="10 seconds of a processor"):
+    with pytest.raises(BadRequest, match="10 seconds of CPU time"):
         parquet.check(SMALL, None, Call())
