@@ -16,8 +16,7 @@ import torch
 from sam_endpoint.model import families
 from sam_endpoint.model.mlflow import package
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
-from tests.warm import python
+from tests.conftest import serve_endpoint
 
 CLIENTS = 3
 
@@ -43,6 +42,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def metric(url: str, name: str) -> float:
+    """Return a value of `/metrics` by its name and labels."""
     lines = requests.get(f"{url}/metrics", timeout=30).text.splitlines()
     return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
 
@@ -52,10 +52,8 @@ def test_an_alias_that_moves_changes_the_model_without_a_failed_request(
 ) -> None:
     row = {"image": pictures.to_text(disc[0]), "input_points": [[[110, 80]]]}
     body: dict[str, Any] = {"input_data": [row], "params": {"mask_encoding": "rle"}}
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", "models:/sam@champion"]
-    variables = {"MLFLOW_TRACKING_URI": tracking, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    with server(command, port, "/ready", tmp_path / "log", **variables) as url:
+    options = ["--model", "models:/sam@champion"]
+    with serve_endpoint(tmp_path / "log", *options, MLFLOW_TRACKING_URI=tracking) as url:
         answers: list[list[tuple[str, str]]] = [[] for _ in range(CLIENTS)]
         over = threading.Event()
 
