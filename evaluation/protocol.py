@@ -1,4 +1,4 @@
-"""The evaluation protocol: derive prompts from a true mask, segment them, and measure the quality of the masks."""
+"""The evaluation protocol: derive prompts from true masks, predict masks from the prompts, and compare the masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MaskQuality:
 
     Attributes:
         iou: The IoU with the true mask.
-        boundary_f: The boundary F-measure with the true mask.
+        boundary_f: The boundary F-measure with the true mask (see `geometry.boundary_f`).
         score: The IoU that the model predicted.
     """
 
@@ -37,9 +37,9 @@ class ObjectResult:
     """The results of one true object.
 
     Attributes:
-        qualities: The quality of the predicted mask, by prompt in PROMPTS.
+        qualities: For each prompt in PROMPTS, the quality of the predicted mask.
         box: The box prompt, `(4,)` float32, x1, y1, x2, y2 in pixels.
-        rle: The mask from the box as COCO's compressed run lengths.
+        rle: The predicted mask for the prompt `box`, as COCO's compressed run lengths.
     """
 
     qualities: dict[str, MaskQuality]
@@ -53,10 +53,10 @@ def measure_objects(segmenter: Segmenter, embedding: Embedding, true_masks: Sequ
     The prompts in PROMPTS are:
 
     - `box`: the bounding box of the true mask, with a single mask as output.
-    - `box best of 3`: the same box with three masks as output; the mask with the highest predicted IoU counts.
-    - `1 click`: a click at the `center` of the true mask, with three masks as output; the mask with the highest
-      predicted IoU counts.
-    - `1 click, oracle`: the same click; the mask with the highest true IoU counts.
+    - `box best of 3`: the same box with three masks as output. The mask with the highest predicted IoU is measured.
+    - `1 click`: a click at the `center` of the true mask, with three masks as output. The mask with the highest
+      predicted IoU is measured.
+    - `1 click, oracle`: the same click. The mask with the highest true IoU is measured.
     - `2 clicks` to `5 clicks`: each further click comes from `next_click`. The mask input is the logits of the previous
       mask, and the output is a single mask.
 
@@ -88,7 +88,7 @@ def measure_objects(segmenter: Segmenter, embedding: Embedding, true_masks: Sequ
 
 
 def _measure_boxes(segmenter: Segmenter, embedding: Embedding, true_masks: Sequence[Mask]) -> list[ObjectResult]:
-    """Return a result with the two box prompts for each true mask."""
+    """Return a result for each true mask. Its qualities hold the two box prompts only."""
     boxes = [bounding_box(mask) for mask in true_masks]
     prompts = [Prompt(box=box) for box in boxes]
     single_answers = segmenter.segment(embedding, prompts, multimask_output=False)
@@ -116,9 +116,11 @@ def compare(true: Mask, predicted: Mask, score: float) -> MaskQuality:
 def next_click(true: Mask, predicted: Mask) -> tuple[tuple[int, int], int]:
     """Place the next click at the centre of the larger error region.
 
-    All false negative pixels together make one region, and all false positive pixels together make the other. The SAM
-    papers simulate interactive segmentation with such clicks (Kirillov et al., "Segment Anything", ICCV 2023, appendix
-    D.1; Ravi et al., "SAM 2", 2024).
+    All false negative pixels together make one region, and all false positive pixels together make the other. If the
+    predicted mask has no error, the click is at the centre of the true mask, with label 1.
+
+    The SAM papers simulate interactive segmentation with such clicks (Kirillov et al., "Segment Anything", ICCV 2023,
+    appendix D.1; Ravi et al., "SAM 2", 2024).
 
     Args:
         true: `(H, W)` bool.

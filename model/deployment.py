@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .budget import RequestLimits
 from .errors import BadParameter
 from .images import ImageLimits
 from .params import PARAM_NAMES, Params
@@ -24,6 +25,10 @@ class DeploymentSettings:
         prompts_per_batch: number of prompts decoded together; None uses a default for the device.
         max_prompts: maximum number of prompts in one row, and of points in one prompt.
         max_answer_bytes: maximum size of the response to one table in bytes.
+        max_rows: maximum number of rows in one table; None for no limit.
+        max_points: maximum number of grid points for automatic mask generation in one table, in all crops; None for no
+            limit.
+        max_seconds: time limit for one table in seconds; None for no limit.
         max_pixels, max_side, max_bytes, urls, hosts, fetch_seconds, local_paths: as in `images.ImageLimits`.
     """
 
@@ -34,6 +39,9 @@ class DeploymentSettings:
     prompts_per_batch: int | None = None
     max_prompts: int = 10_000
     max_answer_bytes: int = 2**31
+    max_rows: int | None = None
+    max_points: int | None = None
+    max_seconds: float | None = None
     max_pixels: int = ImageLimits.max_pixels
     max_side: int = ImageLimits.max_side
     max_bytes: int = ImageLimits.max_bytes
@@ -41,6 +49,11 @@ class DeploymentSettings:
     hosts: list[str] = field(default_factory=lambda: list(ImageLimits.hosts))
     fetch_seconds: float = ImageLimits.fetch_seconds
     local_paths: bool = ImageLimits.local_paths
+
+    @property
+    def request_limits(self) -> RequestLimits:
+        """The limits on one table, which are part of the settings."""
+        return RequestLimits(rows=self.max_rows, points=self.max_points, answer_bytes=self.max_answer_bytes)
 
     @property
     def limits(self) -> ImageLimits:

@@ -34,8 +34,9 @@ class EmbeddedImage:
 
     Attributes:
         embedding: the output of the image encoder.
-        key: the key of the embedding in the cache, as in `OpenedImage.key`.
-        image: the image file, or None if only the embedding is known.
+        key: the key of the embedding in the cache. It is the SHA-256 of the image file. `.upright` follows if the EXIF
+            orientation changes the pixels. The caller of `from_features` chooses another key, which may be empty.
+        image: the image file; None for a cached image that was found by its id, and for a computed embedding.
     """
 
     embedding: Embedding
@@ -54,8 +55,9 @@ class Engine:
     Args:
         segmenter: the model.
         images: reads images by reference.
-        cache: caches embeddings. Models can share a cache, because each model has its own keys.
-        max_prompts: maximum number of prompts in one row, and of points in one prompt.
+        cache: caches embeddings. Models can share a cache: the engine uses only embeddings from an encoder with equal
+            weights.
+        max_prompts: maximum number of prompts for one image in one row of a table, and of points in one prompt.
 
     Attributes:
         fingerprint: a hash of the model's weights.
@@ -80,17 +82,22 @@ class Engine:
         self.fingerprint = segmenter.family.fingerprint()
         self.cache = cache.for_model(segmenter.family.encoder_fingerprint(), self._is_valid)
         self.max_prompts = max_prompts
-        # Decoded images are the largest objects in memory, so their number is limited to what can be encoded soon.
+        # Decoded images are the largest objects in memory. Their number is limited to one batch of the encoder, and one
+        # more image for each thread of torch.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
 
     def for_tenant(self, tenant: str) -> Engine:
-        """Return a view that sees only the cached images and names of one tenant. Model and memory are shared."""
+        """Return an engine for one tenant, that is, for the holder of one API key.
+
+        The new engine finds only the cached images of this tenant, and only the image ids that this tenant assigned. It
+        shares the model and the memory of the cache with this engine.
+        """
         view = copy(self)
         view.cache = self.cache.for_tenant(tenant)
         return view
 
     def with_images(self, images: ImageSource) -> Engine:
-        """Return a view that reads images from another source. Model and cache are shared."""
+        """Return an engine that reads images from another source. It shares model and cache with this engine."""
         view = copy(self)
         view.images = images
         return view
@@ -110,7 +117,7 @@ class Engine:
 
         Args:
             ref: reference to the image.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
             The image, ready for `segment`.
@@ -119,14 +126,17 @@ class Engine:
             BadInput: the image cannot be read or decoded.
             UnknownImage: `ref` is an `image_id`, and no cached image has this id.
             Overloaded: there is too little memory at the moment, or a queue is full.
-            DeadlineExceeded, ClientDisconnected: as `Call.check`.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         if ref.kind == "id":
             return self.find(str(ref.value))
         return self.embed_opened(self.images.open(ref, call), call)
 
     def embed_opened(self, image: OpenedImage, call: Call = UNTRACKED) -> EmbeddedImage:
-        """Encode an image that has been read already, or get its embedding from the cache. Raises as `embed`."""
+        """Encode an image that has been read already, or get its embedding from the cache.
+
+        Raises the exceptions of `embed`, except UnknownImage.
+        """
 
         def encode() -> Embedding:
             with self._decoding(image, call):
@@ -174,7 +184,8 @@ class Engine:
             key: the image's key, if it has one.
 
         Raises:
-            BadInput: the shape is not the model's, or a number is not finite or too large.
+            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN, infinity or a number
+                beyond MAX_COORDINATE.
         """
         shape = self.segmenter.family.features_shape
         if (
@@ -187,7 +198,7 @@ class Engine:
         return EmbeddedImage(embedding, key)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raise BadInput if a row has too many prompts or points, or a mask input is not of `low_res_size`."""
+        """Raise BadInput if there are too many prompts or points, or if a mask input does not have `low_res_size`."""
         column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
         check_count(column, len(prompts), self.max_prompts)
         points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
@@ -205,15 +216,15 @@ class Engine:
         Args:
             image: the image, as returned by `embed`.
             prompts: the prompts; each selects one object.
-            multimask_output: whether each prompt gets 3 masks or 1.
-            call: context of the request.
+            multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
             One segmentation per prompt, in order.
 
         Raises:
             Overloaded: a queue is full, or there is too little memory at the moment.
-            DeadlineExceeded, ClientDisconnected: as `Call.check`.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         if not prompts:
             return []
@@ -229,7 +240,7 @@ class Engine:
             image: the image, as returned by `embed`.
             grid: point grid and mask filters.
             keep_logits: whether the objects carry low-resolution logits.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
             The objects, the best predicted IoU first.
@@ -238,7 +249,7 @@ class Engine:
             BadInput: `grid.crop_n_layers` is above 0, and only the embedding of the image is known.
             BadRequest: the masks take more bytes than the call allows.
             Overloaded: a queue is full, or there is too little memory at the moment.
-            DeadlineExceeded, ClientDisconnected: as `Call.check`.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
 
         def crop(box: Box) -> Embedding:
@@ -246,22 +257,23 @@ class Engine:
             key = f"{image.key} {x1},{y1},{x2},{y2}"
             return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
 
-        # Reserve the place for the pixels before requesting the embeddings of crops. Otherwise, a thread that waits for
-        # another thread's encoding could hold the place which that thread needs.
+        # Reserve the place for the pixels before asking the cache for the embeddings of crops. A thread that encodes a
+        # crop then has a place already. Otherwise, the threads that wait for its result could hold all places, and no
+        # thread could go on.
         decoding = self._decoding(image.image, call) if grid.crop_n_layers and image.image else nullcontext()
         with decoding:
             return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
 
     def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
-        """Return the m masks of a segmentation, each cropped to its bounding box. This is faster than `masks`."""
+        """Return the masks of a segmentation, each cropped to its bounding box. This is faster than `masks`."""
         return self.segmenter.cropped_masks(segmentation)
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
-        """Return the (m, height, width) bool masks of a segmentation at the image's size."""
+        """Return the masks of a segmentation at the image's size: (masks, height, width) bool."""
         return self.segmenter.masks(segmentation)
 
     def full_logits(self, segmentation: Segmentation) -> Tensor:
-        """Return the (m, height, width) logits of a segmentation at the image's size."""
+        """Return the logits of a segmentation at the image's size: (masks, height, width)."""
         return self.segmenter.full_logits(segmentation)
 
     @contextmanager
@@ -278,7 +290,7 @@ class Engine:
                 self._decoded.release()
 
     def _is_valid(self, embedding: Embedding) -> bool:
-        """Return whether an embedding from the store has the shapes and numbers that this model could have computed."""
+        """Return whether an embedding of the store has valid shapes, numbers and image size for this model."""
         limits = self.images.limits
         return (
             tuple(part.shape for part in embedding.features) == self.segmenter.family.feature_shapes

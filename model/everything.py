@@ -33,17 +33,20 @@ class Grid:
         points_per_side: number of points along each side of the image.
         points_per_batch: maximum number of points decoded together.
         pred_iou_thresh: minimum predicted IoU; 0 accepts every mask.
-        stability_score_thresh: minimum stability score. The stability score is the IoU of two masks: the logits above
-            `stability_score_offset`, and the logits above `-stability_score_offset`.
+        stability_score_thresh: minimum stability score. The stability score is the IoU of two masks. One mask has the
+            pixels with logits above `stability_score_offset`, the other the pixels with logits above
+            `-stability_score_offset`.
         stability_score_offset: see `stability_score_thresh`.
         box_nms_thresh: maximum IoU of the boxes of two masks from the same crop. Above it, the mask with the lower
             score is removed.
         crop_n_layers: number of crop layers in addition to the whole image. Layer i divides the image into 4^i
             overlapping crops and prompts each crop with a grid.
         crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
-        crop_overlap_ratio: overlap of neighbouring crops as a share of the image's shorter side, halved in each layer.
-        crop_n_points_downscale_factor: factor by which each layer divides the number of points along a side.
-        min_mask_region_area: holes and separate pieces of fewer pixels are filled or removed; 0 leaves masks unchanged.
+        crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
+            further layer halves the overlap.
+        crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
+        min_mask_region_area: minimum area in pixels. Smaller holes are filled, and smaller separate pieces are removed.
+            0 leaves masks unchanged.
 
     Example:
         >>> Grid(points_per_side=16, crop_n_layers=1).count
@@ -87,7 +90,7 @@ class FoundObject:
         stability: the stability score.
         point: the grid point (x, y) that prompted the mask, in pixels of the image.
         crop: the crop in which the mask was found.
-        box: (4,) int64 x1, y1, x2, y2: the first column and row and the last column and row of the mask.
+        box: (4,) int64 x1, y1, x2, y2: first column, first row, last column and last row of the mask in the image.
         candidate: index of the mask among the three masks of the prompt, 0 to 2.
         logits: (h, w) float32 low-resolution logits, or None. Always None for objects from a crop, because their logits
             do not cover the whole image.
@@ -118,9 +121,10 @@ def everything(
         whole: the embedding of the image.
         crop: returns the embedding of a part of the image; called only if `grid.crop_n_layers` is above 0.
         grid: point grid and mask filters.
-        keep_logits: whether to return the low-resolution logits of each object. The points of objects that pass the
-            filters are then decoded a second time, because the logits of all candidates could fill the memory.
-        call: context of the request. It is checked between batches of points, and counts the bytes of the masks.
+        keep_logits: whether to return the low-resolution logits of each object. The logits of all candidates could fill
+            the memory. The function therefore drops them, and decodes the points of the kept objects a second time.
+        call: deadline, cancellation and memory budget of the request. The function checks the call between batches of
+            points, and adds the bytes of the masks to the size of the response.
 
     Returns:
         The objects in descending order of predicted IoU.
@@ -128,7 +132,7 @@ def everything(
     Raises:
         BadRequest: the masks take more bytes than the call allows.
         Overloaded: there is too little memory at the moment.
-        DeadlineExceeded, ClientDisconnected: as `Call.check`.
+        DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
     """
     objects: list[FoundObject] = []
     for layer, box in crop_boxes(whole.size, grid):
@@ -205,7 +209,7 @@ def _in_crop(
         size: (height, width) of the whole image in pixels.
         grid_points: (n, 2) float32 x, y in pixels of the crop.
         grid: mask filters.
-        call: context of the request.
+        call: deadline, cancellation and memory budget of the request.
     """
     foreground = np.ones(1, dtype=np.int64)
     min_score = grid.pred_iou_thresh or -math.inf
@@ -257,7 +261,16 @@ def _with_logits(
 
 
 def _cut_off(box: np.ndarray, crop: Box, size: tuple[int, int]) -> bool:
-    """Return whether a mask ends near an edge of its crop that is not an edge of the image of `size` (h, w)."""
+    """Return whether the crop probably truncates a mask.
+
+    This is so if the mask ends at most EDGE pixels from an edge of its crop, and is not that near to the same edge of
+    the image.
+
+    Args:
+        box: the box of the mask in the image, x1, y1, x2, y2.
+        crop: the box of the crop.
+        size: (height, width) of the image in pixels.
+    """
     near_crop = np.abs(box - np.array(crop)) <= EDGE
     near_image = np.abs(box - np.array([0, 0, size[1], size[0]])) <= EDGE
     return bool((near_crop & ~near_image).any())
@@ -271,7 +284,7 @@ def _boxes(objects: list[FoundObject]) -> np.ndarray:
 def _without_small_regions(objects: list[FoundObject], grid: Grid, call: Call) -> list[FoundObject]:
     """Fill small holes and remove small pieces, then remove the duplicates that this creates.
 
-    Of two duplicates, a mask that did not change is kept.
+    If a changed mask and an unchanged mask are duplicates, the unchanged mask is kept.
     """
     cleaned, unchanged = [], []
     for obj in objects:

@@ -65,8 +65,8 @@ class CroppedMask:
         """Place the mask in a larger image.
 
         Args:
-            top: row of the larger image at which this mask's image begins.
-            left: column of the larger image at which this mask's image begins.
+            top: row of the larger image that is row 0 of this mask's image.
+            left: column of the larger image that is column 0 of this mask's image.
             size: (height, width) of the larger image in pixels.
         """
         return CroppedMask(self.inside, self.top + top, self.left + left, size)
@@ -79,9 +79,9 @@ def _cropped(mask: np.ndarray | CroppedMask) -> CroppedMask:
 def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     """Encode a mask as COCO compressed run lengths.
 
-    COCO's runs go down the columns. A run begins where a pixel differs from the pixel above it. This function collects
-    the beginnings row by row, which is the order in memory, and then sorts them by column. The sort is cheap, because
-    there are far fewer runs than pixels.
+    COCO's runs go down the columns. A run begins where a pixel differs from the pixel above it. Memory holds the pixels
+    row by row, so this function finds the beginnings of runs in that order. It then sorts them by column. The sort is
+    cheap, because there are far fewer runs than pixels.
 
     Args:
         mask: (h, w) bool, or a cropped mask.
@@ -96,8 +96,9 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     cropped = _cropped(mask)
     height, width = cropped.size
     rows, columns = cropped.inside.shape
-    # If the box is as high as the image, the pixel before the first row is the last pixel of the previous column;
-    # otherwise it is empty.
+    # A run can continue from the last pixel of a column to the first pixel of the next column. If the box is as high as
+    # the image, the first pixel of a column is therefore compared with the last pixel of the column to its left. If the
+    # box is lower, the pixels above and below the box are empty.
     full = rows == height
     edges = np.zeros((rows + (not full), columns), bool)
     inside = cropped.inside
@@ -111,7 +112,8 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     y, x = np.divmod(np.flatnonzero(edges), max(1, columns))
     order = np.argsort(x.astype(np.min_scalar_type(columns)), kind="stable")
     places = ((x + cropped.left) * height + y + cropped.top)[order]
-    if full and columns and inside[-1, -1]:  # the column after the box is empty
+    # The column to the right of the box is empty, so a last run in the box ends there.
+    if full and columns and inside[-1, -1]:
         places = np.append(places, (cropped.left + columns) * height)
     counts = np.diff(places, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
@@ -181,8 +183,8 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
 def _outer_loops(starts: np.ndarray, ends: np.ndarray, stride: int) -> list[list[float]]:
     """Join directed edges of length 1 into closed loops.
 
-    Where two pieces touch at a corner, two edges leave the same vertex; a right turn stays on the same piece. Loops in
-    the opposite direction enclose holes and are omitted.
+    Where two pieces touch at a corner, two edges start at the same vertex. The edge that turns right belongs to the
+    same piece. Loops around holes have the opposite direction and are left out.
 
     Args:
         starts: (n,) first vertex of each edge; the vertex at x, y has the number y * stride + x.
@@ -224,8 +226,8 @@ def encode(mask: np.ndarray | CroppedMask, encoding: str) -> dict[str, Any]:
         encoding: one of ENCODINGS.
 
     Returns:
-        `encoded_binary_mask`, `size` [h, w], `bbox` [x, y, w, h] and `area`, all in pixels. Box and area are those of
-        pycocotools.
+        `encoded_binary_mask`, `size` [h, w], `bbox` [x, y, w, h] and `area`, all in pixels. The box and the area are
+        computed by pycocotools.
 
     Example:
         >>> encode(np.eye(2, dtype=bool), "rle")
@@ -242,7 +244,7 @@ def encode_all(masks: Sequence[np.ndarray | CroppedMask], encoding: str) -> list
 
 
 def encode_rle(rle: RunLengths, encoding: str) -> dict[str, Any]:
-    """Encode compressed run lengths for a response, in the form of `encode`."""
+    """Encode compressed run lengths for a response. The result has the fields that `encode` returns."""
     return _response_fields(rle, None if encoding == "rle" else from_rle(rle), encoding)
 
 

@@ -1,4 +1,7 @@
-"""Score tables: embed each image once, decode its prompts together, and encode the masks."""
+"""Score tables: compute the masks for the image and the prompts of each row.
+
+Each image is embedded once, and its prompts are decoded together.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Scorer:
 
     Args:
         engine: embeds and segments the images.
-        limits: limits on the cost of one table.
+        limits: limits on the rows, prompts and points of one table, and on the size of its logits.
 
     Example:
         >>> from sam_endpoint.model.embeddings import EmbeddingCache
@@ -50,7 +53,7 @@ class Scorer:
         self.engine, self.limits = engine, limits
 
     def read(self, frame: pd.DataFrame, params: Params) -> list[Row | BadInput]:
-        """Parse the rows of a table. The result holds the error of a row in place of a row that cannot be parsed."""
+        """Parse the rows of a table. A row that cannot be parsed becomes a BadInput in the result."""
         reference = partial(self.engine.images.reference, upright=params.upright)
         return read_rows(frame, reference, self.engine.max_prompts)
 
@@ -60,21 +63,23 @@ class Scorer:
         Args:
             frame: a table with the columns of `rows.COLUMNS`; other columns are ignored.
             params: the parameters of the request.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
-            A table with the columns of `rows.OUTPUT_COLUMNS`, one row per input row, with the same index. With
-            `response_format` `azureml`, the only column is `response`.
+            A table with one row per input row and with the same index. Its columns are `rows.OUTPUT_COLUMNS`. If
+            `params.response_format` is `azureml`, its only column is `response`.
 
         Raises:
-            BadInput: the table has no image column, or as `score`.
-            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: as `score`.
+            BadInput: the table has neither a column `image` nor a column `image_id`, or a row is bad (see `score`).
+            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
         """
         self.limits.check_rows(len(frame))
         frame = frame.rename(columns=column_names(frame.columns))
         if not any(name in frame.columns for name in ("image", "image_id")):
             raise BadInput(
-                "image", f"a table with the columns {', '.join(COLUMNS)}", "a table without image and image_id"
+                "image",
+                f"a table with a column image or image_id (all columns: {', '.join(COLUMNS)})",
+                "a table with neither",
             )
         frame = unfold(frame)
         if self.limits.values is not None:
@@ -88,7 +93,7 @@ class Scorer:
         Args:
             rows: the rows, as returned by `read`.
             params: the parameters of the request.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
             One dictionary per row, in order, with `predictions`, `image_id` and `error`. If `params.on_error` is
@@ -127,8 +132,8 @@ class Scorer:
     ) -> dict[ImageRef, PlacedRows]:
         """Group valid rows by image, and add the answers of bad rows to `answers`.
 
-        An `image_id` without an image refers to the image of an earlier row with this id, if there is one, and
-        otherwise to a cached image.
+        A row may have an `image_id` but no image. If an earlier row has the same id and an image, the row refers to
+        that image. Otherwise the row refers to a cached image.
         """
         named: dict[str, ImageRef] = {}
         grouped: dict[ImageRef, PlacedRows] = {}
@@ -170,6 +175,7 @@ class Scorer:
         try:
             objects = self.predict_everything(image, params, call) if unprompted else []
             predictions.update((position, objects) for position in unprompted)
+            # The size of the response counts the objects once already. Each further row repeats all objects.
             lengths = sum(_text_length(mask) for item in objects for mask in item["mask_per_prediction"])
             call.count_answer(lengths * (len(unprompted) - 1 if unprompted else 0))
         except BadInput as error:
@@ -199,16 +205,16 @@ class Scorer:
         Args:
             image: the image.
             prompts: the prompts; each selects one object.
-            multimask_output: whether each prompt gets 3 masks or 1.
+            multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
             params: the parameters of the request.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
-            One dictionary per prompt, in order, with `mask_per_prediction`, a list of 3 masks or 1.
+            One dictionary per prompt, in order. Its only key is `mask_per_prediction`, the list of the prompt's masks.
 
         Raises:
             BadRequest: the response is larger than the call allows.
-            Overloaded, DeadlineExceeded, ClientDisconnected: as `score`.
+            Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
         """
         predictions = []
         for piece in call.pieces(len(prompts), PROMPTS_AT_ONCE):
@@ -222,14 +228,15 @@ class Scorer:
         Args:
             image: the image.
             params: the parameters of the request.
-            call: context of the request.
+            call: deadline, cancellation and memory budget of the request.
 
         Returns:
-            One dictionary per object with `mask_per_prediction`, a list of 1 mask, the best predicted IoU first.
+            One dictionary per object, in descending order of predicted IoU. Its only key is `mask_per_prediction`, a
+            list with the mask of the object.
 
         Raises:
             BadInput: `params.crop_n_layers` is above 0, and only the embedding of the image is known.
-            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: as `predict`.
+            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `predict`.
         """
         objects = self.engine.everything(image, params.grid, params.return_logits, call)
         predictions = []

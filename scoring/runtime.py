@@ -47,7 +47,7 @@ class OpenedModel:
     Attributes:
         source: the URI, folder or checkpoint that the caller passed.
         engine: embeds and segments images with the model.
-        defaults: default params of the deployment.
+        defaults: params that apply if a request does not set them.
         saved: the MLflow model; None for a checkpoint without an MLflow model.
         registered: as in `LocatedModel`.
     """
@@ -65,7 +65,11 @@ class OpenedModel:
 
     @property
     def weights(self) -> Any:
-        """Value that identifies the weights: the hashes from packaging, or else the engine's fingerprint."""
+        """Value that identifies the weights.
+
+        It is the hashes that an MLflow model got when it was packaged. For a model without them, it is the engine's
+        fingerprint.
+        """
         packaged = self.saved and self.saved.metadata.get("weights_sha256")
         return packaged or self.engine.fingerprint
 
@@ -97,7 +101,8 @@ def open_model(source: str | Path | LocatedModel, device: str | None = None, **c
         source: URI or folder of an MLflow model; or a checkpoint: a Hugging Face id, a folder, or one of Meta's `.pt`
             and `.pth` files.
         device: torch device such as `cpu`, `cuda` or `cuda:1`; None uses the setting of the model.
-        **config: settings and default params of this deployment, as in MLflow's `model_config`.
+        **config: settings of this deployment, and params that apply if a request does not set them. The names are those
+            of MLflow's `model_config`.
 
     Returns:
         The model, ready to embed and segment images.
@@ -169,13 +174,13 @@ def locate(source: str) -> LocatedModel:
 
 
 def registered_version(source: str) -> dict[str, str | None]:
-    """Return the version of a registered model that a URI stands for at present; nothing is downloaded.
+    """Ask the registry to which version of a registered model a URI refers now. Nothing is downloaded.
 
     Args:
         source: a URI such as `models:/sam@champion`, `models:/sam/latest` or `models:/sam/3`, or any other source.
 
     Returns:
-        `registered_model`, `version` and `alias` (None for a URI without one); {} for a source of another kind.
+        `registered_model`, `version` and `alias`, which is None for a URI without alias. For any other source, {}.
 
     Raises:
         BadModel: the registry cannot be reached, or has no such model, version or alias.
@@ -188,7 +193,7 @@ def registered_version(source: str) -> dict[str, str | None]:
 
     try:
         model, version = get_model_name_and_version(MlflowClient(), source)
-    except Exception as error:  # as above
+    except Exception as error:  # the libraries of registries raise errors of their own
         raise BadModel(f"no model can be loaded from '{source}': {one_line(error)}") from None
     return {"registered_model": model, "version": str(version), "alias": match["alias"]}
 
@@ -199,7 +204,10 @@ def download(source: str) -> Path:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an exception's message without passwords, or the exception's type if there is none."""
+    """Return the first line of an exception's message, without user names and passwords of URLs.
+
+    If the exception has no message, return the name of its type.
+    """
     return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 

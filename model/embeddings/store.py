@@ -26,25 +26,27 @@ logger = logging.getLogger(__name__)
 MAX_QUEUE = 64  # queued writes; further writes are skipped, so that a slow store does not fill the memory
 MAX_QUEUE_BYTES = 2**28  # embeddings of the queued writes
 MAX_FILE = 2**28  # bytes
-UNUSABLE = "cannot read or write the embedding store, continuing without it"
+UNUSABLE = "cannot read or write the embedding store ({})"
 SEAL = 32  # bytes of an HMAC-SHA256
 
 
 class Store:
-    """Stores embeddings, and names for their keys, as files below a URL.
+    """Stores embeddings as files in a folder.
 
-    A background thread writes the files. If the store cannot be read or written, the failure is logged once and the
-    caller continues without the store. A broken file is treated as absent and written again.
+    Each embedding has a key. An embedding may also have names, which are the image ids that clients chose; the store
+    saves the key of each name. A background thread writes the files. If the store cannot be read or written, the class
+    logs the failure once and the caller continues without the store. A broken file counts as missing, and is written
+    again.
 
     The part of a key before its first NUL character is its tenant. Each tenant has a folder of its own, and a full
     store deletes the least recently used files of the tenant with the most bytes. A tenant has at most half of the
     places in the queue of writes.
 
     Args:
-        url: a folder or any URL that fsspec supports, such as `s3://...`.
+        url: the folder: a local path or any URL that fsspec supports, such as `s3://...`.
         device: the device to which loaded embeddings are moved.
-        secret: key of the HMAC that seals every file. Files without a valid seal are treated as absent. Empty for no
-            seals.
+        secret: secret key. If it is not empty, every file ends with a seal. The seal is the HMAC of the file's name and
+            content. A file without a valid seal counts as missing.
         max_bytes: maximum size of all files together, as in `Quota`.
     """
 
@@ -60,7 +62,7 @@ class Store:
         self._reported: set[str] = set()
 
     def load(self, key: str) -> Embedding | None:
-        """Return the embedding of a key, or None if there is none or it cannot be read."""
+        """Return the embedding of a key, or None if its file is missing, broken or unreadable."""
         data = self._read(f"{self._name(key)}.safetensors")
         if data is None:
             return None
@@ -80,7 +82,7 @@ class Store:
         self._submit(_tenant(key), name, lambda: _packed(embedding), embedding.nbytes)
 
     def load_name(self, name: str) -> str | None:
-        """Return the key of a name, or None."""
+        """Return the key that `save_name` saved for a name, or None if its file is missing, broken or unreadable."""
         data = self._read(f"{self._name(name)}.name")
         try:
             return None if data is None else data.decode("ascii")
@@ -94,7 +96,11 @@ class Store:
 
     def report_invalid(self) -> None:
         """Log once that a file is broken or belongs to another model."""
-        self._report("the embedding store has files that are broken or of another model; they are written again")
+        self._report("the embedding store has broken files, or files of another model; these files are written again")
+
+    def report_unusable(self, error: Exception) -> None:
+        """Log once that the store cannot be read or written."""
+        self._report(f"{UNUSABLE.format(type(error).__name__)}; the program continues without the store")
 
     def flush(self) -> None:
         """Wait until every earlier write has finished."""
@@ -110,7 +116,7 @@ class Store:
         except FileNotFoundError:
             return None
         except Exception as error:  # every fsspec file system raises its own exceptions
-            self._report(f"{UNUSABLE}: {type(error).__name__}")
+            self.report_unusable(error)
             return None
         if not self._secret:
             return content
@@ -142,7 +148,7 @@ class Store:
             self.fs.pipe_file(part, data + self._seal(name, data))
             self.fs.mv(part, path)  # readers never see a partially written file
         except Exception as error:
-            self._report(f"{UNUSABLE}: {type(error).__name__}")
+            self.report_unusable(error)
             with suppress(Exception):
                 self.fs.rm_file(part)
         finally:
@@ -160,7 +166,7 @@ class Store:
         return f"{hmac.digest(self._secret, tenant.encode(), 'sha256').hex()}/{folder}" if tenant else folder
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        """Return the HMAC of a file's name and content. The name prevents that one file replaces another."""
+        """Return the HMAC of a file's name and content. A file that is copied to another name has a wrong seal."""
         return hmac.digest(self._secret, name.encode() + b"\0" + content, "sha256") if self._secret else b""
 
     def _report(self, message: str) -> None:

@@ -120,7 +120,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         sam_endpoint.model.errors.BadParameter: setting 'urls': expected a value such as true, got the number 1
     """
-    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "images_per_batch": 1, "prompts_per_batch": 1}
+    counts = dict.fromkeys(("images_per_batch", "prompts_per_batch", "max_rows", "max_points"), 1)
+    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "max_seconds": 1.0, **counts}
     for name, default in defaults.items():
         value = config.get(name, default)
         if value is None and getattr(DeploymentSettings(), name) is None:

@@ -41,8 +41,8 @@ class SegmentAnything(PythonModel):
             engine, self.defaults = saved.open(context.model_config)
         except EndpointError as error:
             raise MlflowException(str(error)) from None
-        self.scorer = Scorer(engine)
-        self.max_answer_bytes = saved.settings(context.model_config).max_answer_bytes
+        self.settings = saved.settings(context.model_config)
+        self.scorer = Scorer(engine, self.settings.request_limits)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score a table.
@@ -58,7 +58,7 @@ class SegmentAnything(PythonModel):
         Raises:
             RequestError: as `score_for_mlflow`.
         """
-        call = Call(max_answer_bytes=self.max_answer_bytes)
+        call = Call(seconds=self.settings.max_seconds, max_answer_bytes=self.settings.max_answer_bytes)
         return score_for_mlflow(self.scorer, model_input, self.defaults, params, call)
 
 

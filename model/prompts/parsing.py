@@ -13,12 +13,13 @@ from .cells import Mismatch, is_missing, parse, parse_cell, reading
 from .values import Prompt
 
 LABELS = (1, 0, -1, -10)
-MAX_COORDINATE = 1e6  # pixels; float32 cannot represent the half pixel that the models add to larger coordinates
+# Pixels. The models add half a pixel to coordinates. Much larger float32 numbers, from 2**23 on, have no halves.
+MAX_COORDINATE = 1e6
 
 POINTS_FORM = "(prompts, points, 2) numbers x,y in pixels"
 LABELS_FORM = "(prompts, points) labels, each one of 1, 0, -1, -10"
 BOXES_FORM = "(prompts, 4) numbers x1,y1,x2,y2 in pixels"
-MASK_FORM = "one low_res_logits text or one (height, width) array of logits per prompt"
+MASK_FORM = "for each prompt one low_res_logits text or one (height, width) array of logits"
 
 
 def parse_prompts(
@@ -39,7 +40,8 @@ def parse_prompts(
         The prompts in order; an empty list if all columns are missing or empty.
 
     Raises:
-        BadInput: a value has the wrong form, or the columns do not fit together. The error names the column.
+        BadInput: a value has the wrong form, or two columns have different numbers of prompts or points. The error
+            names the column.
 
     Example:
         >>> first, second = parse_prompts(None, None, "[[10, 20, 30, 40], [0, 0, 5, 5]]", None)
@@ -81,7 +83,15 @@ def parse_prompts(
 
 
 def _numbers(value: object, form: str, width: int) -> np.ndarray:
-    """Convert a list of lists of `width` finite numbers to an (n, width) float32 array."""
+    """Convert a list of lists of `width` finite numbers to an (n, width) float32 array.
+
+    In the messages, `Mismatch` replaces `{}` by the type and the size of the wrong value.
+
+    Args:
+        value: the lists.
+        form: description of the expected form, for error messages.
+        width: length of each inner list.
+    """
     if not isinstance(value, list) or not value:
         raise Mismatch(form, value, "an empty list" if value == [] else "")
     for item in value:
@@ -100,7 +110,7 @@ def _number(number: float) -> str:
 
 
 def nesting_depth(value: object) -> int:
-    """Return the nesting depth of lists, along their first items.
+    """Return how deeply lists are nested. Only the first item of each list is examined.
 
     Example:
         >>> nesting_depth([[1, 2], [3, 4]])
@@ -114,10 +124,10 @@ def nesting_depth(value: object) -> int:
 
 
 def _nested(value: object, depth: int, form: str) -> Any:
-    """Return lists with `depth` levels. If only the outermost level is absent, it is added.
+    """Return lists that are nested `depth` deep. Lists that are nested one level less become the only item of a list.
 
     Raises:
-        Mismatch: the lists have another number of levels.
+        Mismatch: the lists have another depth.
     """
     nesting = nesting_depth(value)
     if nesting == depth - 1:
@@ -170,7 +180,9 @@ def _match_labels(points: list[np.ndarray] | None, labels: list[np.ndarray] | No
     if labels is None:
         return [np.ones(len(prompt), dtype=np.int64) for prompt in points]
     if len(labels) != len(points):
-        raise Mismatch(f"labels for {len(points)} prompts, as many as input_points has", got=str(len(labels)))
+        raise Mismatch(
+            f"labels for {len(points)} prompts, because input_points has {len(points)}", got=str(len(labels))
+        )
     for i, (prompt_points, prompt_labels) in enumerate(zip(points, labels, strict=True)):
         if len(prompt_points) != len(prompt_labels):
             raise Mismatch(
@@ -183,7 +195,7 @@ def _read_masks(value: object) -> list[np.ndarray] | None:
     """Parse the `mask_input` column to one (h, w) float32 array per prompt."""
     if is_missing(value):
         return None
-    if isinstance(value, str) and not value.lstrip().startswith(("[", '"')):
+    if isinstance(value, str) and not value.lstrip().startswith(("[", '"')):  # not JSON, so base64 text
         return [_read_npy(value)]
     value = parse(value, MASK_FORM)
     if value is None:

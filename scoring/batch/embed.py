@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
+from sam_endpoint.model.embeddings.store import UNUSABLE
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.images import ImageRef
@@ -26,6 +27,10 @@ class _StrictStore(Store):
 
     def report_invalid(self) -> None:
         """Do nothing, because the command overwrites damaged files."""
+
+    def report_unusable(self, error: Exception) -> None:
+        """Keep the failure for `check`. The command does not continue without its store."""
+        self.problem = UNUSABLE.format(type(error).__name__)
 
     def _report(self, message: str) -> None:
         self.problem = message

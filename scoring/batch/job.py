@@ -40,7 +40,8 @@ class Window:
         number: number of the part.
         first: number of the first row in the whole input.
         table: the rows of the input.
-        rows: the parsed rows. For a finished part, they are parsed only if later rows may refer to their images.
+        rows: the parsed rows. The rows of a finished part are parsed only if later rows can refer to their images by
+            `image_id`; otherwise, the list is empty.
         finished: summary of the part if an earlier run finished it, else None.
         answers: answers that an earlier run saved before it stopped, by position of the row in the part.
         seconds: time that the earlier run spent on these answers, by stage, in seconds.
@@ -70,11 +71,11 @@ def run(
     error_threshold: int = -1,
     save_seconds: float = SAVE_SECONDS,
 ) -> Summary:
-    """Score all rows of an input that earlier runs of the same job have not scored.
+    """Score the rows of an input. Rows that earlier runs of the same job have scored are skipped.
 
     Args:
-        engine: scores the rows. Its images are read in advance, in background threads.
-        params: params of all rows.
+        engine: scores the rows. Background threads read the images before the engine needs them.
+        params: the same params for all rows.
         source: the rows.
         parts: the output.
         rows_per_part: number of rows in a part.
@@ -116,7 +117,11 @@ def run(
 def _windows(
     source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_per_part: int
 ) -> Iterator[Window]:
-    """Yield the windows of the input. The images of the next window are announced before a window is yielded."""
+    """Yield the windows of the input.
+
+    Before a window is yielded, the background threads get the images of the next window. They read these images while
+    the window is scored.
+    """
     previous: Window | None = None
     first = 0
     for number, table in enumerate(source.windows(rows_per_part)):
@@ -139,15 +144,15 @@ def _windows(
 def score_chunks(
     scorer: Scorer, rows: Sequence[Row | BadInput], params: Params, source: Source, named: NamedImages
 ) -> Iterator[dict[int, Answer]]:
-    """Score rows in chunks of bounded work.
+    """Score rows in chunks with a limited number of prompts. The job can save answers between two chunks.
 
     Args:
         scorer: scores the rows.
-        rows: the rows, after `named.resolve`.
+        rows: the rows, as returned by `named.resolve`.
         params: params of the rows.
-        source: source of the rows. An image that an earlier row gave by its content is read again from there if the
-            model's cache has evicted its embedding.
-        named: images that earlier rows named.
+        source: the input. A row with only an `image_id` may refer to an earlier row with the content of the image. If
+            the model's cache has evicted the embedding of that image, this function reads the earlier row again.
+        named: images of earlier rows by `image_id`.
 
     Yields:
         For each chunk, the answers by position of the row in `rows`.
@@ -164,7 +169,8 @@ def score_chunks(
 def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
     """Yield the positions of rows that are scored together: rows of one image, with at most PROMPTS_AT_ONCE prompts.
 
-    Rows that request automatic mask generation for an image share one answer, so they are all in its first chunk.
+    Rows whose `prompts` are None request automatic mask generation. All such rows of an image share one answer, so the
+    first chunk of the image has all of them.
     """
     members: dict[object, list[int]] = {}
     for position, row in enumerate(rows):
@@ -186,7 +192,18 @@ def _count_prompts(row: Row | BadInput) -> int:
 
 
 def _reload_image(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
-    """Return an image that an earlier row gave by its content, or None if the model's cache has its embedding."""
+    """Read the image with an `image_id` again from the row that holds its content.
+
+    Args:
+        scorer: its engine has the cache of embeddings.
+        source: the input.
+        image_id: the id.
+        number: number of the row that holds the content.
+        params: params of the row.
+
+    Returns:
+        A reference to the image, or None if the cache still has its embedding.
+    """
     try:
         scorer.engine.find(image_id or "")
         return None

@@ -1,7 +1,7 @@
 """The catalog of served models: load models by name, and evict the least recently used ones.
 
-A model is warm when it is loaded. The catalog file marks models that are loaded at start; the others are loaded when a
-request first names them.
+The catalog file marks some models as `warm`. These models and the default model are loaded at start. Every other model
+is loaded when a request first names it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class _Slot:
     entry: Entry
-    located: LocatedModel | None = None  # set for the model of --model
+    located: LocatedModel | None = None  # the model of --model, or the version that `refresh` loaded last
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: ServedModel | None = None
     last_used: float = 0.0
@@ -42,8 +42,9 @@ class _Slot:
 class Catalog:
     """The served models by name. Safe to share between threads.
 
-    A model has one key in the catalog and any number of further names (`names`, `stands_in_for`). Requests that hold an
-    evicted model can still use it.
+    A model has one key in the catalog and any number of further names. Its `names` are further names of the model
+    itself. Its `stands_in_for` are names of other models: this model answers requests for them. If the catalog evicts a
+    model, the requests that use the model at that time can still finish with it.
 
     Args:
         settings: settings of the endpoint. `model` is the URI of a single MLflow model; without it, the catalog file
@@ -85,7 +86,7 @@ class Catalog:
         return [slot.served for slot in self._slots.values() if slot.served is not None]
 
     def warm_up(self) -> None:
-        """Load the default model and all models marked `warm`, then set `ready` if every one was loaded.
+        """Load the default model and all models marked `warm`. If all of them are loaded, set `ready`.
 
         If a model cannot be loaded, log the reason and go on with the next.
         """
@@ -132,12 +133,12 @@ class Catalog:
         if key is None:
             described = describe_name(name, self._keys)
             raise UnknownModel(
-                f"no model of this name ({described}) is served here; served are {', '.join(self.names)}"
+                f"no model of this name ({described}) is served here; this endpoint serves {', '.join(self.names)}"
             )
         return key
 
     def name_for_family(self, family: str) -> str:
-        """Return the key of a model of a family; prefer the default model.
+        """Return the key of a served model of a family: the default model if it is of the family, else another model.
 
         Args:
             family: `sam` or `sam2`.
@@ -151,17 +152,18 @@ class Catalog:
                 return key
             if any(name in known for name in (*slot.entry.names, *slot.entry.stands_in_for)):
                 return key
-        raise UnknownModel(f"no {family} model is served here; served are {', '.join(self.names)}")
+        raise UnknownModel(f"no {family} model is served here; this endpoint serves {', '.join(self.names)}")
 
     def refresh(self) -> list[dict[str, Any]]:
-        """Replace loaded models whose alias, or `latest`, stands for another version in the registry by now.
+        """Replace each loaded model whose alias, or `latest`, now refers to another version in the registry.
 
-        The new version is loaded and used once beside the old one before requests get it. Requests in progress finish
-        with the version that they began with. If a new version cannot be loaded, the old one stays, and the error is
-        logged.
+        The catalog loads the new version beside the old version and segments a small image with it. After that, new
+        requests get the new version. Requests in progress finish with the version that they began with. If the new
+        version cannot be loaded, the catalog logs the error and keeps the old version.
 
         Returns:
-            For each replaced model `name`, and its versions `before` and `now`.
+            One dictionary for each replaced model: its key as `name`, the old version as `before`, and the new version
+            as `now`.
         """
         replaced = []
         with self._refreshing:
@@ -177,7 +179,7 @@ class Catalog:
                     following = self._load(key, slot, located)
                     _use_once(following.engine)
                 except Exception as error:
-                    logger.error("model %s stays at its version: %s", key, one_line(error))
+                    logger.error("model %s keeps its version, because refreshing failed: %s", key, one_line(error))
                     continue
                 slot.served, slot.located = following, located
                 versions = {"before": served.origin.get("version"), "now": following.origin.get("version")}
@@ -201,7 +203,13 @@ class Catalog:
             self._slots[oldest].served = None
 
     def _load(self, key: str, slot: _Slot, located: LocatedModel | None = None) -> ServedModel:
-        """Load a model: the located one, by default that of the slot."""
+        """Load a model.
+
+        Args:
+            key: key of the model.
+            slot: its slot.
+            located: the version to load; by default, the slot says what to load.
+        """
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
         source = located or slot.located or slot.entry.model or self._checkpoint(slot.entry)
@@ -247,7 +255,10 @@ class Catalog:
         return slot.entry.checkpoint is not None and is_starter(Path(self._checkpoint(slot.entry)))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the response of `/models`: one object for each model, with its names, state and origin."""
+        """Return the response of `/models`: one object for each model, with its names, state and origin.
+
+        In the response, `warm` says whether the model is loaded now, not whether the catalog file marks it as `warm`.
+        """
         return [
             {
                 "name": key,
@@ -264,7 +275,7 @@ class Catalog:
 
 
 def _use_once(engine: Engine) -> None:
-    """Segment a small image, so that the first request does not wait for what the model prepares at its first use."""
+    """Segment a small image. The first use of a model is slow, and no request shall wait for it."""
     image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
     engine.segmenter.segment(image, [EMPTY_PROMPT])
 

@@ -1,4 +1,4 @@
-"""Malformed data sets: every problem is counted and named, and the evaluation goes on."""
+"""Malformed data sets: the evaluation counts and reports every problem, and continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam_endpoint.model.mlflow import package
 from tests.evaluation.coco_files import evaluate_logged, write_images, write_json
 
 
-def test_every_problem_is_counted_and_named(tmp_path: Path) -> None:
+def test_counts_and_reports_every_problem_of_a_data_set(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 4)
     valid = [annotation for annotation in instances["annotations"] if annotation["image_id"] in (0, 1)]
     counts = [sum(annotation["image_id"] == image for annotation in instances["annotations"]) for image in (2, 3)]

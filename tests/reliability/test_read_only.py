@@ -37,7 +37,7 @@ def read_only(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as url:
         yield url
         log = (folder / "log").read_text().splitlines()
-        assert sum("the embedding store cannot be read or written" in line for line in log) == 1
+        assert sum("cannot read or write the embedding store" in line for line in log) == 1
 
 
 def test_tables_are_scored(read_only: str) -> None:

@@ -14,8 +14,8 @@ from sam_endpoint.model.errors import OutputConflict
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.batch.parts import Parts
 from tests import pictures
-from tests.scoring.batch.test_job import rows_of
-from tests.scoring.batch.test_resume import Images, Stopped, boxes, score
+from tests.scoring.batch.jobs import rows_of
+from tests.scoring.batch.test_resume import CountingReader, JobStopped, score, table_of_boxes
 
 
 def emptied(file: Path) -> None:
@@ -63,7 +63,7 @@ TAMPERINGS: list[Callable[[Path], None]] = [emptied, swapped, shortened, flipped
 def table(tmp_path: Path) -> Path:
     for i in range(6):
         (tmp_path / f"{i}.png").write_bytes(pictures.disc(90 + i, 80)[0])
-    boxes([str(tmp_path / f"{i}.png") for i in range(6)]).to_csv(tmp_path / "in.csv", index=False)
+    table_of_boxes([str(tmp_path / f"{i}.png") for i in range(6)]).to_csv(tmp_path / "in.csv", index=False)
     return tmp_path / "in.csv"
 
 
@@ -72,14 +72,14 @@ def table(tmp_path: Path) -> Path:
 def test_a_changed_file_is_written_anew(
     tiny: Segmenter, table: Path, tmp_path: Path, tamper: Callable[[Path], None], rows: int
 ) -> None:
-    score(tiny, table, tmp_path / "whole", Images(), rows)
-    with pytest.raises(Stopped):
-        score(tiny, table, tmp_path / "out", Images(stop_at="5.png"), rows, seconds=0)
+    score(tiny, table, tmp_path / "whole", CountingReader(), rows)
+    with pytest.raises(JobStopped):
+        score(tiny, table, tmp_path / "out", CountingReader(stop_at="5.png"), rows, seconds=0)
     file = sorted((tmp_path / "out").glob("part-*.parquet" if rows == 2 else ".*.piece"))[1]
     if rows == 6 and tamper in (swapped, shortened):
         pytest.skip("a piece has one row")
     tamper(file)
-    resumed = Images()
+    resumed = CountingReader()
     score(tiny, table, tmp_path / "out", resumed, rows)
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
     assert len(resumed.read) < 6  # unchanged files are not
@@ -87,12 +87,12 @@ def test_a_changed_file_is_written_anew(
 
 
 def test_a_part_that_is_missing_of_a_finished_job_is_written_anew(tiny: Segmenter, table: Path, tmp_path: Path) -> None:
-    score(tiny, table, tmp_path / "out", Images(), 2)
+    score(tiny, table, tmp_path / "out", CountingReader(), 2)
     expected = rows_of(tmp_path / "out")
     assert Parts(str(tmp_path / "out"), {}).complete
     (tmp_path / "out" / "part-000001.parquet").unlink()
     assert not Parts(str(tmp_path / "out"), {}).complete
-    resumed = Images()
+    resumed = CountingReader()
     score(tiny, table, tmp_path / "out", resumed, 2)
     assert rows_of(tmp_path / "out") == expected and sorted(resumed.read) == ["2.png", "3.png"]
 
@@ -101,16 +101,16 @@ def test_a_part_that_is_missing_of_a_finished_job_is_written_anew(tiny: Segmente
     "content", ["{}", "[]", "null", "no json", '{"sha256": 5}', '{"rows": 1}', '{"sha256": ["x"] }']
 )
 def test_a_forged_mark_of_a_finished_job_is_none(tiny: Segmenter, table: Path, tmp_path: Path, content: str) -> None:
-    with pytest.raises(Stopped):
-        score(tiny, table, tmp_path / "out", Images(stop_at="5.png"), 2)
+    with pytest.raises(JobStopped):
+        score(tiny, table, tmp_path / "out", CountingReader(stop_at="5.png"), 2)
     (tmp_path / "out" / "part-000000.parquet").unlink()
     (tmp_path / "out" / "_SUCCESS").write_text(content)
     assert not Parts(str(tmp_path / "out"), {}).complete
 
 
 def test_a_job_whose_description_was_changed_does_not_go_on(tiny: Segmenter, table: Path, tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
-        score(tiny, table, tmp_path / "out", Images(stop_at="5.png"), 2)
+    with pytest.raises(JobStopped):
+        score(tiny, table, tmp_path / "out", CountingReader(stop_at="5.png"), 2)
     (tmp_path / "out" / "job.json").write_text(json.dumps({"model": "another"}))
-    with pytest.raises(OutputConflict, match="was begun by another job"):
-        score(tiny, table, tmp_path / "out", Images(), 2)
+    with pytest.raises(OutputConflict, match="holds the output of another job"):
+        score(tiny, table, tmp_path / "out", CountingReader(), 2)

@@ -22,8 +22,9 @@ class ImagePath:
     """Path of an image, in its folder or according to a label file.
 
     Attributes:
-        parts: parts of the path as listed, usually relative.
-        absolute: parts of the absolute path, in which the names of sibling folders are equal.
+        parts: parts of the path as the label file or the folder has it. The path is usually relative.
+        absolute: parts of the absolute path. The parts `labels`, `annotations` and `jpegimages` are replaced by
+            `images`, so the folders of an image and of its label file are equal.
     """
 
     parts: Parts
@@ -64,16 +65,17 @@ def is_absolute(name: str) -> bool:
 def pair(listed: Mapping[str, ImagePath], images: Mapping[str, ImagePath], where: str) -> dict[str, str]:
     """Match images to the names in label files.
 
-    First, equal relative paths are matched. Each other name is matched to the image whose path has the most equal parts
-    at its end. If only the file names are equal and the folders differ, they are matched if the file name is unique.
+    First, this function matches equal relative paths. It then compares the absolute paths from their ends, and matches
+    each remaining name to the image with the most equal parts. The file name alone is enough only if no image with this
+    file name has been matched before.
 
     Args:
-        listed: paths according to the label files, by name in the label files.
-        images: paths of the images, by name in the folder.
+        listed: the names in the label files, each with its path.
+        images: the names of the images in the folder, each with its path.
         where: path of the label files, for error messages.
 
     Returns:
-        The name in the label files for each matched image.
+        For each matched image, its name in the label files.
 
     Raises:
         BadData: a name matches several images, or an image matches several names.
@@ -99,13 +101,13 @@ def pair(listed: Mapping[str, ImagePath], images: Mapping[str, ImagePath], where
         for end, names in _by_end(other_names, shared).items():
             for is_whole in (True, False):
                 if shared == 1 and not is_whole and end[-1] in matched_files:
-                    continue  # another image of this file name is matched by its folder, and these folders differ
+                    continue  # only the file names are equal, and an image with this file name has been matched before
                 candidates = [
                     (name, image)
                     for name in names
                     for image in groups.get(end, ())
                     if name in other_names and image in other_images
-                    # True if all parts of one of the two relative paths are equal.
+                    # The right side is true if the equal parts at the end cover one of the two relative paths.
                     if is_whole is (shared >= min(len(other_names[name].parts), len(other_images[image].parts)))
                 ]
                 for name, image in _unambiguous(candidates, where):

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a server with the embedded models, a browser, and what a person does and sees."""
+"""Functions that run a browser, act on the page as a person does, and read what the page shows."""
 
 from __future__ import annotations
 
@@ -16,19 +16,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from tests.conftest import ROOT, free_port, server
-from tests.warm import python
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots, to look at
-
-
-@contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
-    """Serve the default catalog until the block ends. Yields the base URL."""
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), *options]
-    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
-        yield base
+SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots
 
 
 @contextmanager
@@ -39,38 +27,56 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open the page in a context of its own. Fails if it asks another host, or if a script fails."""
+def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Open a page in a new browser context until the block ends.
+
+    Fails if the page requests anything from another host, or if a script fails.
+
+    Args:
+        browser: browser to use.
+        url: URL of the endpoint.
+        **options: options of the context.
+    """
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
-    elsewhere: list[str] = []
+    foreign_requests: list[str] = []
     problems: list[str] = []
 
-    def note(request: Request) -> None:
+    def record(request: Request) -> None:
         if not request.url.startswith((url, "blob:", "data:")):
-            elsewhere.append(request.url)
+            foreign_requests.append(request.url)
 
-    page.on("request", note)
+    page.on("request", record)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
     expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
-    assert not elsewhere and not problems
+    assert not foreign_requests and not problems
 
 
 def shoot(page: Page, name: str) -> None:
+    """Save a screenshot, if the environment variable SCREENSHOTS names a folder."""
     if SHOTS:
         page.screenshot(path=f"{SHOTS}/{name}.png")
 
 
 def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
+    """Open an image file in the page, and wait until the page shows it."""
     page.set_input_files("#file", {"name": name, "mimeType": "image/*", "buffer": data})
     expect(page.locator("#status")).to_contain_text("Click on an object")
 
 
 def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> None:
-    """Click on a pixel of the picture, which is `width` pixels wide, wherever it is shown."""
+    """Click on a pixel of the image, wherever the page shows it.
+
+    Args:
+        page: page to use.
+        x: column of the pixel.
+        y: row of the pixel.
+        width: width of the image.
+        **options: options of Playwright's `click`.
+    """
     frame = page.locator("#canvas").bounding_box()
     assert frame
     unit = frame["width"] / width
@@ -78,7 +84,7 @@ def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> N
 
 
 def wait_for_picture(page: Page) -> None:
-    """Wait until the canvas shows the picture: its middle is no longer transparent."""
+    """Wait until the canvas shows the image, so that its center is not transparent."""
     page.wait_for_function(
         """() => {
             const {width, height} = document.getElementById("canvas");
@@ -88,11 +94,12 @@ def wait_for_picture(page: Page) -> None:
 
 
 def wait_for_mask(page: Page) -> None:
+    """Wait until the page reports a mask."""
     expect(page.locator("#status")).to_contain_text(re.compile(r"pixels, score"), timeout=60_000)
 
 
 def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
-    """Wait until masks were drawn `count` times. Returns the page's measures of that: times in ms, and details."""
+    """Wait until the page has drawn masks `count` times, and return its measurements: durations in ms, and details."""
     page.wait_for_function("count => performance.getEntriesByName('draw masks').length >= count", arg=count)
     measures: list[dict[str, Any]] = page.evaluate(
         "performance.getEntriesByName('draw masks').map(({duration, detail}) => ({duration, ...detail}))"
@@ -100,19 +107,20 @@ def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
     return measures
 
 
-def seen(page: Page) -> np.ndarray:
-    """Return what the canvas shows, in pixels of the screen, (rows, columns, 3) int."""
+def canvas_pixels(page: Page) -> np.ndarray:
+    """Return the pixels of the canvas, (height, width, 3) int."""
     text = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
     image = Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))
     return np.asarray(image.convert("RGB")).astype(int)
 
 
 def downloaded(page: Page, button: str) -> bytes:
+    """Click on a button, and return the content of the file that the browser downloads."""
     with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()
 
 
 def saved_mask(page: Page) -> np.ndarray:
-    """Return the mask that "Mask as PNG" saves, (h, w) bool."""
+    """Return the mask that the button "Mask as PNG" saves, (height, width) bool."""
     return np.asarray(Image.open(io.BytesIO(downloaded(page, "#save-png"))).convert("L")) > 0

@@ -18,30 +18,21 @@ from PIL import Image, ImageDraw
 
 from sam_endpoint.model import masks
 from tests import checkpoints, pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, client_python, run_with_clients, serve_endpoint
 from tests.scoring.online.cvat_stand_in import LABEL, TASK, StandIn, serving
-from tests.scoring.online.published import client_python, run_client
-from tests.warm import python
 
 KEY = "correct-horse"
 AUTH = {"x-api-key": KEY}
+SCRIPT = Path(__file__).with_name("cvat_interaction.py")
 FUNCTION = ROOT / "deploy" / "cvat" / "segment_anything.py"
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An endpoint whose default model is the embedded one."""
-    port, log = free_port(), tmp_path_factory.mktemp("endpoint") / "log"
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--public-metrics", "true"]
-    with server(command, port, "/ready", log, PYTHONPATH=str(ROOT), SAM_API_KEYS=KEY) as base:
+    log = tmp_path_factory.mktemp("endpoint") / "log"
+    with serve_endpoint(log, "--public-metrics", "true", SAM_API_KEYS=KEY) as base:
         yield base
-
-
-@pytest.fixture(scope="module")
-def picture(disc: tuple[bytes, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("pictures") / "disc.png"
-    file.write_bytes(disc[0])
-    return file
 
 
 def post(url: str, body: Any, key: str = KEY) -> requests.Response:
@@ -119,18 +110,8 @@ def test_the_features_that_the_browser_decodes(disc: tuple[bytes, np.ndarray], t
     checkpoints.save_sam_of_published_shapes(tmp_path / "checkpoint")
     entry = {"checkpoint": str(tmp_path / "checkpoint"), "stands_in_for": ["sam/vit_h"]}
     (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"default": "large", "models": {"large": entry}}))
-    port, image = free_port(), pictures.to_text(disc[0])
-    command = [
-        python(),
-        "-m",
-        "sam_endpoint",
-        "serve",
-        "--port",
-        str(port),
-        "--catalog",
-        str(tmp_path / "catalog.yaml"),
-    ]
-    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as base:
+    image = pictures.to_text(disc[0])
+    with serve_endpoint(tmp_path / "log", "--catalog", tmp_path / "catalog.yaml") as base:
         answer = post(base, {"image": image})
         assert answer.status_code == 200, answer.text
         assert set(answer.json()) == {"blob"}
@@ -180,7 +161,7 @@ def read(shape: dict[str, Any]) -> np.ndarray:
 
 def test_the_interaction_function(url: str, picture: Path, disc: tuple[bytes, np.ndarray]) -> None:
     before = encoded(url)
-    found = run_client("tools", "cvat_interaction.py", FUNCTION, url, picture, KEY)
+    found = run_with_clients(SCRIPT, FUNCTION, url, picture, KEY, environment="tools")
     assert encoded(url) <= before + 1
     assert found["fields"] == {"min_pos_points": 0, "min_neg_points": 0, "startswith_box_optional": True}
     rows = [row for _, row in PROMPTS[:1]] + [

@@ -19,11 +19,10 @@ from PIL import Image, ImageDraw
 
 from sam_endpoint.model import masks
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
-from tests.scoring.online.published import client_python, run_client
-from tests.warm import python
+from tests.conftest import ROOT, client_python, free_port, run_with_clients, serve_endpoint, server
 
 KEY = "correct-horse"
+READERS = ROOT / "tests" / "scoring" / "batch" / "readers.py"
 TOKEN = "5ecre7700000000000000000000000000000beef"
 USER = {"Authorization": f"Token {TOKEN}"}
 WIDTH, HEIGHT = 240, 160
@@ -73,10 +72,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    port, log = free_port(), tmp_path_factory.mktemp("endpoint") / "log"
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--hosts", "localhost"]
-    command += ["--public-metrics", "true"]
-    with server(command, port, "/ready", log, PYTHONPATH=str(ROOT), SAM_API_KEYS=KEY) as url:
+    log = tmp_path_factory.mktemp("endpoint") / "log"
+    with serve_endpoint(log, "--hosts", "localhost", "--public-metrics", "true", SAM_API_KEYS=KEY) as url:
         yield Served(url, log)
 
 
@@ -191,7 +188,7 @@ def decoded(tmp_path: Path) -> Any:
         file = tmp_path / "tasks.json"
         file.write_text(json.dumps([{"predictions": [{"result": results}]}]))
         found = []
-        for _, pixels in run_client("clients", "../batch/readers.py", "label-studio", file):
+        for _, pixels in run_with_clients(READERS, "label-studio", file):
             mask = np.zeros(HEIGHT * WIDTH, bool)
             mask[pixels] = True
             found.append(mask.reshape(HEIGHT, WIDTH))

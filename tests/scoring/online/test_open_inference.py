@@ -17,12 +17,11 @@ import requests
 
 from sam_endpoint.model import masks
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
-from tests.scoring.online.published import run_client
+from tests.conftest import free_port, run_with_clients, serve_endpoint
 from tests.scoring.online.triton import MODEL
-from tests.warm import python
 
 KEY = "correct-horse"
+SCRIPT = Path(__file__).with_name("triton.py")
 AUTH = {"x-api-key": KEY}
 INFER = f"/v2/models/{MODEL}/infer"
 LIMIT = 2_000_000
@@ -32,23 +31,15 @@ COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_ou
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
     """URL of an endpoint with keys, its gRPC address and its log."""
-    port, grpc_port, log = free_port(), free_port(), tmp_path_factory.mktemp("open-inference") / "log"
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--grpc-port", str(grpc_port)]
-    command += ["--public-metrics", "true", "--body-bytes", str(LIMIT)]
-    with server(command, port, "/ready", log, PYTHONPATH=str(ROOT), SAM_API_KEYS=KEY) as url:
+    grpc_port, log = free_port(), tmp_path_factory.mktemp("open-inference") / "log"
+    options = ["--grpc-port", grpc_port, "--public-metrics", "true", "--body-bytes", LIMIT]
+    with serve_endpoint(log, *options, SAM_API_KEYS=KEY) as url:
         yield url, f"127.0.0.1:{grpc_port}", log
 
 
 @pytest.fixture(scope="module")
 def url(served: tuple[str, str, Path]) -> str:
     return served[0]
-
-
-@pytest.fixture(scope="module")
-def picture(disc: tuple[bytes, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("pictures") / "disc.png"
-    file.write_bytes(disc[0])
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +52,7 @@ def scored(url: str, disc: tuple[bytes, np.ndarray]) -> Any:
 
 
 def test_tritons_http_client(url: str, picture: Path, scored: Any, disc: tuple[bytes, np.ndarray]) -> None:
-    found = run_client("tools", "triton.py", "http", url, picture, KEY)
+    found = run_with_clients(SCRIPT, "http", url, picture, KEY, environment="tools")
     ready = {name: found[name] for name in ("live", "ready", "model_ready", "version_ready", "unknown_ready")}
     assert ready == {**dict.fromkeys(ready, True), "unknown_ready": False}
     assert (
@@ -83,7 +74,7 @@ def test_tritons_http_client(url: str, picture: Path, scored: Any, disc: tuple[b
 
 def test_tritons_grpc_client(served: tuple[str, str, Path], picture: Path, scored: Any) -> None:
     url, address, log = served
-    found = run_client("tools", "triton.py", "grpc", address, picture, KEY)
+    found = run_with_clients(SCRIPT, "grpc", address, picture, KEY, environment="tools")
     assert (found["live"], found["ready"], found["model_ready"]) == (True, True, True)
     assert found["server"]["name"] == "segment-anything-endpoint"
     assert [tensor["name"] for tensor in found["model"]["inputs"]] == COLUMNS

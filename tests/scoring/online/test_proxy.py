@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
-from tests.warm import python
+from tests.conftest import free_port, serve_endpoint, server
 
 PREFIX = "/tools/segment"
 ORIGIN = "https://app.example.com"
@@ -50,22 +49,20 @@ http {{
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """URLs of the endpoint: behind a proxy that keeps the prefix, behind one that removes it, and its own."""
-    folder, backend, port, stripping = tmp_path_factory.mktemp("proxy"), free_port(), free_port(), free_port()
-    ports = {"port": port, "stripping": stripping, "backend": backend}
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, prefix=PREFIX, **ports))
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(backend), "--root-path", PREFIX]
-    command += ["--cors-origins", ORIGIN, "--body-bytes", str(LIMIT)]
+    folder, port, stripping = tmp_path_factory.mktemp("proxy"), free_port(), free_port()
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin")
     assert nginx, "nginx is not installed (apt-get install nginx-light)"
-    with (
-        server(command, backend, "/ready", folder / "log", PYTHONPATH=str(ROOT)),
-        server([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")], port, "/alive", folder / "nginx.log"),
-    ):
-        yield {
-            "kept": f"http://127.0.0.1:{port}{PREFIX}",
-            "removed": f"http://127.0.0.1:{stripping}{PREFIX}",
-            "direct": f"http://127.0.0.1:{backend}",
-        }
+    options = ["--root-path", PREFIX, "--cors-origins", ORIGIN, "--body-bytes", LIMIT]
+    with serve_endpoint(folder / "log", *options) as direct:
+        ports = {"port": port, "stripping": stripping, "backend": direct.rpartition(":")[2]}
+        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, prefix=PREFIX, **ports))
+        command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        with server(command, port, "/alive", folder / "nginx.log"):
+            yield {
+                "kept": f"http://127.0.0.1:{port}{PREFIX}",
+                "removed": f"http://127.0.0.1:{stripping}{PREFIX}",
+                "direct": direct,
+            }
 
 
 @pytest.fixture(params=["kept", "removed"])
@@ -79,9 +76,8 @@ def test_every_dialect_is_reached(url: str) -> None:
     assert requests.get(f"{url}/v2/health/ready", timeout=10).json() == {"ready": True}
     assert requests.get(f"{url}/v1/models", timeout=10).json()["success"] is True
     image = SCORE["input_data"][0]["image"]
-    assert set(requests.post(f"{url}/", json={"image": image, "pos_points": [[110, 80]]}, timeout=60).json()) == {
-        "mask"
-    }
+    interaction = requests.post(f"{url}/", json={"image": image, "pos_points": [[110, 80]]}, timeout=60)
+    assert set(interaction.json()) == {"mask"}
     for path, said in (("/v2/x", {"error"}), ("/v1/x", {"success", "error"}), ("/sam2/x", {"message"})):
         assert set(requests.get(url + path, timeout=10).json()) == said  # each error in its dialect's shape
 

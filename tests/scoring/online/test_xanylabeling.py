@@ -12,9 +12,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
-from tests.scoring.online.published import run_client
-from tests.warm import python
+from tests.conftest import run_with_clients, serve_endpoint
 
 KEY = "correct-horse"
 PICTURE = f"data:image/png;base64,{pictures.to_text(pictures.disc()[0])}"
@@ -22,9 +20,8 @@ PICTURE = f"data:image/png;base64,{pictures.to_text(pictures.disc()[0])}"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port, log = free_port(), tmp_path_factory.mktemp("endpoint") / "log"
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--prompts", "50"]
-    with server(command, port, "/ready", log, PYTHONPATH=str(ROOT), SAM_API_KEYS=KEY) as base:
+    log = tmp_path_factory.mktemp("endpoint") / "log"
+    with serve_endpoint(log, "--prompts", "50", SAM_API_KEYS=KEY) as base:
         yield base
         assert KEY not in log.read_text()
 
@@ -35,10 +32,9 @@ def filled(shape: dict[str, Any]) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def test_the_published_client(url: str, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
-    picture = tmp_path / "disc.png"
-    picture.write_bytes(disc[0])
-    found = run_client("tools", "xanylabeling.py", url, picture, KEY, tmp_path)
+def test_the_published_client(url: str, picture: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
+    script = Path(__file__).with_name("xanylabeling.py")
+    found = run_with_clients(script, url, picture, KEY, tmp_path, environment="tools")
     assert list(found["models"]) == ["sam-tiny", "sam2-tiny"] and found["mode"] == "default"
     widgets = {widget["name"] for widget in found["models"]["sam-tiny"]["widgets"]}
     assert {"button_add_point", "button_add_rect", "mask_fineness_slider"} <= widgets

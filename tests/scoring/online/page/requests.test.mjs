@@ -9,7 +9,7 @@ const MODELS = [
   { name: "tiny", default: false, names: ["tiny"], stands_in_for: ["sam/vit_b"], origin: null, starter: true },
 ];
 
-test("every request asks for the upright picture", () => {
+test("every request asks for the upright image", () => {
   for (const prompt of [{ ...NO_PROMPT, points: [[1, 2]], labels: [1] }, { ...NO_PROMPT, box: [1, 2, 3, 4] }, { ...NO_PROMPT, everything: true }]) {
     const { params } = requestFor(prompt);
     assert.equal(params.orientation, "upright");
@@ -25,21 +25,21 @@ test("points and a box are one prompt, and logits refine one mask", () => {
   assert.equal(requestFor(prompt).row.multimask_output, true);
 });
 
-test("the command asks for what the page shows, whatever the file is called", () => {
+test("the curl command requests the masks that the page shows, for any file name", () => {
   const everything = curlFor({ ...NO_PROMPT, everything: true }, { url: "u", name: "my $(rm) picture's.jpg", keyed: true });
   assert.match(everything, /"points_per_side":16/);
   assert.ok(everything.includes(`base64 -w0 "my ?(rm) picture?s.jpg"`));
   assert.ok(everything.includes(`-H "Authorization: Bearer $KEY"`));
 });
 
-test("masks of another size are a problem in words", () => {
+test("masks of another size return a message", () => {
   assert.equal(sizeProblem([{ size: [300, 400] }], { width: 400, height: 300 }), null);
   assert.match(sizeProblem([{ size: [400, 300] }], { width: 400, height: 300 }), /mask has 300 x 400 pixels.* has 400 x 300.*no mask is drawn/);
 });
 
 test("the best mask has the highest score", () => assert.equal(bestOf([{ iou_score: 0.2 }, { iou_score: 0.9 }, { iou_score: 0.5 }]), 1));
 
-test("a starter is called so wherever it is named; a model that does not say so is none", () => {
+test("the names of starter models are marked, and those of other models are not", () => {
   assert.deepEqual(choices(MODELS), [
     { name: "large", text: "large", chosen: true },
     { name: "sam/vit_l", text: "sam/vit_l", chosen: false },
