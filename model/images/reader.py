@@ -113,9 +113,6 @@ class ImageSource(Protocol):
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
         """Read the bytes of an image, like `ImageReader.open`."""
 
-    def download(self, url: str, call: Call = UNTRACKED, headers: Mapping[str, str] | None = None) -> bytes:
-        """Return the content of an http(s) URL."""
-
 
 class ImageReader:
     """Reads images by reference, within limits. Safe to share between threads.

@@ -49,8 +49,8 @@ class PredictParams(BaseModel):
     """Params of a prediction; clients send more, which is ignored."""
 
     model_config = ConfigDict(extra="ignore")
-    conf_threshold: float = Field(0.0, ge=0, le=1)
-    epsilon_factor: float = Field(FINENESS, ge=0, le=1)
+    conf_threshold: float = Field(default=0.0, ge=0, le=1)
+    epsilon_factor: float = Field(default=FINENESS, ge=0, le=1)
     text_prompt: str | None = None
     marks: Any = None
 

@@ -41,7 +41,10 @@ def post(url: str, body: Any, key: str = KEY) -> requests.Response:
 
 def scored(url: str, image: bytes, **row: Any) -> np.ndarray:
     """The best mask of `/score` for a row of one prompt."""
-    body = {"input_data": [{"image": pictures.to_text(image), **row}], "params": {"mask_encoding": "rle"}}
+    body: dict[str, Any] = {
+        "input_data": [{"image": pictures.to_text(image), **row}],
+        "params": {"mask_encoding": "rle"},
+    }
     (answer,) = requests.post(f"{url}/score", json=body, headers=AUTH, timeout=60).json()
     best = max(answer["predictions"][0]["mask_per_prediction"], key=lambda mask: mask["iou_score"])
     return masks.decode(best["encoded_binary_mask"], "rle", tuple(best["size"]))
@@ -116,7 +119,11 @@ def test_the_features_that_the_browser_decodes(disc: tuple[bytes, np.ndarray], t
         assert answer.status_code == 200, answer.text
         assert set(answer.json()) == {"blob"}
         features = np.frombuffer(base64.b64decode(answer.json()["blob"]), "<f4").reshape(1, 256, 64, 64)
-        body = {"image": {"type": "base64", "value": image}, "sam_version_id": "vit_h", "format": "binary"}
+        body: dict[str, Any] = {
+            "image": {"type": "base64", "value": image},
+            "sam_version_id": "vit_h",
+            "format": "binary",
+        }
         embedded = requests.post(f"{base}/sam/embed_image", json=body, timeout=60)
         assert np.array_equal(features, np.load(io.BytesIO(embedded.content)))
         both = post(base, {"image": image, "pos_points": [[110, 80]]}).json()

@@ -45,8 +45,12 @@ def url(served: tuple[str, str, Path]) -> str:
 @pytest.fixture(scope="module")
 def scored(url: str, disc: tuple[bytes, np.ndarray]) -> Any:
     """What `/score` answers to the clients' request."""
-    row = {"image": pictures.to_text(disc[0]), "input_boxes": [[68, 38, 153, 123]], "multimask_output": False}
-    body = {"input_data": [row], "params": {"mask_encoding": "rle"}}
+    row: dict[str, Any] = {
+        "image": pictures.to_text(disc[0]),
+        "input_boxes": [[68, 38, 153, 123]],
+        "multimask_output": False,
+    }
+    body: dict[str, Any] = {"input_data": [row], "params": {"mask_encoding": "rle"}}
     answer = requests.post(f"{url}/score?model={MODEL}", json=body, headers=AUTH, timeout=60).json()
     return pictures.tolerant(answer[0])
 
@@ -148,7 +152,7 @@ def test_wrong_requests(url: str, body: Any, data: bytes, said: str) -> None:
 
 @pytest.mark.parametrize("length", ["-1", "0", "99999", "x", "1e3", "²", "9" * 5000])
 def test_wrong_header_lengths(url: str, length: str) -> None:
-    headers = {**AUTH, "inference-header-content-length": length.encode()}
+    headers: dict[str, str | bytes] = {**AUTH, "inference-header-content-length": length.encode()}
     answer = requests.post(url + INFER, data=b"{}", headers=headers, timeout=60)
     assert answer.status_code == 400 and answer.json()["error"].startswith("inference-header-content-length: expected")
 

@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, UnknownImage, kind
-from sam_endpoint.model.images import ImageRef
+from sam_endpoint.model.images import ImageReader, ImageRef
 
 MAX_PROJECTS = 1000  # that are remembered; the least recently used is forgotten
 HOST_NEEDED = (
@@ -90,6 +90,7 @@ def embed_task_image(engine: Engine, value: object, project: Project | None, cal
     if project is None or not project.owns(url):
         image = engine.embed(engine.images.reference(url, upright=True), call)
     else:
+        assert isinstance(engine.images, ImageReader)  # as all engines of the endpoint have
         headers = {"Authorization": f"Token {project.token}"} if project.token else {}
         try:
             data = engine.images.download(url, call, headers)
