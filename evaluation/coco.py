@@ -32,7 +32,7 @@ class CocoAnnotation:
         image_id: The id of the image in the file.
         category_id: The id of the category in the file, or None.
         rle: The mask as COCO's compressed run lengths.
-        area: The area in pixels according to the file, or else of the mask.
+        area: The area in pixels that the file states. If it states none, the area of the mask.
         crowd: Whether the mask covers a group of objects. Such regions are not prompted, and predictions in them do not
             count as false positives.
     """
@@ -90,9 +90,9 @@ class CocoDataset:
         images: dict[object, dict[str, Any]] = {}
         for position, entry in enumerate(entries):
             if not _has_id(entry, "id") or not isinstance(entry.get("file_name"), str):
-                self.problems.add("image entries without id and file_name, left out", f"images[{position}]")
+                self.problems.add("image entries that lack id or file_name, left out", f"images[{position}]")
             elif entry["id"] in images:
-                self.problems.add("image ids used twice, the first counts", f"image {entry['id']}")
+                self.problems.add("image ids used twice, only the first image used", f"image {entry['id']}")
             else:
                 images[entry["id"]] = entry
         return images
@@ -111,7 +111,7 @@ class CocoDataset:
                 self.problems.add("annotations of images that the file lacks, left out", name)
                 continue
             if category_id not in self.categories:
-                self.problems.add("annotations of categories that the file lacks, judged", name)
+                self.problems.add("annotations of categories that the file lacks, used", name)
             if entry.get("segmentation") and not entry.get("iscrowd"):
                 categories_with_masks.add(category_id)
             by_image.setdefault(entry["image_id"], []).append(entry)
@@ -159,11 +159,11 @@ class CocoDataset:
             return None
         mask_area = int(coco.area(rle)) if rle else 0
         if rle is None or not mask_area:
-            self.problems.add("empty annotations, or outside their image, left out", name)
+            self.problems.add("annotations without pixels in the image, left out", name)
             return None
         bbox = entry.get("bbox")
         if bbox is not None and not _is_inside(bbox, size):
-            self.problems.add("annotations with a box outside the image, judged by their masks", name)
+            self.problems.add("annotations with a box outside the image, used without the box", name)
         area = entry.get("area")
         area = float(area) if isinstance(area, (int, float)) and not isinstance(area, bool) else float(mask_area)
         category_id = entry["category_id"] if _has_id(entry, "category_id") else None
@@ -190,7 +190,7 @@ def read_json(file: Path, expected: str) -> Any:
 
 
 def _read_instances(file: Path) -> dict[str, Any]:
-    """Read a COCO instances file and check its outline. Raises BadData."""
+    """Read a COCO instances file, and check that it has the lists KEYS. Raises BadData."""
     expected = f"expected a COCO instances file, an object with the lists {', '.join(KEYS)}"
     content = read_json(file, expected)
     if not isinstance(content, dict):

@@ -38,7 +38,7 @@ class RequestLimits:
         """Raise BadRequest if the cells hold more than `values` lists and numbers."""
         if self.values is not None and count > self.values:
             raise BadRequest(
-                f"expected prompts of at most {self.values:,} lists and numbers a request, got {count:,}: "
+                f"expected at most {self.values:,} lists and numbers in the prompts of a request, got {count:,}: "
                 "send several requests"
             )
 
@@ -55,17 +55,22 @@ class RequestLimits:
                 "requests"
             )
 
-    def check_points(self, grids: int, points: int) -> None:
-        """Raise BadRequest if `grids` rows without prompts, with `points` grid points each, exceed the limit."""
-        if self.points is not None and grids * points > self.points:
+    def check_points(self, rows: int, points: int) -> None:
+        """Raise BadRequest if there are more than `self.points` grid points.
+
+        Args:
+            rows: number of rows without prompts.
+            points: number of grid points for each of these rows.
+        """
+        if self.points is not None and rows * points > self.points:
             raise BadRequest(
-                f"expected at most {self.points:,} points a request, got {grids:,} rows without prompts of {points:,} "
-                "points each: lower points_per_side or crop_n_layers, raise crop_n_points_downscale_factor, or send "
-                "fewer rows"
+                f"expected at most {self.points:,} points a request, got {rows:,} rows without prompts, each with "
+                f"{points:,} points: lower points_per_side or crop_n_layers, raise crop_n_points_downscale_factor, or "
+                "send fewer rows"
             )
 
     def check_logits(self, count: int, nbytes: int) -> None:
-        """Raise BadRequest if `count` masks with logits of `nbytes` bytes each exceed the size of a response."""
+        """Raise BadRequest if the logits of `count` masks, of `nbytes` bytes each, exceed `answer_bytes`."""
         if self.answer_bytes is not None and count * nbytes > self.answer_bytes:
             raise BadRequest(
                 f"expected a response of at most {self.answer_bytes:,} bytes, got {count:,} masks with logits of "
@@ -134,7 +139,7 @@ class MemoryBudget:
             self.held += nbytes
 
     def try_take(self, nbytes: int) -> bool:
-        """Hold bytes until `release` if they are available now. Return whether they are held."""
+        """Hold bytes like `take`, but do not wait. Return False if too few bytes are available."""
         if self.nbytes is None:
             return True
         with self._released:

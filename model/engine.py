@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass
 from threading import BoundedSemaphore
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from . import threads
 from .call import UNTRACKED, Call
+from .embedded_image import EmbeddedImage
 from .embeddings import EmbeddingCache
 from .embeddings.cache import is_key
 from .errors import BadInput, UnknownImage, kind
@@ -25,28 +25,9 @@ from .prompts.cells import check_count
 from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding, Segmentation, Segmenter
 
-CHECK_SECONDS = 0.1  # between two looks whether a waiting call still has to wait
+__all__ = ["EmbeddedImage", "Engine"]
 
-
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """An image that is ready to be segmented.
-
-    Attributes:
-        embedding: the output of the image encoder.
-        key: the key of the embedding in the cache. It is the SHA-256 of the image file. `.upright` follows if the EXIF
-            orientation changes the pixels. The caller of `from_features` chooses another key, which may be empty.
-        image: the image file; None for a cached image that was found by its id, and for a computed embedding.
-    """
-
-    embedding: Embedding
-    key: str
-    image: OpenedImage | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the image in pixels."""
-        return self.embedding.size
+CHECK_SECONDS = 0.1  # interval at which a waiting call checks whether its client is still connected
 
 
 class Engine:

@@ -35,8 +35,8 @@ SYNONYMS = {
     **dict.fromkeys(("point", "points", "point_coords"), "input_points"),
     "point_labels": "input_labels",
 }
-MIN_SIMILARITY = 0.85
-# CSV files hold flags as text. If another cell of the column is empty, pandas and spreadsheets write 1.0 for true.
+MIN_SIMILARITY = 0.85  # from 0 to 1; a name this similar to a known column is a typing error
+# CSV files hold flags as text. If a column of flags has empty cells, pandas and spreadsheets write 1.0 for true.
 FLAG_TEXT = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 ReadReference = Callable[[object], ImageRef]
 
@@ -161,8 +161,8 @@ def unfold(frame: pd.DataFrame) -> pd.DataFrame:
     """Undo MLflow's folding of columns into a single row.
 
     MLflow parses the body `{"inputs": {"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}}` to a single row with
-    lists in its cells if all values are text. Such a row is recognised by its image, which is never a list of text in
-    other tables.
+    lists in its cells if all values are text. The sign of such a row is a list of text in the column `image` or
+    `image_id`. No other table has one there.
 
     Args:
         frame: a table with the columns of COLUMNS.

@@ -20,7 +20,7 @@ from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
 from .upscaling import upscale_masks
 
-MIN_TOKENS = 8192  # image tokens per batch of prompts; in smaller batches, the calls of operators take most of the time
+MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SegmentRequest:
         embedding: the embedding of the image.
         prompts: the prompts; each selects one object.
         multimask_output: whether each prompt gets 3 masks or 1.
-        min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
+        min_score: if none of a prompt's three scores is higher, its logits may be zeros. No effect on single masks.
     """
 
     embedding: Embedding
@@ -69,7 +69,7 @@ class SegmentRequest:
     min_score: float = -math.inf
 
 
-# A prompt in pixels of the model's input, with its place: (index of the request, index of the prompt in the request).
+# (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
 
@@ -78,7 +78,7 @@ class Segmentation:
     """The masks of one prompt, in the order in which the model predicts them. The number of masks m is 3 or 1.
 
     Attributes:
-        logits: (m, *low_res_size) float32 low-resolution logits on the model's device; the mask is where they exceed 0.
+        logits: (m, h, w) float32 on the model's device. (h, w) is `Family.low_res_size`. The mask is logits > 0.
         scores: (m,) float32 predicted IoU of each mask.
         size: (height, width) of the image in pixels.
     """
@@ -201,7 +201,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment_many(self, requests: Sequence[SegmentRequest]) -> list[list[Segmentation]]:
-        """Decode several requests together. A batch holds up to `prompts_per_batch` prompts, also of different images.
+        """Decode several requests together. Prompts on different images may share a batch.
 
         Returns:
             One list per request, in order, with one segmentation per prompt.
@@ -229,9 +229,9 @@ class Segmenter:
         return [[segmentations[i, j] for j in range(len(request.prompts))] for i, request in enumerate(requests)]
 
     def _batch_size(self, embeddings: Sequence[Embedding]) -> int:
-        """Return the number of prompts per batch for prompts on these embeddings.
+        """Return the number of prompts per batch for prompts on these embeddings, at most `prompts_per_batch`.
 
-        On a CPU, the prompts are divided among all threads, but batches have at least MIN_TOKENS image tokens.
+        On a CPU, each thread gets an equal share of the prompts, or more if these have fewer than MIN_TOKENS tokens.
         """
         if self.family.device.type != "cpu" or not embeddings:
             return self.prompts_per_batch
@@ -290,7 +290,7 @@ class Segmenter:
         Args:
             logits: (h, w) low-resolution logits of one mask.
             size: (height, width) of the image in pixels.
-            offset: difference of the two thresholds to 0.
+            offset: distance of each threshold from 0.
 
         Returns:
             The mask, cropped to a box that contains it, and the stability score.

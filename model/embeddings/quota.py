@@ -1,4 +1,4 @@
-"""The limit on the bytes of an embedding store, shared fairly between tenants."""
+"""Limit the size of an embedding store. A full store deletes old files, first those of the largest tenant."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from fsspec.implementations.local import LocalFileSystem
 
 PART = ".part"  # ending of a file that is being written
 _PART = re.compile(r"[0-9a-f]{32}\.part")
-# The files that the store writes; others in its folder are not its own.
+# The paths of the files that the store writes. All other files in its folder are neither counted nor deleted.
 _FILE = re.compile(r"(?:(?P<tenant>[0-9a-f]{64})/)?[0-9a-f]{2}/[0-9a-f]{62}\.(?:safetensors|name)")
-PART_SECONDS = 3600.0  # after which such a file is one that a killed process left
-BLOCK = 4096  # bytes that the smallest file takes
-MAX_RESERVE = 2**30  # bytes that stay free on a disk
-SLACK = 0.1  # share of the limit that is freed at once, so that files are listed seldom
+PART_SECONDS = 3600.0  # a `.part` file that is older was left by a killed process
+BLOCK = 4096  # minimum bytes that each file is counted with
+MAX_RESERVE = 2**30  # maximum number of bytes that a store leaves free on its disk
+# Listing the files is slow. A full store therefore frees more than the next file needs: this share of its limit or, if
+# only the disk limits it, of its size. A store with a limit lists its files each time it has written this share.
+SLACK = 0.1
 
 
 class StoredFile(NamedTuple):
     """A file of the store.
 
     Attributes:
-        path: where it is.
-        nbytes: bytes that it takes.
-        modified: seconds since the epoch when it was written or, on a disk, read last.
+        path: its path in the file system.
+        nbytes: its size in bytes, at least BLOCK.
+        modified: time of its last use, in seconds since the epoch. On a disk, each read is a use; elsewhere, only the
+            write.
     """
 
     path: str
@@ -38,15 +41,16 @@ class StoredFile(NamedTuple):
 
 
 class Quota:
-    """Deletes files of a store that is full: the least recently used of the tenant that has most bytes.
+    """Deletes files of a full store.
 
-    Several processes may share a store; each lists the files before it deletes any. Not safe to share between threads.
+    The next file to delete is the least recently used file of the tenant that has the most bytes. Several processes may
+    share a store. Each process lists the files before it deletes any. Not safe to share between threads.
 
     Args:
         fs: the fsspec file system.
         root: the store's folder.
-        max_bytes: limit on the bytes of all files, which may be infinite. None on a disk: all but a reserve of a
-            twentieth, at most MAX_RESERVE; None elsewhere: no limit.
+        max_bytes: maximum size of all files together; `math.inf` for no limit. If it is None, a store on a disk leaves
+            a twentieth of the disk free, but at most MAX_RESERVE; a store elsewhere has no limit.
     """
 
     def __init__(self, fs: Any, root: str, max_bytes: float | None = None) -> None:
@@ -54,12 +58,13 @@ class Quota:
         self.is_local = isinstance(fs, LocalFileSystem)
         self.max_bytes = math.inf if max_bytes is None and not self.is_local else max_bytes
         self._parts_removed = False
-        # Bytes of the files that were listed last and of those written since. Before the first list, nothing fits.
+        # The size of the store: the files that were listed last and the files written since. It starts infinite, so the
+        # first call of `make_room` lists the files.
         self._nbytes = math.inf
         self._written = 0  # bytes written since the files were listed
 
     def make_room(self, nbytes: int) -> None:
-        """Delete files if there is no room for a further one of `nbytes` bytes. Raises as the file system does."""
+        """Delete files if a new file of `nbytes` bytes does not fit. Raises the exceptions of the file system."""
         nbytes = max(nbytes, BLOCK)
         if not self._parts_removed:
             self._remove_parts()
@@ -74,7 +79,7 @@ class Quota:
         elif math.isfinite(self.max_bytes):
             self._nbytes += nbytes
             self._written += nbytes
-            # Other processes write to the store too, so that the files are listed from time to time.
+            # Other processes write to the store too. The files are therefore listed from time to time.
             if self._nbytes > self.max_bytes or self._written > SLACK * self.max_bytes:
                 by_tenant = self._files()
                 self._nbytes = nbytes + sum(file.nbytes for files in by_tenant.values() for file in files)
@@ -83,7 +88,7 @@ class Quota:
                     self._nbytes -= self._delete(by_tenant, self._nbytes - (1 - SLACK) * self.max_bytes)
 
     def _delete(self, by_tenant: dict[str, deque[StoredFile]], nbytes: float) -> int:
-        """Delete files until `nbytes` bytes are free or none is left; return the bytes of the deleted files."""
+        """Delete files until their sizes add up to `nbytes`, or all files. Return the sum of their sizes."""
         total = {tenant: sum(file.nbytes for file in files) for tenant, files in by_tenant.items()}
         deleted = 0
         while deleted < nbytes and total:
@@ -108,7 +113,7 @@ class Quota:
         return {name: deque(sorted(files, key=lambda file: file.modified)) for name, files in by_tenant.items()}
 
     def _remove_parts(self) -> None:
-        """Delete what killed processes left unfinished."""
+        """Delete the unfinished files that killed processes left."""
         with suppress(FileNotFoundError):
             for info in self.fs.ls(self.root, detail=True):
                 name = str(info["name"]).rpartition("/")[2]
@@ -118,7 +123,7 @@ class Quota:
 
 
 def _modified(info: dict[str, Any]) -> float:
-    """Return when a file was modified. Each fsspec file system has a name of its own for it."""
+    """Return the time at which a file was modified. Each fsspec file system gives this time another name."""
     names = ("mtime", "LastModified", "last_modified", "updated", "created")
     value = next((info[name] for name in names if info.get(name) is not None), 0.0)
     if isinstance(value, str):

@@ -37,8 +37,8 @@ class ImageRef:
         kind: the form of `value`.
         value: the encoded file (kind `content`), its base64 text (`base64`), an http(s) URL (`url`), a path or other
             fsspec URL (`path`), or the `image_id` of a cached image (`id`).
-        upright: whether the EXIF orientation is applied. Has no effect on cached images (`id`), which are already
-            encoded.
+        upright: whether the EXIF orientation is applied. Has no effect on cached images (`id`), because their
+            embedding is already computed.
 
     Example:
         >>> ImageRef.path("samples/coffee.jpg")

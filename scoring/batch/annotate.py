@@ -29,10 +29,10 @@ from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.progress import tracked
 from sam_endpoint.scoring.runtime import OpenedModel, open_model
 
-# Finds the boxes in an image, given its name and its opened file. None requests automatic mask generation.
+# Finds the boxes in an image, given its name and its opened file. If it returns None, automatic mask generation runs.
 BoxFinder = Callable[[str, OpenedImage], ImageBoxes | None]
 EVERYTHING = {0: "object"}  # the category of automatic mask generation
-# The original checkpoints of the model names in Ultralytics.
+# For each model name of Ultralytics, the original checkpoint on Hugging Face.
 ULTRALYTICS_SIZES = {"t": "tiny", "s": "small", "b": "base-plus", "l": "large"}
 ULTRALYTICS = {
     "sam_b.pt": "facebook/sam-vit-base",
@@ -58,7 +58,7 @@ def auto_annotate(
 ) -> None:
     """Write a YOLO segmentation file for each image in a folder.
 
-    This function replaces `ultralytics.data.annotator.auto_annotate`, and takes the same arguments and `params`.
+    This function replaces `ultralytics.data.annotator.auto_annotate`. It takes the same arguments; `params` is new.
 
     A `classes.txt` in the output folder has the names of the classes. Images are rotated according to their EXIF
     orientation. Images that already have a label file are skipped. Problems with single images are printed to stderr.
@@ -215,8 +215,8 @@ def finder_from_detector(detector: Detector) -> BoxFinder:
 def finder_from_labels(boxes: MatchedBoxes) -> BoxFinder:
     """Return a finder that takes boxes from label files.
 
-    The finder raises BadData if the label files state another size for an image. Boxes are in pixels, so they would be
-    in the wrong place.
+    The finder raises BadData if the label files state another size for an image, because its boxes, which are in
+    pixels, would be in the wrong place.
     """
 
     def find(name: str, image: OpenedImage) -> ImageBoxes:
@@ -225,12 +225,12 @@ def finder_from_labels(boxes: MatchedBoxes) -> BoxFinder:
         for stated in image_boxes.sizes - {(height, width)} if image_boxes.detections else ():
             turned = ""
             if stated == (width, height):
-                turned = ", rotated by 90 degrees"
+                turned = ". The stated size is that of the image rotated by 90 degrees"
                 if image.key.endswith(UPRIGHT):
-                    turned = ", the size before the EXIF orientation rotates the image by 90 degrees"
+                    turned = ". The stated size is that of the image without its EXIF orientation"
             raise BadData(
-                f"the label file states {stated[1]} x {stated[0]} pixels{turned}; the image has {width} x {height} "
-                "pixels, so the boxes would be in the wrong place"
+                f"the label file states {stated[1]} x {stated[0]} pixels, but the image has {width} x {height} pixels, "
+                f"so the boxes would be in the wrong place{turned}"
             )
         return image_boxes
 

@@ -34,7 +34,8 @@ class Parts:
     Args:
         where: path or URL of the output: a folder for the parts, or a `.parquet` file. The parts of a file are written
             to the folder `FILE.parts` and merged into the file at the end.
-        job: everything that determines the output. An unfinished output with another description is not continued.
+        job: description of the job: everything that determines its output. An unfinished output is continued only if
+            its description is the same.
         overwrite: whether to delete the output of another job.
 
     Raises:
@@ -255,7 +256,10 @@ class Parts:
             self.fs.rm(self._digest_file(file))
 
     def _write_with_digest(self, name: str, content: bytes) -> None:
-        """Write the hash of a file, then the file: a job that is killed in between finds the file changed."""
+        """Write the hash of a file, then the file.
+
+        If the job is killed in between, the file is missing or does not have this hash. The next run computes it again.
+        """
         self._write(self._digest_file(name).rpartition("/")[2], hashlib.sha256(content).hexdigest().encode())
         self._write(name, content)
 

@@ -1,4 +1,7 @@
-"""Build the FastAPI application of the endpoint: the routes of all dialects, behind the middleware."""
+"""Build the FastAPI application of the endpoint: the routes of all dialects, behind the middleware.
+
+A dialect is the routes and formats of one kind of client, such as Roboflow's.
+"""
 
 from __future__ import annotations
 
@@ -226,8 +229,9 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Every request in progress has a thread, so that it waits only for its batch. There are twice as many threads as
-    # `in_flight`, because tenants below their share are admitted even when `in_flight` requests are in progress.
+    # Each request in progress has its own thread. It may wait for its batch of images or prompts, but not for a thread.
+    # More than `in_flight` requests can be in progress: a tenant with less than an equal share of them is always
+    # admitted. The number of threads is therefore twice `in_flight`.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads
@@ -238,7 +242,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _refresh(catalog: Catalog, seconds: float) -> None:
-    """Refresh the catalog at an interval; never if it is 0."""
+    """Refresh the catalog every `seconds` seconds; never if `seconds` is 0."""
     while seconds:
         await asyncio.sleep(seconds)
         await asyncio.to_thread(catalog.refresh)

@@ -17,9 +17,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
 SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
-HEADER_BYTES = 2**14  # maximum size of the line and headers of a request, uvicorn's default
-MAX_CHUNKS = 256  # number of chunks of a body, from which their size matters
-MIN_CHUNK = 256  # bytes of a chunk on average, beyond MAX_CHUNKS; each costs the event loop as much as a large one
+HEADER_BYTES = 2**14  # maximum size of a request line with its headers; uvicorn's default
+# A tiny chunk costs the event loop as much time as a large one. In a body of more than MAX_CHUNKS chunks, the chunks
+# must have at least MIN_CHUNK bytes on average.
+MAX_CHUNKS = 256
+MIN_CHUNK = 256
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -67,7 +69,7 @@ class ConnectionGuard:
         """Add an open connection. If there are too many, close the oldest idle connection.
 
         Args:
-            connection: the new connection. It is closed if no connection is idle.
+            connection: the new connection. If there are too many and all others are busy, it is closed itself.
         """
         self._open[connection] = None
         if len(self._open) > self.max_open:
@@ -106,7 +108,7 @@ class ConnectionGuard:
 
 
 class CountingConnection(h11.Connection):
-    """A connection of h11's that rejects bodies of many tiny chunks."""
+    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks."""
 
     def __init__(self, max_incomplete_event_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size)
@@ -154,12 +156,12 @@ class GuardedProtocol(H11Protocol):
             self._waiting_since = time.monotonic()
         try:
             super().data_received(data)
-        except h11.LocalProtocolError:  # the request is rejected in the midst of its response
+        except h11.LocalProtocolError:  # the data is invalid, but status 400 cannot follow a response that has begun
             self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
-            # A client that sends its next requests before this one is answered gets one answer and has to connect anew:
-            # thousands of requests in one packet must not keep the event loop busy.
+            # Some clients send further requests before this one is answered. Such a client gets only this answer, and
+            # must then open a new connection. Otherwise thousands of requests in one packet could block the event loop.
             if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
                 self.cycle.keep_alive = False
 

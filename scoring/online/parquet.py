@@ -17,17 +17,18 @@ from sam_endpoint.model.errors import OUT_OF_MEMORY, BadRequest, Overloaded
 from sam_endpoint.scoring.online import parquet_reader
 from sam_endpoint.scoring.online.turns import Turns
 
-# Memory limits of the process, which the memory budget holds meanwhile. A file that needs more is read again with the
-# next limit.
+# Memory limits of the process. If a file needs more memory than the first limit, a process with the next limit reads it
+# again. While a process runs, the call holds as much memory in the memory budget.
 READING_BYTES = (2**28, 2**30)
-COPIES = 3  # Arrow's table, pandas', and the texts in it
+COPIES = 3  # copies of a table in memory: Arrow's table, pandas' table, and the texts in pandas' table
 _turns = Turns(1)  # one process at a time
 
 
 def check(body: bytes, max_rows: int | None, call: Call) -> None:
-    """Accept or reject a Parquet file, and hold the memory that its table takes until the call is closed.
+    """Accept or reject a Parquet file.
 
-    A malformed file is accepted; the reader of tables reports it.
+    If the file is accepted, the call keeps the memory for its table in the memory budget until the call is closed. A
+    malformed file is accepted too, because the parser of tables reports it later.
 
     Args:
         body: the file.
@@ -35,7 +36,8 @@ def check(body: bytes, max_rows: int | None, call: Call) -> None:
         call: the call that the file belongs to.
 
     Raises:
-        BadRequest: the file has duplicate column names, is too large uncompressed, or crashes its reader.
+        BadRequest: the file has duplicate column names, has too many rows, columns or values, or is too large
+            uncompressed; or the separate process crashes or exceeds its limits.
         Overloaded: memory is short.
         ClientDisconnected: the call was cancelled.
         DeadlineExceeded: the call's time is over.
@@ -48,7 +50,10 @@ def check(body: bytes, max_rows: int | None, call: Call) -> None:
 
 
 def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
-    """Return what `parquet_reader.examine` returns of a body, in at most as many processes as READING_BYTES has."""
+    """Run `parquet_reader.examine` on a body and return its result.
+
+    It runs in a process with the first limit of READING_BYTES and, if that process fails, in one with the next limit.
+    """
     for nbytes in READING_BYTES:
         command = [sys.executable, "-P", parquet_reader.__file__, str(max_rows), str(nbytes)]
         with call.hold(nbytes):
@@ -58,23 +63,26 @@ def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
             return str(reason), int(size)
         if code == -signal.SIGXCPU:
             break
-    if code == -signal.SIGKILL:  # by somebody else, such as the system when its memory is short
+    if code == -signal.SIGKILL:  # killed from outside, for example by the system if memory is short
         raise Overloaded(OUT_OF_MEMORY)
     limits = f"{READING_BYTES[-1]:,} bytes of memory and {parquet_reader.READING_SECONDS} seconds of CPU time"
     return f"expected a Parquet file that can be read within {limits}, got one that cannot", 0
 
 
-def _run(command: list[str], body: bytes, keep_on: Callable[[], None]) -> tuple[int, bytes]:
-    """Return the exit code and the output of a process, which is killed if `keep_on` raises."""
+def _run(command: list[str], body: bytes, check: Callable[[], None]) -> tuple[int, bytes]:
+    """Run a process and return its exit code and its output.
+
+    `check` is called about ten times a second. If it raises an exception, the process is killed.
+    """
     output: list[bytes] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        # In a thread, since `communicate` with a timeout cannot be resumed while its input is being written.
+        # `communicate` runs in a thread. With a timeout instead, it could not be resumed while it writes the input.
         talking = threading.Thread(target=lambda: output.append(process.communicate(body)[0]))
         talking.start()
         try:
             while talking.is_alive():
                 talking.join(0.1)
-                keep_on()
+                check()
         except BaseException:
             process.kill()
             raise

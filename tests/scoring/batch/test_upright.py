@@ -119,10 +119,16 @@ def test_label_files_have_the_size_and_masks_of_the_upright_image(packaged: Path
         (
             6,
             (HEIGHT, WIDTH),
-            "states 160 x 240 pixels, the size before the EXIF orientation rotates the image by 90 degrees",
+            "states 160 x 240 pixels, but the image has 240 x 160 pixels, so the boxes would be in the wrong place. "
+            "The stated size is that of the image without its EXIF orientation",
         ),
-        (1, (HEIGHT, WIDTH), "states 160 x 240 pixels, rotated by 90 degrees; the image has 240 x 160 pixels"),
-        (1, (120, 80), "states 120 x 80 pixels; the image has 240 x 160 pixels"),
+        (
+            1,
+            (HEIGHT, WIDTH),
+            "states 160 x 240 pixels, but the image has 240 x 160 pixels, so the boxes would be in the wrong place. "
+            "The stated size is that of the image rotated by 90 degrees",
+        ),
+        (1, (120, 80), "states 120 x 80 pixels, but the image has 240 x 160 pixels"),
     ],
 )
 def test_rejects_boxes_whose_file_states_another_size_of_the_image(

@@ -63,7 +63,7 @@ class EarlierAnswer:
 
     def __init__(self, prompts: Sequence[Prompt], logits: Sequence[np.ndarray]) -> None:
         self.shapes = [PromptShape.of(prompt) for prompt in prompts]
-        # Copies, since the arrays are views of the logits of a whole batch, which would stay in memory with them.
+        # The arrays are views of the logits of a whole batch. Copies let the memory of the batch be freed.
         self.logits = [np.array(array) for array in logits]
         self.clicks = sum(len(shape.clicks) for shape in self.shapes)
         self.nbytes = sum(array.nbytes for array in self.logits) + CLICK_BYTES * (self.clicks + len(self.shapes))
@@ -168,17 +168,19 @@ class _Search:
         self._compared = 0
 
     def places(self, answer: EarlierAnswer) -> list[int] | None:
-        """Return which prompt each prompt of an answer has become.
+        """Match each prompt of an earlier answer with a different prompt of the request.
+
+        A prompt of the request matches if it has the same box and all clicks of the earlier prompt.
 
         Returns:
-            The places of the prompts; None unless each has a prompt of its own with the same box and all its clicks,
-            and a click or a prompt was added.
+            For each prompt of the answer, the index of its match in the request. None if a prompt has no match, or if
+            the request adds neither a click nor a prompt.
         """
         if (len(answer.shapes), answer.clicks) == (len(self._shapes), self._clicks):
             return None
         if len(answer.shapes) > len(self._shapes) or answer.clicks > self._clicks:
             return None
-        places: dict[int, int] = {}  # of the answer's prompts by their number
+        places: dict[int, int] = {}  # from the number of a prompt in the answer to its index in the request
         equal: dict[PromptShape, list[int]] = defaultdict(list)
         for place, shape in reversed(list(enumerate(self._shapes))):
             equal[shape].append(place)
@@ -200,7 +202,7 @@ class _Search:
         return [places[number] for number in range(len(answer.shapes))]
 
     def _grown(self, shape: PromptShape, candidates: dict[int, None]) -> int | None:
-        """Return the first of the candidates, prompts with the same box, that has all clicks of a shape."""
+        """Return the first candidate that has all clicks of a shape, or None. All candidates have its box."""
         for place in candidates:
             self._compared += 1 + len(shape.clicks)
             if self._compared > MAX_COMPARED:
