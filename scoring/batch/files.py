@@ -39,8 +39,8 @@ def printable_name(name: str) -> str:
     r"""Return a file name as printable text. Bytes that are not valid UTF-8 are escaped.
 
     Example:
-        >>> printable_name("caf\udce9.jpg")
-        'caf\\udce9.jpg'
+        >>> printable_name("photo\udce9.jpg")
+        'photo\\udce9.jpg'
     """
     return name.encode("utf-8", "backslashreplace").decode()
 
