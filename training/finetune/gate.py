@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm, t
 
 from sam_endpoint.evaluation import metrics
 from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.evaluate import evaluate
+from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.segmenter import Segmenter
 
@@ -41,6 +44,7 @@ class Comparison:
         reports: The summaries of both.
         intervals: The difference of each prompt's IoU, fine-tuned minus base.
         images: The number of images with objects.
+        problems: What was left out of the data set.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Comparison:
     reports: tuple[dict[str, Any], dict[str, Any]]
     intervals: Mapping[str, Interval]
     images: int
+    problems: Problems
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON."""
@@ -58,6 +63,7 @@ class Comparison:
             BASE: self.reports[0],
             CANDIDATE: self.reports[1],
             "difference": {name: asdict(interval) for name, interval in self.intervals.items()},
+            "problems": self.problems.to_dict(),
         }
 
     def format_lines(self) -> str:
@@ -72,6 +78,8 @@ class Comparison:
         errors = [report["calibration"]["expected error"] for report in self.reports]
         for title, (a, b) in (("boundary F, box", boundary), ("expected error", errors)):
             lines.append(f"{title:16}{a:10.3f}{b:12.3f}{b - a:+12.3f}")
+        if self.problems.counts:
+            lines += ["wrong with the data:", self.problems.format_lines()]
         return "\n".join(lines)
 
 
@@ -115,16 +123,18 @@ def compare(base: Segmenter, candidate: Segmenter, ground_truth: CocoDataset, na
         prompt: paired_interval((second[prompt] - first[prompt]).to_numpy(), names, seed) for prompt in metrics.PROMPTS
     }
     reports = metrics.summarize(first), metrics.summarize(second)
-    return Comparison(name, (first, second), reports, intervals, len(set(names)))
+    return Comparison(name, (first, second), reports, intervals, len(set(names)), ground_truth.problems)
 
 
 def paired_interval(
     differences: np.ndarray, images: np.ndarray, seed: int, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Return the mean of paired differences and its percentile bootstrap interval over images.
+    """Return the mean of paired differences and its bootstrap interval over images.
 
     Objects of one image are alike, so whole images are drawn with replacement (the cluster bootstrap; Davison and
-    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The interval is the expanded percentile
+    interval of Hesterberg (What teachers should know about the bootstrap, The American Statistician, 2015), which
+    is wide enough for few images too.
 
     Args:
         differences: (objects,) the difference of each object.
@@ -146,7 +156,8 @@ def paired_interval(
     for start in range(0, resamples, step):
         drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), min(step, resamples - start))
         means.append((drawn @ sums) / (drawn @ counts))
-    tail = (1 - confidence) / 2
+    count = max(2, len(sums))
+    tail = norm.sf(math.sqrt(count / (count - 1)) * t.isf((1 - confidence) / 2, count - 1))
     lower, upper = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(differences.mean()), float(lower), float(upper))
 
