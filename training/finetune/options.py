@@ -30,8 +30,8 @@ class Plan:
     mode: str = "decoder"
     steps: int = 0
     seed: int = _option(1, "seed of the split, the batches, the prompts and the bootstrap")
-    images: int = _option(4, "images of a batch")
-    masks: int = _option(4, "objects of each image in a batch")
+    images: int = _option(8, "images of a batch")
+    masks: int = _option(2, "objects of each image in a batch")
     accumulate: int = _option(1, "batches whose gradients are added up for one step")
     rate: float = _option(3e-4, "maximum learning rate")
     warmup: int = _option(20, "first steps in which the learning rate rises")

@@ -1,6 +1,6 @@
 """Measure what fine-tuning gains, in full length: `python -m tests.training.finetune.gain --minutes 10`.
 
-The embedded model is fine-tuned on coins pasted on parts of photographs, once with true masks and once with the masks of
+The embedded model is fine-tuned on coins pasted on parts of photographs: once with true masks, once with those of
 other images. A third of the coins and of the photographs is held out. The first training has to gain 0.05 mIoU from one
 click and to be promoted, the second one has to be refused.
 """
