@@ -53,6 +53,7 @@ class CocoDataset:
         file: A JSON file with `images`, `annotations` and `categories`. Masks are polygons or run lengths.
         folder: The folder that each `file_name` is relative to; None for the folder of the file.
         count: The number of images to read; 0 for all.
+        activity: The label of the progress bar.
 
     Attributes:
         annotations: The annotations with masks, of the images that have been read so far.
@@ -63,9 +64,10 @@ class CocoDataset:
 
     sizes = "small: less than 32 x 32 pixels of mask, medium: less than 96 x 96, large: all others"
 
-    def __init__(self, file: Path, folder: Path | None = None, count: int = 0) -> None:
+    def __init__(self, file: Path, folder: Path | None = None, count: int = 0, activity: str = "evaluating") -> None:
         content = _read_instances(file)
         self.folder = folder or file.parent
+        self.activity = activity
         self.problems = Problems()
         self.annotations: list[CocoAnnotation] = []
         self.categories = {entry["id"]: entry.get("name") for entry in content["categories"] if _has_id(entry, "id")}
@@ -77,7 +79,7 @@ class CocoDataset:
     def __iter__(self) -> Iterator[AnnotatedImage]:
         """Read the images one by one, and show the progress."""
         images = list(self.images.values())[: self.count]
-        for image in tqdm(images, unit="image", desc="evaluating", disable=None):
+        for image in tqdm(images, unit="image", desc=self.activity, disable=None):
             entries = self._entries.get(image["id"], [])
             pixels = self._read_pixels(image, f"{image['file_name']} ({len(entries)} annotations)")
             if pixels is None:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "model": set(),
     "scoring": {"model"},
     "evaluation": {"model", "scoring"},
-    "training": {"model", "evaluation"},
+    "training": {"model", "evaluation", "scoring"},
 }
 
 

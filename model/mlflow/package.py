@@ -44,7 +44,12 @@ set_model(SegmentAnything())
 '''
 
 
-def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] | None = None) -> Path:
+def save(
+    checkpoint: str | Path,
+    output: Path,
+    model_config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
     """Save a checkpoint as an MLflow model in a folder.
 
     An existing MLflow model in the folder is replaced. If saving fails, the folder stays unchanged.
@@ -54,6 +59,7 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
         output: the folder to write.
         model_config: settings by name, as in `deployment.DeploymentSettings`, and default params by name, as in
             `params.Params`.
+        metadata: further MLflow metadata, such as another `base_model` than the name of the checkpoint.
 
     Returns:
         The folder.
@@ -71,8 +77,7 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
     """
     config = full_config(model_config or {})
     check_settings(config)
-    if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
-        raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
+    check_output(output)
     family = families.load(str(checkpoint))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
@@ -94,15 +99,22 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
                 metadata={
                     "task": "mask-generation",
                     "family": family.name,
-                    "base_model": _base_model(checkpoint),
+                    "base_model": base_model_name(checkpoint),
                     "weights_sha256": weights_sha256(weights),
                     "packaged_by": VERSION,
                     "format": FORMAT,
+                    **(metadata or {}),
                 },
             )
         shutil.rmtree(output, ignore_errors=True)
         saved.rename(output)
     return output
+
+
+def check_output(output: Path) -> None:
+    """Raise BadModel if a folder holds something else than an MLflow model, which `save` does not replace."""
+    if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
+        raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -152,10 +164,28 @@ def log(saved: Path, register: str | None = None, alias: str | None = None) -> s
     Raises:
         MlflowException: the tracking server cannot be used.
     """
+    with mlflow.start_run(run_name=f"package {register or saved.name}"):
+        uri, version = log_model(saved, register)
+    if register is None or alias is None:
+        return uri
+    mlflow.MlflowClient().set_registered_model_alias(register, alias, str(version))
+    return f"models:/{register}@{alias}"
+
+
+def log_model(saved: Path, register: str | None = None) -> tuple[str, str | None]:
+    """Log a saved model in the active run.
+
+    Args:
+        saved: folder that `save` wrote.
+        register: name to register the model under.
+
+    Returns:
+        The URI to load the model by, and the registered version if there is one.
+    """
     described = mlflow.models.Model.load(str(saved))
     flavor = described.flavors["python_function"]
     (code,) = (folder for folder in (saved / flavor["code"]).iterdir() if (folder / "version.py").exists())
-    with importable(code), mlflow.start_run(run_name=f"package {register or saved.name}"):
+    with importable(code):
         mlflow.set_tags({name: (described.metadata or {})[name] for name in ("task", "family", "base_model")})
         logged = mlflow.pyfunc.log_model(
             name="model",
@@ -170,11 +200,9 @@ def log(saved: Path, register: str | None = None, alias: str | None = None) -> s
             registered_model_name=register,
         )
     if register is None:
-        return str(logged.model_uri)
-    if alias is None:
-        return f"models:/{register}/{logged.registered_model_version}"
-    mlflow.MlflowClient().set_registered_model_alias(register, alias, logged.registered_model_version)
-    return f"models:/{register}@{alias}"
+        return str(logged.model_uri), None
+    version = str(logged.registered_model_version)
+    return f"models:/{register}/{version}", version
 
 
 def copy_code(folder: Path) -> Path:
@@ -239,6 +267,6 @@ def input_example() -> pd.DataFrame:
     )
 
 
-def _base_model(checkpoint: str | Path) -> str:
+def base_model_name(checkpoint: str | Path) -> str:
     """Return a Hugging Face id unchanged, and only the file name of a path, which is meaningless on other machines."""
     return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)

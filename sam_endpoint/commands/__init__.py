@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train")
+NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train", "finetune")
 DISTRIBUTION = "segment-anything-endpoint"
 # The modules that each extra installs.
 EXTRAS = {
