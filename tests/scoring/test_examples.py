@@ -21,7 +21,7 @@ MODULES = (
     "batch.files",
     "batch.label_names",
     "batch.labels",
-    "batch.parts",
+    "batch.locations",
     "batch.progress",
     "batch.sources.column_types",
     "batch.sources.source",

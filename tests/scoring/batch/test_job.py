@@ -128,7 +128,7 @@ def test_show_draws_masks_in_every_encoding(packaged: Path, photos: Path, tmp_pa
 
 
 READ_FILES = """
-import os, sys
+import os, sys, time
 import pyarrow as pa
 from sam_endpoint.scoring.batch import show, sources
 from sam_endpoint.scoring.batch.parts import Parts
@@ -141,7 +141,9 @@ before = threads()
 parts = Parts(sys.argv[1], {})
 parts.put(0, pa.table({name: [name] * 9 for name in ("image", "b", "c")}), {})
 parts.finish(1, {})
-print(len(list(show.read_rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
+read = len(list(show.read_rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables()))
+time.sleep(0.2)  # until a thread of the allocator, if it has just begun, has its name
+print(*read, len(threads() - before))
 """
 
 
