@@ -143,9 +143,7 @@ def _read_yolo(path: Path, images: Path | None) -> LabelledImages:
     label_folder = folder / "labels" if (folder / "labels").is_dir() else folder
     labelled = LabelledImages()
     names = _yolo_names(folder, label_folder)
-    for name, file in image_files(
-        image_folder, tell=lambda note: labelled.problems.add("files not read", note)
-    ).items():
+    for name, file in image_files(image_folder, log=lambda note: labelled.problems.add("files not read", note)).items():
         labels = label_folder / f"{stem(name)}.txt"
         if not labels.exists():
             labelled.problems.add("images without a label file, left out", name)
@@ -197,7 +195,7 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
             labelled.problems.add("images by URL, left out (download them and name their files)", image.name)
             continue
         image_id = labelled.add_image(file, image.size if image.size[0] else None)
-        for number, thing in enumerate(image.things, 1):
+        for number, thing in enumerate(image.objects, 1):
             rle = {"size": list(image.size), "counts": thing.counts}
             labelled.add_annotation(image_id, predictions.names[thing.category], rle, f"{file.name} mask {number}")
     return labelled

@@ -22,7 +22,7 @@ from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.training.finetune.features import FeatureSource, read_samples
 from sam_endpoint.training.finetune.options import Plan
 from sam_endpoint.training.finetune.trainer import Finetuner
-from tests.checkpoints import redraw
+from tests.checkpoints import randomize
 from tests.training.finetune import coin_images
 
 
@@ -33,8 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     model = SamModel(SamConfig())
-    redraw(model, 1)
-    segmenter = Segmenter(families.of(model.eval().requires_grad_(False)), "vit-b")
+    randomize(model, 1)
+    segmenter = Segmenter(families.wrap(model.eval().requires_grad_(False)), "vit-b")
     with tempfile.TemporaryDirectory() as folder:
         train, _ = coin_images.write(Path(folder) / "data", options.images, 1)
         source = FeatureSource(segmenter, Path(folder) / "store", frozen=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from sam_endpoint.evaluation.geometry import iou
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, BadParameter
-from sam_endpoint.scoring.batch import labels
+from sam_endpoint.scoring.brush import encode_brush
 from sam_endpoint.training.finetune import data
 from sam_endpoint.training.finetune.label_studio import decode_brush
 from sam_endpoint.training.finetune.options import FinetuneOptions, Plan
@@ -95,7 +95,7 @@ def as_label_studio(tmp_path: Path, images: Path) -> str:
     for number in range(IMAGES):
         region: dict[str, Any] = {"original_width": SIZE[1], "original_height": SIZE[0]}
         if number % 2:
-            region["value"] = {"rle": list(labels.brush(rectangle(number))), "brushlabels": ["odd"]}
+            region["value"] = {"rle": list(encode_brush(rectangle(number))), "brushlabels": ["odd"]}
         else:
             outline = np.reshape(masks.to_polygons(rectangle(number))[0], (-1, 2)) / (SIZE[1], SIZE[0]) * 100
             region["value"] = {"points": outline.tolist(), "polygonlabels": ["even"]}
@@ -230,8 +230,8 @@ def test_data_without_masks_is_refused(content: object, tmp_path: Path) -> None:
 
 def test_brush_masks_decode_to_what_was_encoded() -> None:
     mask = np.random.default_rng(1).random((37, 41)) > 0.7
-    np.testing.assert_array_equal(decode_brush(labels.brush(mask), (37, 41)), mask)
-    for wrong in (b"", labels.brush(mask)[:-9], labels.brush(mask[:-1])):
+    np.testing.assert_array_equal(decode_brush(encode_brush(mask), (37, 41)), mask)
+    for wrong in (b"", encode_brush(mask)[:-9], encode_brush(mask[:-1])):
         with pytest.raises(ValueError):
             decode_brush(wrong, (37, 41))
 
