@@ -239,7 +239,7 @@ def test_all_examples_in_the_openapi_description_work(url: str) -> None:
         content = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
         examples = [example["value"] for example in content.get("examples", {}).values()]
         for example in [*examples, *([content["example"]] if "example" in content else [])]:
-            answer = post(url, path, example)
+            answer = post(url, path.replace("{model}", "disc-finder"), example)
             assert answer.status_code == 200, (path, answer.text[:500])
             tried += 1
     assert tried >= 5 and requests.get(f"{url}/docs", timeout=10).status_code == 200

@@ -203,7 +203,7 @@ def test_problems_are_counted(tmp_path: Path, images: Path) -> None:
     counts = train.problems.counts + held_out.problems.counts
     assert counts["images missing, left out"] == 1
     assert counts["annotations of images that the file lacks, left out"] == 1
-    assert counts["empty annotations, or outside their image, left out"] == 1
+    assert counts["annotations without pixels in the image, left out"] == 1
 
 
 def test_labels_of_other_kinds_are_counted(tmp_path: Path, images: Path) -> None:
