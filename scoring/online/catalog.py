@@ -181,7 +181,8 @@ class Catalog:
                 except Exception as error:
                     logger.error("model %s keeps its version, because refreshing failed: %s", key, one_line(error))
                     continue
-                slot.served, slot.located = following, located
+                with slot.lock:
+                    slot.served, slot.located = following, located
                 versions = {"before": served.origin.get("version"), "now": following.origin.get("version")}
                 logger.info("model %s: version %s is replaced by %s", key, *versions.values())
                 replaced.append({"name": key, **versions})

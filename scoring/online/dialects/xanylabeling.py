@@ -100,8 +100,11 @@ def predict(
     else:
         served.limits.check_points(1, DEFAULT_GRID.count)
     image = engine.embed(engine.images.reference(body.image, upright=True), context.call)
-    found: Iterable[tuple[np.ndarray | CroppedMask, float]]
-    found = _selected(engine, image, prompts, context.call) if prompts else _all(engine, image, params, context.call)
+    scored_masks: Iterable[tuple[np.ndarray | CroppedMask, float]]
+    if prompts:
+        scored_masks = _selected(engine, image, prompts, context.call)
+    else:
+        scored_masks = _all(engine, image, params, context.call)
     shapes = [
         {
             "label": LABEL,
@@ -110,7 +113,7 @@ def predict(
             "score": min(1.0, max(0.0, score)),
             "group_id": group,
         }
-        for group, (mask, score) in enumerate(found, 1)
+        for group, (mask, score) in enumerate(scored_masks, 1)
         for points in outlines(mask, params.epsilon_factor, context.call)
     ]
     # A mark adds to the shapes of the image; without marks, the client's own setting says whether shapes are replaced.
@@ -127,9 +130,9 @@ def _selected(
 
 def _all(engine: Engine, image: EmbeddedImage, params: PredictParams, call: Call) -> Iterator[tuple[np.ndarray, float]]:
     """Yield every object in the image whose predicted IoU is at least the client's threshold, one mask at a time."""
-    for found in engine.everything(image, DEFAULT_GRID, call=call):
-        if found.score >= params.conf_threshold:
-            yield masks.from_rle(found.rle), found.score
+    for segmented in engine.everything(image, DEFAULT_GRID, call=call):
+        if segmented.score >= params.conf_threshold:
+            yield masks.from_rle(segmented.rle), segmented.score
 
 
 def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) -> list[list[list[float]]]:
@@ -144,18 +147,17 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
         For each piece [[x, y], ...] in pixels; the first corner is repeated at the end.
     """
     pieces = [np.asarray(polygon) for polygon in polygons(mask, call)]
-    areas = [polygon_area(piece) for piece in pieces]
+    areas = np.array([polygon_area(piece) for piece in pieces])
     with call.stage("render"):
+        is_large = areas > SMALL_PIECE * areas.mean() if pieces else areas
         simple = [
-            simplify_outline(piece, epsilon_factor)
-            for piece, area in zip(pieces, areas, strict=True)
-            if area > SMALL_PIECE * np.mean(areas)
+            simplify_outline(piece, epsilon_factor) for piece, large in zip(pieces, is_large, strict=True) if large
         ]
     return [[*points.tolist(), points[0].tolist()] for points in simple]
 
 
 def _prompts(marks: object, max_prompts: int) -> list[Prompt]:
-    """Return the prompts that marks stand for: one object of all points, or one object a rectangle.
+    """Return the prompts that marks stand for: one object of all points, or one object for each rectangle.
 
     With several rectangles, a point belongs to those that contain it.
 
@@ -167,13 +169,13 @@ def _prompts(marks: object, max_prompts: int) -> list[Prompt]:
     if not isinstance(marks, list):
         raise BadInput("marks", MARK_FORM, kind(marks))
     check_count("marks", len(marks), max_prompts)
-    read = [_mark(mark, f"marks[{number}]") for number, mark in enumerate(marks)]
-    points = [(data, label) for data, label in read if len(data) == 2]
-    boxes = [np.array(data, np.float32) for data, _ in read if len(data) == 4]
+    parsed_marks = [_mark(mark, f"marks[{number}]") for number, mark in enumerate(marks)]
+    points = [(data, label) for data, label in parsed_marks if len(data) == 2]
+    boxes = [np.array(data, np.float32) for data, _ in parsed_marks if len(data) == 4]
     if len(boxes) <= 1:
-        return [_prompt(points, boxes[0] if boxes else None)] if read else []
+        return [_prompt(points, boxes[0] if boxes else None)] if parsed_marks else []
     inside = [[(data, label) for data, label in points if _contains(box, data)] for box in boxes]
-    for number, (data, _) in enumerate(read):
+    for number, (data, _) in enumerate(parsed_marks):
         if len(data) == 2 and not any(_contains(box, data) for box in boxes):
             raise BadInput(f"marks[{number}]", "a point inside one of the rectangles", "a point outside of all of them")
     return [_prompt(own, box) for own, box in zip(inside, boxes, strict=True)]

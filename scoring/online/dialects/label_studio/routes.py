@@ -108,11 +108,11 @@ def predict(
         served.limits.check_prompts(len(body.tasks) * len(marks))
     predictions = []
     for task in body.tasks:
-        found = list(_task_results(engine, task, config, project, marks, context.call))
-        scores = [result["score"] for result in found]
+        task_results = list(_task_results(engine, task, config, project, marks, context.call))
+        scores = [result["score"] for result in task_results]
         predictions.append(
             {
-                "result": found,
+                "result": task_results,
                 "score": sum(scores) / len(scores) if scores else 0.0,
                 "model_version": _version(served),
             }
@@ -156,12 +156,15 @@ def _task_results(
         image = _embed(engine, task, config, control.to_name, project, call)
         # With several labels, the annotator chooses.
         label = control.labels[0] if len(control.labels) == 1 else None
-        for found in engine.everything(image, DEFAULT_GRID, call=call):
-            yield from results(masks.from_rle(found.rle), found.score, control, label, call)
+        for segmented in engine.everything(image, DEFAULT_GRID, call=call):
+            yield from results(masks.from_rle(segmented.rle), segmented.score, control, label, call)
         return
-    for marked in marks:
-        control = config.control(marked.to_name, marked.label)
-        image = _embed(engine, task, config, control.to_name, project, call)
+    controls = [config.control(marked.to_name, marked.label) for marked in marks]
+    # Each image is read once, however many objects are marked on it.
+    names = dict.fromkeys(control.to_name for control in controls)
+    images = {name: _embed(engine, task, config, name, project, call) for name in names}
+    for marked, control in zip(marks, controls, strict=True):
+        image = images[control.to_name]
         (best,) = best_masks(engine, image, [marked.prompt(image.size)], multimask_output=True, call=call)
         label = marked.label if marked.label in control.labels else None
         yield from results(best.mask, best.score, control, label, call)
