@@ -12,7 +12,7 @@ from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.geometry import Mask, bounding_box, center, iou
 from sam_endpoint.evaluation.ground_truth import AnnotatedImage, TrueObject
 from sam_endpoint.model.prompts import Prompt
-from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.model.segmenter import Embedding, Segmenter
 from sam_endpoint.scoring.overlay import Shown, curves, overlay, sheet
 from sam_endpoint.training.finetune.gate import BASE, CANDIDATE, Comparison
 
@@ -54,19 +54,21 @@ def draw_changes(comparison: Comparison, models: Mapping[str, Segmenter], ground
     ground_truth.count = len(ground_truth.images)
     drawn: dict[int, Image.Image] = {}
     for image in ground_truth:
+        embeddings = {name: segmenter.embed([image.pixels])[0] for name, segmenter in models.items()}
         for true in image.objects:
             if (place := wanted.get((image.name, true.name))) is not None:
-                drawn[place] = _draw_change(image, true, models)
+                drawn[place] = _draw_change(image, true, models, embeddings)
     return sheet([drawn[place] for place in sorted(drawn, key=lambda place: change[list(chosen)[place]])], columns=2)
 
 
-def _draw_change(image: AnnotatedImage, true: TrueObject, models: Mapping[str, Segmenter]) -> Image.Image:
+def _draw_change(
+    image: AnnotatedImage, true: TrueObject, models: Mapping[str, Segmenter], embeddings: Mapping[str, Embedding]
+) -> Image.Image:
     mask = true.mask
     click = np.array([center(mask)], np.float32)
     shown = [("true", mask)]
     for name, segmenter in models.items():
-        (embedding,) = segmenter.embed([image.pixels])
-        (answer,) = segmenter.segment(embedding, [Prompt(click, np.array([1]))])
+        (answer,) = segmenter.segment(embeddings[name], [Prompt(click, np.array([1]))])
         predicted = segmenter.masks(answer)[int(answer.scores.argmax())]
         shown.append((f"{name} {iou(mask, predicted):.2f}", predicted))
     region, size = _region(mask)
