@@ -146,9 +146,9 @@ def log(saved: Path, register: str | None = None, alias: str | None = None) -> s
     """
     with mlflow.start_run(run_name=f"package {register or saved.name}"):
         uri, version = log_model(saved, register)
-    if version is None or alias is None:
+    if register is None or alias is None:
         return uri
-    mlflow.MlflowClient().set_registered_model_alias(register, alias, version)
+    mlflow.MlflowClient().set_registered_model_alias(register, alias, str(version))
     return f"models:/{register}@{alias}"
 
 

@@ -2,8 +2,7 @@
 
 Examples:
   sam-endpoint finetune --model build/model --data train.json --images photos --output build/finetuned
-  sam-endpoint finetune --model models:/sam@champion --data train.json --val val.json --register sam \\
-      --alias challenger --promote champion --guard everyday.json
+  sam-endpoint finetune --model models:/sam@champion --data train.json --val val.json --register sam --promote champion
 
 The data is a COCO file, a YOLO segmentation folder, a Label Studio export, or a predictions table with corrected masks.
 With --mode decoder each image is encoded once. A stopped training continues when the same command is given again, with

@@ -20,6 +20,7 @@ from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model import families
 from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.families.family import Family
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.precision import EXACT
 from sam_endpoint.model.version import VERSION
@@ -78,19 +79,18 @@ def finetune(options: FinetuneOptions) -> int:
     _export(options, base, split, training)
     candidate = open_model(str(options.output), options.device or None, precision=EXACT)
     base = open_model(options.model, options.device or None, precision=EXACT)  # training changed the first one
-    models = {gate.BASE: base.engine.segmenter, gate.CANDIDATE: candidate.engine.segmenter}
+    pair = base.engine.segmenter, candidate.engine.segmenter
     seed = options.plan.seed
-    held_out = gate.compare(*models.values(), split.open_held_out(), "held-out", seed)
-    compared = [
-        gate.compare(*models.values(), guard, file.name, seed)
-        for guard, file in zip(guards, options.guards, strict=True)
-    ]
+    held_out = gate.compare(*pair, split.open_held_out(), "held-out", seed)
+    compared = [gate.compare(*pair, guard, file.name, seed) for guard, file in zip(guards, options.guards, strict=True)]
     verdict = gate.judge(held_out, compared, options.figure, options.margin, options.tolerance)
     for comparison in (held_out, *compared):
         print(comparison.format_lines(), end="\n\n")
     print(f"{verdict.name:11} {'; '.join(verdict.reasons)}")
     record = records.Record(options, training.plan, base, split, training.problems, training.finetuner.history)
-    files = records.write(record, held_out, compared, verdict, models)
+    files = records.write(
+        record, held_out, compared, verdict, dict(zip((gate.BASE, gate.CANDIDATE), pair, strict=True))
+    )
     if options.log:
         records.log(record, held_out, compared, verdict, files)
     print(f"serve it    mlflow models serve -m {options.output} --env-manager local")
@@ -177,7 +177,7 @@ def _steps(options: FinetuneOptions, images: int) -> int:
 def _resolve_plan(
     options: FinetuneOptions,
     file: Path,
-    family: families.Family,
+    family: Family,
     samples: Sequence[Sample],
     watched: Sequence[Sample],
     source: FeatureSource,
@@ -199,7 +199,7 @@ def _resolve_plan(
     steps = _steps(options, len(samples))
     if options.minutes:
         finetuner = Finetuner(family, replace(options.plan, steps=steps), samples, watched, source)
-        seconds = finetuner.probe()
+        seconds = min(finetuner.probe(), finetuner.probe())  # the first pass may be slower
         started = time.monotonic()
         finetuner.validate()
         seconds += (time.monotonic() - started) / options.plan.validate_every

@@ -15,6 +15,7 @@ from sam_endpoint.evaluation import metrics
 from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.evaluate import evaluate
 from sam_endpoint.evaluation.ground_truth import Problems
+from sam_endpoint.evaluation.protocol import PROMPTS
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.segmenter import Segmenter
 
@@ -120,7 +121,7 @@ def compare(base: Segmenter, candidate: Segmenter, ground_truth: CocoDataset, na
         raise BadData(f"'{name}': no object can be judged\n{ground_truth.problems.format_lines()}".rstrip())
     names = first["image"].to_numpy()
     intervals = {
-        prompt: paired_interval((second[prompt] - first[prompt]).to_numpy(), names, seed) for prompt in metrics.PROMPTS
+        prompt: paired_interval((second[prompt] - first[prompt]).to_numpy(), names, seed) for prompt in PROMPTS
     }
     reports = metrics.summarize(first), metrics.summarize(second)
     return Comparison(name, (first, second), reports, intervals, len(set(names)), ground_truth.problems)

@@ -48,7 +48,7 @@ def cut_coins() -> list[Coin]:
 def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDArray[np.uint8]]) -> tuple[Any, Any]:
     """Return an image (SIDE, SIDE, 3) uint8 of several coins, and the masks (SIDE, SIDE) of what is seen of each.
 
-    Coins are turned, scaled, tinted like the ground below them, and may cover one another.
+    Coins are turned, stretched, tinted like the ground below them, and may cover one another.
     """
     ground = grounds[int(rng.integers(len(grounds)))]
     side = int(rng.integers(90, min(ground.shape[:2])))
@@ -56,10 +56,11 @@ def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDAr
     picture = Image.fromarray(ground[top : top + side, left : left + side]).resize((SIDE, SIDE))
     canvas = np.asarray(picture).astype(np.float32)
     visible: list[NDArray[np.bool_]] = []
-    for _ in range(int(rng.integers(3, 7))):
+    for _ in range(int(rng.integers(2, 6))):
         coin = coins[int(rng.integers(len(coins)))]
-        scale, turn = float(rng.uniform(0.8, 2.2)), float(rng.uniform(0, 360))
-        size = tuple(max(8, round(length * scale)) for length in coin.mask.shape[::-1])
+        scale, turn = float(rng.uniform(0.8, 2.4)), float(rng.uniform(0, 360))
+        height, width = coin.mask.shape
+        size = round(width * scale), round(height * scale * float(rng.uniform(0.35, 1)))
         pixels = np.asarray(Image.fromarray(coin.pixels).resize(size).rotate(turn, expand=True)).astype(np.float32)
         mask = Image.fromarray(coin.mask.astype(np.uint8) * 255).resize(size).rotate(turn, expand=True)
         inside = np.asarray(mask) > 127
@@ -70,9 +71,9 @@ def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDAr
         part = canvas[y : y + height, x : x + width]
         # The coin's relief on the colours of the ground below it.
         relief = (pixels - pixels[inside].mean()) * float(rng.uniform(0.5, 1.0))
-        strength = float(rng.uniform(0.2, 0.6))
-        tint = part[inside].mean(0) + float(rng.uniform(-40, 40))
-        painted = relief + (1 - strength) * tint + strength * part
+        ground_share = float(rng.uniform(0, 0.3))
+        tint = part[inside].mean(0) + float(rng.uniform(20, 60)) * float(rng.choice([-1, 1]))
+        painted = relief + (1 - ground_share) * tint + ground_share * part
         part[inside] = painted[inside]
         here = np.zeros((SIDE, SIDE), bool)
         here[y : y + height, x : x + width] = inside
@@ -101,7 +102,7 @@ def write(folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool
         "train": (train, coins[:16], [p[:, :cut] for p, cut in zip(photographs, cuts, strict=True)]),
         "held-out": (held_out, coins[16:], [p[:, cut:] for p, cut in zip(photographs, cuts, strict=True)]),
     }
-    files = []
+    files: list[Path] = []
     for name, (count, own_coins, grounds) in parts.items():
         rng = np.random.default_rng([seed, len(files)])
         drawn = [draw(rng, own_coins, grounds) for _ in range(count)]

@@ -37,8 +37,8 @@ options = FinetuneOptions(model, train, output=Path(output), plan=plan)
 base = open_model(model)
 training = finetune._train(options, base, data.prepare(options))
 print("encoded", training.finetuner.source.encoded)
-weights = {name: weight.detach().clone() for name, weight in training.finetuner.weights.items()}
-torch.save(weights, Path(output).with_suffix(".weights"))
+weights = b"".join(weight.detach().numpy().tobytes() for weight in training.finetuner.weights.values())
+Path(output).with_suffix(".weights").write_bytes(weights)
 """
 
 

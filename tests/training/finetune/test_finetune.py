@@ -58,7 +58,7 @@ def test_a_better_model_is_promoted_with_its_lineage(trained: tuple[Path, str], 
     base = open_model(str(packaged))
     assert described["finetuned_from"]["weights"] == base.weights != described["weights_sha256"]
     assert described["finetuning"]["mode"] == "decoder" and described["finetuning"]["images"] == 7
-    run = client.get_run(version.run_id)
+    run = client.get_run(str(version.run_id))
     assert run.data.params["steps"] == "8" and run.data.tags["verdict"] == "better"
     assert run.data.tags["data_sha256"] == described["finetuning"]["data_sha256"]
     assert run.data.metrics["difference/1 click/lower"] > 0

@@ -8,30 +8,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sam_endpoint.evaluation import metrics
 from sam_endpoint.evaluation.ground_truth import Problems
+from sam_endpoint.evaluation.protocol import PROMPTS
 from sam_endpoint.training.finetune.gate import Comparison, Interval, judge, paired_interval
 
 EQUAL = Interval(0.0, -0.01, 0.01)
 
 
-def compared(images: int = 10, **intervals: Interval) -> Comparison:
-    named = {name.replace("_", " "): interval for name, interval in intervals.items()}
-    all_intervals = {**dict.fromkeys(metrics.PROMPTS, EQUAL), **named}
+def compared(click: Interval = EQUAL, box: Interval = EQUAL, images: int = 10) -> Comparison:
+    all_intervals = {**dict.fromkeys(PROMPTS, EQUAL), "1 click": click, "box": box}
     return Comparison("data", (pd.DataFrame(), pd.DataFrame()), ({}, {}), all_intervals, images, Problems())
 
 
 @pytest.mark.parametrize(
     ("held_out", "margin", "verdict"),
     [
-        (compared(**{"1 click": Interval(0.05, 0.02, 0.08)}), 0.0, "better"),
-        (compared(**{"1 click": Interval(0.05, 0.02, 0.08)}), 0.02, "equal"),
-        (compared(**{"1 click": Interval(0.05, -0.01, 0.08)}), 0.0, "equal"),
+        (compared(Interval(0.05, 0.02, 0.08)), 0.0, "better"),
+        (compared(Interval(0.05, 0.02, 0.08)), 0.02, "equal"),
+        (compared(Interval(0.05, -0.01, 0.08)), 0.0, "equal"),
         (compared(), 0.0, "equal"),
-        (compared(**{"1 click": Interval(-0.05, -0.08, -0.02)}), 0.0, "worse"),
-        (compared(**{"1 click": Interval(0.05, 0.02, 0.08), "box": Interval(-0.02, -0.03, 0.01)}), 0.0, "worse"),
-        (compared(**{"1 click": Interval(0.05, 0.02, 0.08), "box": Interval(-0.005, -0.01, -0.001)}), 0.0, "better"),
-        (compared(4, **{"1 click": Interval(0.05, 0.02, 0.08)}), 0.0, "equal"),
+        (compared(Interval(-0.05, -0.08, -0.02)), 0.0, "worse"),
+        (compared(Interval(0.05, 0.02, 0.08), Interval(-0.02, -0.03, 0.01)), 0.0, "worse"),
+        (compared(Interval(0.05, 0.02, 0.08), Interval(-0.005, -0.01, -0.001)), 0.0, "better"),
+        (compared(Interval(0.05, 0.02, 0.08), images=4), 0.0, "equal"),
     ],
 )
 def test_the_verdict(held_out: Comparison, margin: float, verdict: str) -> None:
@@ -42,7 +41,7 @@ def test_the_verdict(held_out: Comparison, margin: float, verdict: str) -> None:
 
 @pytest.mark.parametrize("interval", [Interval(-0.02, -0.05, 0.01), Interval(-0.002, -0.003, -0.001)])
 def test_a_guard_that_gets_worse_refuses(interval: Interval) -> None:
-    better = compared(**{"1 click": Interval(0.05, 0.02, 0.08)})
+    better = compared(Interval(0.05, 0.02, 0.08))
     assert judge(better, [compared()], "1 click", 0.0, 0.01).promotes
     judged = judge(better, [compared(), compared(box=interval)], "1 click", 0.0, 0.01)
     assert judged.name == "worse" and "guard data, box" in judged.reasons[0]

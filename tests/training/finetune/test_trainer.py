@@ -13,7 +13,7 @@ import torch
 from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model.segmenter import Segmenter
-from sam_endpoint.training.finetune import trainer as trainer_module
+from sam_endpoint.training.finetune import prompting
 from sam_endpoint.training.finetune.encoder import merge_adapters
 from sam_endpoint.training.finetune.features import FeatureSource, Sample, read_samples
 from sam_endpoint.training.finetune.options import Plan
@@ -57,7 +57,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 @torch.no_grad()
 def loss(trained: Finetuner) -> float:
     """The loss of two batches, which do not change."""
-    batches = [trainer_module.prompting.batch_at(trained.family, trained.samples, trained.plan, n) for n in (0, 1)]
+    batches = [prompting.batch_at(trained.family, trained.samples, trained.plan, n) for n in (0, 1)]
     return sum(float(trained.compute_loss(batch, number)) for number, batch in enumerate(batches))
 
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     trained.save(tmp_path / "state.pt")
     kept = (tmp_path / "state.pt").read_bytes()
     trained.advance()
-    monkeypatch.setattr(trainer_module.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="the state before it is kept"):
         trained.save(tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == kept and not (tmp_path / "state.part").exists()
@@ -188,7 +188,7 @@ def test_the_padding_of_an_image_costs_nothing(
         logits, scores = predict(*arguments, **options)
         return torch.cat([logits[..., :32, :], logits[..., 32:, :] + 1000 * torch.rand(1)], -2), scores
 
-    batch = trainer_module.prompting.batch_at(trained.family, samples, trained.plan, 1)
+    batch = prompting.batch_at(trained.family, samples, trained.plan, 1)
     expected = trained.compute_loss(batch, 1)
     monkeypatch.setattr(trained.family, "predict", noisy_below)
     torch.testing.assert_close(trained.compute_loss(batch, 1), expected)
