@@ -45,10 +45,13 @@ def cut_coins() -> list[Coin]:
     return coins
 
 
-def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDArray[np.uint8]]) -> tuple[Any, Any]:
+def draw(
+    rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDArray[np.uint8]], faint: bool
+) -> tuple[Any, Any]:
     """Return an image (SIDE, SIDE, 3) uint8 of several coins, and the masks (SIDE, SIDE) of what is seen of each.
 
-    Coins are turned, stretched, tinted like the ground below them, and may cover one another.
+    Coins are turned, stretched, tinted like the ground below them, and may cover one another. Faint coins are hard to
+    tell from the ground, so that the embedded model has much to learn.
     """
     ground = grounds[int(rng.integers(len(grounds)))]
     side = int(rng.integers(90, min(ground.shape[:2])))
@@ -71,8 +74,9 @@ def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDAr
         part = canvas[y : y + height, x : x + width]
         # The coin's relief on the colours of the ground below it.
         relief = (pixels - pixels[inside].mean()) * float(rng.uniform(0.5, 1.0))
-        ground_share = float(rng.uniform(0, 0.3))
-        tint = part[inside].mean(0) + float(rng.uniform(20, 60)) * float(rng.choice([-1, 1]))
+        ground_share = float(rng.uniform(0, 0.3)) + 0.3 * faint
+        contrast = float(rng.uniform(0, 30) if faint else rng.uniform(20, 60))
+        tint = part[inside].mean(0) + contrast * float(rng.choice([-1, 1]))
         painted = relief + (1 - ground_share) * tint + ground_share * part
         part[inside] = painted[inside]
         here = np.zeros((SIDE, SIDE), bool)
@@ -82,7 +86,9 @@ def draw(rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDAr
     return noisy.clip(0, 255).astype(np.uint8), [mask for mask in visible if mask.sum() >= MIN_VISIBLE]
 
 
-def write(folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool = False) -> tuple[Path, Path]:
+def write(
+    folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool = False, faint: bool = False
+) -> tuple[Path, Path]:
     """Write two COCO data sets, whose coins and grounds are different parts of the photographs, and return their files.
 
     A third of the coins and of the width of the other photographs is held out.
@@ -93,6 +99,7 @@ def write(folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool
         held_out: The number of held-out images.
         seed: The seed of the drawing.
         shuffled: Whether each training image gets the masks of another image.
+        faint: Whether the coins are hard to tell from the ground.
     """
     folder.mkdir(parents=True, exist_ok=True)
     coins = cut_coins()
@@ -105,7 +112,7 @@ def write(folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool
     files: list[Path] = []
     for name, (count, own_coins, grounds) in parts.items():
         rng = np.random.default_rng([seed, len(files)])
-        drawn = [draw(rng, own_coins, grounds) for _ in range(count)]
+        drawn = [draw(rng, own_coins, grounds, faint) for _ in range(count)]
         if shuffled and name == "train":
             drawn = [(drawn[i][0], drawn[(i + 1) % count][1]) for i in range(count)]
         files.append(write_coco(folder, name, drawn))

@@ -44,7 +44,7 @@ Path(output).with_suffix(".weights").write_bytes(weights)
 
 def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.executable) -> tuple[str, str, int]:
     """Train undisturbed and with kills, and return the hashes of both results and how often the second was resumed."""
-    train, _ = coin_images.write(folder / "data", 8, 1)
+    train, _ = coin_images.write(folder / "data", 4, 1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(name: str) -> subprocess.Popen[str]:
