@@ -6,6 +6,7 @@ Started with the same arguments each time, in the end it must have the weights o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -61,11 +62,13 @@ def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.exe
     while True:
         process = start("killed")
         if killed < kills:
-            try:
-                process.communicate(timeout=seconds * chance.uniform(0.3, 0.9))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
+            # At any moment at first, which is mostly before the first step; then soon after a state has been saved.
+            before, ends = saved_at(folder), time.monotonic() + seconds * chance.uniform(0.3, 0.9)
+            while process.poll() is None and (saved_at(folder) == before if killed else time.monotonic() < ends):
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.05) * seconds if killed else 0)
+            process.send_signal(signal.SIGKILL)
+            killed += 1
         text, _ = process.communicate()
         resumed += "resumed" in (text or "")
         if process.returncode == 0:
@@ -75,6 +78,15 @@ def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.exe
         hashlib.sha256((folder / f"{name}.weights").read_bytes()).hexdigest() for name in ("whole", "killed")
     )
     return first, second, resumed
+
+
+def saved_at(folder: Path) -> int:
+    """Return when the killed training saved its last state, in nanoseconds; 0 if it has none."""
+    times = []
+    for file in (folder / "killed.work").glob("*.pt"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(file.stat().st_mtime_ns)
+    return max(times, default=0)
 
 
 def main() -> int:
