@@ -125,7 +125,7 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
         raise BadData(f"'{options.data}': no image can be trained on\n{problems.format_lines()}".rstrip())
     print(
         f"data        {len(samples)} images to train on, {len(watched)} watched for early stopping, "
-        f"{split.open_held_out().count} held out; {source.encoded} encoded now, the others were"
+        f"{split.open_held_out().count} held out; {source.encoded} encoded now"
     )
     resolved = folder / f"plan-{_key(options, fingerprint, split.digest)}.json"
     plan = _resolve_plan(options, resolved, segmenter.family, samples, watched, source, time.monotonic() - started)
