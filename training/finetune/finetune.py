@@ -115,9 +115,7 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
         print(text, flush=True)
 
     samples = list(read_samples(dataset, source, problems, tell))
-    for name, count in dataset.problems.counts.items():
-        for place in dataset.problems.names[name][:count]:
-            problems.add(name, place)
+    data.add_problems(problems, dataset.problems)
     if problems.counts:
         print(f"wrong with the data:\n{problems.format_lines()}")
     samples, watched = _split_watched(samples, options.plan)
