@@ -67,9 +67,7 @@ def prepare(options: FinetuneOptions) -> DataSplit:
         held_out_hashes = _hash_images(held_out)
         _check_shared(hashes, held_out_hashes)
         hashes |= held_out_hashes
-        for kind, count in held_out.problems.counts.items():
-            for name in held_out.problems.names[kind][:count]:
-                problems.add(kind, name)
+        add_problems(problems, held_out.problems)
         train = labelled
     else:
         train, held_out = _split(labelled, hashes, options.holdout, options.plan.seed)
@@ -82,6 +80,15 @@ def prepare(options: FinetuneOptions) -> DataSplit:
     digest.update("".join(sorted(hashes.values())).encode())
     categories = tuple(dict.fromkeys([*train.categories.values(), *held_out.categories.values()]))
     return DataSplit(files[0], files[1], hashes, problems, digest.hexdigest(), categories)
+
+
+def add_problems(problems: Problems, more: Problems) -> None:
+    """Add the counts and names of `more` to `problems`."""
+    for kind, count in more.counts.items():
+        names = more.names.get(kind, [])
+        for name in names:
+            problems.add(kind, name)
+        problems.counts[kind] += count - len(names)
 
 
 def _read(data: str, options: FinetuneOptions, scratch: Path) -> LabelledImages:

@@ -115,9 +115,7 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
         print(text, flush=True)
 
     samples = list(read_samples(dataset, source, problems, tell))
-    for name, count in dataset.problems.counts.items():
-        for place in dataset.problems.names[name][:count]:
-            problems.add(name, place)
+    data.add_problems(problems, dataset.problems)
     if problems.counts:
         print(f"wrong with the data:\n{problems.format_lines()}")
     samples, watched = _split_watched(samples, options.plan)
@@ -125,7 +123,7 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
         raise BadData(f"'{options.data}': no image can be trained on\n{problems.format_lines()}".rstrip())
     print(
         f"data        {len(samples)} images to train on, {len(watched)} watched for early stopping, "
-        f"{split.open_held_out().count} held out; {source.encoded} encoded now, the others were"
+        f"{split.open_held_out().count} held out; {source.encoded} encoded now"
     )
     resolved = folder / f"plan-{_key(options, fingerprint, split.digest)}.json"
     plan = _resolve_plan(options, resolved, segmenter.family, samples, watched, source, time.monotonic() - started)

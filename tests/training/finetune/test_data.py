@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from sam_endpoint.evaluation.geometry import iou
+from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, BadParameter
 from sam_endpoint.scoring.brush import encode_brush
@@ -220,6 +221,15 @@ def test_labels_of_other_kinds_are_counted(tmp_path: Path, images: Path) -> None
     counts = data.prepare(options(tmp_path, write(images, tasks, "more.json"))).problems.counts
     assert counts["regions that are no mask (boxes, key points, choices), left out"] == 1
     assert counts["regions that cannot be read, left out"] == 1
+
+
+def test_problems_add_up() -> None:
+    problems, more = Problems(), Problems()
+    for number in range(30):
+        more.add("kind", str(number))
+    problems.add("kind", "first")
+    data.add_problems(problems, more)
+    assert problems.counts == {"kind": 31} and problems.names["kind"][:2] == ["first", "0"]
 
 
 @pytest.mark.parametrize("content", [{}, [1], "text", {"images": [], "annotations": [], "categories": []}])
