@@ -69,16 +69,32 @@ def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
     expect(page.locator("#status")).to_contain_text("Click on an object")
 
 
-def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> None:
-    """Click on a pixel of the picture, which is `width` pixels wide, wherever it is shown."""
+def at(page: Page, x: float, y: float) -> dict[str, float]:
+    """Return the place of the image's pixel (x, y) on the canvas, in CSS pixels, wherever the image is shown."""
+    page.wait_for_function("document.getElementById('canvas').dataset.scale")
+    view = page.locator("#canvas").evaluate("({dataset: {scale, x, y}}) => ({scale: +scale, x: +x, y: +y})")
+    return {"x": view["x"] + x * view["scale"], "y": view["y"] + y * view["scale"]}
+
+
+def click(page: Page, x: float, y: float, **options: Any) -> None:
+    """Click on a pixel of the image."""
+    page.locator("#canvas").click(position=at(page, x, y), **options)
+
+
+def drag(page: Page, *points: tuple[float, float]) -> None:
+    """Press the mouse at the first pixel of the image, move it over the others, and release it."""
     frame = page.locator("#canvas").bounding_box()
     assert frame
-    unit = frame["width"] / width
-    page.locator("#canvas").click(position={"x": x * unit, "y": y * unit}, **options)
+    for i, (x, y) in enumerate(points):
+        place = at(page, x, y)
+        page.mouse.move(frame["x"] + place["x"], frame["y"] + place["y"], steps=4)
+        if not i:
+            page.mouse.down()
+    page.mouse.up()
 
 
 def wait_for_picture(page: Page) -> None:
-    """Wait until the canvas shows the picture: its middle is no longer transparent."""
+    """Wait until the canvas shows the image: its middle is no longer transparent."""
     page.wait_for_function(
         """() => {
             const {width, height} = document.getElementById("canvas");
@@ -101,13 +117,20 @@ def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
 
 
 def seen(page: Page) -> np.ndarray:
-    """Return what the canvas shows, in pixels of the screen, (rows, columns, 3) int."""
-    text = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+    """Return the part of the canvas that shows the image, in pixels of the screen, (rows, columns, 3) int."""
+    text, (left, top, right, bottom) = page.locator("#canvas").evaluate(
+        """canvas => {
+            const {scale, x, y, width, height} = canvas.dataset;
+            const corners = [+x, +y, +x + width * scale, +y + height * scale];
+            return [canvas.toDataURL(), corners.map(value => Math.round(value * devicePixelRatio))];
+        }"""
+    )
     image = Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))
-    return np.asarray(image.convert("RGB")).astype(int)
+    return np.asarray(image.convert("RGB").crop((left, top, right, bottom))).astype(int)
 
 
 def downloaded(page: Page, button: str) -> bytes:
+    page.locator(button).evaluate("button => { const group = button.closest('details'); if (group) group.open = true }")
     with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()

@@ -17,9 +17,11 @@ from pycocotools import mask as coco
 
 from tests import pictures
 from tests.scoring.online.browser import (
+    at,
     chromium,
     click,
     downloaded,
+    drag,
     open_file,
     opened,
     saved_mask,
@@ -75,26 +77,19 @@ def test_click_subtract_step_undo_and_take_away(page: Page, disc: tuple[bytes, n
     page.click("#undo")
     expect(page.locator("#candidates label")).to_have_count(3)
     assert np.array_equal(saved_mask(page), masks[2])
-    page.click("#clear")
+    page.click("#delete")
     expect(page.locator("#save-png")).to_be_disabled()
 
 
 def test_a_dragged_box_everything_and_the_curl(page: Page, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
     open_file(page, disc[0])
-    frame = page.locator("#canvas").bounding_box()
-    assert frame
-    unit = frame["width"] / 240
-    page.mouse.move(frame["x"] + 68 * unit, frame["y"] + 38 * unit)
-    page.mouse.down()
-    page.mouse.move(frame["x"] + 120 * unit, frame["y"] + 90 * unit, steps=4)
-    page.mouse.move(frame["x"] + 153 * unit, frame["y"] + 123 * unit, steps=4)
-    page.mouse.up()
+    drag(page, (68, 38), (120, 90), (153, 123))
     wait_for_mask(page)
     shoot(page, "box")
     seen = saved_mask(page)
     assert pictures.iou(seen, disc[1]) > 0.8
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
-    page.click("#copy-curl")
+    page.locator("#copy-curl").evaluate("button => button.click()")
     expect(page.locator("#status")).to_contain_text("clipboard")
     (tmp_path / "disc.png").write_bytes(disc[0])
     command = page.evaluate("window.copied")
@@ -137,8 +132,7 @@ def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
         expect(page.locator("#canvas")).to_be_visible()
         frame = page.locator("#canvas").bounding_box()
         assert frame and frame["x"] >= 0 and frame["x"] + frame["width"] <= 390
-        unit = frame["width"] / 384
-        page.locator("#canvas").tap(position={"x": 346 * unit, "y": 187 * unit})
+        page.locator("#canvas").tap(position=at(page, 346, 187))
         wait_for_mask(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         shoot(page, "phone")
@@ -146,7 +140,7 @@ def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
         # One coin, which prompts.csv has as the box 312, 154, 380, 220: the default model does this sample well.
         assert np.allclose([columns.min(), rows.min(), columns.max(), rows.max()], [312, 154, 380, 220], atol=6)
         page.get_by_text("Subtract", exact=True).tap()
-        page.locator("#canvas").tap(position={"x": 300 * unit, "y": 290 * unit})
+        page.locator("#canvas").tap(position=at(page, 300, 290))
         expect(page.locator("#candidates label")).to_have_count(0)
         wait_for_mask(page)
 
@@ -188,7 +182,7 @@ def test_starter_models_are_called_so_and_the_mask_names_its_model(page: Page, d
     page.select_option("#model", "sam2/hiera_large")
     expect(page.locator("#starter")).to_contain_text("sam2-tiny is a starter model")
     expect(page.locator("#answered")).to_have_text("Answered by sam2-tiny (starter).")
-    page.click("#clear")
+    page.click("#delete")
     expect(page.locator("#answered")).to_be_hidden()
 
 
