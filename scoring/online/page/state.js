@@ -13,14 +13,14 @@ let state = Object.freeze({
   classId: EMPTY.classes[0].id, // class of new objects
   tool: "add", // "add", "subtract", "box", "brush", "eraser" or "move"
   each: false, // whether each click makes a new object
-  radius: 12, // radius of the brush, in pixels of the image
+  radius: 14, // radius of the brush, in CSS pixels: to paint finer, zoom in
   opacity: 0.45, // of the fill of the masks, 0 to 1
   colourBy: "class", // "class" or "object"
   letters: true, // whether single keys are shortcuts
   view: null, // where the image is on the canvas: {scale, x, y} in CSS pixels, see view/geometry.js
   hover: null, // preview of the mask under the pointer: {mask}, or null
   pointer: null, // position of the mouse, in pixels of the image, for the brush
-  stroke: null, // the stroke that is being painted: {points, erases}
+  stroke: null, // the stroke that is being painted: {points, erases, radius}; the radius is in pixels of the image
   crosshair: null, // position of the keyboard's cursor, in pixels of the image
   crosshairShown: false, // whether the latest input came from the keyboard
   corner: null, // first corner of a box that is not complete

@@ -39,8 +39,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open the page in a context of its own. Fails if it asks another host, or if a script fails."""
+def opened(browser: Browser, url: str, wait: bool = True, **options: Any) -> Iterator[Page]:
+    """Open the page in a context of its own. Fails if it asks another host, or if a script fails.
+
+    Args:
+        browser: the browser.
+        url: the URL of the page.
+        wait: whether to wait until the list of models is loaded.
+        **options: options of the context, such as its size.
+    """
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
     elsewhere: list[str] = []
@@ -53,7 +60,8 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     page.on("request", note)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
-    expect(page.locator("#model option").first).to_be_attached()
+    if wait:
+        expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
     assert not elsewhere and not problems

@@ -19,9 +19,10 @@ from tests.conftest import ROOT
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 MAX_LINES = 300
 FOLDERS = ("formats", "masks", "project")
-PURE = tuple(
-    sorted(str(file.relative_to(page.FILES)) for folder in FOLDERS for file in (page.FILES / folder).glob("*.js"))
-) + ("endpoint/models.js", "endpoint/requests.js", "images/exif.js", "view/geometry.js", "view/styles.js")
+PURE = (
+    *sorted(str(file.relative_to(page.FILES)) for folder in FOLDERS for file in (page.FILES / folder).glob("*.js")),
+    *("endpoint/models.js", "endpoint/requests.js", "images/exif.js", "view/geometry.js", "view/styles.js"),
+)
 
 
 def masks() -> dict[str, np.ndarray]:

@@ -128,12 +128,12 @@ export function clean() {
 
 /** Apply the stroke that has been painted to the active object, or make it a new object. */
 export function endStroke() {
-  const { project, imageId, picture, stroke, radius, classId } = get();
+  const { project, imageId, picture, stroke, classId } = get();
   update({ stroke: null });
   if (!stroke || !picture) return;
   const object = activeObject();
   if (!object && stroke.erases) return setStatus("Select an object first. Then erase what does not belong to it.");
-  const changes = painted(object, stroke, radius, [picture.height, picture.width]);
+  const changes = painted(object, stroke, [picture.height, picture.width]);
   const id = object?.id ?? newId();
   const next = object ? changeObject(project, imageId, id, { ...changes, proposal: false }) : addObject(project, imageId, { id, classId, ...changes });
   commit(next, { active: id });
@@ -141,7 +141,7 @@ export function endStroke() {
 }
 
 export const resizeBrush = (factor) => {
-  const radius = Math.max(1, Math.min(500, get().radius * factor));
+  const radius = Math.max(1, Math.min(200, get().radius * factor));
   update({ radius: factor > 1 ? Math.ceil(radius) : Math.floor(radius) });
 };
 

@@ -52,8 +52,8 @@ export function addStroke(edits, stroke, erases, size) {
 /** Return the runs of a mask with the corrections applied. */
 export const applyEdits = (ends, edits) => (edits ? subtract(union(ends, edits.plus), edits.minus) : ends);
 
-/** Return the mask and the corrections of an object with a stroke {points, erases}. Without an object: a new mask. */
-export function painted(object, { points, erases }, radius, size) {
+/** Return the mask and the corrections of an object with a stroke {points, erases, radius}. Without an object: a new mask. */
+export function painted(object, { points, erases, radius }, size) {
   const stroke = strokeRuns(points, radius, size);
   const edits = addStroke(object?.edits, stroke, erases, size);
   const base = object?.mask ? endsOf(object.mask) : emptyRuns(size);

@@ -14,7 +14,8 @@ watch((state, before) => {
 function makeRow({ id }) {
   const chosen = element("input", { type: "radio", name: "class", value: id, onchange: () => setClass(id) });
   const colour = element("input", { type: "color", onchange: () => recolourClass(id, colour.value) });
-  const name = element("input", { className: "name", autocomplete: "off", onchange: () => renameClass(id, name.value), onkeydown: (event) => event.key === "Enter" && name.blur() });
+  const name = element("input", { className: "name", autocomplete: "off", onchange: () => renameClass(id, name.value) });
+  name.addEventListener("keydown", (event) => event.key === "Enter" && name.blur());
   return element("li", {}, chosen, colour, name, element("span", { className: "facts" }), iconButton("delete", "", () => deleteClass(id)));
 }
 

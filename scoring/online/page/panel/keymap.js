@@ -18,7 +18,7 @@ export const KEYS = [
   ["Clicks", [
     ["click, Enter", "add a point on the object, or start a new object"],
     ["right-click, Shift click, Shift Enter", "add a point that is not on the object"],
-    ["drag, or B twice", "draw a box around the object"],
+    ["drag, B twice", "draw a box around the object"],
     ["tap, long press", "on a touch screen: add, subtract"],
     ["arrow keys", "move the crosshair (with Shift: farther)"],
     ["1 2 3, C", "show candidate 1, 2 or 3, or the next candidate", { 1: () => choose(0), 2: () => choose(1), 3: () => choose(2), c: chooseNext }],
@@ -33,12 +33,12 @@ export const KEYS = [
     ["V", "select objects and move the image", { v: tool("move") }],
   ]],
   ["Objects", [
-    [", .", "previous object, next object", { ",": () => step(-1), ".": () => step(1) }],
+    ["comma, point", "previous object, next object", { ",": () => step(-1), ".": () => step(1) }],
     ["Del", "delete the object", { delete: () => remove(), backspace: () => remove() }],
     ["H, Shift H", "hide the object, hide or show all objects", { h: hideActive, "shift+h": toggleAll }],
     ["M", "merge the marked objects", { m: merge }],
     ["L", "clean the object: no specks, no small holes", { l: clean }],
-    ["Shift , and Shift .", "move the object down or up in the list", { "shift+,": () => move(-1), "shift+<": () => move(-1), "shift+.": () => move(1), "shift+>": () => move(1) }],
+    ["Shift comma, Shift point", "move the object down or up in the list", { "shift+,": () => move(-1), "shift+<": () => move(-1), "shift+.": () => move(1), "shift+>": () => move(1) }],
     ["Shift 1 … Shift 9", "choose the class"],
     ["U, Ctrl Z", "undo", { u: undo, "ctrl+z": undo }],
     ["Shift U, Ctrl Y", "redo", { "shift+u": redo, "ctrl+y": redo, "ctrl+shift+z": redo }],
@@ -46,7 +46,7 @@ export const KEYS = [
     ["Y, Shift Y", "accept the next proposal, accept all proposals", { y: acceptNext, "shift+y": acceptAll }],
   ]],
   ["View and images", [
-    ["wheel, pinch, + and -", "zoom", { "+": zoomIn, "=": zoomIn, "shift++": zoomIn, "shift+=": zoomIn, "-": zoomOut }],
+    ["wheel, pinch, +, -", "zoom", { "+": zoomIn, "=": zoomIn, "shift++": zoomIn, "shift+=": zoomIn, "-": zoomOut }],
     ["W A S D, Space and drag, two fingers", "move the image", { w: () => panBy(0, -1), a: () => panBy(-1, 0), s: () => panBy(0, 1), d: () => panBy(1, 0) }],
     ["0", "show the whole image", { 0: fit }],
     ["Page Down, Page Up", "next image, previous image", { pagedown: () => goTo(1), pageup: () => goTo(-1) }],

@@ -24,8 +24,16 @@ watch((state, before) => {
   set($("merge"), "disabled", new Set([...state.marked, ...(active ? [active.id] : [])]).size < 2);
   set($("hide-all"), "disabled", !objects.length);
   set($("hide-all"), "textContent", objects.length && objects.every(({ hidden }) => hidden) ? "Show all" : "Hide all");
-  if (state.active !== before.active && state.active) $("objects").querySelector(`[data-id="${state.active}"]`)?.scrollIntoView({ block: "nearest" });
+  if (state.active !== before.active && state.active) reveal($("objects"), state.active);
 });
+
+/** Scroll the list, but not the page, so that the row of an object is visible. */
+function reveal(list, id) {
+  const row = list.querySelector(`[data-id="${id}"]`);
+  if (!row) return;
+  const [outer, inner] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+  list.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
+}
 
 function makeRow({ id }) {
   const box = element("input", { type: "checkbox", onchange: () => mark(id, box.checked) });

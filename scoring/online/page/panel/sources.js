@@ -57,7 +57,7 @@ async function filesOf(entry) {
 }
 
 document.addEventListener("paste", (event) => {
-  if (event.target.matches("input, textarea")) return;
+  if (event.target.matches?.("input, textarea")) return;
   const files = [...event.clipboardData.files];
   const text = event.clipboardData.getData("text/plain").trim();
   if (files.length) openAll(files);

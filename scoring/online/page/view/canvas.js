@@ -98,7 +98,7 @@ function drawState(state) {
   const brushes = tool === "brush" || tool === "eraser";
   const hasKeys = crosshairShown && document.activeElement === canvas;
   const tip = stroke?.points.at(-1) ?? (hasKeys ? crosshair : pointer);
-  if (brushes && tip) drawBrush(context, tip, place, radius * view.scale * ratio, ratio);
+  if (brushes && tip) drawBrush(context, tip, place, radius * ratio, ratio);
   if (hasKeys) drawCrosshair(context, crosshair, place, ratio);
 }
 

@@ -20,6 +20,7 @@ const onCanvas = (event) => {
   return [event.clientX - left, event.clientY - top];
 };
 const pixel = (point) => pixelAt(get().view, point, get().picture);
+const brushRadius = () => get().radius / get().view.scale; // in pixels of the image
 const exact = (point) => toImage(get().view, point);
 
 /** Add a point, a corner of a box or a dot of the brush at a pixel of the image, or select the object there. */
@@ -30,7 +31,7 @@ export function actAt(point, subtract, hint) {
     if (object) select(object.id);
     else update({ active: null });
   } else if (tool === "brush" || tool === "eraser") {
-    update({ stroke: { points: [point.map((value) => value + 0.5)], erases: (tool === "eraser") !== subtract } });
+    update({ stroke: { points: [point.map((value) => value + 0.5)], erases: (tool === "eraser") !== subtract, radius: brushRadius() } });
     endStroke();
   } else if (tool === "box" && !subtract) addCorner(point, hint);
   else addPoint(point, !(subtract || tool === "subtract"));
@@ -54,7 +55,7 @@ canvas.addEventListener("pointerdown", (event) => {
   const subtract = event.button === 2 || event.shiftKey || event.ctrlKey;
   press = { id: event.pointerId, start, last: start, at: pixel(start), dragging: false, action: actionOf(event), subtract, isClick: event.button !== 1 && !spaceHeld };
   update({ crosshairShown: false });
-  if (press.action === "stroke") update({ stroke: { points: [exact(start)], erases: (get().tool === "eraser") !== subtract } });
+  if (press.action === "stroke") update({ stroke: { points: [exact(start)], erases: (get().tool === "eraser") !== subtract, radius: brushRadius() } });
   if (event.pointerType === "touch" && press.action === "point") press.timer = setTimeout(longPress, LONG);
 });
 

@@ -19,13 +19,13 @@ export function colourOf({ classId, id }, { project, colourBy, imageId }) {
  * The active object has a white outline, and proposals a dashed one. A stroke that is being painted is part of its object.
  */
 export function shownMasks(state) {
-  const { project, imageId, active, opacity, stroke, picture, radius, classId } = state;
+  const { project, imageId, active, opacity, stroke, picture, classId } = state;
   const size = picture && [picture.height, picture.width];
   const objects = [...objectsOf(project, imageId)];
   if (stroke && !stroke.erases && !objectWith(project, imageId, active)) objects.push({ id: NEW, classId, mask: null });
   return objects.flatMap((object) => {
     const isActive = object.id === active || object.id === NEW;
-    const mask = stroke && isActive ? painted(object, stroke, radius, size).mask : object.mask;
+    const mask = stroke && isActive ? painted(object, stroke, size).mask : object.mask;
     if (!mask?.area || (object.hidden && !isActive)) return [];
     const colour = rgb(colourOf(object, state));
     const style = { fill: colour, line: isActive ? WHITE : colour, opacity: object.proposal && !isActive ? opacity / 2 : opacity, dashed: Boolean(object.proposal) };
