@@ -33,6 +33,16 @@ function messageFor(status, body) {
 /** Return a promise of the list of models that the endpoint serves. */
 export const listModels = async (key) => (await request("models", key)).body;
 
+/** Return a promise of the image file (a Blob) at an address. The endpoint fetches it, because the page may not. */
+export async function fetchImage(url, key) {
+  const headers = { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
+  const response = await fetch("image", { method: "POST", headers, body: JSON.stringify({ url }) }).catch(() => {
+    throw new EndpointError("The endpoint cannot be reached. Check that it is running, and try again.");
+  });
+  if (response.ok) return response.blob();
+  throw new EndpointError(messageFor(response.status, await response.json().catch(() => null)), response.status);
+}
+
 /** Return whether the image has been sent, or is being sent, for this model. */
 export const isUploaded = (picture, model) => Boolean(uploads.get(picture.id)?.has(model));
 

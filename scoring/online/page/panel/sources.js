@@ -2,7 +2,8 @@
 
 import { addImages } from "../actions/images.js";
 import { importFiles } from "../actions/transfer.js";
-import { setStatus } from "../state.js";
+import { fetchImage } from "../endpoint/api.js";
+import { get, setStatus } from "../state.js";
 import { $ } from "./dom.js";
 
 const IMAGE = /\.(?:avif|bmp|gif|jpe?g|png|webp)$/i;
@@ -70,29 +71,30 @@ $("url-form").addEventListener("submit", (event) => {
   if ($("url").value) openAddress($("url").value);
 });
 
-/** Open the image at an address. The page's security policy lets it load from this endpoint and from data: addresses only. */
+/** Open the image at an address. The endpoint fetches images from other hosts. */
 async function openAddress(address) {
   const url = new URL(address, document.baseURI);
   const name = url.protocol === "data:" ? "pasted.png" : decodeURIComponent(url.pathname.split("/").at(-1)) || "image";
   setStatus(`Loading ${name} …`);
   try {
-    const blob = url.protocol === "data:" ? fromDataUrl(address) : await fetchImage(url);
-    await addImages([{ blob, name }]);
-  } catch {
-    setStatus(`The browser cannot load ${name} from ${url.host || "this address"}. Save the image on this computer, and drop the file here.`, true);
+    await addImages([{ blob: await fileAt(url), name }]);
+  } catch (error) {
+    setStatus(`${name} cannot be loaded from ${url.host || "this address"}. Save the image on this computer, and drop the file here. (${error.message})`, true);
   }
+}
+
+async function fileAt(url) {
+  if (url.protocol === "data:") return fromDataUrl(url.href);
+  if (url.origin !== location.origin) return fetchImage(url.href, get().key);
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`HTTP status ${response.status}`);
+  return response.blob();
 }
 
 function fromDataUrl(address) {
   const [head, body] = address.split(/,(.*)/s);
   const text = head.endsWith(";base64") ? atob(body) : decodeURIComponent(body);
   return new Blob([Uint8Array.from(text, (character) => character.charCodeAt(0))], { type: head.slice(5).split(";")[0] });
-}
-
-async function fetchImage(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(response.statusText);
-  return response.blob();
 }
 
 for (const button of document.querySelectorAll("[data-sample]")) {
