@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Position, Request, expect, sync_playwright
 
 from tests.conftest import ROOT, free_port, server
 from tests.warm import python
@@ -77,10 +77,12 @@ def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
     expect(page.locator("#status")).to_contain_text("Click on an object")
 
 
-def at(page: Page, x: float, y: float) -> dict[str, float]:
+def at(page: Page, x: float, y: float) -> Position:
     """Return the place of the image's pixel (x, y) on the canvas, in CSS pixels, wherever the image is shown."""
     page.wait_for_function("document.getElementById('canvas').dataset.scale")
-    view = page.locator("#canvas").evaluate("({dataset: {scale, x, y}}) => ({scale: +scale, x: +x, y: +y})")
+    view: dict[str, float] = page.locator("#canvas").evaluate(
+        "({dataset: {scale, x, y}}) => ({scale: +scale, x: +x, y: +y})"
+    )
     return {"x": view["x"] + x * view["scale"], "y": view["y"] + y * view["scale"]}
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,7 +127,12 @@ def test_by_keyboard_alone(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
 
 
 def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
-    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    phone: dict[str, Any] = {
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+        "device_scale_factor": 2,
+    }
     with opened(browser, url, **phone) as page:
         page.locator("[data-sample]").first.tap()
         expect(page.locator("#canvas")).to_be_visible()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
@@ -82,7 +82,8 @@ def export(page: Page, option: str, images: bool = False) -> bytes:
 
 
 def import_files(page: Page, *files: tuple[str, bytes]) -> None:
-    page.set_input_files("#labels", [{"name": name, "mimeType": "", "buffer": data} for name, data in files])
+    payloads: list[FilePayload] = [{"name": name, "mimeType": "", "buffer": data} for name, data in files]
+    page.set_input_files("#labels", payloads)
 
 
 def archive(data: bytes) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ class Fingers:
         touches = [{"x": frame["x"] + place["x"], "y": frame["y"] + place["y"]} for place in places]
         self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
 
-    def drag(self, points: list[tuple[float, float]]) -> None:
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
         self.send("touchStart", points[0])
         for i in range(1, 9):
             (ax, ay), (bx, by) = points[0], points[-1]

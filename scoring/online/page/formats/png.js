@@ -75,12 +75,12 @@ function unfilter(lines, line, height, step) {
       const left = i - step > start ? lines[i - step] : 0;
       const up = y ? lines[i - line - 1] : 0;
       const corner = y && i - step > start ? lines[i - line - 1 - step] : 0;
-      lines[i] += [0, left, up, (left + up) >> 1, paeth(left, up, corner)][filter];
+      lines[i] += [0, left, up, (left + up) >> 1, predict(left, up, corner)][filter];
     }
   }
 }
 
-function paeth(left, up, corner) {
+function predict(left, up, corner) {
   const guess = left + up - corner;
   const [a, b, c] = [Math.abs(guess - left), Math.abs(guess - up), Math.abs(guess - corner)];
   return a <= b && a <= c ? left : b <= c ? up : corner;
