@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAMILY ?= sam
+ENVIRONMENTS := clients label-studio tools
 TESTS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
@@ -83,14 +84,21 @@ build/model/MLmodel: $(shell find model checkpoints/sam-tiny -name '*.py' -o -na
 	$(PIP) --no-build-isolation --constraint requirements.lock -e '.[server]' azureml-inference-server-http
 	touch $@
 
-.venv/test: requirements.lock tests/environments/reference.txt tests/environments/clients.txt .venv/server
+.venv/test: requirements.lock tests/environments/reference.txt .venv/server $(ENVIRONMENTS:%=.venv/%/installed)
 	$(PIP) -r requirements.lock
 	SAM2_BUILD_CUDA=0 $(PIP) --no-deps --upgrade --no-build-isolation --target .venv/reference \
 		-r tests/environments/reference.txt
-	test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
-	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/environments/clients.txt
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 	command -v java >/dev/null || { apt-get update -qq && apt-get install -qq -y openjdk-17-jre-headless; }
+	# nginx and the libraries of X-AnyLabeling's window toolkit that chromium does not bring.
+	PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || { apt-get update -qq && \
+		apt-get install -qq -y --no-install-recommends nginx-light libegl1 libgl1 libatomic1; }
+	touch $@
+
+# Virtual environments of published clients. Their files are not compiled beforehand: few of them are ever imported.
+$(ENVIRONMENTS:%=.venv/%/installed): .venv/%/installed: tests/environments/%.txt
+	test -x .venv/$*/bin/python || $(PYTHON) -m venv .venv/$*
+	.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r $<
 	touch $@
 
 .venv/docs/bin/mkdocs: docs/requirements.txt

@@ -20,10 +20,10 @@ def main() -> int:
     """Run the command and return its exit code."""
     configure_process()
 
-    from benchmarks import batch, endpoint, measure, model, processes
+    from benchmarks import batch, endpoint, measure, model, processes, tools
     from benchmarks.subjects import EMBEDDED, RANDOM
 
-    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES}
+    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES, **tools.CASES}
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -32,7 +32,7 @@ CACHED = "cached"  # the image_id of the cached image
 
 
 @contextlib.contextmanager
-def _server(command: list[str], path: str) -> Iterator[str]:
+def running_server(command: list[str], path: str) -> Iterator[str]:
     """Run a server while the block runs, and yield its URL once it is ready.
 
     Args:
@@ -67,7 +67,7 @@ def _server(command: list[str], path: str) -> Iterator[str]:
 _thread = threading.local()
 
 
-def _post(url: str, path: str, body: dict[str, Any]) -> Any:
+def post(url: str, path: str, body: dict[str, Any]) -> Any:
     """Post a JSON body and return the JSON response.
 
     Each thread keeps its connection open, as clients do. The code is as short as possible, because its time is measured
@@ -101,8 +101,8 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
     """Measure what an annotation tool sends: a new image, then prompts on it from one client and from 16 clients."""
     command = ["sam_endpoint", "serve", "--model", str(packaged(name)), "--port", "PORT"]
     with (
-        _server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
-        _server(command, "/ready") as ours,
+        running_server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
+        running_server(command, "/ready") as ours,
     ):
         yield from _compare(name, turns, plain, ours)
 
@@ -114,11 +114,11 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
     unseen = iter(new)
 
     def ask_plain(image: str) -> None:
-        _post(plain, "/score", {"image": image, "box": next(boxes)})
+        post(plain, "/score", {"image": image, "box": next(boxes)})
 
     def ask_ours(**image: str) -> None:
         row = {**image, "input_boxes": [next(boxes)]}
-        _post(ours, "/score", {"input_data": [row], "params": {"mask_encoding": "rle"}})
+        post(ours, "/score", {"input_data": [row], "params": {"mask_encoding": "rle"}})
 
     def ask_cached(number: int = 0) -> None:
         ask_ours(image_id=CACHED)

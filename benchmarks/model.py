@@ -87,7 +87,7 @@ def _example_logits(side: int) -> torch.Tensor:
 
 
 def write_masks(encoding: str) -> Case:
-    """Return a case that turns the logits of three masks into text, for an image of 12 megapixels."""
+    """Return a benchmark case: encode three masks of a 12-megapixel image from their low-resolution logits."""
     size = (3000, 4000)
 
     def case(name: str, turns: int) -> Iterator[Result]:
@@ -105,14 +105,17 @@ def write_masks(encoding: str) -> Case:
             return masks.encode_all(ours.cropped_masks(segmentation), encoding)
 
         times = measure_alternately({BASELINE: write_plain, OURS: write_ours}, turns)
-        floor = lower_bound(name, moved=3 * size[0] * size[1])  # one byte a pixel, written once
+        floor = lower_bound(name, moved=3 * size[0] * size[1])  # each mask is written once, with one byte per pixel
         yield Result(f"3 masks of 12 MP to {encoding.upper()}", name, times, floor=floor)
 
     return case
 
 
 def request(name: str, turns: int) -> Iterator[Result]:
-    """Score five rows of one image, with a box each and three masks as PNG. The cache is empty at each measurement."""
+    """Score five rows of one image. Each row has one box and gets three masks as PNG.
+
+    Each measurement starts with an empty cache.
+    """
     plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
     fused = Plain(subjects.checkpoint(name), "sdpa")
     data = subjects.jpeg(subjects.picture(*SIZE))
@@ -131,7 +134,7 @@ def request(name: str, turns: int) -> Iterator[Result]:
 
 
 def automatic(name: str, turns: int) -> Iterator[Result]:
-    """Generate the masks of 1 megapixel automatically, from 32 x 32 points, with the same filters in both."""
+    """Segment everything in a 1-megapixel image with 32 x 32 points. Both implementations use the same filters."""
     ours = subjects.load(name)
     plain = _PlainSegmenter(Plain(subjects.checkpoint(name)), ours)
     image = subjects.photograph(*SIZE)
@@ -139,7 +142,7 @@ def automatic(name: str, turns: int) -> Iterator[Result]:
 
     def count_objects(segmenter: Segmenter) -> int:
         (embedding,) = segmenter.embed([image])
-        return len(everything(segmenter, embedding, lambda box: embedding, grid))  # the grid has no crops
+        return len(everything(segmenter, embedding, lambda box: embedding, grid))  # `crop` is never called
 
     count = count_objects(ours)
     ways = {BASELINE: lambda: count_objects(plain), OURS: lambda: count_objects(ours)}
@@ -149,7 +152,10 @@ def automatic(name: str, turns: int) -> Iterator[Result]:
 
 
 class _PlainSegmenter(Segmenter):
-    """Plain transformers with the methods of a segmenter: 64 points at a time, whole masks upscaled."""
+    """Plain transformers with the interface of Segmenter.
+
+    It decodes 64 points at a time, and upscales every mask to the size of the whole image.
+    """
 
     def __init__(self, plain: Plain, ours: Segmenter) -> None:
         super().__init__(ours.family, "plain")
@@ -185,7 +191,10 @@ class _PlainSegmenter(Segmenter):
 
 
 def overhead(name: str, turns: int) -> Iterator[Result]:
-    """Measure a request on a cached image of 1 megapixel without the decoder: parsing, masks and run lengths."""
+    """Score a request on a cached 1-megapixel image, and subtract the time of the mask decoder.
+
+    Parsing, upscaling and run lengths remain.
+    """
     scorer = Scorer(subjects.engine_of(subjects.load(name)))
     data = base64.b64encode(subjects.jpeg(subjects.picture(*SIZE))).decode()
     (box,) = subjects.boxes(1, *SIZE)
@@ -203,7 +212,8 @@ def overhead(name: str, turns: int) -> Iterator[Result]:
     call = Call(time_stage)
     times = measure_alternately({OURS: lambda: scorer.score_frame(rows, params, call)}, max(turns, 20), warm=False)
     remaining = [total - decoding for total, decoding in zip(times[OURS], seconds["prompt"], strict=True)]
-    floor = lower_bound(name, moved=len(data) + SIZE[0] * SIZE[1])  # the request's text, and one byte a mask's pixel
+    moved = len(data) + SIZE[0] * SIZE[1]  # the request's text, and one byte per pixel of one mask
+    floor = lower_bound(name, moved=moved)
     yield Result("parsing and rendering", name, {OURS: remaining}, floor=floor)
 
 

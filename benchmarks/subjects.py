@@ -47,7 +47,7 @@ def checkpoint(name: str) -> Path:
         for key, weight in model.named_parameters():
             if "rel_pos" in key or "pos_embed" in key:
                 torch.nn.init.normal_(weight, std=0.1)
-        families.save(families.of(model), folder)
+        families.save(families.wrap(model), folder)
     return folder
 
 

@@ -1,1 +1,1 @@
-"""How good masks are: metrics, reports and pictures of a model against ground truth."""
+"""Evaluate a model's masks against ground truth: metrics, reports and images."""

@@ -1,4 +1,4 @@
-"""A COCO instances file as the ground truth of an evaluation (https://cocodataset.org/#format-data)."""
+"""Read a COCO instances file as ground truth (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,23 @@ from sam_endpoint.model.errors import BadData, BadInput, kind
 from sam_endpoint.model.images import ImageLimits, decoding
 from sam_endpoint.model.masks import RunLengths
 
-SIZE_LIMITS = (32**2, 96**2)  # pixels, from which COCO calls an object medium and large
+SIZE_LIMITS = (32**2, 96**2)  # pixels: the smallest medium object and the smallest large object, as in COCO
 KEYS = ("images", "annotations", "categories")
 LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
 class CocoAnnotation:
-    """An annotation with a mask, as COCO's evaluation needs it. Crowd regions are neither prompted nor penalised."""
+    """An annotation with a mask, for COCO's average precision.
+
+    Attributes:
+        image_id: The id of the image in the file.
+        category_id: The id of the category in the file, or None.
+        rle: The mask as COCO's compressed run lengths.
+        area: The area in pixels that the file states. If it states none, the area of the mask.
+        crowd: Whether the mask covers a group of objects. Such regions are not prompted, and predictions in them do not
+            count as false positives.
+    """
 
     image_id: object
     category_id: object
@@ -36,27 +45,29 @@ class CocoAnnotation:
 
 
 class CocoDataset:
-    """The images of a COCO instances file with their annotations' masks.
+    """The images of a COCO instances file with the masks of their annotations.
 
-    Problems inside the file are counted in `problems`; they do not stop the evaluation.
+    A malformed image or annotation is counted in `problems` and does not stop the evaluation.
 
     Args:
-        file: JSON with `images`, `annotations` and `categories`. Masks are polygons or run lengths.
-        folder: The folder that `file_name` is relative to; by default that of the file.
-        count: The number of images to read, 0 for all.
+        file: A JSON file with `images`, `annotations` and `categories`. Masks are polygons or run lengths.
+        folder: The folder that each `file_name` is relative to; None for the folder of the file.
+        count: The number of images to read; 0 for all.
+        activity: The label of the progress bar.
 
     Attributes:
-        annotations: The annotations with masks of the images that have been read.
+        annotations: The annotations with masks, of the images that have been read so far.
 
     Raises:
         BadData: The file is not a COCO instances file.
     """
 
-    sizes = "small: under 32 x 32 pixels of mask, medium: under 96 x 96, large: from there on"
+    sizes = "small: less than 32 x 32 pixels of mask, medium: less than 96 x 96, large: all others"
 
-    def __init__(self, file: Path, folder: Path | None = None, count: int = 0) -> None:
+    def __init__(self, file: Path, folder: Path | None = None, count: int = 0, activity: str = "evaluating") -> None:
         content = _read_instances(file)
         self.folder = folder or file.parent
+        self.activity = activity
         self.problems = Problems()
         self.annotations: list[CocoAnnotation] = []
         self.categories = {entry["id"]: entry.get("name") for entry in content["categories"] if _has_id(entry, "id")}
@@ -66,8 +77,9 @@ class CocoDataset:
         self.settings: dict[str, Any] = {"data": file.name, "images": self.count}
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
+        """Read the images one by one, and show the progress."""
         images = list(self.images.values())[: self.count]
-        for image in tqdm(images, unit="image", desc="evaluating", disable=None):
+        for image in tqdm(images, unit="image", desc=self.activity, disable=None):
             entries = self._entries.get(image["id"], [])
             pixels = self._read_pixels(image, f"{image['file_name']} ({len(entries)} annotations)")
             if pixels is None:
@@ -76,19 +88,19 @@ class CocoDataset:
             yield AnnotatedImage(image["id"], str(image["file_name"]), pixels, list(filter(None, objects)))
 
     def _index_images(self, entries: list[Any]) -> dict[object, dict[str, Any]]:
-        """Return the valid entries of `images` by their id."""
+        """Return the valid entries of `images` by id."""
         images: dict[object, dict[str, Any]] = {}
         for position, entry in enumerate(entries):
             if not _has_id(entry, "id") or not isinstance(entry.get("file_name"), str):
-                self.problems.add("image entries without id and file_name, left out", f"images[{position}]")
+                self.problems.add("image entries that lack id or file_name, left out", f"images[{position}]")
             elif entry["id"] in images:
-                self.problems.add("image ids used twice, the first counts", f"image {entry['id']}")
+                self.problems.add("image ids used twice, only the first image used", f"image {entry['id']}")
             else:
                 images[entry["id"]] = entry
         return images
 
     def _group_annotations(self, entries: list[Any]) -> dict[object, list[dict[str, Any]]]:
-        """Return the valid entries of `annotations` by their image's id."""
+        """Return the valid entries of `annotations` by the id of their image."""
         by_image: dict[object, list[dict[str, Any]]] = {}
         categories_with_masks = set()
         for position, entry in enumerate(entries):
@@ -101,7 +113,7 @@ class CocoDataset:
                 self.problems.add("annotations of images that the file lacks, left out", name)
                 continue
             if category_id not in self.categories:
-                self.problems.add("annotations of categories that the file lacks, judged", name)
+                self.problems.add("annotations of categories that the file lacks, used", name)
             if entry.get("segmentation") and not entry.get("iscrowd"):
                 categories_with_masks.add(category_id)
             by_image.setdefault(entry["image_id"], []).append(entry)
@@ -111,10 +123,10 @@ class CocoDataset:
         return by_image
 
     def _read_pixels(self, image: dict[str, Any], name: str) -> np.ndarray | None:
-        """Return the pixels (height, width, 3) of an entry of `images`, None if they cannot be used."""
+        """Read an entry of `images` as `(H, W, 3)` uint8 pixels. Return None if the image cannot be used."""
         try:
             data = (self.folder / image["file_name"]).read_bytes()
-            pixels = decoding.decode(data, LIMITS, upright=True)  # as labelling tools show it
+            pixels = decoding.decode(data, LIMITS, upright=True)  # as labelling tools show images
             if pixels.shape[:2] != (image.get("height"), image.get("width")) and decoding.is_turned(data):
                 pixels = decoding.decode(data, LIMITS)
         except FileNotFoundError:
@@ -133,9 +145,10 @@ class CocoDataset:
         return pixels
 
     def _read_object(self, entry: dict[str, Any], size: tuple[int, int]) -> TrueObject | None:
-        """Return the object of an entry of `annotations` in an image of `size` (height, width).
+        """Read an entry of `annotations`, in an image of `size` (height, width).
 
-        Returns None for a crowd region and for an entry without a usable mask.
+        Returns:
+            The object; None for a crowd region and for an entry without a usable mask.
         """
         name = f"annotation {entry['id']}"
         crowd = bool(entry.get("iscrowd"))
@@ -148,11 +161,11 @@ class CocoDataset:
             return None
         mask_area = int(coco.area(rle)) if rle else 0
         if rle is None or not mask_area:
-            self.problems.add("empty annotations, or outside their image, left out", name)
+            self.problems.add("annotations without pixels in the image, left out", name)
             return None
         bbox = entry.get("bbox")
         if bbox is not None and not _is_inside(bbox, size):
-            self.problems.add("annotations with a box outside the image, judged by their masks", name)
+            self.problems.add("annotations with a box outside the image, used without the box", name)
         area = entry.get("area")
         area = float(area) if isinstance(area, (int, float)) and not isinstance(area, bool) else float(mask_area)
         category_id = entry["category_id"] if _has_id(entry, "category_id") else None
@@ -161,10 +174,11 @@ class CocoDataset:
 
 
 def read_json(file: Path, expected: str) -> Any:
-    """Return the content of a JSON file.
+    """Read a JSON file.
 
     Args:
-        expected: What the file should be, for the error message.
+        file: The file.
+        expected: The description of a valid file, for the error message.
 
     Raises:
         BadData: The file cannot be read or is not JSON.
@@ -178,6 +192,7 @@ def read_json(file: Path, expected: str) -> Any:
 
 
 def _read_instances(file: Path) -> dict[str, Any]:
+    """Read a COCO instances file, and check that it has the lists KEYS. Raises BadData."""
     expected = f"expected a COCO instances file, an object with the lists {', '.join(KEYS)}"
     content = read_json(file, expected)
     if not isinstance(content, dict):
@@ -185,17 +200,17 @@ def _read_instances(file: Path) -> dict[str, Any]:
     missing = [key for key in KEYS if not isinstance(content.get(key), list)]
     if missing:
         keys = ", ".join(map(str, list(content)[:8])) or "none"
-        raise BadData(f"'{file}': {expected}; got one without {' and '.join(missing)}, whose keys are {keys}")
+        raise BadData(f"'{file}': {expected}; got an object without {' and '.join(missing)}; its keys are {keys}")
     return content
 
 
 def _has_id(entry: Any, key: str) -> bool:
-    """Return whether an entry is an object whose `key` is a number or text."""
+    """Return whether an entry is an object with a number or text under `key`."""
     return isinstance(entry, dict) and isinstance(entry.get(key), (int, str))
 
 
 def _is_inside(bbox: Any, size: tuple[int, int]) -> bool:
-    """Return whether x, y, width, height lie in an image of `size` (height, width), with a pixel of tolerance."""
+    """Return whether x, y, width, height is in an image of `size` (height, width), with a tolerance of a pixel."""
     try:
         x, y, width, height = (float(number) for number in bbox)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A detector's boxes as prompts, and COCO's average precision of the masks that they give."""
+"""Segment the boxes of a detector, and compute COCO's average precision of the masks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class DetectedBox:
 
     Attributes:
         name: The name in reports, for example `results[12]`.
-        box: x1, y1, x2, y2 in pixels, (4,) float32.
+        image_id: The id of the image in the COCO file.
+        category_id: The id of the category in the COCO file.
+        box: `(4,)` float32, x1, y1, x2, y2 in pixels.
         score: The detector's score.
     """
 
@@ -46,19 +48,26 @@ class DetectedBox:
 
 @dataclass(frozen=True)
 class DetectedMask:
-    """The mask of a detected box as COCO's compressed run lengths."""
+    """The mask of a detected box.
+
+    Attributes:
+        detection: The box.
+        rle: The mask as COCO's compressed run lengths.
+    """
 
     detection: DetectedBox
     rle: masks.RunLengths
 
 
 def read_detections(file: Path, dataset: CocoDataset) -> dict[object, list[DetectedBox]]:
-    """Return the boxes in a COCO results file, by image id.
-
-    Malformed results are counted in the data set's problems.
+    """Read the boxes in a COCO results file (https://cocodataset.org/#format-results).
 
     Args:
-        file: JSON, `[{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]`.
+        file: A JSON file, `[{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]`.
+        dataset: The data set that the results belong to. Malformed results are counted in its problems.
+
+    Returns:
+        The boxes by image id.
 
     Raises:
         BadData: The file has no valid result.
@@ -80,17 +89,17 @@ def read_detections(file: Path, dataset: CocoDataset) -> dict[object, list[Detec
             dataset.problems.add("results without a good bbox, score, image_id and category_id, left out", name)
             continue
         if not (known_image and known_category):
-            what = "categories" if known_image else "images"
-            dataset.problems.add(f"results of {what} that the file lacks, left out", name)
+            missing = "categories" if known_image else "images"
+            dataset.problems.add(f"results of {missing} that the file lacks, left out", name)
             continue
         detections.setdefault(detection.image_id, []).append(detection)
     if malformed == len(content):
-        raise BadData(f"'{file}': {expected}; got {kind(content)} with none such")
+        raise BadData(f"'{file}': {expected}; got {kind(content)} without a valid result")
     return detections
 
 
 def _read_detection(name: str, entry: Any) -> DetectedBox:
-    """Return one entry of a results file. Raises KeyError, TypeError or ValueError if it is malformed."""
+    """Read one entry of a results file. Raises KeyError, TypeError or ValueError if the entry is malformed."""
     x, y, width, height = (float(number) for number in entry["bbox"])
     score = float(entry["score"])
     if not (width > 0 and height > 0 and max(abs(x), abs(y), width, height) <= MAX_COORDINATE and score == score):
@@ -100,7 +109,13 @@ def _read_detection(name: str, entry: Any) -> DetectedBox:
 
 
 def clip_to_image(detections: Sequence[DetectedBox], size: tuple[int, int], dataset: CocoDataset) -> list[DetectedBox]:
-    """Cut boxes at the edges of an image of `size` (height, width); leave out boxes that are outside."""
+    """Clip boxes to an image, and leave out boxes that are outside.
+
+    Args:
+        detections: The boxes.
+        size: The (height, width) of the image.
+        dataset: The data set. Clipped boxes and boxes outside the image are counted in its problems.
+    """
     clipped = []
     for detection in detections:
         box = np.clip(detection.box, 0, np.array([size[1], size[0]] * 2, np.float32))
@@ -116,7 +131,13 @@ def clip_to_image(detections: Sequence[DetectedBox], size: tuple[int, int], data
 def segment_detections(
     segmenter: Segmenter, embedding: Embedding, detections: Sequence[DetectedBox]
 ) -> list[DetectedMask]:
-    """Return the single mask of each box."""
+    """Segment boxes, with a single mask per box (`multimask_output=False`).
+
+    Args:
+        segmenter: The model.
+        embedding: The embedding of the image.
+        detections: The boxes.
+    """
     prompts = [Prompt(box=detection.box) for detection in detections]
     answers = segmenter.segment(embedding, prompts, multimask_output=False)
     return [
@@ -128,17 +149,21 @@ def segment_detections(
 def average_precision(
     dataset: CocoDataset, image_ids: Sequence[object], detected_masks: Sequence[DetectedMask]
 ) -> dict[str, float | None]:
-    """Return COCO's twelve metrics of masks (`iouType` segm), computed by pycocotools.
+    """Compute COCO's twelve metrics of masks (https://cocodataset.org/#detection-eval), with pycocotools.
 
-    A mask's score is its detection's score, as in the Segment Anything paper.
+    `AP` is the average precision, averaged over the categories and over the IoU thresholds 0.5, 0.55, ..., 0.95. The
+    score of a mask is the score of its box, as in the zero-shot instance segmentation of the Segment Anything paper
+    (Kirillov et al., ICCV 2023).
 
     Args:
-        image_ids: The images to count.
+        dataset: The ground truth.
+        image_ids: The ids of the evaluated images.
+        detected_masks: The masks of all boxes in these images.
 
     Returns:
-        The metrics by name, None where no object has the size.
+        The metrics by name (PRECISIONS and RECALLS), 0 to 1; None if the ground truth has no object of that size.
     """
-    # pycocotools takes a match with an annotation of id 0 for no match, so ids count from 1.
+    # Ids start at 1, because pycocotools treats a match with the id 0 as no match.
     image_numbers = {image_id: number for number, image_id in enumerate(image_ids, 1)}
     category_numbers = {category_id: number for number, category_id in enumerate(dataset.categories, 1)}
     annotations = [
@@ -169,7 +194,7 @@ def average_precision(
         }
         for number, mask in enumerate(detected_masks, 1)
     ]
-    # pycocotools needs the sizes of images, though run lengths contain theirs.
+    # pycocotools needs the sizes of the images, although the run lengths contain them.
     sizes = {annotation.image_id: annotation.rle["size"] for annotation in annotations}
     sizes |= {mask.detection.image_id: mask.rle["size"] for mask in detected_masks}
     images = []

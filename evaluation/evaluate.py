@@ -1,4 +1,4 @@
-"""Evaluation of models on drawn scenes or on a COCO file, one model or two side by side."""
+"""Evaluate one model, or compare two models, on synthetic scenes or on a COCO file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ def evaluate(
     ground_truth: GroundTruth,
     detections: Mapping[object, list[DetectedBox]] | None = None,
 ) -> tuple[list[ModelResults], list[object]]:
-    """Evaluate models on all objects of a data set, and on a detector's boxes.
+    """Evaluate models on all objects of a data set, and optionally on the boxes of a detector.
 
-    Each image is read once. All models are evaluated on the same images: one that is too large for the memory of one
-    model is left out for all.
+    All models are evaluated on the same images, and each image is read once. If one model has not enough memory for an
+    image, the image is left out for all models.
 
     Args:
-        models: Segmenters by the model's name.
-        detections: Boxes by image id, of a COCO data set.
+        models: The segmenters by the name of the model.
+        ground_truth: The images and their true masks.
+        detections: The boxes of a detector by image id; only for a COCO file.
 
     Returns:
         The results of each model, and the ids of the evaluated images.
@@ -54,10 +55,13 @@ def evaluate(
 
 
 def run(options: EvaluationOptions) -> int:
-    """Evaluate the models, and print, write and log the results.
+    """Run the command `evaluate`: evaluate the models, then print, write and log the results.
+
+    Args:
+        options: The options of the command.
 
     Returns:
-        0, or 1 if the data set has no usable object.
+        The exit code: 0, or 1 if the data set has no usable object.
 
     Raises:
         BadData: The data set or the boxes cannot be read.
@@ -65,7 +69,7 @@ def run(options: EvaluationOptions) -> int:
         MlflowException: The tracking server cannot be reached.
         OSError: A result cannot be written.
     """
-    runs.use_default_tracking()  # before a model is opened: its URI may name a registry
+    runs.use_default_tracking()  # before a model is opened, because its URI may refer to a registry
     ground_truth = _open_ground_truth(options)
     detections = None
     if options.boxes and isinstance(ground_truth, CocoDataset):
@@ -73,23 +77,39 @@ def run(options: EvaluationOptions) -> int:
     names = display_names(options.models)
     models = {name: open_segmenter(model, options.device) for name, model in zip(names, options.models, strict=True)}
     if options.log:
-        runs.check_tracking()  # an unreachable server is reported before the work, not after
+        runs.check_tracking()  # before the evaluation, so that an unreachable server costs no time
     all_results, image_ids = evaluate(models, ground_truth, detections)
     if not all_results[0].rows:
         problems = ground_truth.problems.format_lines()
-        print(f"error: nothing in {options.data} could be judged\n{problems}", file=sys.stderr)
+        print(f"error: {options.data} has no object that can be evaluated\n{problems}", file=sys.stderr)
         return 1
     output.write_results(options, all_results, ground_truth, image_ids)
     return 0
 
 
 def open_segmenter(model: str, device: str = "") -> Segmenter:
-    """Open an MLflow model, a Hugging Face id or a checkpoint folder. Raises BadModel."""
+    """Open a model for an evaluation.
+
+    Args:
+        model: An MLflow model, a Hugging Face id or a checkpoint folder.
+        device: A torch device; empty for the model's own setting.
+
+    Raises:
+        BadModel: The model cannot be opened.
+    """
     return open_model(model, device or None).engine.segmenter
 
 
 def display_names(models: Sequence[str]) -> list[str]:
-    """Return short names for models: the last part of a folder's path if that is unique, else the whole path."""
+    """Return a short and unique name for each model.
+
+    A folder gets the last part of its path, and other models get their full name. If these names are not unique, every
+    model gets its full name. A model that occurs twice gets a number.
+
+    Example:
+        >>> display_names(["models:/sam/1", "models:/sam/1"])
+        ['models:/sam/1 (1)', 'models:/sam/1 (2)']
+    """
     short = [Path(model).resolve().name if Path(model).exists() else model for model in models]
     if len(set(short)) == len(models):
         return short

@@ -1,4 +1,4 @@
-"""What an evaluation compares with: images with true masks, and the problems of a data set."""
+"""Interface of a data set with ground truth: images, true masks, and the problems of the data."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sam_endpoint.evaluation.geometry import Mask
 from sam_endpoint.model import masks
 
 SIZES = ("small", "medium", "large")
-MAX_NAMES = 20
+MAX_NAMES = 20  # cases of each kind of problem whose names are stored
 
 
 @dataclass(frozen=True)
 class TrueObject:
-    """One true mask, never empty.
+    """An object with its true mask, which is never empty.
 
     Attributes:
         name: The name in reports, for example `annotation 12`.
         size: One of SIZES.
-        rle: The mask as COCO's compressed run lengths, which need little memory for images with hundreds of objects.
+        rle: The mask as COCO's compressed run lengths, because images can have hundreds of objects.
     """
 
     name: str
@@ -33,13 +33,20 @@ class TrueObject:
 
     @property
     def mask(self) -> Mask:
-        """The mask, (height, width) bool."""
+        """The mask, `(H, W)` bool."""
         return masks.from_rle(self.rle)
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image, (height, width, 3) uint8, and its true objects, perhaps none."""
+    """An image with its true objects.
+
+    Attributes:
+        id: The id in the data set.
+        name: The name in reports.
+        pixels: `(H, W, 3)` uint8 RGB.
+        objects: The objects; an image can have none.
+    """
 
     id: object
     name: str
@@ -48,42 +55,55 @@ class AnnotatedImage:
 
 
 class Problems:
-    """The problems of a data set: the count of each kind, and the names of its first MAX_NAMES cases."""
+    """The problems of a data set: for each kind of problem, the number of cases and the names of the first cases.
+
+    Example:
+        >>> problems = Problems()
+        >>> problems.add("images missing, left out", "a.png")
+        >>> problems.format_lines()
+        '     1 images missing, left out: a.png'
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.names: dict[str, list[str]] = {}
 
     def add(self, kind: str, name: str) -> None:
-        """Count one case of a kind of problem."""
+        """Count a case of a problem.
+
+        Args:
+            kind: The kind of problem and its consequence. It is also the name of a metric in MLflow.
+            name: The name of the image or annotation.
+        """
         self.counts[kind] += 1
         if self.counts[kind] <= MAX_NAMES:
             self.names.setdefault(kind, []).append(name)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the count and the first names of each kind, for JSON."""
+        """Return the number of cases and the first names of each kind, for JSON."""
         return {kind: {"count": count, "first": self.names[kind]} for kind, count in self.counts.items()}
 
     def format_lines(self, max_names: int = 3) -> str:
-        """Return a line for each kind, with its count and its first `max_names` names."""
+        """Return a line for each kind of problem, with the number of cases and the first `max_names` names."""
         lines = []
         for kind, count in self.counts.items():
-            more = ", ..." if count > max_names else ""
-            lines.append(f"{count:6d} {kind}: {', '.join(self.names[kind][:max_names])}{more}")
+            ellipsis = ", ..." if count > max_names else ""
+            lines.append(f"{count:6d} {kind}: {', '.join(self.names[kind][:max_names])}{ellipsis}")
         return "\n".join(lines)
 
 
 class GroundTruth(Protocol):
-    """A data set of images with true masks, which is read once.
+    """Interface of a data set of images with true masks. An evaluation iterates over it once.
 
     Attributes:
-        settings: What the results depend on, for the report.
-        sizes: What small, medium and large mean in this data set.
-        problems: The problems of the data set; complete after the last image.
+        settings: The settings that determine the results, for the report.
+        sizes: The definition of small, medium and large objects in this data set.
+        problems: The problems of the data set. They are complete after the last image.
     """
 
     settings: dict[str, Any]
     sizes: str
     problems: Problems
 
-    def __iter__(self) -> Iterator[AnnotatedImage]: ...
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        """Yield the images."""

@@ -1,4 +1,4 @@
-"""Metrics of many objects: means by size, calibration of predicted scores, differences between two models."""
+"""Aggregate the results of objects: means by size, calibration of predicted scores, differences between two models."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from sam_endpoint.evaluation.ground_truth import SIZES
 from sam_endpoint.evaluation.protocol import PROMPTS, ObjectResult
 from sam_endpoint.model import masks
 
-SCORED = ("box", "1 click", "3 clicks", "5 clicks")  # the prompts whose predicted scores are evaluated
-BINS = 10
+SCORED = ("box", "1 click", "3 clicks", "5 clicks")  # prompts whose predicted scores are evaluated
+BINS = 10  # of predicted scores, for the calibration
 
 
 def object_row(result: ObjectResult) -> dict[str, float]:
-    """Return the metrics of one object as a row of a table.
+    """Convert the results of an object to a row of a table.
 
-    Columns: `box`, `box boundary`, `box score` and so on for each of PROMPTS; `score error`, the mean of |score - IoU|
-    over SCORED; and the cost of each encoding for the mask from the box.
+    Args:
+        result: The results of the object.
+
+    Returns:
+        The cells by column:
+
+        - For each prompt in PROMPTS, the IoU (`box`), the boundary F-measure (`box boundary`) and the predicted IoU
+          (`box score`).
+        - `score error`, the mean of |predicted IoU - IoU| over the prompts in SCORED.
+        - For each mask encoding, applied to the mask from the box, the IoU of the decoded mask with the mask
+          (`png kept`) and the length of the text (`png characters`).
     """
     cells: dict[str, float] = {}
     for prompt in PROMPTS:
@@ -32,7 +41,7 @@ def object_row(result: ObjectResult) -> dict[str, float]:
 
 
 def _encoding_cells(mask: Mask) -> dict[str, float]:
-    """Return `png kept`, the IoU of a mask with its encoded and decoded copy, `png characters`, and so on."""
+    """Return the columns `png kept`, `png characters` and so on of `object_row`."""
     size = (mask.shape[0], mask.shape[1])
     cells = {}
     for encoding in masks.ENCODINGS:
@@ -43,10 +52,14 @@ def _encoding_cells(mask: Mask) -> dict[str, float]:
 
 
 def encoding_table(objects: pd.DataFrame) -> pd.DataFrame:
-    """Return the cost of each mask encoding for the masks from boxes.
+    """Summarise the loss and the size of each mask encoding, for the masks from boxes.
 
-    Columns: `encoding`, `kept` (mean IoU of the decoded mask with the mask), `least` (the lowest IoU) and `characters`
-    (mean length of the text).
+    Args:
+        objects: The rows of `object_row`.
+
+    Returns:
+        A row for each encoding, with the columns `encoding`, `kept` (mean IoU of the decoded mask with the mask),
+        `least` (lowest such IoU) and `characters` (mean length of the text).
     """
     return pd.DataFrame(
         {
@@ -60,7 +73,7 @@ def encoding_table(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_groups(objects: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield all objects, then the objects of each size that occurs. `objects` has a column `size`."""
+    """Yield the group `all` with all objects, then a group for each value in the column `size`."""
     yield "all", objects
     for size in SIZES:
         if (objects["size"] == size).any():
@@ -68,7 +81,15 @@ def size_groups(objects: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def summarize(objects: pd.DataFrame) -> dict[str, Any]:
-    """Return the report of a table of objects, for JSON: IoU and boundary F by size, calibration, encodings."""
+    """Compute the report of a model, for JSON.
+
+    Args:
+        objects: The rows of `object_row`, and a column `size`.
+
+    Returns:
+        `figures` (mean IoU by size and prompt), `boundary` (mean boundary F-measure by size and prompt), `calibration`
+        and `encodings`. The entry `things` is the number of objects.
+    """
     figures, boundary = {}, {}
     for size, group in size_groups(objects):
         count = {"things": len(group)}
@@ -85,9 +106,16 @@ def summarize(objects: pd.DataFrame) -> dict[str, Any]:
 
 
 def calibration_table(objects: pd.DataFrame) -> pd.DataFrame:
-    """Return the predicted scores of SCORED in BINS bins of equal width from 0 to 1; outliers go to the outermost bins.
+    """Compare predicted IoU with true IoU, in bins of the predicted IoU.
 
-    Columns: `from`, `to`, `answers`, `score` (mean predicted IoU), `iou` (mean true IoU). Empty bins are left out.
+    The bins divide 0 to 1 into BINS intervals of equal width. Scores below 0 or above 1 are in the first or last bin.
+
+    Args:
+        objects: The rows of `object_row`.
+
+    Returns:
+        A row for each bin that is not empty, with the columns `from`, `to`, `answers` (number of masks), `score` (mean
+        predicted IoU) and `iou` (mean true IoU).
     """
     scores = np.concatenate([objects[f"{prompt} score"] for prompt in SCORED])
     ious = np.concatenate([objects[prompt] for prompt in SCORED])
@@ -105,19 +133,38 @@ def calibration_table(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:
-    """Return the mean, over answers, of |mean score - mean IoU| of their bin in a `calibration_table`.
+    """Return the expected calibration error of predicted IoU.
 
-    Naeini et al. (Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015), with IoU as the quantity
-    that a score predicts.
+    ECE = sum over bins of n_b / n * |mean predicted IoU - mean true IoU|, where n_b of the n masks are in bin b. The
+    definition is from Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015. There
+    the bins compare confidence with accuracy; here they compare predicted IoU with true IoU.
+
+    Args:
+        bins: A table from `calibration_table`.
+
+    Returns:
+        The error, 0 for perfect calibration.
+
+    Example:
+        >>> bins = pd.DataFrame({"answers": [3, 1], "score": [0.9, 0.5], "iou": [0.8, 0.7]})
+        >>> round(expected_calibration_error(bins), 3)
+        0.125
     """
     return float(np.average((bins["score"] - bins["iou"]).abs(), weights=bins["answers"]))
 
 
 def difference_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return the second model's metrics minus the first's, on the same objects in the same order.
+    """Compare two models on the same objects.
 
-    Columns: `group`, `things`, `figure` (IoU by its prompt, boundary F as `box boundary`, `score error`), `first`,
-    `second`, `difference`, and `spread`, the standard error of the difference over the objects.
+    Args:
+        first: The objects' rows of the first model.
+        second: The objects' rows of the second model, in the same order.
+
+    Returns:
+        A row for each group of objects and each metric, with the columns `group` (all or a size), `things` (number of
+        objects), `figure` (name of the metric, such as `box` for the IoU or `box boundary`), `first` and `second` (the
+        mean of each model), `difference` (second - first) and `spread` (standard error of the difference, from the
+        differences of the single objects).
     """
     rows = []
     names = (*PROMPTS, *(f"{prompt} boundary" for prompt in PROMPTS), "score error")
@@ -130,7 +177,15 @@ def difference_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def scalar_pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the metrics of two reports that are not means over objects: calibration, encodings, COCO's AP."""
+    """Return the metrics that are not means over objects: calibration error, encodings and COCO's average precision.
+
+    Args:
+        first: The report of the first model.
+        second: The report of the second model.
+
+    Returns:
+        For each metric its value in both reports.
+    """
     error = "expected error"
     pairs = {error: (first["calibration"][error], second["calibration"][error])}
     for a, b in zip(first["encodings"], second["encodings"], strict=True):

@@ -1,4 +1,4 @@
-"""The options of an evaluation, and how a command line gives them. Imports nothing heavy."""
+"""Define the options of an evaluation and parse them from the command line. This module imports no slow libraries."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ DEFAULT_MODEL = "build/model"
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to evaluate, and where the results go.
+    """The models and data to evaluate, and the destinations of the results.
 
     Attributes:
         models: One or two MLflow models, Hugging Face ids or checkpoint folders.
-        data: `scenes`, or a COCO instances file.
-        images: The folder of the COCO file's images; None for the file's own.
-        boxes: A COCO results file whose boxes are segmented as well.
-        count: The number of images; 0 for DEFAULT_SCENES scenes, or all images of a COCO file.
-        device: A torch device; empty for cuda if there is one, else cpu.
-        output: A JSON file for all metrics.
-        sheet: A PNG file for the first images with their masks.
-        pictures: A folder for curves and worst cases.
+        data: `scenes` for synthetic scenes, or the path of a COCO instances file.
+        images: The folder of the COCO file's images; None for the folder of the file.
+        boxes: A COCO results file, whose boxes are segmented as well; None for no such file.
+        count: The number of images; 0 for DEFAULT_SCENES scenes or all images of a COCO file.
+        device: A torch device; empty for `cuda` if available, else `cpu`.
+        output: A JSON file for all metrics; None writes no file.
+        sheet: A PNG file for the first images with their masks; None writes no file.
+        pictures: A folder for plots and the objects with the lowest IoU; None writes no files.
         log: Whether to log an MLflow run for each model.
 
     Raises:
@@ -46,37 +46,48 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.models) <= 2:
-            raise BadParameter(f"--model: expected one or two, got {len(self.models)}")
+            raise BadParameter(f"--model: expected one or two models, got {len(self.models)}")
         if self.boxes and self.data == SCENES:
-            raise BadParameter("--boxes needs a COCO file as --data")
+            raise BadParameter("--boxes needs a COCO instances file as --data")
         if self.count < 0:
-            raise BadParameter(f"--count: expected a whole number from 0 on, got {self.count}")
+            raise BadParameter(f"--count: expected a whole number of at least 0, got {self.count}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an evaluation to a parser."""
+    """Add the options of the command `evaluate` to its parser."""
     parser.add_argument(
         "--model",
         action="append",
-        help=f"MLflow model, Hugging Face id or checkpoint; twice to compare two (default: {DEFAULT_MODEL})",
-    )
-    parser.add_argument("--data", default=SCENES, help="COCO instances .json, or scenes (default: %(default)s)")
-    parser.add_argument("--images", default="", help="folder of the COCO file's images (default: that of the file)")
-    parser.add_argument(
-        "--boxes", type=Path, help="COCO results .json: segment its boxes and print the average precision of the masks"
+        help=f"MLflow model, Hugging Face id or checkpoint; give two to compare them (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--count", type=int, default=0, help=f"number of images (default: {DEFAULT_SCENES} scenes, all of a COCO file)"
+        "--data",
+        default=SCENES,
+        help="COCO instances .json file, or the word scenes for synthetic images (default: %(default)s)",
     )
-    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
-    parser.add_argument("--output", type=Path, help="write all metrics to this .json")
-    parser.add_argument("--sheet", type=Path, help="draw the first images with their masks into this .png")
-    parser.add_argument("--pictures", type=Path, help="draw curves and worst cases into this folder, as .png")
-    parser.add_argument("--no-log", action="store_true", help="do not log to a tracking server")
+    parser.add_argument("--images", default="", help="folder of the COCO file's images (default: folder of the file)")
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        help="COCO results .json file of a detector: segment its boxes and print COCO's AP of the masks",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=0,
+        help=f"number of images (default: {DEFAULT_SCENES} scenes, or all images of a COCO file)",
+    )
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:1 (default: cuda if available)")
+    parser.add_argument("--output", type=Path, help="write all metrics to this .json file")
+    parser.add_argument("--sheet", type=Path, help="draw the first images with their masks to this .png file")
+    parser.add_argument(
+        "--pictures", type=Path, help="draw plots and the objects with the lowest IoU to .png files in this folder"
+    )
+    parser.add_argument("--no-log", action="store_true", help="do not log an MLflow run")
 
 
 def read_options(arguments: argparse.Namespace) -> EvaluationOptions:
-    """Return the options of a parsed command line. Raises BadParameter."""
+    """Convert parsed arguments to options. Raises BadParameter if options contradict each other."""
     return EvaluationOptions(
         models=tuple(arguments.model or [DEFAULT_MODEL]),
         data=arguments.data,

@@ -1,4 +1,4 @@
-"""Where the results of an evaluation go: the terminal, JSON and PNG files, MLflow runs."""
+"""Write the results of an evaluation to the terminal, to JSON and PNG files, and to MLflow runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sam_endpoint.evaluation.options import EvaluationOptions
 from sam_endpoint.evaluation.results import ModelResults
 from sam_endpoint.scoring.overlay import sheet
 
-SETTINGS = ("data", "scenes", "seed", "images")  # of a data set, logged as params
+SETTINGS = ("data", "scenes", "seed", "images")  # settings of a data set that are logged as params
 
 
 def write_results(
@@ -28,7 +28,13 @@ def write_results(
     ground_truth: GroundTruth,
     image_ids: Sequence[object],
 ) -> None:
-    """Print the results of one or two models, and write and log them as the options say.
+    """Print the results of one or two models, and write and log them according to the options.
+
+    Args:
+        options: The options of the evaluation.
+        all_results: The results of each model.
+        ground_truth: The data set, after the last image.
+        image_ids: The ids of the evaluated images.
 
     Raises:
         MlflowException: The tracking server cannot be reached.
@@ -45,7 +51,7 @@ def write_results(
     else:
         print(report.format_comparison(names[0], names[1], differences, metrics.scalar_pairs(*reports)))
     if ground_truth.problems.counts:
-        print(f"\nwrong with the data:\n{ground_truth.problems.format_lines()}")
+        print(f"\nproblems of the data:\n{ground_truth.problems.format_lines()}")
 
     curves = plots.draw_summary(dict(zip(names, tables, strict=True)))
     worst = [plots.draw_cases(results.worst_cases) for results in all_results]
@@ -67,7 +73,7 @@ def write_results(
 def _build_report(
     results: ModelResults, ground_truth: GroundTruth, image_ids: Sequence[object], with_precision: bool
 ) -> dict[str, Any]:
-    """Return the report of one model, as its JSON has it."""
+    """Return the report of one model, as in the JSON file."""
     content = {"model": results.name, **ground_truth.settings, "sizes": ground_truth.sizes}
     content |= metrics.summarize(results.objects)
     if with_precision and isinstance(ground_truth, CocoDataset):
@@ -90,7 +96,7 @@ def _log_runs(
     images: Sequence[dict[str, Image.Image]],
     differences: pd.DataFrame | None,
 ) -> None:
-    """Log a run for each model. The second run contains the differences, and a tag with the first run's id."""
+    """Log a run for each model. The second run has the differences, and a tag with the id of the first run."""
     tags: dict[str, str] = {}
     for model, content, objects, drawn in zip(models, reports, tables, images, strict=True):
         params = {"model_uri": model, **{name: content[name] for name in SETTINGS if name in content}}

@@ -1,4 +1,4 @@
-"""Images of an evaluation: curves, and single objects with their true and predicted masks."""
+"""Draw the results of an evaluation: plots of the metrics, and objects with their true and predicted masks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,31 @@ from sam_endpoint.evaluation.protocol import CLICK_PROMPTS, ObjectResult
 from sam_endpoint.model import masks
 from sam_endpoint.scoring.overlay import Shown, curves, overlay, sheet
 
-PANEL = 200  # pixels, the side of each half of a case
-SHARES = [step / 100 for step in range(101)]
+PANEL = 200  # pixels, the width and height of each of the two images of a case
+SHARES = [step / 100 for step in range(101)]  # IoU values on the axis of the distribution
 
 
 @dataclass(frozen=True)
 class Case:
-    """One object as an image: the true mask beside the mask from the box, with their IoU."""
+    """An object with a high or low IoU, as an image.
+
+    Attributes:
+        iou: The IoU of the mask from the box with the true mask.
+        image: The true mask and the mask from the box, side by side.
+    """
 
     iou: float
     image: Image.Image
 
 
 def draw_case(image: AnnotatedImage, true: TrueObject, result: ObjectResult) -> Case:
-    """Draw an object with half its size around it: the true mask on one side, the mask from the box on the other."""
+    """Draw an object twice, side by side: with its true mask, and with the mask from its box.
+
+    Args:
+        image: The image. The drawing shows the object with a margin of half its size.
+        true: The object.
+        result: The results of the object.
+    """
     height, width = image.pixels.shape[:2]
     x1, y1, x2, y2 = result.box
     margin = max(16, (x2 - x1) / 2, (y2 - y1) / 2)
@@ -56,23 +67,23 @@ def draw_case(image: AnnotatedImage, true: TrueObject, result: ObjectResult) -> 
 
 
 def draw_cases(cases: Sequence[Case]) -> Image.Image:
-    """Draw a sheet of cases."""
+    """Arrange cases on a sheet with three columns."""
     return sheet([case.image for case in cases], columns=3)
 
 
 def draw_masks(image: AnnotatedImage, results: Sequence[ObjectResult]) -> Image.Image:
-    """Draw an image with the masks of all its objects from their boxes."""
+    """Draw an image with the masks from the boxes of all its objects."""
     shown = [Shown(masks.from_rle(result.rle), result.qualities["box"].score, result.box) for result in results]
     return overlay(image.pixels, shown)
 
 
 def draw_summary(models: Mapping[str, pd.DataFrame]) -> Image.Image:
-    """Draw IoU against clicks, true against predicted IoU, and the distribution of IoU, side by side.
+    """Draw three plots side by side: IoU by number of clicks, true by predicted IoU, and the distribution of IoU.
 
-    One model gives lines by size and by prompt, several models give a line each.
+    For a single model, the lines are sizes of objects or prompts. For several models, each model has a line.
 
     Args:
-        models: Tables of objects by their model's name.
+        models: The rows of `metrics.object_row` by the name of the model.
     """
     (objects, *more_models) = models.values()
     groups = models if more_models else dict(size_groups(objects))

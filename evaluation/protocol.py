@@ -1,4 +1,4 @@
-"""The evaluation protocol: the prompts that each true mask gives, and the quality of the masks that they lead to."""
+"""The evaluation protocol: derive prompts from true masks, predict masks from the prompts, and compare the masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ PROMPTS = ("box", "box best of 3", "1 click", "1 click, oracle", *CLICK_PROMPTS[
 
 @dataclass(frozen=True)
 class MaskQuality:
-    """How good one mask is: IoU and boundary F with the true mask, and the IoU that the model predicted."""
+    """The quality of a predicted mask.
+
+    Attributes:
+        iou: The IoU with the true mask.
+        boundary_f: The boundary F-measure with the true mask (see `geometry.boundary_f`).
+        score: The IoU that the model predicted.
+    """
 
     iou: float
     boundary_f: float
@@ -31,9 +37,9 @@ class ObjectResult:
     """The results of one true object.
 
     Attributes:
-        qualities: The quality of the mask from each of PROMPTS.
-        box: The box prompt, x1, y1, x2, y2, (4,) float32.
-        rle: The mask from the box as COCO's compressed run lengths.
+        qualities: For each prompt in PROMPTS, the quality of the predicted mask.
+        box: The box prompt, `(4,)` float32, x1, y1, x2, y2 in pixels.
+        rle: The predicted mask for the prompt `box`, as COCO's compressed run lengths.
     """
 
     qualities: dict[str, MaskQuality]
@@ -42,15 +48,22 @@ class ObjectResult:
 
 
 def measure_objects(segmenter: Segmenter, embedding: Embedding, true_masks: Sequence[Mask]) -> list[ObjectResult]:
-    """Segment the objects of an image by simulated prompts, and compare the masks with the true masks.
+    """Segment the objects of an image with simulated prompts, and compare the masks with the true masks.
 
-    The box is the bounding box of the true mask: it gives a single mask, and three masks of which the best by predicted
-    score counts. The first click is at the mask's centre: of three masks the best by predicted score counts, and the
-    best by true IoU (the oracle). Each further click is placed by `next_click`, with the logits so far as mask input,
-    and gives a single mask.
+    The prompts in PROMPTS are:
+
+    - `box`: the bounding box of the true mask, with a single mask as output.
+    - `box best of 3`: the same box with three masks as output. The mask with the highest predicted IoU is measured.
+    - `1 click`: a click at the `center` of the true mask, with three masks as output. The mask with the highest
+      predicted IoU is measured.
+    - `1 click, oracle`: the same click. The mask with the highest true IoU is measured.
+    - `2 clicks` to `5 clicks`: each further click comes from `next_click`. The mask input is the logits of the previous
+      mask, and the output is a single mask.
 
     Args:
-        true_masks: (height, width) bool each, none of them empty.
+        segmenter: The model.
+        embedding: The embedding of the image.
+        true_masks: `(H, W)` bool each, none of them empty.
 
     Returns:
         A result for each true mask.
@@ -75,6 +88,7 @@ def measure_objects(segmenter: Segmenter, embedding: Embedding, true_masks: Sequ
 
 
 def _measure_boxes(segmenter: Segmenter, embedding: Embedding, true_masks: Sequence[Mask]) -> list[ObjectResult]:
+    """Return a result for each true mask. Its qualities hold the two box prompts only."""
     boxes = [bounding_box(mask) for mask in true_masks]
     prompts = [Prompt(box=box) for box in boxes]
     single_answers = segmenter.segment(embedding, prompts, multimask_output=False)
@@ -89,19 +103,39 @@ def _measure_boxes(segmenter: Segmenter, embedding: Embedding, true_masks: Seque
 
 
 def compare(true: Mask, predicted: Mask, score: float) -> MaskQuality:
-    """Return the quality of a predicted mask with a predicted IoU of `score`; masks are (height, width) bool."""
+    """Measure the quality of a predicted mask.
+
+    Args:
+        true: `(H, W)` bool.
+        predicted: `(H, W)` bool.
+        score: The predicted IoU.
+    """
     return MaskQuality(iou(true, predicted), boundary_f(true, predicted), float(score))
 
 
 def next_click(true: Mask, predicted: Mask) -> tuple[tuple[int, int], int]:
-    """Return the next click as the SAM papers place it: the centre of the larger error.
+    """Place the next click at the centre of the larger error region.
+
+    All false negative pixels together make one region, and all false positive pixels together make the other. If the
+    predicted mask has no error, the click is at the centre of the true mask, with label 1.
+
+    The SAM papers simulate interactive segmentation with such clicks (Kirillov et al., "Segment Anything", ICCV 2023,
+    appendix D.1; Ravi et al., "SAM 2", 2024).
 
     Args:
-        true: (height, width) bool.
-        predicted: (height, width) bool.
+        true: `(H, W)` bool.
+        predicted: `(H, W)` bool.
 
     Returns:
-        x, y and the label: 1 if the error is a missed region, 0 if it is an extra region.
+        The click (x, y) and its label: 1 for a false negative region (foreground), 0 for a false positive region
+        (background).
+
+    Example:
+        >>> true, predicted = np.zeros((9, 9), bool), np.zeros((9, 9), bool)
+        >>> true[2:7, 2:7] = True
+        >>> (x, y), label = next_click(true, predicted)
+        >>> int(x), int(y), label
+        (4, 4, 1)
     """
     missed, extra = true & ~predicted, predicted & ~true
     if missed.sum() >= extra.sum():

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation as lines of text."""
+"""Format the metrics of an evaluation as text tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-Report = Mapping[str, Any]  # of one model, as its JSON has it
+Report = Mapping[str, Any]  # the report of one model, as in the JSON file
 
 
 def format_report(report: Report) -> str:
-    """Return all tables of one model."""
+    """Format all tables of one model."""
     tables = [
         format_by_size("mean IoU", report["figures"]),
         format_by_size("boundary F", report["boundary"]),
@@ -24,7 +24,18 @@ def format_report(report: Report) -> str:
 
 
 def format_by_size(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table with a line for each metric and a column for each size."""
+    """Format a table with a line for each metric and a column for each size.
+
+    Args:
+        title: The title in the first line.
+        figures: The metrics by size.
+
+    Example:
+        >>> print(format_by_size("mean IoU", {"all": {"things": 2, "box": 0.91}}))
+        mean IoU                all
+        things                    2
+        box                   0.910
+    """
     lines = [f"{title:18}" + "".join(f"{size:>9}" for size in figures)]
     for name in figures["all"]:
         cells = (f"{row[name]:9.0f}" if name == "things" else f"{row[name]:9.3f}" for row in figures.values())
@@ -33,7 +44,7 @@ def format_by_size(title: str, figures: Mapping[str, Mapping[str, float]]) -> st
 
 
 def format_calibration(calibration: Report) -> str:
-    """Return a table with a line for each bin of predicted scores."""
+    """Format a table with a line for each bin of predicted scores."""
     lines = [f"{'predicted IoU':18}{'answers':>9}{'mean':>9}{'true IoU':>9}"]
     for row in calibration["bins"]:
         limits = f"{row['from']:.1f} to {row['to']:.1f}"
@@ -44,14 +55,14 @@ def format_calibration(calibration: Report) -> str:
 
 
 def format_encodings(encodings: list[dict[str, Any]]) -> str:
-    """Return a table with a line for each mask encoding."""
+    """Format a table with a line for each mask encoding."""
     lines = [f"{'mask encoding':18}{'IoU kept':>9}{'least':>9}{'bytes':>9}"]
     lines += [f"{row['encoding']:18}{row['kept']:9.4f}{row['least']:9.4f}{row['characters']:9.0f}" for row in encodings]
     return "\n".join(lines)
 
 
 def format_average_precision(metrics: Mapping[str, float | None]) -> str:
-    """Return a table with a line for each of COCO's metrics."""
+    """Format a table with a line for each of COCO's metrics."""
     lines = [f"{'masks of boxes':18}{'COCO':>9}"]
     lines += [f"{name:18}" + ("        -" if value is None else f"{value:9.3f}") for name, value in metrics.items()]
     return "\n".join(lines)
@@ -60,12 +71,13 @@ def format_average_precision(metrics: Mapping[str, float | None]) -> str:
 def format_comparison(
     first: str, second: str, differences: pd.DataFrame, scalars: Mapping[str, tuple[Any, Any]]
 ) -> str:
-    """Return the metrics of two models side by side.
+    """Format the metrics of two models side by side.
 
     Args:
-        first: The first model's name; `second` is the second's.
-        differences: A `metrics.difference_table`.
-        scalars: `metrics.scalar_pairs`.
+        first: The name of the first model.
+        second: The name of the second model.
+        differences: The table from `metrics.difference_table`.
+        scalars: The pairs from `metrics.scalar_pairs`.
     """
     heads = "".join(f"{name[-16:]:>18}" for name in (first, second))
     lines = [f"{'':26}{heads}{'difference':>12}{'+-':>8}"]

@@ -1,4 +1,4 @@
-"""The results of one model while an evaluation goes on."""
+"""Collect the results of one model during an evaluation."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from sam_endpoint.evaluation.plots import Case, draw_case, draw_masks
 from sam_endpoint.evaluation.protocol import ObjectResult, measure_objects
 from sam_endpoint.model.segmenter import Segmenter
 
-MASKS_IN_MEMORY = 16
-MAX_CASES = 12
-MAX_IMAGES = 8
+MASKS_IN_MEMORY = 16  # objects of an image that are measured together
+MAX_CASES = 12  # objects with the lowest IoU that are drawn
+MAX_IMAGES = 8  # images that are drawn
 
 
 class ModelResults:
     """The results of one model.
 
+    Args:
+        name: The name of the model in reports.
+        segmenter: The model.
+
     Attributes:
-        rows: The metrics of each object, for `objects`.
+        rows: The metrics of each object.
         worst_cases: The objects with the lowest IoU from a box, the lowest first.
-        images: The first images, with their masks.
-        detected_masks: The masks of a detector's boxes.
+        images: Drawings of the first images with their masks.
+        detected_masks: The masks of the detector's boxes.
     """
 
     def __init__(self, name: str, segmenter: Segmenter) -> None:
@@ -40,13 +44,24 @@ class ModelResults:
 
     @property
     def objects(self) -> pd.DataFrame:
-        """A row for each object: `image`, `thing`, `size` and the columns of `metrics.object_row`."""
+        """A row for each object: `image`, `thing` (its name), `size` and the columns of `metrics.object_row`."""
         return pd.DataFrame(self.rows)
 
     def measure(
         self, image: AnnotatedImage, detections: Sequence[DetectedBox]
     ) -> tuple[list[ObjectResult], list[DetectedMask]]:
-        """Segment an image's objects and a detector's boxes in it. Raises Overloaded if memory is short."""
+        """Segment the objects of an image and the boxes of a detector.
+
+        Args:
+            image: The image and its objects.
+            detections: The boxes of the detector in this image.
+
+        Returns:
+            A result for each object, and a mask for each box.
+
+        Raises:
+            Overloaded: The image needs more memory than available.
+        """
         (embedding,) = self.segmenter.embed([image.pixels])
         results: list[ObjectResult] = []
         for start in range(0, len(image.objects), MASKS_IN_MEMORY):
@@ -57,7 +72,13 @@ class ModelResults:
     def add(
         self, image: AnnotatedImage, results: Sequence[ObjectResult], detected_masks: Sequence[DetectedMask]
     ) -> None:
-        """Add the results of an image."""
+        """Add the results of an image.
+
+        Args:
+            image: The image and its objects.
+            results: The result for each object, from `measure`.
+            detected_masks: The masks of the detector's boxes, from `measure`.
+        """
         self.detected_masks += detected_masks
         for true, result in zip(image.objects, results, strict=True):
             self.rows.append({"image": image.name, "thing": true.name, "size": true.size, **object_row(result)})

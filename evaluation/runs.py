@@ -1,4 +1,4 @@
-"""An evaluation as an MLflow run: params, metrics, tables, images."""
+"""Log an evaluation as an MLflow run with params, metrics, tables and images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sam_endpoint.model.mlflow.package import DEFAULT_TRACKING
 
 
 def use_default_tracking() -> None:
-    """Use `mlflow.db` in the current folder unless MLFLOW_TRACKING_URI names a tracking server."""
+    """Track runs in `mlflow.db` in the current folder, unless MLFLOW_TRACKING_URI is set."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(DEFAULT_TRACKING)
 
 
 def check_tracking() -> None:
-    """Connect to the tracking server. Raises MlflowException if it cannot be reached."""
+    """Check the connection to the tracking server. Raises MlflowException."""
     mlflow.search_experiments(max_results=1)
 
 
@@ -32,15 +32,18 @@ def log_run(
     images: Mapping[str, Image.Image],
     tags: Mapping[str, str],
 ) -> str:
-    """Log a run `evaluate NAME` to the current tracking server.
+    """Log a run to the current tracking server.
 
     Args:
-        report: The model's report, logged as metrics and as `report.json`.
-        tables: Tables by name, logged as `NAME.json`.
-        images: Images by name, logged as `NAME.png`.
+        name: The name of the model. The run's name is `evaluate NAME`.
+        params: The params of the run.
+        report: The report of the model, logged as metrics and as `report.json`.
+        tables: The tables by name, each logged as `NAME.json`.
+        images: The images by name, each logged as `NAME.png`.
+        tags: The tags of the run.
 
     Returns:
-        The run's id.
+        The id of the run.
 
     Raises:
         MlflowException: The tracking server cannot be reached or rejects the run.
@@ -57,7 +60,14 @@ def log_run(
 
 
 def flatten_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return a report's metrics by names such as `iou/small/1 click`, `boundary/all/box`, `average precision/AP50`."""
+    """Convert a report to metrics with names that MLflow accepts.
+
+    Args:
+        report: The report of a model.
+
+    Returns:
+        The values by name, such as `iou/small/1 click`, `boundary/all/box` or `average precision/AP50`.
+    """
     metrics: dict[str, float | None] = {}
     for part, title in (("figures", "iou"), ("boundary", "boundary")):
         for size, figures in report[part].items():

@@ -1,4 +1,5 @@
-"""The code inside the packaged MLflow model: images and prompts in, masks with scores out.
+"""Segment images by prompts: the code that a saved MLflow model carries.
 
-The package imports itself only relatively, because a packaged model carries a copy of it under another name.
+Modules of this package import one another relatively, because a saved model holds a copy of the package under another
+name.
 """

@@ -1,4 +1,4 @@
-"""What requests may cost: limits that are checked before the work begins, and a budget of memory that they share."""
+"""Limit the cost of requests: limits per request that are checked before the work, and a shared memory budget."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from .errors import OUT_OF_MEMORY, BadRequest, Overloaded
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits on all rows of one request together; None means no limit.
+    """Limits on one request, for all its rows together. None means no limit.
 
     Attributes:
-        rows: number of rows.
-        prompts: number of prompts.
-        points: points of the grids of automatic mask generation, in all crops.
-        answer_bytes: bytes of the answer.
-        values: lists and numbers in the JSON texts of all cells.
+        rows: maximum number of rows.
+        prompts: maximum number of prompts.
+        points: maximum number of grid points for automatic mask generation, in all crops.
+        answer_bytes: maximum size of the response in bytes.
+        values: maximum number of lists and numbers in the JSON texts of all cells.
+
+    Example:
+        >>> RequestLimits(rows=100).check_rows(101)
+        Traceback (most recent call last):
+        sam_endpoint.model.errors.BadRequest: expected at most 100 rows a request, got 101: send several requests
     """
 
     rows: int | None = None
@@ -30,40 +35,45 @@ class RequestLimits:
     values: int | None = None
 
     def check_values(self, count: int) -> None:
-        """Raise BadRequest for too many lists and numbers."""
+        """Raise BadRequest if the cells hold more than `values` lists and numbers."""
         if self.values is not None and count > self.values:
             raise BadRequest(
-                f"expected prompts of at most {self.values:,} lists and numbers a request, got {count:,}: "
+                f"expected at most {self.values:,} lists and numbers in the prompts of a request, got {count:,}: "
                 "send several requests"
             )
 
     def check_rows(self, count: int) -> None:
-        """Raise BadRequest for too many rows."""
+        """Raise BadRequest if there are more than `rows` rows."""
         if self.rows is not None and count > self.rows:
             raise BadRequest(f"expected at most {self.rows:,} rows a request, got {count:,}: send several requests")
 
     def check_prompts(self, count: int) -> None:
-        """Raise BadRequest for too many prompts."""
+        """Raise BadRequest if there are more than `prompts` prompts."""
         if self.prompts is not None and count > self.prompts:
             raise BadRequest(
                 f"expected at most {self.prompts:,} prompts a request, all rows together, got {count:,}: send several "
                 "requests"
             )
 
-    def check_points(self, grids: int, points: int) -> None:
-        """Raise BadRequest for `grids` rows without prompts, each of which takes `points` points."""
-        if self.points is not None and grids * points > self.points:
+    def check_points(self, rows: int, points: int) -> None:
+        """Raise BadRequest if there are more than `self.points` grid points.
+
+        Args:
+            rows: number of rows without prompts.
+            points: number of grid points for each of these rows.
+        """
+        if self.points is not None and rows * points > self.points:
             raise BadRequest(
-                f"expected at most {self.points:,} points a request, got {grids:,} rows without prompts of {points:,} "
-                "points each: lower points_per_side or crop_n_layers, raise crop_n_points_downscale_factor, or send "
-                "fewer rows"
+                f"expected at most {self.points:,} points a request, got {rows:,} rows without prompts, each with "
+                f"{points:,} points: lower points_per_side or crop_n_layers, raise crop_n_points_downscale_factor, or "
+                "send fewer rows"
             )
 
     def check_logits(self, count: int, nbytes: int) -> None:
-        """Raise BadRequest if `count` masks with logits of `nbytes` bytes each are too large for an answer."""
+        """Raise BadRequest if the logits of `count` masks, of `nbytes` bytes each, exceed `answer_bytes`."""
         if self.answer_bytes is not None and count * nbytes > self.answer_bytes:
             raise BadRequest(
-                f"expected an answer of at most {self.answer_bytes:,} bytes, got {count:,} masks with logits of "
+                f"expected a response of at most {self.answer_bytes:,} bytes, got {count:,} masks with logits of "
                 f"{nbytes:,} bytes each: leave return_logits out, or send fewer prompts"
             )
 
@@ -72,14 +82,22 @@ NO_LIMITS = RequestLimits()
 
 
 class MemoryBudget:
-    """A limit on the bytes that requests hold at one time. Safe to share between threads.
+    """A limit on the bytes that all requests hold at the same time. Safe to share between threads.
 
     Args:
-        nbytes: the limit; None for no limit.
-        seconds: longest wait for other requests to release their bytes.
+        nbytes: the limit in bytes; None for no limit.
+        seconds: maximum wait in seconds for other requests to release bytes.
 
     Attributes:
-        held: bytes that are held now.
+        held: number of bytes that are held now.
+
+    Example:
+        >>> budget = MemoryBudget(100)
+        >>> with budget.hold(60):
+        ...     budget.held, budget.try_take(60)
+        (60, False)
+        >>> budget.held
+        0
     """
 
     def __init__(self, nbytes: int | None = None, seconds: float = 10.0) -> None:
@@ -89,15 +107,15 @@ class MemoryBudget:
 
     @contextmanager
     def hold(self, nbytes: int, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold bytes within a block.
+        """Hold bytes during a `with` block.
 
         Args:
             nbytes: number of bytes.
-            check: called while waiting; may raise to give up.
+            check: function that is called repeatedly while waiting. An exception from it ends the wait.
 
         Raises:
             BadRequest: `nbytes` exceeds the whole budget.
-            Overloaded: other requests hold the memory for longer than `seconds`.
+            Overloaded: other requests do not release enough bytes within `seconds`.
         """
         self.take(nbytes, check)
         try:
@@ -106,7 +124,7 @@ class MemoryBudget:
             self.release(nbytes)
 
     def take(self, nbytes: int, check: Callable[[], None] = lambda: None) -> None:
-        """Hold bytes until `release`. Arguments and exceptions are those of `hold`."""
+        """Hold bytes until `release`. Args and exceptions are those of `hold`."""
         if self.nbytes is None:
             return
         if nbytes > self.nbytes:
@@ -121,7 +139,7 @@ class MemoryBudget:
             self.held += nbytes
 
     def try_take(self, nbytes: int) -> bool:
-        """Hold bytes until `release` if they are available now; return whether they were."""
+        """Hold bytes like `take`, but do not wait. Return False if too few bytes are available."""
         if self.nbytes is None:
             return True
         with self._released:
@@ -131,7 +149,7 @@ class MemoryBudget:
             return True
 
     def release(self, nbytes: int) -> None:
-        """Return bytes that were taken."""
+        """Release bytes that `take` or `try_take` holds."""
         if self.nbytes is not None:
             with self._released:
                 self.held -= nbytes

@@ -1,4 +1,4 @@
-"""The context of one call: whether its client still waits, and what its work may cost."""
+"""The context of one request: cancellation, deadline, memory budget and stage timing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ StageTimer = Callable[[str], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Owner:
-    """For whom work is done.
+    """The tenant and the request for which work is done. Queues share capacity fairly between owners.
 
     Attributes:
-        tenant: the tenant of the request's API key.
-        request: tells the request from the tenant's other requests.
+        tenant: id of the tenant. A tenant is the holder of one API key; the id is empty if the endpoint has no keys.
+        request: id of the request among those of the tenant.
     """
 
     tenant: str = ""
@@ -34,16 +34,25 @@ NOBODY = Owner()
 
 
 class Call:
-    """Cancellation, budget and stage timing of one request, passed explicitly to every step that works for it.
+    """The context of one request. Every function that works for the request receives it as an argument.
 
     Args:
-        time_stage: returns a context manager for a stage: parse, fetch, decode, encode, prompt, mask or render.
-        owner: whose turn it is where several calls wait.
-        seconds: time limit, from now on.
-        max_answer_bytes: largest answer; intermediate results that grow with it count too.
-        memory: budget of the memory that calls hold together.
-        piece_seconds: largest time of a piece of divisible work, after which others take their turn; None works in
-            pieces of the largest size.
+        time_stage: returns a context manager that times a stage. Stages are parse, fetch, decode, encode, prompt, mask,
+            render.
+        owner: the owner that queues see, for fair scheduling.
+        seconds: time limit in seconds, from now on; None for no limit.
+        max_answer_bytes: maximum size of the response in bytes. Intermediate results that grow with the response count
+            too. None for no limit.
+        memory: memory budget that all requests share.
+        piece_seconds: target duration of one piece of divisible work, such as a batch of prompts. Between two pieces,
+            other requests get their turn. None always uses the largest pieces.
+
+    Example:
+        >>> call = Call()
+        >>> call.cancel()
+        >>> call.check()
+        Traceback (most recent call last):
+        sam_endpoint.model.errors.ClientDisconnected: the client disconnected
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class Call:
         self._lock = Lock()
 
     def cancel(self) -> None:
-        """Abandon the call: queued work is dropped, and the next `check` or `stage` raises ClientDisconnected."""
+        """Cancel the request. Queued work is dropped, and the next `check` or `stage` raises ClientDisconnected."""
         with self._lock:
             self._cancelled, futures = True, list(self._futures)
         for future in futures:
@@ -77,23 +86,31 @@ class Call:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the call is abandoned."""
+        """Whether the request is cancelled."""
         return self._cancelled
 
     def check(self) -> None:
-        """Raise ClientDisconnected if the call is cancelled, DeadlineExceeded if its time is over."""
+        """Raise an exception if the request must stop.
+
+        Raises:
+            ClientDisconnected: the request was cancelled.
+            DeadlineExceeded: the time limit has passed.
+        """
         if self._cancelled:
             raise ClientDisconnected
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise DeadlineExceeded(self._seconds or 0)
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
-        """Return the timer of a stage. Raises as `check` does."""
+        """Return a context manager that times a stage. Raises the exceptions of `check`."""
         self.check()
         return self._time_stage(name)
 
     def wait(self, future: Future[Result]) -> Result:
-        """Return the result of queued work. Raises as `check` does, also while it waits."""
+        """Wait for queued work and return its result.
+
+        Raises the exceptions of `check`, also while waiting, and the exception of the work itself.
+        """
         with self._lock:
             self._futures.add(future)
             cancelled = self._cancelled
@@ -113,10 +130,21 @@ class Call:
                 self._futures.discard(future)
 
     def pieces(self, count: int, largest: int) -> Iterator[slice]:
-        """Yield slices of `count` items of divisible work, at most `largest` each. Raises as `check` does.
+        """Divide work into pieces.
 
-        With `piece_seconds` the slices adapt to the time that each takes, queues included: under load they shrink, so
-        that other calls wait for a short piece and not for a whole request.
+        With `piece_seconds`, the size of the pieces adapts to the time that each piece takes, including time in queues.
+        Under load the pieces shrink, so other requests wait for a short piece rather than for the whole request.
+
+        Args:
+            count: number of items of work.
+            largest: maximum number of items in a piece.
+
+        Yields:
+            The slice of each piece. Raises the exceptions of `check` before each piece.
+
+        Example:
+            >>> list(Call().pieces(5, 2))
+            [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
         """
         start, size = 0, largest if self._piece_seconds is None else min(largest, FIRST_PIECE)
         while start < count:
@@ -132,7 +160,12 @@ class Call:
                     size = min(largest, size * 2)
 
     def count_answer(self, nbytes: int) -> None:
-        """Count bytes towards the answer. Raises BadRequest if there are more than `max_answer_bytes`."""
+        """Count bytes of the response, and hold memory for them until `close`.
+
+        Raises:
+            BadRequest: the response is larger than `max_answer_bytes`.
+            Overloaded: as `MemoryBudget.hold`.
+        """
         if self._max_answer_bytes is None:
             return
         self.keep(ANSWER_COPIES * nbytes)
@@ -141,16 +174,16 @@ class Call:
             too_large = self._answer_bytes > self._max_answer_bytes
         if too_large:
             raise BadRequest(
-                f"expected an answer of at most {self._max_answer_bytes:,} bytes, got a larger one: send fewer rows or "
-                "prompts, lower points_per_side, raise the thresholds, or leave return_logits out"
+                f"expected a response of at most {self._max_answer_bytes:,} bytes, got a larger one: send fewer rows "
+                "or prompts, lower points_per_side, raise the thresholds, or leave return_logits out"
             )
 
     def hold(self, nbytes: int) -> AbstractContextManager[None]:
-        """Return a context that holds bytes of the memory budget. Raises as `MemoryBudget.hold` does."""
+        """Return a context manager that holds bytes of the memory budget. Raises as `MemoryBudget.hold`."""
         return self._memory.hold(nbytes, self.check)
 
     def keep(self, nbytes: int) -> None:
-        """Hold bytes of the memory budget until `close`. Raises as `MemoryBudget.hold` does."""
+        """Hold bytes of the memory budget until `close`. Raises the exceptions of `MemoryBudget.hold`."""
         self._memory.take(nbytes, self.check)
         with self._lock:
             if not self._closed:
@@ -160,12 +193,12 @@ class Call:
         raise ClientDisconnected
 
     def close(self) -> None:
-        """Release what the call keeps, once its answer is sent or abandoned."""
+        """Release the bytes that `keep` holds. Call this once the response is sent or abandoned."""
         with self._lock:
             self._closed, kept, self._kept = True, self._kept, 0
         self._memory.release(kept)
 
 
-ANSWER_COPIES = 2  # the parts of an answer, and its text
-FIRST_PIECE = 8
-UNTRACKED = Call()  # the call of library users: never cancelled, without limits, not timed
+ANSWER_COPIES = 2  # copies of a response in memory: its parts, and its text
+FIRST_PIECE = 8  # items in the first piece of work with `piece_seconds`
+UNTRACKED = Call()  # the default for library users: never cancelled, without limits, not timed

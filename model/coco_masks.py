@@ -1,4 +1,4 @@
-"""The `segmentation` of a COCO annotation as compressed run lengths, with every malformed form rejected."""
+"""Read the `segmentation` of a COCO annotation, and reject malformed segmentations."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ from .prompts.parsing import MAX_COORDINATE
 
 
 def run_lengths(segmentation: Any, size: tuple[int, int]) -> RunLengths | None:
-    """Return COCO's compressed run lengths of a segmentation. Pixels outside the image are cut off.
+    """Convert a segmentation to COCO compressed run lengths. Polygons are clipped to the image.
 
-    pycocotools cannot be given the value unchecked: it reads a list of four numbers as a box, and answers run lengths
-    that do not fill the image with uninitialised memory.
+    The value is checked before pycocotools reads it. pycocotools takes a list of four numbers for a box, and returns
+    uninitialised memory for run lengths that do not cover the image exactly.
 
     Args:
-        segmentation: Polygons `[[x1, y1, x2, y2, ...], ...]`, or `{"size": [height, width], "counts": ...}` with counts
+        segmentation: polygons `[[x1, y1, x2, y2, ...], ...]`, or `{"size": [height, width], "counts": ...}` with counts
             as compressed text or as a list of whole numbers.
-        size: The image's height and width.
+        size: (height, width) of the image in pixels.
 
     Returns:
         The run lengths, or None if the segmentation is empty.
 
     Raises:
-        ValueError: The segmentation is malformed.
+        ValueError: the segmentation is malformed.
+
+    Example:
+        >>> run_lengths({"size": [2, 2], "counts": [1, 2, 1]}, (2, 2))
+        {'size': [2, 2], 'counts': b'121'}
+        >>> run_lengths([[0, 0, 1, 1]], (2, 2))
+        Traceback (most recent call last):
+        ValueError: expected polygons of at least three points, as a list x1, y1, x2, y2, ...
     """
     if not segmentation:
         return None
     height, width = size
     if isinstance(segmentation, list):
         if not all(_is_polygon(polygon) for polygon in segmentation):
-            raise ValueError("expected polygons of three points or more, x and y in turn")
+            raise ValueError("expected polygons of at least three points, as a list x1, y1, x2, y2, ...")
         polygons = [list(map(float, polygon)) for polygon in segmentation]
         merged: RunLengths = coco.merge(coco.frPyObjects(polygons, height, width))
         return merged
@@ -44,16 +51,19 @@ def run_lengths(segmentation: Any, size: tuple[int, int]) -> RunLengths | None:
         raise ValueError(f"expected run lengths of size [{height}, {width}], got {segmentation.get('size')}")
     runs = _decompress(counts) if isinstance(counts, str) else counts
     if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError(f"expected runs of {height * width} pixels together")
+        raise ValueError(f"expected run lengths with a sum of {height * width} pixels")
     compressed: RunLengths = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return compressed
 
 
 def _decompress(text: str) -> list[int]:
-    """Return the runs in COCO's compressed text (rleFrString in pycocotools' maskApi.c).
+    """Return the run lengths in COCO's compressed text (rleFrString in pycocotools' maskApi.c).
 
-    Each character holds 5 bits, the lowest first; 32 is set if another character follows. From the fourth number on,
-    each is the difference to the number two places before.
+    Each character minus 48 holds 5 bits of a number, the lowest bits first. Bit 32 is set if the number continues in
+    the next character. From the fourth number on, the text stores the difference to the number two places before.
+
+    Raises:
+        ValueError: the text holds other characters or numbers that are too long.
     """
     runs: list[int] = []
     number = shift = 0

@@ -1,4 +1,4 @@
-"""DeploymentSettings of a deployment, read from a model's `model_config`."""
+"""The settings of a deployment, read from the `model_config` of an MLflow model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .budget import RequestLimits
 from .errors import BadParameter
 from .images import ImageLimits
 from .params import PARAM_NAMES, Params
@@ -14,16 +15,20 @@ from .precision import EXACT
 
 @dataclass(frozen=True)
 class DeploymentSettings:
-    """What a deployment may set in `model_config`, besides defaults for the params.
+    """The settings of a deployment. A `model_config` holds these settings and default params.
 
     Attributes:
-        device: `cpu`, `cuda`, `cuda:1`; None takes `cuda` if there is one.
+        device: `cpu`, `cuda` or `cuda:1`; None uses `cuda` if available, otherwise `cpu`.
         precision: precision of the image encoder, one of `precision.PRECISIONS`.
-        cache_bytes: memory for cached embeddings (SAM: 4 MiB an image, SAM 2: 16 MiB).
-        images_per_batch: images encoded together; None chooses by the device.
-        prompts_per_batch: prompts decoded together; None chooses by the device.
-        max_prompts: largest number of prompts in one row.
-        max_answer_bytes: largest answer to one table.
+        cache_bytes: memory for cached embeddings in bytes (SAM: 4 MiB per image, SAM 2: 16 MiB).
+        images_per_batch: number of images encoded together; None uses a default for the device.
+        prompts_per_batch: number of prompts decoded together; None uses a default for the device.
+        max_prompts: maximum number of prompts in one row, and of points in one prompt.
+        max_answer_bytes: maximum size of the response to one table in bytes.
+        max_rows: maximum number of rows in one table; None for no limit.
+        max_points: maximum number of grid points for automatic mask generation in one table, in all crops; None for no
+            limit.
+        max_seconds: time limit for one table in seconds; None for no limit.
         max_pixels, max_side, max_bytes, urls, hosts, fetch_seconds, local_paths: as in `images.ImageLimits`.
     """
 
@@ -34,6 +39,9 @@ class DeploymentSettings:
     prompts_per_batch: int | None = None
     max_prompts: int = 10_000
     max_answer_bytes: int = 2**31
+    max_rows: int | None = None
+    max_points: int | None = None
+    max_seconds: float | None = None
     max_pixels: int = ImageLimits.max_pixels
     max_side: int = ImageLimits.max_side
     max_bytes: int = ImageLimits.max_bytes
@@ -43,27 +51,54 @@ class DeploymentSettings:
     local_paths: bool = ImageLimits.local_paths
 
     @property
+    def request_limits(self) -> RequestLimits:
+        """The limits on one table, which are part of the settings."""
+        return RequestLimits(rows=self.max_rows, points=self.max_points, answer_bytes=self.max_answer_bytes)
+
+    @property
     def limits(self) -> ImageLimits:
-        """The limits on images among these settings."""
+        """The limits on images, which are part of the settings."""
         names = [field.name for field in fields(ImageLimits)]
         return ImageLimits(**{name: getattr(self, name) for name in names} | {"hosts": tuple(self.hosts)})
 
 
 def split_config(config: Mapping[str, Any]) -> tuple[DeploymentSettings, dict[str, Any]]:
-    """Return the settings and the default params of a `model_config`. Raises BadParameter for unknown names."""
+    """Split a `model_config` into settings and default params.
+
+    Args:
+        config: settings and default params by name; absent settings get their defaults.
+
+    Returns:
+        The settings, and those default params that `config` holds.
+
+    Raises:
+        BadParameter: a name is unknown, or a param has the wrong type or is out of range.
+
+    Example:
+        >>> settings, params = split_config({"max_prompts": 100, "mask_encoding": "rle"})
+        >>> settings.max_prompts, params
+        (100, {'mask_encoding': 'rle'})
+    """
     params = {name: config[name] for name in PARAM_NAMES if name in config}
     settings = {name: value for name, value in config.items() if name not in PARAM_NAMES}
     known = {field.name for field in fields(DeploymentSettings)}
     if unknown := sorted(set(settings) - known):
-        raise BadParameter(f"unknown setting '{unknown[0]}'; known are {', '.join((*sorted(known), *PARAM_NAMES))}")
+        names = ", ".join((*sorted(known), *PARAM_NAMES))
+        raise BadParameter(f"unknown setting '{unknown[0]}'; the known settings and params are {names}")
     Params.read(params)
     return DeploymentSettings(**settings), params
 
 
 def full_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `model_config` with every setting and param, because MLflow overrides only keys that were saved.
+    """Add the default of every absent setting and param to a `model_config`.
 
-    Raises BadParameter for unknown names and for params out of range.
+    A saved model needs all of them, because MLflow lets a deployment override only keys that were saved.
+
+    Args:
+        config: settings and default params by name.
+
+    Raises:
+        BadParameter: as `split_config`.
     """
     split_config(config)
     return {**asdict(DeploymentSettings()), **asdict(Params()), **config}

@@ -1,11 +1,10 @@
-"""The Engine: what every way in calls to embed images, segment them, and find them again."""
+"""The Engine: embed images, segment them by prompts, and find cached images. All clients of the model use it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass
 from threading import BoundedSemaphore
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from . import threads
 from .call import UNTRACKED, Call
+from .embedded_image import EmbeddedImage
 from .embeddings import EmbeddingCache
 from .embeddings.cache import is_key
 from .errors import BadInput, UnknownImage, kind
@@ -25,44 +25,29 @@ from .prompts.cells import check_count
 from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding, Segmentation, Segmenter
 
+__all__ = ["EmbeddedImage", "Engine"]
 
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """An image that is ready to be segmented.
-
-    Attributes:
-        embedding: its feature maps.
-        key: the key of its embedding in the cache, as in OpenedImage.
-        image: the opened file, or None if only the embedding is known.
-    """
-
-    embedding: Embedding
-    key: str
-    image: OpenedImage | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.embedding.size
+CHECK_SECONDS = 0.1  # interval at which a waiting call checks whether its client is still connected
 
 
 class Engine:
-    """A model, a way to read images, and a cache of embeddings. Safe to share between threads.
+    """A model with an image reader and a cache of embeddings. Safe to share between threads.
 
     Args:
-        segmenter: embeds images and decodes prompts.
+        segmenter: the model.
         images: reads images by reference.
-        cache: keeps embeddings; keys are scoped to this model.
-        max_prompts: largest number of prompts in one row, and of points in one prompt.
+        cache: caches embeddings. Models can share a cache: the engine uses only embeddings from an encoder with equal
+            weights.
+        max_prompts: maximum number of prompts for one image in one row of a table, and of points in one prompt.
 
     Attributes:
-        fingerprint: tells the model's weights from all others.
+        fingerprint: a hash of the model's weights.
 
     Example:
-        >>> from pathlib import Path
         >>> import numpy as np
         >>> from sam_endpoint.model.images import ImageReader
-        >>> engine = Engine(Segmenter.load("checkpoints/sam-tiny", "cpu"), ImageReader(), EmbeddingCache(2**28))
+        >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
+        >>> engine = Engine(segmenter, ImageReader(), EmbeddingCache(max_bytes=2**28))
         >>> image = engine.embed(ImageRef.path("samples/coffee.jpg"))
         >>> prompts = [Prompt(box=np.array([170, 14, 414, 312], np.float32))]
         >>> (segmentation,) = engine.segment(image, prompts, multimask_output=False)
@@ -76,19 +61,24 @@ class Engine:
         self.segmenter = segmenter
         self.images = images
         self.fingerprint = segmenter.family.fingerprint()
-        self.cache = cache.for_model(self.fingerprint, self._is_valid)
+        self.cache = cache.for_model(segmenter.family.encoder_fingerprint(), self._is_valid)
         self.max_prompts = max_prompts
-        # Decoded images are the largest objects in memory: only as many exist as can be encoded soon.
+        # Decoded images are the largest objects in memory. Their number is limited to one batch of the encoder, and one
+        # more image for each thread of torch.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
 
     def for_tenant(self, tenant: str) -> Engine:
-        """Return a view whose cached images and names belong to one tenant; model and memory are shared."""
+        """Return an engine for one tenant, that is, for the holder of one API key.
+
+        The new engine finds only the cached images of this tenant, and only the image ids that this tenant assigned. It
+        shares the model and the memory of the cache with this engine.
+        """
         view = copy(self)
         view.cache = self.cache.for_tenant(tenant)
         return view
 
     def with_images(self, images: ImageSource) -> Engine:
-        """Return a view that reads images from another source; model and cache are shared."""
+        """Return an engine that reads images from another source. It shares model and cache with this engine."""
         view = copy(self)
         view.images = images
         return view
@@ -100,24 +90,34 @@ class Engine:
 
     @property
     def low_res_size(self) -> tuple[int, int]:
-        """(height, width) of low-resolution logits and mask inputs."""
+        """(height, width) of low-resolution logits and of mask inputs."""
         return self.segmenter.family.low_res_size
 
     def embed(self, ref: ImageRef, call: Call = UNTRACKED) -> EmbeddedImage:
-        """Return an image with its embedding, from the cache if possible.
+        """Read and encode an image, or get its embedding from the cache.
+
+        Args:
+            ref: reference to the image.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            The image, ready for `segment`.
 
         Raises:
             BadInput: the image cannot be read or decoded.
-            UnknownImage: the reference is an `image_id` that no cached image has.
-            Overloaded: memory is too short.
-            ClientDisconnected: the call was cancelled.
+            UnknownImage: `ref` is an `image_id`, and no cached image has this id.
+            Overloaded: there is too little memory at the moment, or a queue is full.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         if ref.kind == "id":
             return self.find(str(ref.value))
         return self.embed_opened(self.images.open(ref, call), call)
 
     def embed_opened(self, image: OpenedImage, call: Call = UNTRACKED) -> EmbeddedImage:
-        """Return an image that is already read with its embedding. Raises as `embed` does."""
+        """Encode an image that has been read already, or get its embedding from the cache.
+
+        Raises the exceptions of `embed`, except UnknownImage.
+        """
 
         def encode() -> Embedding:
             with self._decoding(image, call):
@@ -126,37 +126,47 @@ class Engine:
         return EmbeddedImage(self.cache.get(image.key, encode), image.key, image)
 
     def find(self, image_id: str) -> EmbeddedImage:
-        """Return a cached image by its id or key. Raises UnknownImage."""
+        """Return a cached image.
+
+        Args:
+            image_id: the `image_id` that `name` assigned, or the image's key.
+
+        Raises:
+            UnknownImage: no cached image has this id or key.
+        """
         embedding = self.cache.find(image_id)
         if embedding is None:
-            raise UnknownImage(
-                "image_id", "the id of an image that is still kept (send the image again)", "an unknown id"
-            )
+            raise UnknownImage("image_id", "the id of a cached image (send the image again)", "an unknown id")
         return EmbeddedImage(embedding, self.cache.key(image_id))
 
     def name(self, image_id: str, image: EmbeddedImage) -> None:
-        """Let `find(image_id)` return this image from now on.
+        """Assign an `image_id` to an image, so that `find` returns the image.
+
+        Args:
+            image_id: the id. An id that is in use moves to this image.
+            image: the image.
 
         Raises:
-            BadInput: the id has the form of a key, but is not this image's.
+            BadInput: the id has the form of a key (a SHA-256), but is not the key of this image.
         """
         if image_id == image.key:
             return
         if is_key(image_id):
             expected = "the image's own SHA-256, or an id that is not 64 hexadecimal digits"
-            raise BadInput("image_id", expected, "the form of another image's SHA-256")
+            raise BadInput("image_id", expected, "another SHA-256")
         self.cache.name(image_id, image.key)
 
     def from_features(self, features: np.ndarray, size: tuple[int, int], key: str = "") -> EmbeddedImage:
-        """Return an image whose embedding the caller computed, for families with one feature map.
+        """Wrap an embedding that the caller computed. Only for families with a single feature map, such as `sam`.
 
         Args:
-            features: (1, channels, height, width) numbers of the model's shape.
+            features: (1, channels, height, width) integers or floats, the feature map.
             size: (height, width) of the image in pixels.
             key: the image's key, if it has one.
 
         Raises:
-            BadInput: the shape is not the model's, or a number is not finite or too large.
+            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN, infinity or a number
+                beyond MAX_COORDINATE.
         """
         shape = self.segmenter.family.features_shape
         if (
@@ -169,11 +179,11 @@ class Engine:
         return EmbeddedImage(embedding, key)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raise BadInput for too many prompts or points, and for mask inputs that are not of the model's size."""
+        """Raise BadInput if there are too many prompts or points, or if a mask input does not have `low_res_size`."""
         column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
         check_count(column, len(prompts), self.max_prompts)
         points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
-        check_count("input_points", points, self.max_prompts, "points a prompt")
+        check_count("input_points", points, self.max_prompts, "points per prompt")
         shapes = {prompt.mask.shape for prompt in prompts if prompt.mask is not None} - {self.low_res_size}
         if shapes:
             height, width = self.low_res_size
@@ -182,11 +192,20 @@ class Engine:
     def segment(
         self, image: EmbeddedImage, prompts: Sequence[Prompt], multimask_output: bool = True, call: Call = UNTRACKED
     ) -> list[Segmentation]:
-        """Return one segmentation a prompt, in order: 3 masks each, or 1 without `multimask_output`.
+        """Segment an image by prompts.
+
+        Args:
+            image: the image, as returned by `embed`.
+            prompts: the prompts; each selects one object.
+            multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            One segmentation per prompt, in order.
 
         Raises:
-            Overloaded: a queue is full, or memory is too short.
-            ClientDisconnected: the call was cancelled.
+            Overloaded: a queue is full, or there is too little memory at the moment.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         if not prompts:
             return []
@@ -196,12 +215,22 @@ class Engine:
     def everything(
         self, image: EmbeddedImage, grid: Grid = DEFAULT_GRID, keep_logits: bool = False, call: Call = UNTRACKED
     ) -> list[FoundObject]:
-        """Return every object in an image, the best predicted IoU first.
+        """Segment every object in an image (automatic mask generation).
+
+        Args:
+            image: the image, as returned by `embed`.
+            grid: point grid and mask filters.
+            keep_logits: whether the objects carry low-resolution logits.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            The objects, the best predicted IoU first.
 
         Raises:
-            BadInput: `grid.crop_n_layers` is above 0 and only the embedding of the image is known.
-            Overloaded: a queue is full, or memory is too short.
-            ClientDisconnected: the call was cancelled.
+            BadInput: `grid.crop_n_layers` is above 0, and only the embedding of the image is known.
+            BadRequest: the masks take more bytes than the call allows.
+            Overloaded: a queue is full, or there is too little memory at the moment.
+            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
 
         def crop(box: Box) -> Embedding:
@@ -209,34 +238,40 @@ class Engine:
             key = f"{image.key} {x1},{y1},{x2},{y2}"
             return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
 
-        # Taken before the crops' embeddings are: a thread that waits for another's encoding then never lacks a place.
+        # Reserve the place for the pixels before asking the cache for the embeddings of crops. A thread that encodes a
+        # crop then has a place already. Otherwise, the threads that wait for its result could hold all places, and no
+        # thread could go on.
         decoding = self._decoding(image.image, call) if grid.crop_n_layers and image.image else nullcontext()
         with decoding:
             return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
 
     def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
-        """Return the m masks of a segmentation, each cropped to its extent."""
+        """Return the masks of a segmentation, each cropped to its bounding box. This is faster than `masks`."""
         return self.segmenter.cropped_masks(segmentation)
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
-        """Return the (m, height, width) bool masks of a segmentation at the image's size."""
+        """Return the masks of a segmentation at the image's size: (masks, height, width) bool."""
         return self.segmenter.masks(segmentation)
 
     def full_logits(self, segmentation: Segmentation) -> Tensor:
-        """Return the (m, height, width) logits of a segmentation at the image's size."""
+        """Return the logits of a segmentation at the image's size: (masks, height, width)."""
         return self.segmenter.full_logits(segmentation)
 
     @contextmanager
     def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
-        """Hold a place and the memory for the pixels of an image, which are dropped at the end."""
-        with self._decoded, call.hold(image.memory_needed()):
+        """Reserve memory and a place for the pixels of an image during a block, and free the pixels afterwards."""
+        # Memory first, because a call that waits for memory must not prevent others from decoding.
+        with call.hold(image.memory_needed()):
+            while not self._decoded.acquire(timeout=CHECK_SECONDS):
+                call.check()
             try:
                 yield
             finally:
                 image.release()
+                self._decoded.release()
 
     def _is_valid(self, embedding: Embedding) -> bool:
-        """Return whether an embedding from elsewhere can be this model's."""
+        """Return whether an embedding of the store has valid shapes, numbers and image size for this model."""
         limits = self.images.limits
         return (
             tuple(part.shape for part in embedding.features) == self.segmenter.family.feature_shapes
@@ -253,5 +288,5 @@ class Engine:
 
 def _pixels(image: EmbeddedImage, call: Call) -> np.ndarray:
     if image.image is None:
-        raise BadInput("image", "the image itself, since crop_n_layers looks at parts of it", "only an image_id")
+        raise BadInput("image", "the image itself, because crop_n_layers above 0 needs its pixels", "only an image_id")
     return image.image.pixels(call)

@@ -1,4 +1,4 @@
-"""The exceptions of this project, and short descriptions of bad values for their messages.
+"""The exceptions of this project, and descriptions of bad values for error messages.
 
 EndpointError                      carries an MLflow error code and an HTTP status
 ├── BadInput                  400  one value of one row
@@ -10,9 +10,9 @@ EndpointError                      carries an MLflow error code and an HTTP stat
 ├── BadData                   400  a table, data set or folder that cannot be read
 ├── OutputConflict            400  an output location that belongs to another job
 ├── TooManyFailures           400  a batch job with more failed rows than it allows
-├── Overloaded                503  no place in a queue, or no memory, at the moment
-├── DeadlineExceeded          504  a request that takes longer than it may
-└── ClientDisconnected        499  the client no longer waits for the response
+├── Overloaded                503  a full queue, or too little memory at the moment
+├── DeadlineExceeded          504  a request that exceeds its time limit
+└── ClientDisconnected        499  a client that closed its connection
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-MAX_NAME = 64  # characters of a client's name that is compared with ours
+MAX_NAME = 64  # characters; longer names from clients are not compared with known names
 OUT_OF_MEMORY = "not enough memory is available at the moment"
 INTERNAL_ERROR = "the request failed because of an internal error; the server's log has the details"
 
@@ -29,10 +29,10 @@ INTERNAL_ERROR = "the request failed because of an internal error; the server's 
 class EndpointError(Exception):
     """Base class of every error that this project raises on purpose.
 
-    Its message is safe to log and to return: it never holds request data, only kinds, shapes and sizes of values.
+    The message is safe to log and to return. It never holds request data, only the kinds, shapes and sizes of values.
 
     Attributes:
-        code: MLflow's name of the error class.
+        code: MLflow's error code, such as `INVALID_PARAMETER_VALUE`.
         status: HTTP status of a response that reports the error.
     """
 
@@ -43,11 +43,15 @@ class EndpointError(Exception):
 class BadInput(EndpointError, ValueError):
     """One value of one row cannot be scored.
 
-    Attributes:
+    Args:
         column: name of the column or field that holds the value.
-        expected: what is accepted there.
-        got: what came, without its content.
+        expected: description of accepted values.
+        got: description of the value, without its content.
         row: index label of the row, or None outside a table.
+
+    Example:
+        >>> print(BadInput("input_boxes", "4 numbers", "a list of 3").at(7))
+        row 7, column 'input_boxes': expected 4 numbers, got a list of 3
     """
 
     def __init__(self, column: str, expected: str, got: str, row: object | None = None) -> None:
@@ -58,11 +62,15 @@ class BadInput(EndpointError, ValueError):
         super().__init__(column, expected, got)
 
     def at(self, row: object) -> BadInput:
-        """Return the same error with the index label of its row."""
+        """Return a copy of the error with the index label of its row."""
         return type(self)(self.column, self.expected, self.got, row)
 
     def renamed(self, names: Mapping[str, str]) -> BadInput:
-        """Return the same error with the client's name for the column."""
+        """Return a copy of the error with the column name that the client uses.
+
+        Args:
+            names: the client's column names, by this project's column names.
+        """
         return type(self)(names.get(self.column, self.column), self.expected, self.got, self.row)
 
     def __str__(self) -> str:
@@ -105,7 +113,12 @@ class OutputConflict(EndpointError, ValueError):
 
 
 class TooManyFailures(EndpointError, RuntimeError):
-    """More rows failed than a batch job allows."""
+    """More rows failed than a batch job allows.
+
+    Args:
+        failed: number of failed rows.
+        limit: number of rows that may fail.
+    """
 
     def __init__(self, failed: int, limit: int) -> None:
         super().__init__(f"{failed} rows failed; the limit is {limit} (--error-threshold)")
@@ -119,7 +132,11 @@ class Overloaded(EndpointError, RuntimeError):
 
 
 class DeadlineExceeded(EndpointError, RuntimeError):
-    """The work takes longer than a request may take."""
+    """A request exceeds its time limit.
+
+    Args:
+        seconds: the time limit.
+    """
 
     code = "DEADLINE_EXCEEDED"
     status = 504
@@ -141,7 +158,8 @@ class ClientDisconnected(EndpointError, RuntimeError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception reports a failed allocation.
 
-    torch has no exception class for host memory, so its RuntimeErrors are recognised by their text.
+    torch has no exception class for failed allocations of host memory. It raises a RuntimeError, which this function
+    recognises by its text.
     """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES)
@@ -152,7 +170,14 @@ _OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "not enough 
 
 
 def kind(value: object) -> str:
-    """Describe a value by its type and size for an error message, never by its content."""
+    """Describe the type and size of a value for an error message, but not its content.
+
+    Numbers are an exception: they are quoted.
+
+    Example:
+        >>> kind("secret"), kind([1, 2]), kind(0.5)
+        ('text of 6 characters', 'a list of 2', 'the number 0.5')
+    """
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -174,9 +199,18 @@ def kind(value: object) -> str:
 
 
 def describe_name(name: object, known: Iterable[str]) -> str:
-    """Return a client's name for something as it is if it resembles a known name, else its kind and size.
+    """Describe a name that a client sent, for an error message.
 
-    A name that resembles a known one is a slip that the client wants to see; any other may be data.
+    A name that resembles a known name is probably a typing error, so the description quotes it. Any other text may be
+    request data, so only its type and size are described.
+
+    Args:
+        name: the client's name of a parameter or model.
+        known: the accepted names.
+
+    Example:
+        >>> describe_name("on-error", ["on_error"]), describe_name("secret", ["on_error"])
+        ("'on-error' (did you mean 'on_error'?)", 'text of 6 characters')
     """
     if isinstance(name, str) and len(name) <= MAX_NAME:
         matches = get_close_matches(name.strip().lower().replace("-", "_"), list(known), 1, 0.8)

@@ -1,4 +1,4 @@
-"""Automatic mask generation: segment every object in an image by prompting with a grid of points.
+"""Automatic mask generation: segment every object in an image with a grid of point prompts.
 
 The algorithm and the parameter names are those of `SamAutomaticMaskGenerator` in the original segment-anything
 (Kirillov et al. 2023, appendix B).
@@ -11,38 +11,46 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from . import masks
+from .boxes import extent, nms
 from .call import UNTRACKED, Call
 from .prompts import Prompt
-from .regions import without_regions
+from .regions import remove_small_regions
 from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-MAX_POINTS = 2**17  # of the grids of one image: minutes with the smallest model, hours with the largest
-EDGE = 20.0  # pixels; a mask this close to the edge of a crop is probably truncated by it
+MAX_POINTS = 2**17  # grid points for one image; takes minutes with the smallest model, hours with the largest
+EDGE = 20.0  # pixels; a crop probably truncates a mask that ends this close to the edge of the crop
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Point grid and mask filters.
+    """The point grid and the mask filters of automatic mask generation.
 
     Attributes:
-        points_per_side: points along each side of the image.
-        points_per_batch: largest number of points decoded at once.
+        points_per_side: number of points along each side of the image.
+        points_per_batch: maximum number of points decoded together.
         pred_iou_thresh: minimum predicted IoU; 0 accepts every mask.
-        stability_score_thresh: minimum stability score: the IoU of the two masks that result from thresholding the
-            logits at `stability_score_offset` above and below 0.
+        stability_score_thresh: minimum stability score. The stability score is the IoU of two masks. One mask has the
+            pixels with logits above `stability_score_offset`, the other the pixels with logits above
+            `-stability_score_offset`.
         stability_score_offset: see `stability_score_thresh`.
-        box_nms_thresh: if the boxes of two masks from the same crop have a larger IoU, the mask with the lower score
-            is removed.
-        crop_n_layers: number of crop layers besides the whole image; layer i prompts again in 4^i overlapping crops.
-        crop_nms_thresh: like `box_nms_thresh`, between crops; the mask from the smaller crop is preferred.
-        crop_overlap_ratio: overlap of neighbouring crops as a share of the image's shorter side, halved each layer.
+        box_nms_thresh: maximum IoU of the boxes of two masks from the same crop. Above it, the mask with the lower
+            score is removed.
+        crop_n_layers: number of crop layers in addition to the whole image. Layer i divides the image into 4^i
+            overlapping crops and prompts each crop with a grid.
+        crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
+        crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
+            further layer halves the overlap.
         crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
-        min_mask_region_area: fill holes and remove separate pieces of fewer pixels; 0 leaves masks unchanged.
+        min_mask_region_area: minimum area in pixels. Smaller holes are filled, and smaller separate pieces are removed.
+            0 leaves masks unchanged.
+
+    Example:
+        >>> Grid(points_per_side=16, crop_n_layers=1).count
+        1280
     """
 
     points_per_side: int = 32
@@ -59,12 +67,12 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """Number of points, in all crops."""
+        """Total number of points in all crops."""
         sides = [2**layer * self.side(layer) for layer in range(self.crop_n_layers + 1)]
         return sum(side * side for side in sides)
 
     def side(self, layer: int) -> int:
-        """Return the number of points along each side of a crop of a layer."""
+        """Return the number of points along each side of a crop in layer `layer`; layer 0 is the whole image."""
         factor: int = self.crop_n_points_downscale_factor**layer
         return max(1, self.points_per_side // factor)
 
@@ -77,15 +85,15 @@ class FoundObject:
     """One object in an image.
 
     Attributes:
-        rle: mask in the coordinates of the whole image, as COCO compressed run lengths.
-        score: predicted IoU.
-        stability: stability score.
-        point: the grid point (x, y) whose prompt produced the mask, in pixels of the image.
-        crop: the crop that was prompted.
-        box: (4,) first and last column and row of the mask: x1, y1, x2, y2.
-        candidate: which of the three masks of the prompt it is.
-        logits: (h, w) low-resolution logits, or None; None for objects found in a crop, whose logits do not cover the
-            whole image.
+        rle: the mask in the coordinates of the whole image, as COCO compressed run lengths.
+        score: the predicted IoU.
+        stability: the stability score.
+        point: the grid point (x, y) that prompted the mask, in pixels of the image.
+        crop: the crop in which the mask was found.
+        box: (4,) int64 x1, y1, x2, y2: first column, first row, last column and last row of the mask in the image.
+        candidate: index of the mask among the three masks of the prompt, 0 to 2.
+        logits: (h, w) float32 low-resolution logits, or None. Always None for objects from a crop, because their logits
+            do not cover the whole image.
     """
 
     rle: masks.RunLengths
@@ -110,23 +118,26 @@ def everything(
 
     Args:
         segmenter: decodes the points of the grid.
-        whole: the image's embedding.
-        crop: returns the embedding of a part of the image; called only if `crop_n_layers` is above 0.
+        whole: the embedding of the image.
+        crop: returns the embedding of a part of the image; called only if `grid.crop_n_layers` is above 0.
         grid: point grid and mask filters.
-        keep_logits: whether to return the low-resolution logits of each object. The points of the objects that pass the
-            filters are decoded again for them, because the logits of all candidates could fill the memory.
-        call: checked between batches of points; counts the bytes of the masks.
+        keep_logits: whether to return the low-resolution logits of each object. The logits of all candidates could fill
+            the memory. The function therefore drops them, and decodes the points of the kept objects a second time.
+        call: deadline, cancellation and memory budget of the request. The function checks the call between batches of
+            points, and adds the bytes of the masks to the size of the response.
 
     Returns:
         The objects in descending order of predicted IoU.
 
     Raises:
-        BadRequest: the masks take more bytes than the call's answer may.
+        BadRequest: the masks take more bytes than the call allows.
+        Overloaded: there is too little memory at the moment.
+        DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
     """
     objects: list[FoundObject] = []
-    for layer, box in crops(whole.size, grid):
+    for layer, box in crop_boxes(whole.size, grid):
         embedding = crop(box) if layer else whole
-        grid_points = points(grid.side(layer), embedding.size)
+        grid_points = point_grid(grid.side(layer), embedding.size)
         candidates = list(_in_crop(segmenter, embedding, box, whole.size, grid_points, grid, call))
         keep = nms(_boxes(candidates), np.array([candidate.score for candidate in candidates]), grid.box_nms_thresh)
         objects += [candidates[i] for i in keep]
@@ -139,19 +150,32 @@ def everything(
     return _with_logits(segmenter, whole, objects, grid, call) if keep_logits else objects
 
 
-def points(side: int, size: tuple[int, int]) -> np.ndarray:
-    """Return the centres of side x side equal cells of an (h, w) image.
+def point_grid(side: int, size: tuple[int, int]) -> np.ndarray:
+    """Divide an image into side x side equal cells and return their centres.
+
+    Args:
+        side: number of cells along each side.
+        size: (height, width) of the image in pixels.
 
     Returns:
         (side * side, 2) float32 x, y in pixels, row by row.
+
+    Example:
+        >>> point_grid(2, (40, 80)).tolist()
+        [[20.0, 10.0], [60.0, 10.0], [20.0, 30.0], [60.0, 30.0]]
     """
     line = (np.arange(side) + 0.5) / side
     x, y = np.meshgrid(line * size[1], line * size[0])
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def crops(size: tuple[int, int], grid: Grid) -> Iterator[tuple[int, Box]]:
-    """Yield the layer and box of each crop of an (h, w) image. The first crop, layer 0, is the whole image."""
+def crop_boxes(size: tuple[int, int], grid: Grid) -> Iterator[tuple[int, Box]]:
+    """Yield the layer and the box of each crop. The first crop is layer 0, the whole image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        grid: `crop_n_layers` and `crop_overlap_ratio` are used.
+    """
     height, width = size
     yield 0, (0, 0, width, height)
     for layer in range(1, grid.crop_n_layers + 1):
@@ -174,10 +198,18 @@ def _in_crop(
     grid: Grid,
     call: Call,
 ) -> Iterator[FoundObject]:
-    """Yield the objects of one crop that pass the filters, in the order of `grid_points`.
+    """Yield the objects of one crop that pass the filters, in the order of the points.
 
-    `grid_points` is (n, 2) in pixels of the crop; `size` is (h, w) of the whole image. Each mask is run-length encoded
-    before the next one is upscaled, so that only one full mask is in memory at a time.
+    Each mask is run-length encoded before the next mask is upscaled, so only one full mask is in memory at a time.
+
+    Args:
+        segmenter: decodes the points.
+        embedding: the embedding of the crop.
+        crop: the box of the crop.
+        size: (height, width) of the whole image in pixels.
+        grid_points: (n, 2) float32 x, y in pixels of the crop.
+        grid: mask filters.
+        call: deadline, cancellation and memory budget of the request.
     """
     foreground = np.ones(1, dtype=np.int64)
     min_score = grid.pred_iou_thresh or -math.inf
@@ -185,11 +217,13 @@ def _in_crop(
         batch = grid_points[piece]
         prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
         with call.stage("prompt"):
-            answers = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
-        for point, answer in zip(batch, answers, strict=True):
-            for i in np.flatnonzero(answer.scores > min_score):
+            segmentations = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
+        for point, segmentation in zip(batch, segmentations, strict=True):
+            for i in np.flatnonzero(segmentation.scores > min_score):
                 with call.stage("mask"):
-                    mask, stability = segmenter.stable_mask(answer.logits[i], answer.size, grid.stability_score_offset)
+                    mask, stability = segmenter.stable_mask(
+                        segmentation.logits[i], segmentation.size, grid.stability_score_offset
+                    )
                     if stability < grid.stability_score_thresh:
                         continue
                     box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
@@ -199,7 +233,7 @@ def _in_crop(
                 call.count_answer(len(rle["counts"]))
                 yield FoundObject(
                     rle=rle,
-                    score=float(answer.scores[i]),
+                    score=float(segmentation.scores[i]),
                     stability=stability,
                     point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
                     crop=crop,
@@ -211,80 +245,53 @@ def _in_crop(
 def _with_logits(
     segmenter: Segmenter, whole: Embedding, objects: list[FoundObject], grid: Grid, call: Call
 ) -> list[FoundObject]:
-    """Return the objects with the logits of those that were found in the whole image."""
+    """Add low-resolution logits to the objects that were found in the whole image rather than in a crop."""
     height, width = whole.size
     foreground = np.ones(1, dtype=np.int64)
     places = [i for i, obj in enumerate(objects) if obj.crop == (0, 0, width, height)]
     for piece in call.pieces(len(places), grid.points_per_batch):
         prompts = [Prompt(np.array([objects[i].point], np.float32), foreground) for i in places[piece]]
         with call.stage("prompt"):
-            answers = segmenter.segment(whole, prompts, call=call)
-        for i, answer in zip(places[piece], answers, strict=True):
-            logits = answer.logits[objects[i].candidate].clone()
+            segmentations = segmenter.segment(whole, prompts, call=call)
+        for i, segmentation in zip(places[piece], segmentations, strict=True):
+            logits = segmentation.logits[objects[i].candidate].clone()
             call.count_answer(2 * logits.numel())
             objects[i] = replace(objects[i], logits=logits)
     return objects
 
 
-def extent(mask: np.ndarray) -> np.ndarray:
-    """Return the first and last column and row of a (h, w) bool mask as (4,) x1, y1, x2, y2; zeros if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return np.zeros(4, dtype=np.int64)
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]])
-
-
 def _cut_off(box: np.ndarray, crop: Box, size: tuple[int, int]) -> bool:
-    """Return whether a mask ends near an edge of its crop that is not also an edge of the (h, w) image."""
+    """Return whether the crop probably truncates a mask.
+
+    This is so if the mask ends at most EDGE pixels from an edge of its crop, and is not that near to the same edge of
+    the image.
+
+    Args:
+        box: the box of the mask in the image, x1, y1, x2, y2.
+        crop: the box of the crop.
+        size: (height, width) of the image in pixels.
+    """
     near_crop = np.abs(box - np.array(crop)) <= EDGE
     near_image = np.abs(box - np.array([0, 0, size[1], size[0]])) <= EDGE
     return bool((near_crop & ~near_image).any())
 
 
 def _boxes(objects: list[FoundObject]) -> np.ndarray:
-    """Return the boxes of all objects, (n, 4) x1, y1, x2, y2."""
+    """Return the (n, 4) boxes x1, y1, x2, y2 of all objects."""
     return np.stack([obj.box for obj in objects]) if objects else np.zeros((0, 4), dtype=np.int64)
 
 
-def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
-    """Apply non-maximum suppression, with the same result as torchvision's `nms`.
-
-    torchvision is not available for every build of torch. The IoUs are computed row by row, so memory is linear in the
-    number of boxes.
-
-    Args:
-        boxes: (n, 4) x1, y1, x2, y2.
-        scores: (n,) scores; of equal scores the first takes precedence.
-        threshold: a box is removed if its IoU with a retained box of a better score is above this threshold.
-
-    Returns:
-        Positions of the retained boxes in descending order of score.
-    """
-    remaining = torch.from_numpy(np.argsort(-scores, kind="stable"))
-    edges = torch.from_numpy(np.asarray(boxes, dtype=np.float32))
-    areas = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-    keep = []
-    while len(remaining):
-        best, remaining = remaining[0], remaining[1:]
-        keep.append(int(best))
-        low = torch.maximum(edges[best, :2], edges[remaining, :2])
-        high = torch.minimum(edges[best, 2:], edges[remaining, 2:])
-        intersection = (high - low).clamp(min=0).prod(1)
-        remaining = remaining[~(intersection / (areas[best] + areas[remaining] - intersection) > threshold)]
-    return keep
-
-
 def _without_small_regions(objects: list[FoundObject], grid: Grid, call: Call) -> list[FoundObject]:
-    """Fill small holes, remove small pieces, and suppress the duplicates that result.
+    """Fill small holes and remove small pieces, then remove the duplicates that this creates.
 
-    Of duplicates, masks that did not change are preferred.
+    If a changed mask and an unchanged mask are duplicates, the unchanged mask is kept.
     """
     cleaned, unchanged = [], []
     for obj in objects:
         with call.stage("mask"):
             mask = masks.from_rle(obj.rle)
-            filled, had_holes = without_regions(mask, grid.min_mask_region_area, holes=True)
-            whole, had_pieces = without_regions(filled, grid.min_mask_region_area, holes=False)
+            filled, had_holes = remove_small_regions(mask, grid.min_mask_region_area, holes=True)
+            whole, had_pieces = remove_small_regions(filled, grid.min_mask_region_area, holes=False)
         changed = had_holes or had_pieces
         cleaned.append(replace(obj, rle=masks.to_rle(whole), box=extent(whole)) if changed else obj)
         unchanged.append(0.0 if changed else 1.0)

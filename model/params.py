@@ -1,4 +1,4 @@
-"""The parameters of a request, with the contract's names, types, ranges and defaults."""
+"""Request parameters: their names, types, ranges and defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,21 @@ ORIENTATIONS = ("stored", "upright")
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters of a request; `docs/contract.md` describes each."""
+    """The parameters of a request. `docs/contract.md` describes them for clients.
+
+    Attributes:
+        mask_encoding: text form of each mask: `png`, `rle` or `polygon`.
+        response_format: `model_card` (the columns of `rows.OUTPUT_COLUMNS`) or `azureml` (the form of Azure's catalog).
+        return_logits: whether each mask carries its low-resolution logits.
+        on_error: `raise` fails the request at the first bad row; `record` writes each error into its own row.
+        orientation: `stored` leaves pixels as the file stores them; `upright` applies the EXIF orientation.
+
+    The other attributes are those of `everything.Grid`; they apply to rows without prompts.
+
+    Example:
+        >>> Params.read({"mask_encoding": "rle"}).mask_encoding
+        'rle'
+    """
 
     mask_encoding: str = "png"
     response_format: str = "model_card"
@@ -38,7 +52,7 @@ class Params:
 
     @property
     def upright(self) -> bool:
-        """Whether images are turned as their EXIF orientation says."""
+        """Whether the EXIF orientation is applied to images."""
         return self.orientation == "upright"
 
     @property
@@ -48,15 +62,22 @@ class Params:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Params:
-        """Return the parameters of these names and values; defaults stand for the others.
+        """Check the parameters of a request and fill in the defaults.
+
+        Args:
+            values: values by parameter name; absent parameters get their defaults. A whole number may stand for a
+                float.
 
         Raises:
-            BadParameter: a name is unknown, or a value is of another type than its default or out of range.
+            BadParameter: a name is unknown, or a value has the wrong type or is out of range.
         """
         known = {field.name: field for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise BadParameter(f"unknown parameter {describe_name(name, known)}; known are {', '.join(known)}")
+                known_names = ", ".join(known)
+                raise BadParameter(
+                    f"unknown parameter {describe_name(name, known)}; the known parameters are {known_names}"
+                )
             expected = type(known[name].default)
             if expected is float and type(value) is int:
                 continue
@@ -77,7 +98,7 @@ class Params:
         if params.grid.count > MAX_POINTS:
             raise BadParameter(
                 f"parameters 'points_per_side', 'crop_n_layers': expected at most {MAX_POINTS:,} points in all crops, "
-                f"got {params.grid.count:,}: lower one of them, or raise crop_n_points_downscale_factor"
+                f"got {params.grid.count:,}; lower one of them, or raise crop_n_points_downscale_factor"
             )
         return params
 
@@ -107,24 +128,30 @@ _TYPE_WORDS = {str: "text", bool: "true or false", int: "a whole number", float:
 
 @dataclass(frozen=True)
 class ParamDefaults:
-    """The defaults of one deployment.
+    """The default params of one deployment. The deployment's own defaults override those of the model.
 
     Attributes:
-        packaged: defaults of the model's signature.
-        deployed: params that the deployment sets in its `model_config`.
+        packaged: defaults in the signature of the saved model, by name.
+        deployed: defaults that the deployment sets in its `model_config`, by name.
     """
 
     packaged: Mapping[str, Any] = field(default_factory=dict)
     deployed: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self, values: Mapping[str, Any]) -> Params:
-        """Return the params of a request that sends only what it wants to change. Raises BadParameter."""
+        """Return the params of a request that sends only the params it changes.
+
+        Raises:
+            BadParameter: as `Params.read`.
+        """
         return Params.read({**self.packaged, **self.deployed, **values})
 
     def read_filled(self, values: Mapping[str, Any]) -> Params:
-        """Return the params of a request whose absent params MLflow has filled from the signature.
+        """Return the params of a request in which MLflow has replaced absent params by the signature's defaults.
 
-        A value equal to the signature's default counts as absent, so the deployment's default applies. Raises
-        BadParameter.
+        A value that equals the signature's default counts as absent, so the deployment's default applies.
+
+        Raises:
+            BadParameter: as `Params.read`.
         """
         return self.read({name: value for name, value in values.items() if value != self.packaged.get(name)})

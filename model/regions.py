@@ -1,4 +1,4 @@
-"""Small holes and separate pieces of masks."""
+"""Remove small holes and small separate pieces from masks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from scipy import ndimage
 
 
-def without_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
-    """Fill the holes, or remove the pieces, of fewer than `area` pixels.
+def remove_small_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
+    """Fill small holes in a mask, or remove small pieces from it.
 
-    Regions are 8-connected: pixels that touch at a corner belong together. If every piece is too small, the largest is
-    retained.
+    Regions are 8-connected: pixels that touch at a corner belong to the same region. If every piece is too small, the
+    largest piece remains.
 
     Args:
         mask: (h, w) bool.
@@ -18,7 +18,14 @@ def without_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarra
         holes: fill holes if True, remove pieces if False.
 
     Returns:
-        The (h, w) bool mask, and whether it changed.
+        The (h, w) bool mask, and whether it differs from `mask`.
+
+    Example:
+        >>> mask = np.ones((3, 3), bool)
+        >>> mask[1, 1] = False
+        >>> filled, changed = remove_small_regions(mask, area=2, holes=True)
+        >>> bool(filled.all()), changed
+        (True, True)
     """
     regions, count = ndimage.label(~mask if holes else mask, structure=np.ones((3, 3), dtype=int))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]

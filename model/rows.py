@@ -1,4 +1,4 @@
-"""The table contract: a frame to rows, answers to a frame."""
+"""The table contract: parse the rows of a table, and build the output table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .prompts import Prompt, parse_prompts
 from .prompts.cells import is_empty, is_missing
 
 MAX_ID = 512  # characters of an image_id
-MAX_NAMES = 1000  # columns whose names are compared with ours
+MAX_NAMES = 1000  # columns whose names are checked for typing errors
 COLUMNS = (
     "image",
     "input_points",
@@ -29,27 +29,27 @@ COLUMNS = (
 )
 OUTPUT_COLUMNS = ("predictions", "image_id", "error")
 PROMPT_COLUMNS = ("input_points", "input_labels", "input_boxes", "mask_input")
-# Names of other tools for the prompt columns.
+# Names that other tools use for the prompt columns.
 SYNONYMS = {
     **dict.fromkeys(("box", "boxes", "bbox", "bboxes"), "input_boxes"),
     **dict.fromkeys(("point", "points", "point_coords"), "input_points"),
     "point_labels": "input_labels",
 }
-MIN_SIMILARITY = 0.85
-# CSV files write flags as text: pandas and spreadsheets write 1.0 for a flag beside an empty cell.
+MIN_SIMILARITY = 0.85  # from 0 to 1; a name this similar to a known column is a typing error
+# CSV files hold flags as text. If a column of flags has empty cells, pandas and spreadsheets write 1.0 for true.
 FLAG_TEXT = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 ReadReference = Callable[[object], ImageRef]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table, parsed and checked: an image and the prompts on it.
+    """One parsed row of a table: an image and its prompts.
 
     Attributes:
-        index: the row's label in its frame.
-        image: the image, or None if `image_id` names a cached one.
-        image_id: the name of the image, if the row has one.
-        prompts: the prompts; None asks for every object in the image.
+        index: the index label of the row.
+        image: reference to the image, or None if `image_id` names a cached image.
+        image_id: the client's name for the image, or None.
+        prompts: the prompts; None requests every object in the image.
         multimask_output: whether each prompt gets 3 masks or 1.
     """
 
@@ -61,13 +61,23 @@ class Row:
 
 
 def column_names(names: Iterable[object]) -> dict[object, object]:
-    """Map the names of a table's columns to themselves, or to the name in COLUMNS that they spell in another way.
+    """Map the column names of a table to the names in COLUMNS.
 
-    Case, surrounding spaces and a byte-order mark do not matter; spaces and hyphens count as underscores.
+    The comparison ignores case, surrounding spaces and a byte-order mark, and treats spaces and hyphens as underscores.
+
+    Args:
+        names: the column names of the table.
+
+    Returns:
+        For each name, the matching name in COLUMNS, or the name itself if there is no match.
 
     Raises:
-        BadInput: two columns have the same name in COLUMNS, or a prompt column is misspelt. Without this error,
-            each row would ask for every object in its image.
+        BadInput: two columns match the same name, or a prompt column seems to be misspelt. Without this check, every
+            row of a table with a misspelt prompt column would request every object in its image.
+
+    Example:
+        >>> column_names(["Image", "input-boxes", "weight"])
+        {'Image': 'image', 'input-boxes': 'input_boxes', 'weight': 'weight'}
     """
     original = list(names)
     plain = [_plain_name(name) for name in original]
@@ -77,9 +87,9 @@ def column_names(names: Iterable[object]) -> dict[object, object]:
             raise BadInput(column, "one column of this name", str(count))
     absent = [column for column in (*PROMPT_COLUMNS, "multimask_output") if column not in renamed]
     for name in plain[:MAX_NAMES]:
-        meant = _meant(name, absent)
-        if meant is not None:
-            raise BadInput(name, f"the name '{meant}' (rename the column)", "a name that is not read")
+        intended = _intended_column(name, absent)
+        if intended is not None:
+            raise BadInput(name, f"the name '{intended}' (rename the column)", "an unknown column name")
     return dict(zip(original, renamed, strict=True))
 
 
@@ -87,8 +97,8 @@ def _plain_name(name: object) -> str:
     return name.strip("\ufeff \t\r\n").lower().replace(" ", "_").replace("-", "_") if isinstance(name, str) else ""
 
 
-def _meant(name: str, absent: Sequence[str]) -> str | None:
-    """Return the absent column that a name seems to mean, or None."""
+def _intended_column(name: str, absent: Sequence[str]) -> str | None:
+    """Return the absent column whose name a client probably meant to write, or None."""
     if name in COLUMNS or not 3 <= len(name) <= MAX_NAME:
         return None
     if name in SYNONYMS and all(column in absent for column in PROMPT_COLUMNS):
@@ -97,12 +107,15 @@ def _meant(name: str, absent: Sequence[str]) -> str | None:
 
 
 def read_rows(frame: pd.DataFrame, reference: ReadReference, max_prompts: int | None = None) -> list[Row | BadInput]:
-    """Parse every row of a frame, in order; a row that cannot be parsed is represented by its error.
+    """Parse every row of a table.
 
     Args:
         frame: a table with the columns of COLUMNS; other columns are ignored.
-        reference: turns a cell of the `image` column into a reference, such as `ImageReader.reference`.
-        max_prompts: largest number of prompts in a row, and of points in a prompt.
+        reference: parses a cell of the `image` column, for example `ImageReader.reference`.
+        max_prompts: maximum number of prompts in a row, and of points in a prompt; None for no limit.
+
+    Returns:
+        One item per row, in order: the parsed row, or the error of a row that cannot be parsed.
     """
     present = [name for name in COLUMNS if name in frame.columns]
     rows: list[Row | BadInput] = []
@@ -115,14 +128,25 @@ def read_rows(frame: pd.DataFrame, reference: ReadReference, max_prompts: int | 
 
 
 def read_row(index: object, cells: Mapping[str, Any], reference: ReadReference, max_prompts: int | None = None) -> Row:
-    """Parse one row from its cells by column name. Raises BadInput."""
+    """Parse one row.
+
+    Args:
+        index: the index label of the row.
+        cells: the cells of the row by column name.
+        reference: as in `read_rows`.
+        max_prompts: as in `read_rows`.
+
+    Raises:
+        BadInput: a cell is invalid.
+    """
     present = {name: value for name, value in cells.items() if not is_missing(value)}
     image, image_id = present.get("image"), present.get("image_id")
     if image is None and image_id is None:
-        raise BadInput("image", "base64 text, an http(s) URL or bytes (or an image_id of a kept image)", "nothing")
+        raise BadInput("image", "base64 text, an http(s) URL or bytes (or the image_id of a cached image)", "nothing")
     points, labels, boxes, masks = (cells.get(name) for name in PROMPT_COLUMNS)
     prompts = parse_prompts(points, labels, boxes, masks, max_prompts)
-    # An empty list, such as a detector's that found nothing, asks for nothing; only missing cells ask for everything.
+    # An empty list of prompts, for example from a detector without detections, requests no masks. Only a row without
+    # prompt cells requests every object.
     everything = not prompts and not any(map(is_empty, (points, boxes, masks)))
     return Row(
         index=index,
@@ -134,11 +158,24 @@ def read_row(index: object, cells: Mapping[str, Any], reference: ReadReference, 
 
 
 def unfold(frame: pd.DataFrame) -> pd.DataFrame:
-    """Undo MLflow's folding of columns into a single row; other frames are returned as they are.
+    """Undo MLflow's folding of columns into a single row.
 
-    MLflow's `inputs` form `{"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}` becomes one row with lists in its
-    cells if every value is text. An image is never a list of text, which tells such a row apart. Raises BadInput for
-    columns of different lengths.
+    MLflow parses the body `{"inputs": {"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}}` to a single row with
+    lists in its cells if all values are text. The sign of such a row is a list of text in the column `image` or
+    `image_id`. No other table has one there.
+
+    Args:
+        frame: a table with the columns of COLUMNS.
+
+    Returns:
+        A table with one row per image, or `frame` itself if it is not folded.
+
+    Raises:
+        BadInput: the lists differ in length.
+
+    Example:
+        >>> unfold(pd.DataFrame({"image": [["a", "b"]]}))["image"].tolist()
+        ['a', 'b']
     """
     names = [name for name in ("image", "image_id") if name in frame.columns]
     if len(frame) != 1 or not any(_is_list_of_text(frame[name].iloc[0]) for name in names):
@@ -157,7 +194,7 @@ def _is_list_of_text(value: object) -> bool:
 
 
 def _read_id(value: object) -> str:
-    """Return an id as text; 7 and 7.0, which pandas makes of a 7 beside an empty cell, are the same id."""
+    """Return an id as text. 7.0 is the same id as 7, because pandas turns a 7 in a column with empty cells into 7.0."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)) or len(text := str(value)) > MAX_ID:
@@ -174,7 +211,13 @@ def _read_flag(column: str, value: object) -> bool:
 
 
 def answers_to_frame(answers: Sequence[dict[str, Any]], index: pd.Index, params: Params) -> pd.DataFrame:
-    """Return answers (each with `predictions`, `image_id`, `error`) as the output frame, one row an answer."""
+    """Build the output table.
+
+    Args:
+        answers: dictionaries with `predictions`, `image_id` and `error`, one per row.
+        index: the index of the output table.
+        params: the parameters of the request; only `response_format` is used.
+    """
     if params.response_format == "azureml":
         return pd.DataFrame({"response": pd.Series([_to_azureml(answer) for answer in answers], index, dtype=object)})
     columns = {name: [answer[name] for answer in answers] for name in OUTPUT_COLUMNS}
@@ -197,7 +240,10 @@ def _to_azureml(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class MaskAnswer(dict[str, Any]):
-    """A mask of an answer. MLflow's `spark_udf` reads `low_res_logits` even if absent, and expects None then."""
+    """One mask of a response, as a dictionary.
+
+    The key `low_res_logits` may be absent and then reads as None, because MLflow's `spark_udf` always reads it.
+    """
 
     def __missing__(self, name: str) -> None:
         if name != "low_res_logits":

@@ -1,4 +1,4 @@
-"""Saved MLflow models read as data: weights, config, signature and metadata, without running code from the model."""
+"""Open saved MLflow models without running their code: only weights, config, signature and metadata are read."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .images import ImageReader
 from .params import ParamDefaults
 from .segmenter import Segmenter
 
-FORMAT = 1  # of what `package.save` writes; a change that older code cannot read adds 1
-FIRST_VERSION = "0.1.0"  # wrote no version into its metadata
+FORMAT = 1  # format of saved models; increment it with every change that older versions cannot read
+FIRST_VERSION = "0.1.0"  # the only version that wrote no version into the metadata
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """An MLflow model folder that `sam-endpoint package` wrote.
+    """An MLflow model that `sam-endpoint package` saved.
 
     Attributes:
         folder: the folder with the `MLmodel` file.
         checkpoint: the folder with the weights.
-        config: the `model_config` it was saved with.
-        packaged_params: default params of its signature.
-        metadata: its MLflow metadata: `family`, `base_model`, `weights_sha256`, `packaged_by`, ...
-        run_id: the MLflow run that logged it, or None.
+        config: the `model_config` of the saved model.
+        packaged_params: the default params in the signature, by name.
+        metadata: the MLflow metadata: `family`, `base_model`, `weights_sha256`, `packaged_by`, ...
+        run_id: id of the MLflow run that logged the model, or None.
     """
 
     folder: Path
@@ -46,15 +46,18 @@ class SavedModel:
 
     @property
     def version(self) -> str:
-        """Version of this project that packaged the model."""
+        """The version of this project that packaged the model."""
         return str(self.metadata.get("packaged_by", FIRST_VERSION))
 
     @classmethod
     def read(cls, folder: str | Path) -> SavedModel:
-        """Read a folder.
+        """Read the `MLmodel` file of a folder. The weights are not loaded.
+
+        Args:
+            folder: the folder of an MLflow model.
 
         Raises:
-            BadModel: the folder holds no MLflow model, another project's model, or one of a format that this version
+            BadModel: the folder holds no MLflow model, the model of another project, or a format that this version
                 cannot read.
         """
         folder = Path(folder)
@@ -80,25 +83,39 @@ class SavedModel:
         return saved
 
     def defaults(self, config: Mapping[str, Any] | None = None) -> ParamDefaults:
-        """Return the default params of a deployment with this config over the saved one. Raises BadParameter."""
+        """Return the default params of a deployment.
+
+        Args:
+            config: settings and default params that override those of the saved model.
+
+        Raises:
+            BadParameter: as `deployment.split_config`.
+        """
         return ParamDefaults(self.packaged_params, split_config({**self.config, **(config or {})})[1])
 
     def settings(self, config: Mapping[str, Any] | None = None) -> DeploymentSettings:
-        """Return the settings of a deployment with this config over the saved one. Raises BadParameter."""
+        """Return the settings of a deployment.
+
+        Args:
+            config: settings and default params that override those of the saved model.
+
+        Raises:
+            BadParameter: as `deployment.split_config`.
+        """
         return split_config({**self.config, **(config or {})})[0]
 
     def open(self, config: Mapping[str, Any] | None = None) -> tuple[Engine, ParamDefaults]:
-        """Load the weights.
+        """Load the weights and create an engine.
 
         Args:
-            config: settings and default params of this deployment, over those it was saved with.
+            config: settings and default params that override those of the saved model.
 
         Returns:
-            The engine, and the deployment's default params.
+            The engine, and the default params of the deployment.
 
         Raises:
-            BadParameter: a setting or param is unknown or out of range.
-            BadModel: the weights are not those that were packaged.
+            BadParameter: as `deployment.split_config`.
+            BadModel: the SHA-256 of the weights differs from the packaged one.
             ValueError: the weights cannot be loaded, or the device does not exist.
         """
         settings = self.settings(config)
@@ -113,14 +130,16 @@ class SavedModel:
             )
         packaged = self.metadata.get("weights_sha256")
         if packaged is not None and packaged != hashes.result():
-            raise BadModel("the weights beside the model are not those it was packaged with; package it again")
+            raise BadModel(
+                f"the weights in '{self.checkpoint}' differ from the packaged weights; package the checkpoint again"
+            )
         cache = EmbeddingCache(settings.cache_bytes)
         engine = Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
         return engine, self.defaults(config)
 
 
 def weights_sha256(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each safetensors file in a folder, by file name."""
+    """Return the SHA-256 of each safetensors file in a folder, as hexadecimal text by file name."""
     hashes = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:

@@ -1,4 +1,7 @@
-"""Rows to answers over an Engine: each image embedded once, its prompts decoded together, masks written as text."""
+"""Score tables: compute the masks for the image and the prompts of each row.
+
+Each image is embedded once, and its prompts are decoded together.
+"""
 
 from __future__ import annotations
 
@@ -21,34 +24,63 @@ from .prompts.cells import count_values
 from .rows import COLUMNS, PROMPT_COLUMNS, MaskAnswer, Row, answers_to_frame, column_names, read_rows, unfold
 from .segmenter import Segmentation
 
-PROMPTS_AT_ONCE = 64  # limits the logits in memory
-Answer = dict[str, Any]
-Prediction = dict[str, Any]
-Members = dict[int, Row]  # rows by their positions in the request
+PROMPTS_AT_ONCE = 64  # prompts decoded and encoded together; limits the memory for logits
+Answer = dict[str, Any]  # the result for one row: `predictions`, `image_id` and `error`
+Prediction = dict[str, Any]  # the result for one prompt: `mask_per_prediction`
+PlacedRows = dict[int, Row]  # rows by their positions in the request
 
 
 class Scorer:
-    """Scores tables over an Engine. Safe to share between threads.
+    """Scores tables with an Engine. Safe to share between threads.
 
     Args:
         engine: embeds and segments the images.
-        limits: what one table may cost.
+        limits: limits on the rows, prompts and points of one table, and on the size of its logits.
+
+    Example:
+        >>> from sam_endpoint.model.embeddings import EmbeddingCache
+        >>> from sam_endpoint.model.images import ImageLimits, ImageReader
+        >>> from sam_endpoint.model.segmenter import Segmenter
+        >>> reader = ImageReader(ImageLimits(local_paths=True))
+        >>> engine = Engine(Segmenter.load("checkpoints/sam-tiny", "cpu"), reader, EmbeddingCache(2**28))
+        >>> frame = pd.DataFrame({"image": ["samples/coffee.jpg"], "input_boxes": ["[[170, 14, 414, 312]]"]})
+        >>> answers = Scorer(engine).score_frame(frame, Params(mask_encoding="rle"))
+        >>> list(answers), len(answers["predictions"][0][0]["mask_per_prediction"])
+        (['predictions', 'image_id', 'error'], 3)
     """
 
     def __init__(self, engine: Engine, limits: RequestLimits = NO_LIMITS) -> None:
         self.engine, self.limits = engine, limits
 
     def read(self, frame: pd.DataFrame, params: Params) -> list[Row | BadInput]:
-        """Parse the rows of a table; a row that cannot be parsed is represented by its error."""
+        """Parse the rows of a table. A row that cannot be parsed becomes a BadInput in the result."""
         reference = partial(self.engine.images.reference, upright=params.upright)
         return read_rows(frame, reference, self.engine.max_prompts)
 
     def score_frame(self, frame: pd.DataFrame, params: Params, call: Call = UNTRACKED) -> pd.DataFrame:
-        """Return the answers to a table of the contract's columns, under its index. Raises as `score` does."""
+        """Score a table.
+
+        Args:
+            frame: a table with the columns of `rows.COLUMNS`; other columns are ignored.
+            params: the parameters of the request.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            A table with one row per input row and with the same index. Its columns are `rows.OUTPUT_COLUMNS`. If
+            `params.response_format` is `azureml`, its only column is `response`.
+
+        Raises:
+            BadInput: the table has neither a column `image` nor a column `image_id`, or a row is bad (see `score`).
+            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
+        """
         self.limits.check_rows(len(frame))
         frame = frame.rename(columns=column_names(frame.columns))
         if not any(name in frame.columns for name in ("image", "image_id")):
-            raise BadInput("image", f"a table with the columns {', '.join(COLUMNS)}", "a table without it")
+            raise BadInput(
+                "image",
+                f"a table with a column image or image_id (all columns: {', '.join(COLUMNS)})",
+                "a table with neither",
+            )
         frame = unfold(frame)
         if self.limits.values is not None:
             cells = (cell for name in PROMPT_COLUMNS if name in frame for cell in frame[name])
@@ -56,54 +88,62 @@ class Scorer:
         return answers_to_frame(self.score(self.read(frame, params), params, call), frame.index, params)
 
     def score(self, rows: Sequence[Row | BadInput], params: Params, call: Call = UNTRACKED) -> list[Answer]:
-        """Return one answer a row, in order: a dict with `predictions`, `image_id` and `error`.
+        """Score parsed rows.
 
-        With `on_error` `record`, a bad row answers with its error and no predictions.
+        Args:
+            rows: the rows, as returned by `read`.
+            params: the parameters of the request.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            One dictionary per row, in order, with `predictions`, `image_id` and `error`. If `params.on_error` is
+            `record`, the dictionary of a bad row holds the error and no predictions.
 
         Raises:
-            BadInput: the error of the first bad row, with `on_error` `raise`.
-            Overloaded: a queue is full or memory is short, with `on_error` `raise`.
-            BadRequest: the rows cost more than the limits allow.
-            DeadlineExceeded: the call's time is over.
+            BadInput: a row is bad, and `params.on_error` is `raise`.
+            Overloaded: a queue is full or memory is short, and `params.on_error` is `raise`.
+            BadRequest: the rows exceed the limits.
+            DeadlineExceeded: the time limit of the call has passed.
             ClientDisconnected: the call was cancelled.
         """
         self._check_cost(rows, params)
         answers: dict[int, Answer] = {}
-        for ref, members in self._by_image(rows, params, answers).items():
+        for ref, placed_rows in self._by_image(rows, params, answers).items():
             try:
-                answers.update(self._score_image(ref, members, params, call))
+                answers.update(self._score_image(ref, placed_rows, params, call))
             except Overloaded as error:
                 if params.on_error == "raise":
                     raise
-                answers.update((position, _failure(None, error)) for position in members)
+                answers.update((position, _failure(None, error)) for position in placed_rows)
         return [answers[position] for position in range(len(rows))]
 
     def _check_cost(self, rows: Sequence[Row | BadInput], params: Params) -> None:
-        """Raise BadRequest if the rows together cost more than the limits allow."""
+        """Raise BadRequest if all rows together exceed the limits."""
         parsed = [row for row in rows if isinstance(row, Row)]
         self.limits.check_rows(len(rows))
         self.limits.check_prompts(sum(len(row.prompts or ()) for row in parsed))
         self.limits.check_points(sum(row.prompts is None for row in parsed), params.grid.count)
         if params.return_logits:
-            masks_of = sum((3 if row.multimask_output else 1) * len(row.prompts or ()) for row in parsed)
-            self.limits.check_logits(masks_of, masks.logits_nbytes(self.engine.low_res_size))
+            mask_count = sum((3 if row.multimask_output else 1) * len(row.prompts or ()) for row in parsed)
+            self.limits.check_logits(mask_count, masks.logits_nbytes(self.engine.low_res_size))
 
     def _by_image(
         self, rows: Sequence[Row | BadInput], params: Params, answers: dict[int, Answer]
-    ) -> dict[ImageRef, Members]:
-        """Group rows by image; bad rows are answered instead.
+    ) -> dict[ImageRef, PlacedRows]:
+        """Group valid rows by image, and add the answers of bad rows to `answers`.
 
-        An `image_id` refers to the image that an earlier row of the request gave it to, else to a cached image.
+        A row may have an `image_id` but no image. If an earlier row has the same id and an image, the row refers to
+        that image. Otherwise the row refers to a cached image.
         """
         named: dict[str, ImageRef] = {}
-        grouped: dict[ImageRef, Members] = {}
+        grouped: dict[ImageRef, PlacedRows] = {}
         for position, row in enumerate(rows):
             try:
                 if isinstance(row, BadInput):
                     raise row
                 self.engine.check_prompts(row.prompts or ())
             except BadInput as error:
-                answers[position] = _refuse(row, error, params)
+                answers[position] = _failed_row(row, error, params)
                 continue
             ref = row.image
             if ref is None:
@@ -113,33 +153,34 @@ class Scorer:
             grouped.setdefault(ref, {})[position] = row
         return grouped
 
-    def _score_image(self, ref: ImageRef, members: Members, params: Params, call: Call) -> dict[int, Answer]:
-        """Return the answers of the rows on one image, by position."""
+    def _score_image(self, ref: ImageRef, placed_rows: PlacedRows, params: Params, call: Call) -> dict[int, Answer]:
+        """Score the rows of one image, and return their answers by position."""
         try:
             image = self.engine.embed(ref, call)
         except BadInput as error:
-            return {position: _refuse(row, error, params) for position, row in members.items()}
+            return {position: _failed_row(row, error, params) for position, row in placed_rows.items()}
         answers: dict[int, Answer] = {}
-        predictions: dict[int, list[Prediction]] = {i: [] for i, row in members.items() if row.prompts == []}
+        predictions: dict[int, list[Prediction]] = {i: [] for i, row in placed_rows.items() if row.prompts == []}
         for multimask_output in (True, False):
             placed = [
                 (position, prompt)
-                for position, row in members.items()
+                for position, row in placed_rows.items()
                 if row.multimask_output is multimask_output
                 for prompt in row.prompts or ()
             ]
-            made = self.predict(image, [prompt for _, prompt in placed], multimask_output, params, call)
-            for (position, _), prediction in zip(placed, made, strict=True):
+            placed_predictions = self.predict(image, [prompt for _, prompt in placed], multimask_output, params, call)
+            for (position, _), prediction in zip(placed, placed_predictions, strict=True):
                 predictions.setdefault(position, []).append(prediction)
-        unprompted = {position: row for position, row in members.items() if row.prompts is None}
+        unprompted = {position: row for position, row in placed_rows.items() if row.prompts is None}
         try:
             objects = self.predict_everything(image, params, call) if unprompted else []
             predictions.update((position, objects) for position in unprompted)
+            # The size of the response counts the objects once already. Each further row repeats all objects.
             lengths = sum(_text_length(mask) for item in objects for mask in item["mask_per_prediction"])
             call.count_answer(lengths * (len(unprompted) - 1 if unprompted else 0))
         except BadInput as error:
-            answers.update((position, _refuse(row, error, params)) for position, row in unprompted.items())
-        for position, row in members.items():
+            answers.update((position, _failed_row(row, error, params)) for position, row in unprompted.items())
+        for position, row in placed_rows.items():
             if position not in predictions:
                 continue
             try:
@@ -148,7 +189,7 @@ class Scorer:
                 image_id = row.image_id or image.key
                 answers[position] = {"predictions": predictions[position], "image_id": image_id, "error": None}
             except BadInput as error:
-                answers[position] = _refuse(row, error, params)
+                answers[position] = _failed_row(row, error, params)
         return answers
 
     def predict(
@@ -159,7 +200,22 @@ class Scorer:
         params: Params,
         call: Call = UNTRACKED,
     ) -> list[Prediction]:
-        """Return one prediction a prompt, in order: a dict with `mask_per_prediction`, a list of 3 or 1 masks."""
+        """Segment an image by prompts and encode the masks.
+
+        Args:
+            image: the image.
+            prompts: the prompts; each selects one object.
+            multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
+            params: the parameters of the request.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            One dictionary per prompt, in order. Its only key is `mask_per_prediction`, the list of the prompt's masks.
+
+        Raises:
+            BadRequest: the response is larger than the call allows.
+            Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
+        """
         predictions = []
         for piece in call.pieces(len(prompts), PROMPTS_AT_ONCE):
             for segmentation in self.engine.segment(image, prompts[piece], multimask_output, call):
@@ -167,13 +223,29 @@ class Scorer:
         return predictions
 
     def predict_everything(self, image: EmbeddedImage, params: Params, call: Call = UNTRACKED) -> list[Prediction]:
-        """Return one prediction of one mask for each object in an image, the best first."""
+        """Segment every object in an image and encode the masks.
+
+        Args:
+            image: the image.
+            params: the parameters of the request.
+            call: deadline, cancellation and memory budget of the request.
+
+        Returns:
+            One dictionary per object, in descending order of predicted IoU. Its only key is `mask_per_prediction`, a
+            list with the mask of the object.
+
+        Raises:
+            BadInput: `params.crop_n_layers` is above 0, and only the embedding of the image is known.
+            BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `predict`.
+        """
         objects = self.engine.everything(image, params.grid, params.return_logits, call)
         predictions = []
         for item in objects:
             with call.stage("render"):
                 mask = masks.encode_rle(item.rle, params.mask_encoding)
-                predictions.append({"mask_per_prediction": [_mask_answer(mask, item.score, item.logits, params, call)]})
+                answer = _mask_answer(mask, item.score, item.logits, params)
+            call.count_answer(_text_length(answer))
+            predictions.append({"mask_per_prediction": [answer]})
         return predictions
 
     def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
@@ -182,18 +254,16 @@ class Scorer:
         with call.stage("render"):
             encoded = masks.encode_all(cropped, params.mask_encoding)
             parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
-            return {
-                "mask_per_prediction": [
-                    _mask_answer(mask, score, logits, params, call) for mask, score, logits in parts
-                ]
-            }
+            answers = [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]
+        # Counted after the stage, since a request that waits for memory must not keep its turn at the processors.
+        call.count_answer(sum(map(_text_length, answers)))
+        return {"mask_per_prediction": answers}
 
 
-def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params, call: Call) -> MaskAnswer:
+def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:
     answer = MaskAnswer(**mask, iou_score=float(score))
     if params.return_logits and logits is not None:
         answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
-    call.count_answer(_text_length(answer))
     return answer
 
 
@@ -201,8 +271,8 @@ def _text_length(answer: MaskAnswer) -> int:
     return len(answer["encoded_binary_mask"]) + len(answer.get("low_res_logits", ""))
 
 
-def _refuse(row: Row | BadInput, error: BadInput, params: Params) -> Answer:
-    """Return the answer of a bad row, or raise its error if the request says so."""
+def _failed_row(row: Row | BadInput, error: BadInput, params: Params) -> Answer:
+    """Return the answer of a bad row, or raise its error if `params.on_error` is `raise`."""
     at_row = error.at(row.index if isinstance(row, Row) else row.row)
     if params.on_error == "raise":
         raise at_row

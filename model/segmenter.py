@@ -1,12 +1,11 @@
-"""The two verbs on a model: `embed` images, and `segment` an embedding by prompts."""
+"""Run a model: encode images to embeddings, and decode prompts on an embedding to masks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,26 +13,24 @@ from torch import Tensor
 
 from . import families, threads
 from .call import UNTRACKED, Call
-from .errors import OUT_OF_MEMORY, Overloaded, is_out_of_memory
 from .families.family import Family
+from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
 from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
-from .upscaling import above
+from .upscaling import upscale_masks
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-MIN_TOKENS = 8192  # image tokens of a batch of prompts; smaller batches spend their time on calling operators
+MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """All that the decoder needs of one image: a value that can be cached, stored and moved between devices.
+    """The output of the image encoder for one image. Prompts are decoded on it without the image.
 
     Attributes:
-        features: feature maps, each (1, channels, height, width).
+        features: feature maps, each (1, channels, height, width) float32.
         size: (height, width) of the image in pixels.
-        model: name of the checkpoint that made it.
+        model: name of the checkpoint whose encoder computed the features.
     """
 
     features: tuple[Tensor, ...]
@@ -42,7 +39,7 @@ class Embedding:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the features."""
+        """Size of the features in bytes."""
         return sum(feature.numel() * feature.element_size() for feature in self.features)
 
     @property
@@ -51,7 +48,7 @@ class Embedding:
         return self.features[0].device
 
     def to(self, device: str | torch.device) -> Embedding:
-        """Return the same embedding on another device."""
+        """Return a copy of the embedding on another device."""
         return replace(self, features=tuple(feature.to(device) for feature in self.features))
 
 
@@ -60,10 +57,10 @@ class SegmentRequest:
     """Prompts on one image.
 
     Attributes:
-        embedding: the image.
-        prompts: one mask, or three candidates, are decoded for each.
+        embedding: the embedding of the image.
+        prompts: the prompts; each selects one object.
         multimask_output: whether each prompt gets 3 masks or 1.
-        min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
+        min_score: if none of a prompt's three scores is higher, its logits may be zeros. No effect on single masks.
     """
 
     embedding: Embedding
@@ -72,17 +69,17 @@ class SegmentRequest:
     min_score: float = -math.inf
 
 
-# A prompt scaled to the model's input, with its place: (number of its request, number within the request).
+# (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The m masks (3 or 1) of one prompt, in the model's order.
+    """The masks of one prompt, in the order in which the model predicts them. The number of masks m is 3 or 1.
 
     Attributes:
-        logits: (m, *low_res_size) float32 on the model's device.
-        scores: (m,) float32 predicted IoU.
+        logits: (m, h, w) float32 on the model's device. (h, w) is `Family.low_res_size`. The mask is logits > 0.
+        scores: (m,) float32 predicted IoU of each mask.
         size: (height, width) of the image in pixels.
     """
 
@@ -92,13 +89,20 @@ class Segmentation:
 
 
 class Segmenter:
-    """A model on a device. It keeps no state between calls, so threads may share it.
+    """A model on a device. A segmenter keeps no state between calls, so threads may share it.
 
     Args:
         family: the loaded model.
         name: name of the checkpoint.
-        images_per_batch: images encoded together; by default 8 on a GPU and 1 on a CPU.
-        prompts_per_batch: prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+        images_per_batch: number of images encoded together; by default 8 on a GPU and 1 on a CPU.
+        prompts_per_batch: maximum number of prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+
+    Example:
+        >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
+        >>> (embedding,) = segmenter.embed([np.zeros((40, 60, 3), np.uint8)])
+        >>> (segmentation,) = segmenter.segment(embedding, [Prompt(box=np.array([10, 10, 30, 30], np.float32))])
+        >>> segmenter.masks(segmentation).shape, segmentation.scores.shape
+        ((3, 40, 60), (3,))
     """
 
     def __init__(
@@ -117,10 +121,10 @@ class Segmenter:
         """Load a checkpoint.
 
         Args:
-            checkpoint: a Hugging Face id, a folder, or one of Meta's files.
-            device: `cpu`, `cuda`, `cuda:1`; by default `cuda` if there is one, else `cpu`.
+            checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
+            device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
             precision: precision of the image encoder, one of `precision.PRECISIONS`.
-            **batching: `images_per_batch` and `prompts_per_batch`.
+            **batching: `images_per_batch` and `prompts_per_batch` of the class.
 
         Raises:
             ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
@@ -136,16 +140,23 @@ class Segmenter:
 
     @property
     def weights_nbytes(self) -> int:
-        """Bytes held by the weights."""
+        """Size of the weights in bytes."""
         return sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
-        """Encode RGB images, each (height, width, 3) uint8, `images_per_batch` at a time, fewer if memory is short.
+        """Encode images in batches of `images_per_batch`. If memory is short, batches are halved.
+
+        Args:
+            images: RGB images, each (height, width, 3) uint8.
+            call: context of the request, checked before each batch.
+
+        Returns:
+            One embedding per image, in order.
 
         Raises:
-            Overloaded: memory is too short for a single image.
-            ClientDisconnected: the call was cancelled between two batches.
+            Overloaded: there is too little memory for a single image.
+            DeadlineExceeded, ClientDisconnected: as `Call.check`.
         """
         embeddings = []
         for start in range(0, len(images), self.images_per_batch):
@@ -156,7 +167,7 @@ class Segmenter:
     def _embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         pixels = torch.stack([self.family.preprocess(image) for image in images])
         features = self.family.embed(pixels.to(self.family.device))
-        # Features of a batch are copied image by image, so that caching one image does not hold the whole batch.
+        # Each image gets a copy of its features; a view would keep those of the whole batch in memory.
         return [
             Embedding(
                 tuple(part[i : i + 1].clone() if len(images) > 1 else part for part in features),
@@ -174,23 +185,29 @@ class Segmenter:
         min_score: float = -math.inf,
         call: Call = UNTRACKED,
     ) -> list[Segmentation]:
-        """Decode prompts on one image: one segmentation a prompt, in order.
+        """Decode prompts on one image. The result of a prompt does not depend on the other prompts.
 
-        The result of a prompt does not depend on the other prompts. Arguments are those of SegmentRequest. Raises as
-        `segment_many` does.
+        `call` is the context of the request, which is checked before decoding. The other arguments are those of
+        `SegmentRequest`.
+
+        Returns:
+            One segmentation per prompt, in order.
+
+        Raises:
+            Overloaded, DeadlineExceeded, ClientDisconnected: as `segment_many` and `Call.check`.
         """
         call.check()
         return self.segment_many([SegmentRequest(embedding, prompts, multimask_output, min_score)])[0]
 
     @torch.inference_mode()
     def segment_many(self, requests: Sequence[SegmentRequest]) -> list[list[Segmentation]]:
-        """Decode several requests, `prompts_per_batch` prompts at a time, prompts of different images together.
+        """Decode several requests together. Prompts on different images may share a batch.
 
         Returns:
-            One list of segmentations a request, in order.
+            One list per request, in order, with one segmentation per prompt.
 
         Raises:
-            Overloaded: memory is too short for a single prompt.
+            Overloaded: there is too little memory for a single prompt.
         """
         segmentations: dict[tuple[int, int], Segmentation] = {}
         for multimask_output, min_score in {(request.multimask_output, request.min_score) for request in requests}:
@@ -207,14 +224,14 @@ class Segmenter:
             ]
             decode = partial(self._decode, multimask_output=multimask_output, min_score=min_score)
             in_threads = len(batches) > 1 and self.family.device.type == "cpu"
-            for batch in threads.each(decode, batches) if in_threads else map(decode, batches):
+            for batch in threads.map_parallel(decode, batches) if in_threads else map(decode, batches):
                 segmentations.update(batch)
         return [[segmentations[i, j] for j in range(len(request.prompts))] for i, request in enumerate(requests)]
 
     def _batch_size(self, embeddings: Sequence[Embedding]) -> int:
-        """Return how many prompts on these embeddings to decode in one batch.
+        """Return the number of prompts per batch for prompts on these embeddings, at most `prompts_per_batch`.
 
-        On a CPU every thread gets a batch, as long as the batches are large enough to be worth their operator calls.
+        On a CPU, each thread gets an equal share of the prompts, or more if these have fewer than MIN_TOKENS tokens.
         """
         if self.family.device.type != "cpu" or not embeddings:
             return self.prompts_per_batch
@@ -225,12 +242,12 @@ class Segmenter:
     def _decode(
         self, batch: Sequence[PlacedPrompt], multimask_output: bool, min_score: float
     ) -> list[tuple[tuple[int, int], Segmentation]]:
-        """Decode a batch, in halves if memory is short. Returns the places with their segmentations."""
+        """Decode a batch, in halves if memory is short. Return the place and the segmentation of each prompt."""
         decode = partial(self._decode_batch, multimask_output=multimask_output, min_score=min_score)
         segmentations = halve_on_out_of_memory(decode, batch)
         return [(place, segmentation) for (place, _, _), segmentation in zip(batch, segmentations, strict=True)]
 
-    @torch.inference_mode()  # inference mode is a setting of the thread, and this runs in the pool's threads
+    @torch.inference_mode()  # set here too, because the mode is set per thread and this method runs in other threads
     def _decode_batch(
         self, batch: Sequence[PlacedPrompt], multimask_output: bool, min_score: float
     ) -> list[Segmentation]:
@@ -240,7 +257,10 @@ class Segmenter:
         return [Segmentation(own, score, embedding.size) for own, score, embedding in by_prompt]
 
     def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
-        """Return the features of each prompt's image on the model's device; those of a single image are not copied."""
+        """Return the feature maps for a batch of prompts, each (p, channels, height, width), on the model's device.
+
+        If all prompts are on one image, its features are expanded to p without a copy.
+        """
         first = embeddings[0]
         if all(embedding is first for embedding in embeddings):
             return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
@@ -249,38 +269,32 @@ class Segmenter:
 
     @torch.inference_mode()
     def full_logits(self, segmentation: Segmentation) -> Tensor:
-        """Return the (m, height, width) logits at the image's size, on the model's device."""
+        """Return the (m, height, width) float32 logits at the size of the image, on the model's device."""
         return self.family.upscale(segmentation.logits, segmentation.size)
 
     def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
-        """Return the m masks, each cropped to its extent: the pixels whose upscaled logits are above 0."""
+        """Return the m masks, each cropped to its bounding box. A mask is where the upscaled logits exceed 0."""
         steps = self.family.upscaling(segmentation.size)
-        return [above(logits, steps, (0.0,))[0] for logits in segmentation.logits.float().cpu().numpy()]
+        return [upscale_masks(logits, steps, (0.0,))[0] for logits in segmentation.logits.float().cpu().numpy()]
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
-        """Return the (m, height, width) bool masks of the image's size."""
+        """Return the (m, height, width) bool masks at the size of the image."""
         return np.stack([mask.whole() for mask in self.cropped_masks(segmentation)])
 
     def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[CroppedMask, float]:
-        """Return the mask of (h, w) low-resolution logits and its stability score.
+        """Compute a mask and its stability score.
 
-        The stability score is the IoU of the masks cut `offset` above and below 0; it is 0 if both are empty.
+        The stability score is the IoU of two masks: where the upscaled logits exceed `offset`, and where they exceed
+        `-offset`. The score is 0 if both masks are empty.
+
+        Args:
+            logits: (h, w) low-resolution logits of one mask.
+            size: (height, width) of the image in pixels.
+            offset: distance of each threshold from 0.
+
+        Returns:
+            The mask, cropped to a box that contains it, and the stability score.
         """
-        larger, mask, smaller = above(logits.float().cpu().numpy(), self.family.upscaling(size), (-offset, 0.0, offset))
+        steps = self.family.upscaling(size)
+        larger, mask, smaller = upscale_masks(logits.float().cpu().numpy(), steps, (-offset, 0.0, offset))
         return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))
-
-
-def halve_on_out_of_memory(run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """Run a batch; if memory is too short for it, run its halves. Raises Overloaded if one item is too much."""
-    try:
-        return run(items)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the except block, because the traceback holds what the failed call allocated.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(items) == 1:
-        raise Overloaded(OUT_OF_MEMORY)
-    middle = len(items) // 2
-    return halve_on_out_of_memory(run, items[:middle]) + halve_on_out_of_memory(run, items[middle:])

@@ -1,9 +1,9 @@
-"""Upscale low-resolution logits to masks of the image size, computed only inside the bounding box of each mask.
+"""Upscale low-resolution logits to masks of the image size. Only pixels inside each mask's bounding box are computed.
 
-Bilinear weights are never negative, so a pixel can exceed the threshold only where at least one of its source logits
-does. Pixels outside the box of these logits are never computed; inside, the weights equal those of torch's
-`F.interpolate(mode="bilinear", align_corners=False)`. The work consists of many small operations, for which numpy has
-a tenth of torch's call overhead; see docs/performance.md.
+Bilinear weights are never negative, so a pixel can exceed the threshold only if at least one of its source logits does.
+Pixels outside the bounding box of those logits are therefore skipped. Inside the box, the weights equal those of
+torch's `F.interpolate(mode="bilinear", align_corners=False)`. The work consists of many small operations, for which
+numpy has a tenth of torch's call overhead; see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from numpy.typing import NDArray
 
 from .masks import CroppedMask
 
-AT_ONCE = 2**15  # outline pixels computed together
-Size = tuple[int, int]
-# One step for (rows, columns) of logits: crop to the first size at the top left, then scale to the second size.
+OUTLINE_BATCH = 2**15  # outline pixels computed together
+Size = tuple[int, int]  # (height, width)
+# One step of upscaling: crop the logits to the first size, from the top left corner, then scale them to the second
+# size.
 Step = tuple[Size, Size]
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Taps:
-    """Sources and weights of consecutive outputs of a one-dimensional linear interpolation.
+class Interpolation:
+    """A one-dimensional linear interpolation, restricted to n consecutive outputs.
+
+    "Sources" are the values before the interpolation, "outputs" the values after it. Each output is a weighted mean of
+    two neighbouring sources.
 
     Attributes:
-        start: index of the first output.
+        start: index of the first of the n outputs.
         low: index of the first output that depends on the requested sources.
         high: index after the last output that depends on the requested sources.
-        same: True if the sizes are equal; each output then equals its first source.
-        first: (n,) index of the first source of each output.
-        second: (n,) index of the second source of each output.
-        weight: (n,) weight of the second source of each output.
+        same: True if there are as many sources as outputs; each output then equals its first source.
+        first: (n,) int64 index of the first source of each output.
+        second: (n,) int64 index of the second source of each output.
+        weight: (n,) float32 weight of the second source, from 0 to 1; the first source has the rest.
     """
 
     start: int
@@ -47,8 +51,8 @@ class Taps:
     weight: Floats
 
     @classmethod
-    def of(cls, count: int, size: int, low: int, high: int, margin: int) -> Taps:
-        """Return the outputs that depend on sources `low` to `high` (exclusive), and `margin` outputs on either side.
+    def around(cls, count: int, size: int, low: int, high: int, margin: int) -> Interpolation:
+        """Select the outputs that depend on the requested sources, and `margin` more outputs on either side.
 
         Args:
             count: number of sources.
@@ -64,8 +68,17 @@ class Taps:
         selection = slice(max(0, begin - margin), end + margin)
         return cls(selection.start, begin, end, count == size, first[selection], second[selection], weight[selection])
 
-    def along(self, axis: int, values: Floats, begin: int) -> Floats:
-        """Interpolate the rows (axis 0) or columns (axis 1) of (h, w) values, of which the first is source `begin`."""
+    def apply(self, axis: int, values: Floats, begin: int) -> Floats:
+        """Interpolate along the rows or columns of an array.
+
+        Args:
+            axis: 0 to interpolate between rows, 1 to interpolate between columns.
+            values: (h, w) sources.
+            begin: index of the source that `values` starts with.
+
+        Returns:
+            (n, w) outputs for axis 0, (h, n) for axis 1.
+        """
         if self.same:
             selection = slice(self.first[0] - begin, self.first[-1] - begin + 1)
             return values[selection] if axis == 0 else values[:, selection]
@@ -78,21 +91,22 @@ class Taps:
         return outputs
 
     def rows_above(self, values: Floats, begin: int, threshold: float) -> NDArray[np.bool_]:
-        """Interpolate rows and compare the outputs with a threshold.
+        """Interpolate between rows and compare the outputs with a threshold.
 
-        If two neighbouring sources are both above the threshold, or both not, so are all outputs between them. Only
-        outputs between sources that differ, at the outlines, are interpolated.
+        If two neighbouring sources are both above the threshold, all outputs between them are above it too. If neither
+        is above it, no output is. Only the outputs between two sources that differ need the interpolation; these are
+        the pixels at the outline of a mask.
 
         Args:
-            values: (n, k) rows, of which the first is source `begin`.
-            begin: index of the first row.
+            values: (h, w) sources.
+            begin: index of the source row that `values` starts with.
             threshold: value to exceed.
 
         Returns:
-            (m, k) bool, True where an output is above the threshold.
+            (n, w) bool, True where an output is above the threshold.
         """
         if self.same:
-            return self.along(0, values, begin) > threshold
+            return self.apply(0, values, begin) > threshold
         first = self.first - begin
         upper = values > threshold
         lower = np.concatenate([upper[1:], upper[-1:]])  # outputs at the last source have no second source
@@ -100,8 +114,8 @@ class Taps:
         counts = np.bincount(first, minlength=len(values))  # number of outputs between each source and the next
         starts = counts.cumsum() - counts
         outline = np.flatnonzero(upper ^ lower)
-        for begins in range(0, len(outline), AT_ONCE):
-            source, column = np.divmod(outline[begins : begins + AT_ONCE], values.shape[1])
+        for begins in range(0, len(outline), OUTLINE_BATCH):
+            source, column = np.divmod(outline[begins : begins + OUTLINE_BATCH], values.shape[1])
             times = counts[source]
             above, below = values[source, column], values[source + 1, column]
             between = np.repeat(np.arange(len(source)), times)
@@ -112,9 +126,13 @@ class Taps:
 
 @lru_cache(256)
 def _line(count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Return the first source, the second source and the second's weight of each output, three arrays of (size,).
+    """Compute the sources and weights of all `size` outputs for `count` sources.
 
-    `count` is the number of sources. The indices are in ascending order.
+    The formula is that of `F.interpolate(mode="bilinear", align_corners=False)`.
+
+    Returns:
+        (size,) int64 first source, (size,) int64 second source, and (size,) float32 weight of the second source. The
+        indices are in ascending order.
     """
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * (np.float32(count) / np.float32(size))
     position = np.maximum(position - np.float32(0.5), 0)
@@ -122,16 +140,23 @@ def _line(count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], 
     return first, np.minimum(first + 1, count - 1), position - first.astype(np.float32)
 
 
-def above(logits: Floats, steps: Sequence[Step], thresholds: Sequence[float]) -> list[CroppedMask]:
+def upscale_masks(logits: Floats, steps: Sequence[Step], thresholds: Sequence[float]) -> list[CroppedMask]:
     """Upscale logits and compare them with each threshold.
 
     Args:
         logits: (h, w) float32.
-        steps: crops and scalings, applied in order.
+        steps: crops and scalings, applied in order. The last step scales to the size of the image.
         thresholds: values to exceed, in ascending order.
 
     Returns:
-        One mask per threshold.
+        One mask per threshold, True where the upscaled logits exceed the threshold.
+
+    Example:
+        >>> logits = np.full((4, 4), -1, np.float32)
+        >>> logits[1:3, 1:3] = 1
+        >>> (mask,) = upscale_masks(logits, [((4, 4), (8, 8))], [0.0])
+        >>> int(mask.whole().sum())
+        16
     """
     size = steps[-1][1]
     empty = [CroppedMask(np.zeros((0, 0), bool), 0, 0, size) for _ in thresholds]
@@ -144,8 +169,8 @@ def above(logits: Floats, steps: Sequence[Step], thresholds: Sequence[float]) ->
     taps = []
     for step, ((height, width), (to_height, to_width)) in enumerate(steps, 1):
         margin = 1 if step < len(steps) else 0  # the next step may read one source beside the box
-        rows = Taps.of(height, to_height, top, min(bottom, height), margin)
-        columns = Taps.of(width, to_width, left, min(right, width), margin)
+        rows = Interpolation.around(height, to_height, top, min(bottom, height), margin)
+        columns = Interpolation.around(width, to_width, left, min(right, width), margin)
         if rows.low == rows.high or columns.low == columns.high:
             return empty
         taps.append((rows, columns))
@@ -156,10 +181,10 @@ def above(logits: Floats, steps: Sequence[Step], thresholds: Sequence[float]) ->
     # Each step is linear in its axis, so all horizontal steps can precede the vertical steps, which saves three
     # quarters of the rows.
     for _, columns in taps:
-        values = columns.along(1, values, column)
+        values = columns.apply(1, values, column)
         column = columns.start
     for rows, _ in taps[:-1]:
-        values = rows.along(0, values, row)
+        values = rows.apply(0, values, row)
         row = rows.start
     last, _ = taps[-1]
     (height, _), _ = steps[-1]

@@ -1,4 +1,4 @@
-"""Segment Anything behind an MLflow endpoint: images and prompts in, masks with scores out."""
+"""Serve Segment Anything models behind an MLflow endpoint: segment images by prompts."""
 
 from sam_endpoint.model.version import VERSION
 

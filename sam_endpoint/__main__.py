@@ -1,4 +1,4 @@
-"""The console command `sam-endpoint`; `python -m sam_endpoint` is the same."""
+"""Run the console command `sam-endpoint`, which is also `python -m sam_endpoint`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from sam_endpoint.model.errors import EndpointError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code.
+    """Run one command.
 
     Args:
-        arguments: The command's name and its options; by default those of the process.
+        arguments: the name of the command and its options; by default the arguments of the process.
+
+    Returns:
+        The exit code.
 
     Raises:
-        SystemExit: The options are wrong, or --help or --version was given.
+        SystemExit: the options are invalid, or they contain --help or --version.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser, subparsers = _parsers()
@@ -44,8 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser, and by its name that of each command, without the command's own options."""
-    parser = argparse.ArgumentParser(prog="sam-endpoint", description="Segment Anything behind an MLflow endpoint.")
+    """Return the main parser, and the parser of each command by name, still without the options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="sam-endpoint", description="Serve Segment Anything models behind an MLflow endpoint."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     subparsers = {}

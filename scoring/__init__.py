@@ -1,1 +1,1 @@
-"""The ways in: the online endpoint and batch jobs. Imports `model`, which never imports this package."""
+"""Score images online and in batch jobs. This package imports `model`; `model` never imports this package."""

@@ -1,4 +1,4 @@
-"""Azure ML's conventions, shared by the endpoint's dialect and the entry scripts."""
+"""Azure ML's folders and request bodies, for the endpoint's Azure dialect and for the entry scripts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,41 @@ INPUT_FORM = '{"input_data": {"columns": [...], "index": [...], "data": [[...], 
 
 
 def model_folder() -> str:
-    """Return the folder of the MLflow model in `AZUREML_MODEL_DIR`, or in a folder below it. Raises BadModel."""
+    """Return the folder of the deployed MLflow model.
+
+    Azure ML mounts the model at the folder in the environment variable `AZUREML_MODEL_DIR`, or in a subfolder of it. If
+    several folders contain an `MLmodel` file, the one nearest to `AZUREML_MODEL_DIR` is returned.
+
+    Raises:
+        BadModel: no folder there contains an `MLmodel` file.
+    """
     folder = Path(os.environ["AZUREML_MODEL_DIR"])
     files = sorted(folder.rglob("MLmodel"), key=lambda path: len(path.parts))
     if not files:
-        raise BadModel(f"no MLmodel file in AZUREML_MODEL_DIR={folder} or below it")
+        raise BadModel(f"no MLmodel file in AZUREML_MODEL_DIR={folder} or its subfolders")
     return str(files[0].parent)
 
 
 def read_request(body: str | bytes, limits: RequestLimits = NO_LIMITS) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the table and the params of a request body.
+    """Parse the body of a request in Azure ML's format.
 
-    `input_data` is split-oriented (`columns`, `data`, optionally `index`), a list of records, or
-    `{"column": [values]}`. Raises BadRequest for every other form and for more rows than the limits allow, and
-    BadParameter for an unknown param.
+    Args:
+        body: JSON text, an object with `input_data` and optionally `params`. `input_data` has one of the forms that
+            `read_table` accepts.
+        limits: maximum number of rows.
+
+    Returns:
+        The table of rows, and the params by name.
+
+    Raises:
+        BadRequest: the body has another form, or more rows than the limits allow.
+        BadInput: two columns have the same name, or a column name is misspelt.
+        BadParameter: a param has an unknown name.
+
+    Example:
+        >>> table, params = read_request('{"input_data": [{"image": "a.png"}], "params": {"mask_encoding": "rle"}}')
+        >>> table["image"].tolist(), params
+        (['a.png'], {'mask_encoding': 'rle'})
     """
     payload = json_text.parse(body.encode() if isinstance(body, str) else body, f"a JSON body {INPUT_FORM}")
     if not isinstance(payload, dict) or "input_data" not in payload:
@@ -40,5 +61,5 @@ def read_request(body: str | bytes, limits: RequestLimits = NO_LIMITS) -> tuple[
 
 
 def to_records(answers: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of the answers as Azure's clients read them."""
+    """Convert a table of answers to a list with a dict for each row, as Azure's clients expect."""
     return [dict(zip(answers.columns, row, strict=True)) for row in answers.to_numpy().tolist()]

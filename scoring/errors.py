@@ -1,4 +1,4 @@
-"""What an exception means to the client of a request: an HTTP status, an error code and a message."""
+"""Convert exceptions to the HTTP status, error code and message that the client receives."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CODES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """An error as a response reports it; each dialect only shapes it.
+    """An error as a response reports it. Each client dialect formats the same three values differently.
 
     Attributes:
         status: HTTP status.
         message: text for the client; it never holds request data.
-        code: MLflow's name of the error class.
+        code: MLflow's name for the error class.
     """
 
     status: int
@@ -30,24 +30,25 @@ class Problem:
 
     @classmethod
     def of_status(cls, status: int, message: str) -> Problem:
-        """Return a problem with the error code that goes with a status."""
+        """Return a problem with an HTTP status, a message for the client, and MLflow's error code for the status."""
         return cls(status, message, CODES.get(status, "INTERNAL_ERROR"))
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what to tell the client about an exception.
+    """Convert an exception to the problem that the client receives.
 
-    Exceptions that are not this project's own are internal errors; the log has their type and place.
+    The client receives the message of an `EndpointError`. Every unexpected exception becomes status 500 with a fixed
+    message, because its text could contain request data.
     """
     if isinstance(error, EndpointError):
         return Problem(error.status, str(error), error.code)
     if isinstance(error, RecursionError):
-        return Problem.of_status(400, "the request is nested too deep")
+        return Problem.of_status(400, "the request is nested too deeply")
     if is_out_of_memory(error):
         return Problem.of_status(503, OUT_OF_MEMORY)
     return Problem.of_status(500, INTERNAL_ERROR)
 
 
 def is_expected(error: Exception) -> bool:
-    """Return whether an exception is the client's to handle; all others are logged with their traceback."""
+    """Return whether the client caused an exception. The server logs all other exceptions with a traceback."""
     return isinstance(error, (EndpointError, RecursionError))

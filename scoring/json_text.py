@@ -1,4 +1,4 @@
-"""JSON bodies and answers, in amounts that Python's parser and writer get through in a tenth of a second."""
+"""Parse and write JSON without holding up other threads for longer than about a tenth of a second."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from sam_endpoint.model.errors import BadRequest, kind
 
-MAX_NODES = 100_000  # lists and objects: the prompts of ten rows, a tenth of a second of parsing
-MAX_VALUES = 2_000_000  # numbers, texts and keys: eight masks of 512 x 512, a tenth of a second of parsing
+MAX_NODES = 100_000  # lists and objects: the prompts of ten rows, parsed in 0.1 s
+MAX_VALUES = 2_000_000  # numbers, strings and keys: eight masks of 512 x 512, parsed in 0.1 s
 SLICE = 2**20  # bytes
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -20,11 +20,18 @@ def parse(body: bytes, expected: str) -> Any:
 
     Args:
         body: UTF-8 text.
-        expected: what the body should be, for the message.
+        expected: description of the valid body, for the error message.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        BadRequest: the body has too many lists or values, is not UTF-8 or JSON, is nested too deep, or spells half of a
-            surrogate pair.
+        BadRequest: the body has more than MAX_NODES lists and objects or more than MAX_VALUES values, is not UTF-8 or
+            not JSON, is nested too deeply, or has an escape for an unpaired surrogate.
+
+    Example:
+        >>> parse(b'{"image": "a.png"}', "a JSON object")
+        {'image': 'a.png'}
     """
     nodes = _count(body, b"[") + _count(body, b"{")
     if nodes > MAX_NODES:
@@ -37,9 +44,7 @@ def parse(body: bytes, expected: str) -> Any:
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
-        raise BadRequest(
-            "expected a JSON body of Unicode text as UTF-8, got half a character or another encoding"
-        ) from None
+        raise BadRequest("expected a JSON body in UTF-8, got another encoding or an unpaired surrogate") from None
     except (ValueError, RecursionError):
         raise BadRequest(f"expected {expected}, got {kind(body)} that is not JSON") from None
     return value
@@ -51,9 +56,14 @@ def _count(body: bytes, character: bytes) -> int:
 
 
 def dump(value: Any) -> bytes:
-    """Return the JSON text of an answer, as `JSONResponse` writes it.
+    """Return a value as UTF-8 JSON text, in the same form as Starlette's `JSONResponse`.
 
-    It is written object by object: one call of the writer for a large answer would stop all other threads meanwhile.
+    Objects are written one at a time, because a single `json.dumps` call for a large response blocks all other threads
+    until it ends.
+
+    Example:
+        >>> dump({"predictions": [{"iou_score": 0.5}]})
+        b'{"predictions":[{"iou_score":0.5}]}'
     """
     return b"".join(_pieces(value))
 

@@ -1,4 +1,4 @@
-"""Draw masks, prompts and scores over images, contact sheets of images, and curves."""
+"""Draw masks with their prompts and scores over images, arrange images on a sheet, and plot curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 # Colours of the palette that are dark enough for lines on white, and dashes that distinguish lines in greyscale.
 LINES = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
 DASHES = ("-", "--", "-.", ":")
-LARGEST_SIDE = 900
+LARGEST_SIDE = 900  # pixels; larger images are scaled down
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Shown:
     """A mask to draw, with its prompt and score.
 
     Attributes:
-        mask: (h, w) bool.
+        mask: `(H, W)` bool.
         score: predicted IoU; None draws no score.
-        box: (4,) x1, y1, x2, y2 in pixels.
-        points: (n, 2) x, y in pixels.
-        labels: (n,) 1 for foreground, 0 for background.
+        box: `(4,)` x1, y1, x2, y2 in pixels.
+        points: `(N, 2)` x, y in pixels.
+        labels: `(N,)` 1 for foreground, 0 for background.
     """
 
     mask: np.ndarray
@@ -36,7 +36,15 @@ class Shown:
 
 
 def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
-    """Draw each mask, its prompt and its score in a separate colour over an (h, w, 3) uint8 image."""
+    """Draw masks over an image, each with its prompt and score in a separate colour.
+
+    Args:
+        image: `(H, W, 3)` uint8 RGB.
+        shown: the masks, each of the image's size.
+
+    Returns:
+        The drawing, scaled down so that its longer side has at most LARGEST_SIDE pixels.
+    """
     tinted = image.astype(np.float32)
     for i, item in enumerate(shown):
         tint = np.array(COLOURS[i % len(COLOURS)], np.float32)
@@ -71,7 +79,7 @@ def overlay(image: np.ndarray, shown: Sequence[Shown]) -> Image.Image:
 
 
 def sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """Arrange pictures on a white page, `columns` per row."""
+    """Arrange images on a white page, in rows of `columns` images."""
     columns = min(columns, len(pictures))
     width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
     lines = -(-len(pictures) // columns)
@@ -90,9 +98,12 @@ def curves(
         lines: (xs, ys) of each curve by its name.
         x: label of the x axis.
         y: label of the y axis.
-        diagonal: limit both axes to 0..1 and draw the diagonal.
+        diagonal: whether to limit both axes to 0..1 and draw the diagonal.
+
+    Returns:
+        The plot, 440 x 360 pixels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow import that few commands need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a slow import that few commands need
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 3.6), dpi=100, layout="constrained")
@@ -114,7 +125,7 @@ def curves(
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a (h, w) bool mask that have a 4-neighbour outside it."""
+    """Return the `(H, W)` bool mask of those pixels that have a 4-neighbour outside the given mask."""
     inside = np.pad(mask, 1)
     inside = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     outline: np.ndarray = mask & ~inside

@@ -1,4 +1,4 @@
-"""Tables and params of requests, in the forms that clients send; error messages hold nothing that a client wrote."""
+"""Parse the tables and params in requests. Error messages never contain values from the request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ CSV_FORM = f"a CSV body with a header of columns ({', '.join(COLUMNS)})"
 
 
 def check_params(params: object) -> dict[str, Any]:
-    """Return the params of a request.
+    """Check the names of a request's params.
+
+    Args:
+        params: an object of names and values, or None. The values are checked later, by `Params.read`.
+
+    Returns:
+        The params; an empty dict for None.
 
     Raises:
-        BadRequest: they are not an object.
+        BadRequest: the params are not an object.
         BadParameter: a name is unknown.
     """
     if params is None:
@@ -32,22 +38,32 @@ def check_params(params: object) -> dict[str, Any]:
     for name in params:
         if name not in PARAM_NAMES:
             names = ", ".join(PARAM_NAMES)
-            raise BadParameter(f"unknown parameter {describe_name(name, PARAM_NAMES)}; known are {names}")
+            described = describe_name(name, PARAM_NAMES)
+            raise BadParameter(f"unknown parameter {described}; the known parameters are {names}")
     return params
 
 
 def read_table(value: object, place: str, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
-    """Read a table of a JSON body; columns that the contract does not know are left out.
+    """Convert a table in a JSON body to a data frame.
 
     Args:
-        value: split-oriented (`columns`, `data`, optionally `index`), a list of records, or `{"column": [values]}`.
-            In the last form, values that are no lists are a single row.
-        place: the field that holds the table, for messages.
-        limits: how many rows there may be, checked before they are copied.
+        value: an object with `columns`, `data` and optionally `index` (pandas' split orientation); a list of records;
+            or an object `{"column": [values]}`. In the last form, cells that are not lists make a single row.
+        place: name of the field that holds the table, for error messages.
+        limits: maximum number of rows, checked before the rows are copied.
+
+    Returns:
+        The columns that the request format defines (`COLUMNS`), with dtype object. Other columns are dropped.
 
     Raises:
-        BadRequest: the value has another form, or too many rows or columns.
-        BadInput: two columns have the same name, or a prompt column is misspelt.
+        BadRequest: the value has another form, too many rows, or more than MAX_COLUMNS columns.
+        BadInput: two columns have the same name, or a column name is misspelt.
+
+    Example:
+        >>> read_table({"columns": ["image", "shop"], "data": [["a.png", 7], ["b.png", 8]]}, "inputs")
+           image
+        0  a.png
+        1  b.png
     """
     index = None
     if isinstance(value, dict) and "data" in value and "columns" in value:
@@ -60,12 +76,12 @@ def read_table(value: object, place: str, limits: RequestLimits = NO_LIMITS) -> 
         columns = {known: [record.get(name) for record in value] for name, known in names.items()}
     else:
         raise BadRequest(f"{place}: expected columns and data, a list of records or lists by column, got {kind(value)}")
-    # Object columns keep every value as it came: a null stays a null beside true and false.
+    # With dtype object, pandas changes no value: a null beside true and false stays a null.
     return pd.DataFrame(columns, index, dtype=object)
 
 
 def _known_names(names: Iterable[object]) -> dict[Any, str]:
-    """Map those of the names that spell a column of the contract to this column. Raises as `read_table` does."""
+    """Map names to the columns that the request format defines, without other names. Raises as `read_table` does."""
     names = list(names)
     if len(names) > MAX_COLUMNS:
         raise BadRequest(f"expected a table of at most {MAX_COLUMNS:,} columns, got {len(names):,}")
@@ -84,15 +100,17 @@ def _read_split(
     for position, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(columns):
             shape = f"a list of {len(row)}" if isinstance(row, list) else kind(row)
-            raise BadRequest(f"{place}: expected {len(columns)} values in data[{position}], one a column, got {shape}")
+            raise BadRequest(
+                f"{place}: expected {len(columns)} values in data[{position}], one per column, got {shape}"
+            )
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
-        raise BadRequest(f"{place}: expected {len(rows)} labels in index, one a row, got {kind(index)}")
+        raise BadRequest(f"{place}: expected {len(rows)} labels in index, one per row, got {kind(index)}")
     if index is not None and not all(isinstance(label, (str, int, float)) for label in index):
         raise BadRequest(f"{place}: expected the labels in index to be text or numbers")
     names = _known_names(columns)
     places = {name: i for i, name in enumerate(columns)}
     table = {known: [row[places[name]] for row in rows] for name, known in names.items()}
-    # Text labels may be data, and messages name rows by their labels: rows are then counted.
+    # Error messages name rows by their labels. Text labels may be request data, so their rows get numbers instead.
     is_numeric = index is not None and all(type(label) is int and abs(label) < 10**15 for label in index)
     return table, index if is_numeric else None
 
@@ -107,17 +125,29 @@ def _read_columns(value: Mapping[str, Any], place: str, limits: RequestLimits) -
         limits.check_rows(len(values))
     if len({len(values) for values in columns.values()}) > 1:
         lengths = ", ".join(f"{len(values)} under '{name}'" for name, values in columns.items())
-        raise BadRequest(f"{place}: expected lists of one length under all columns, got {lengths}")
+        raise BadRequest(f"{place}: expected lists of the same length under all columns, got {lengths}")
     return columns
 
 
 def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
-    """Read a CSV body with a header.
+    r"""Read a CSV body with a header.
+
+    Args:
+        body: UTF-8 text, with or without a byte-order mark.
+        limits: maximum number of rows.
+
+    Returns:
+        The columns that the request format defines (`COLUMNS`), with dtype object. Other columns are dropped.
 
     Raises:
-        BadRequest: the body cannot be read, or has too many rows or columns. The message names the first wrong line
-            if it is known.
-        BadInput: two columns have the same name, or a prompt column is misspelt.
+        BadRequest: the body is not UTF-8 or not CSV, or has too many rows or columns. The message has the number of the
+            first wrong line where possible.
+        BadInput: two columns have the same name, or a column name is misspelt.
+
+    Example:
+        >>> read_csv(b"Image,shop\na.png,7\n")
+           image
+        0  a.png
     """
     try:
         text = body.decode("utf-8-sig")
@@ -130,11 +160,11 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
         header = []
     names = _known_names(header)
     try:
-        # One row more than allowed is read, so that a body of millions costs no more than that.
+        # Reads at most one row more than allowed, so that a body with millions of rows is rejected quickly.
         table = pd.read_csv(io.StringIO(text), dtype=object, nrows=None if limits.rows is None else limits.rows + 1)
-    except Exception:  # the parser's errors may repeat the text
+    except Exception:  # the parser's messages may contain request data
         table = None
-    # Where the first line has more fields than the header, pandas takes the first fields as the row's label.
+    # If the first line has more fields than the header, pandas makes an index of the surplus fields.
     if table is None or not isinstance(table.index, pd.RangeIndex):
         raise BadRequest(f"expected {CSV_FORM}, got {kind(text)} that cannot be read as CSV{_csv_fault(text)}")
     limits.check_rows(len(table))
@@ -142,29 +172,35 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
 
 
 def _csv_fault(text: str) -> str:
-    """Return what is wrong with the first line of a CSV text that does not fit its header, as the end of a message."""
+    """Describe the first malformed CSV line, as the end of an error message. Empty if no line is malformed."""
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
         header = next(filter(None, reader), [])
         for fields in reader:
             if len(fields) > len(header):
-                quoting = "a field that holds commas must be in double quotes"
+                quoting = "a field that contains a comma must be in double quotes"
                 return f": line {reader.line_num} has {len(fields)} fields, the header has {len(header)}; {quoting}"
     except csv.Error:
-        return f": a quotation in line {reader.line_num} or before it is wrong or does not end"
+        return f": a quoted field in or before line {reader.line_num} is malformed or has no closing quote"
     return ""
 
 
 def read_parquet(body: bytes) -> pd.DataFrame:
     """Read a Parquet body.
 
+    Args:
+        body: content of a Parquet file. The caller checks its size and its number of rows first.
+
+    Returns:
+        The columns that the request format defines (`COLUMNS`). Other columns are dropped.
+
     Raises:
-        BadRequest: the body cannot be read.
-        BadInput: two columns have the same name, or a prompt column is misspelt.
+        BadRequest: the body is not a Parquet file, or has too many columns.
+        BadInput: two columns have the same name, or a column name is misspelt.
     """
     try:
         table = pd.read_parquet(io.BytesIO(body))
-    except Exception:  # pyarrow's errors may repeat names and values
-        raise BadRequest(f"expected a Parquet file, got {kind(body)} that cannot be read as one") from None
+    except Exception:  # pyarrow's messages may contain request data
+        raise BadRequest(f"expected a Parquet file, got {kind(body)} that cannot be read as Parquet") from None
     names = _known_names(table.columns)
     return table.reset_index(drop=True)[list(names)].rename(columns=names)

@@ -1,6 +1,6 @@
-"""Test processes that run side by side share the cores, and so do the servers and commands that they start.
+"""Tests. This module divides the processor cores among the processes of pytest-xdist and the servers that they start.
 
-This stands here because it must be read before torch, which asks for its number of threads once, when it is loaded.
+The code is in this module because it must run before torch is imported: torch reads OMP_NUM_THREADS only once.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Small checkpoints of every family in its ordinary architecture, their weights drawn anew.
+"""Small checkpoints of every model family, with the family's usual architecture and random weights.
 
-transformers initialises these families so close to zero that masks would be constant; see `redraw`.
+transformers initialises the weights so close to zero that all masks would be constant. Therefore `randomize` draws them
+again.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-SIDE = 256
+SIDE = 256  # of the model's input, in pixels
 
 
-def redraw(model: torch.nn.Module, seed: int) -> None:
-    """Draws every weight: positions with deviation 1, the rest so that masks vary over the image."""
+def randomize(model: torch.nn.Module, seed: int) -> None:
+    """Draw every weight from a normal distribution, so that masks vary over the image."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in [*model.named_parameters(), *model.named_buffers()]:
@@ -84,9 +85,18 @@ SAM3_VISION = {
 SAM3_PROMPT_ENCODER = {"hidden_size": 32, "image_size": SAM3_SIDE, "patch_size": 14}
 
 
-def redrawn(model: PreTrainedModel, seed: int, folder: Path) -> Path:
-    """Draws the model's weights and saves them under the names the model itself has for them, as published ones are."""
-    redraw(model, seed)
+def save_randomized(model: PreTrainedModel, seed: int, folder: Path) -> Path:
+    """Randomize the weights of a model and save the model as transformers' published checkpoints are saved.
+
+    Args:
+        model: model to change and to save.
+        seed: seed of the weights.
+        folder: folder for `config.json` and `model.safetensors`.
+
+    Returns:
+        The folder.
+    """
+    randomize(model, seed)
     model.config.save_pretrained(folder)
     weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
@@ -94,20 +104,34 @@ def redrawn(model: PreTrainedModel, seed: int, folder: Path) -> Path:
 
 
 def save_sam(folder: Path, seed: int = 1) -> Path:
+    """Save a small SAM with random weights, and return the folder."""
     config = SamConfig(vision_config=SAM_VISION, prompt_encoder_config=PROMPT_ENCODER, mask_decoder_config=MASK_DECODER)
-    return redrawn(SamModel(config), seed, folder)
+    return save_randomized(SamModel(config), seed, folder)
+
+
+def save_sam_of_published_shapes(folder: Path, seed: int = 7) -> Path:
+    """Save a SAM with the published sizes of image, patch and features but one narrow layer, and return the folder."""
+    config = SamConfig(
+        vision_config={**SAM_VISION, "image_size": 1024, "output_channels": 256, "num_pos_feats": 128}
+        | {"num_hidden_layers": 1, "global_attn_indexes": [], "window_size": 14},
+        prompt_encoder_config={"hidden_size": 256, "image_size": 1024, "patch_size": 16},
+        mask_decoder_config={"hidden_size": 256, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
+    )
+    return save_randomized(SamModel(config), seed, folder)
 
 
 def save_sam_hq(folder: Path, seed: int = 3) -> Path:
+    """Save a small SAM-HQ with random weights, and return the folder."""
     config = SamHQConfig(
         vision_config=SAM_VISION,
         prompt_encoder_config=PROMPT_ENCODER,
         mask_decoder_config={**MASK_DECODER, "vit_dim": SAM_VISION["hidden_size"]},
     )
-    return redrawn(SamHQModel(config), seed, folder)
+    return save_randomized(SamHQModel(config), seed, folder)
 
 
 def save_sam2(folder: Path, seed: int = 2) -> Path:
+    """Save a small SAM 2 with random weights, and return the folder."""
     config = Sam2Config(
         vision_config={
             "model_type": "sam2_vision_model",
@@ -128,11 +152,14 @@ def save_sam2(folder: Path, seed: int = 2) -> Path:
         prompt_encoder_config=PROMPT_ENCODER,
         mask_decoder_config=MASK_DECODER,
     )
-    return redrawn(Sam2Model(config), seed, folder)
+    return save_randomized(Sam2Model(config), seed, folder)
 
 
 def save_edgetam(folder: Path, seed: int = 4) -> Path:
-    """On a stand-in backbone: the published one is timm's, which cannot be imported without a torchvision that fits."""
+    """Save a small EdgeTAM with random weights, and return the folder.
+
+    The backbone is `Pyramid`. The backbone of the published checkpoint is in timm, which needs a matching torchvision.
+    """
     AutoConfig.register("pyramid", PyramidConfig, exist_ok=True)
     AutoModel.register(PyramidConfig, Pyramid, exist_ok=True)
     config = EdgeTamConfig(
@@ -146,16 +173,18 @@ def save_edgetam(folder: Path, seed: int = 4) -> Path:
         prompt_encoder_config=PROMPT_ENCODER,
         mask_decoder_config=MASK_DECODER,
     )
-    return redrawn(EdgeTamModel(config), seed, folder)
+    return save_randomized(EdgeTamModel(config), seed, folder)
 
 
 class PyramidConfig(PreTrainedConfig):
+    """Configuration of `Pyramid`."""
+
     model_type = "pyramid"
 
 
 @dataclass
 class PyramidOutput(ModelOutput):
-    """Feature maps in the field in which EdgeTAM looks for those of timm."""
+    """Feature maps, in the field of timm's output that EdgeTAM reads."""
 
     last_hidden_state: list[torch.Tensor] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -163,7 +192,7 @@ class PyramidOutput(ModelOutput):
 
 
 class Pyramid(PreTrainedModel):
-    """Feature maps of 8, 16, 32 and 64 channels at a quarter to a thirty-second of the image, as timm gives them."""
+    """A backbone that returns feature maps as timm does: 8 to 64 channels at 1/4 to 1/32 of the image size."""
 
     config_class = PyramidConfig
 
@@ -176,6 +205,7 @@ class Pyramid(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # transformers has no type hints there
 
     def forward(self, pixel_values: torch.Tensor, **_: object) -> PyramidOutput:
+        """Return the feature maps of images, (n, 3, height, width)."""
         maps = [pixel_values]
         for step in self.steps:
             maps.append(step(maps[-1]).tanh())
@@ -183,14 +213,18 @@ class Pyramid(PreTrainedModel):
 
 
 def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:
+    """Save a small SAM 3 tracker with random weights, and return the folder."""
     config = Sam3TrackerConfig(
         vision_config=SAM3_VISION, prompt_encoder_config=SAM3_PROMPT_ENCODER, mask_decoder_config=MASK_DECODER
     )
-    return redrawn(Sam3TrackerModel(config), seed, folder)
+    return save_randomized(Sam3TrackerModel(config), seed, folder)
 
 
 def save_sam3_video(folder: Path, seed: int = 6) -> Path:
-    """As facebook/sam3 is published: a detector and a tracker that share one vision encoder."""
+    """Save a small SAM 3 with random weights, and return the folder.
+
+    Like facebook/sam3, the checkpoint holds a detector and a tracker that share a vision encoder.
+    """
     small = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     detector = {
         "vision_config": SAM3_VISION,
@@ -227,7 +261,8 @@ def save_sam3_video(folder: Path, seed: int = 6) -> Path:
         "memory_fuser_embed_dim": 32,
         "memory_fuser_intermediate_dim": 64,
     }
-    return redrawn(Sam3VideoModel(Sam3VideoConfig(detector_config=detector, tracker_config=tracker)), seed, folder)
+    config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
+    return save_randomized(Sam3VideoModel(config), seed, folder)
 
 
 SAVERS: dict[str, Callable[[Path], Path]] = {

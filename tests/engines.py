@@ -1,4 +1,4 @@
-"""Engines and scorers over a segmenter, as the tests need them."""
+"""Functions that create engines and scorers for a segmenter."""
 
 from __future__ import annotations
 
@@ -15,17 +15,32 @@ from sam_endpoint.model.segmenter import Segmenter
 
 
 def engine_of(segmenter: Segmenter, cache_bytes: int = 2**28, **limits: Any) -> Engine:
-    """Return an engine with a cache of its own; `limits` are those of ImageLimits."""
+    """Create an engine that has its own cache of embeddings.
+
+    Args:
+        segmenter: model of the engine.
+        cache_bytes: size of the cache.
+        **limits: fields of ImageLimits.
+    """
     return Engine(segmenter, ImageReader(ImageLimits(**limits)), EmbeddingCache(cache_bytes))
 
 
 def scorer_of(segmenter: Segmenter, cache_bytes: int = 2**28, **limits: Any) -> Scorer:
-    """Return a scorer over such an engine."""
+    """Create a scorer and its engine. The arguments are those of `engine_of`."""
     return Scorer(engine_of(segmenter, cache_bytes, **limits))
 
 
 def score_rows(scorer: Scorer, *rows: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
-    """Score rows of the table contract, each a dict by column name."""
+    """Score rows of a table.
+
+    Args:
+        scorer: scorer to use.
+        *rows: one dict per row, from column names to cells.
+        **params: fields of Params.
+
+    Returns:
+        One answer per row.
+    """
     frame = pd.DataFrame(list(rows), dtype=object)
-    read = Params(**params)
-    return scorer.score(scorer.read(frame, read), read)
+    parsed = Params(**params)
+    return scorer.score(scorer.read(frame, parsed), parsed)

@@ -1,4 +1,4 @@
-"""Pictures the tests draw."""
+"""Images that the tests draw, and comparisons of masks and of answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-# How stored pixels are made from upright ones, for each EXIF orientation: the reverse of what a viewer does.
+# The transposition of an upright image to the stored pixels, for each EXIF orientation. A viewer does the reverse.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,27 +23,42 @@ STORED = {
 
 
 def to_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """Encode an image as a file.
+
+    Args:
+        image: image to encode.
+        kind: Pillow's name of the file format.
+        **options: options of Pillow's `save`.
+
+    Returns:
+        The content of the file.
+    """
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def to_text(data: bytes) -> str:
+    """Encode bytes as base64 text."""
     return base64.b64encode(data).decode("ascii")
 
 
 def disc(width: int = 240, height: int = 160) -> tuple[bytes, np.ndarray]:
-    """A blue disc on a pale table, as PNG bytes, and its true mask."""
+    """Draw a blue disc on a pale table.
+
+    Returns:
+        The image as PNG bytes, and the true mask of the disc, (height, width) bool.
+    """
     box = (70, 40, 150, 120)
-    picture = Image.new("RGB", (width, height), (214, 204, 190))
-    ImageDraw.Draw(picture).ellipse(box, fill=(52, 86, 158))
+    image = Image.new("RGB", (width, height), (214, 204, 190))
+    ImageDraw.Draw(image).ellipse(box, fill=(52, 86, 158))
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).ellipse(box, fill=1)
-    return to_bytes(picture.filter(ImageFilter.GaussianBlur(0.7))), np.asarray(mask) > 0
+    return to_bytes(image.filter(ImageFilter.GaussianBlur(0.7))), np.asarray(mask) > 0
 
 
 def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A (height, width, 3) uint8 image with soft and hard detail at every scale."""
+    """Draw soft and hard detail at every scale. Returns a (height, width, 3) uint8 image."""
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
@@ -58,7 +73,10 @@ def clutter(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 class Score(float):
-    """A float that equals every float within 1e-4. A score's last bits depend on the prompts it was decoded with."""
+    """A float that equals every float within 1e-4.
+
+    The last bits of a score depend on the other prompts of its batch.
+    """
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, float) and abs(float(self) - float(other)) <= 1e-4
@@ -70,7 +88,7 @@ class Score(float):
 
 
 def tolerant(answer: Any) -> Any:
-    """Return an answer whose floats compare with a tolerance."""
+    """Return a copy of an answer whose floats compare with a tolerance of 1e-4."""
     if isinstance(answer, dict):
         return {name: tolerant(value) for name, value in answer.items()}
     if isinstance(answer, list):
@@ -79,6 +97,6 @@ def tolerant(answer: Any) -> Any:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool masks; 1 when both are empty."""
+    """Return the intersection over union of two bool masks, or 1 if both masks are empty."""
     union = (a | b).sum()
     return float((a & b).sum() / union) if union else 1.0

@@ -1,6 +1,6 @@
-"""Run every command and snippet of the README and of docs/, in the order of the page, as a reader would.
+"""The README and the pages of docs/: every snippet runs, in the order of the page, and every link has a target.
 
-The README's run with the real Python and `sam-endpoint`, those of docs/ with executables that start faster.
+Snippets of the README use the real `python` and `sam-endpoint`. Snippets of docs/ use executables that start faster.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as a reader has it after `make score`, with stand-ins for checkpoints that must be downloaded."""
+    """Return a folder like a clone of the project after `make score`.
+
+    Small checkpoints replace the checkpoints that a reader has to download.
+    """
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints"):
+    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)
@@ -36,7 +39,7 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def runnable(text: str, sam: Path, sam2: Path) -> str:
-    """The snippet with hub ids as folders on this machine and ports that are free."""
+    """Return a snippet in which folders replace the ids of checkpoints on the Hub, and free ports the port numbers."""
     for hub_id, local in (("facebook/sam-vit-large", sam), ("facebook/sam2.1-hiera-large", sam2)):
         text = text.replace(hub_id, str(local))
     for port in set(re.findall(r"\b500\d\b", text)):
@@ -45,7 +48,7 @@ def runnable(text: str, sam: Path, sam2: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_snippet_runs(page: Path, clone: Path, sam_folder: Path, sam2_folder: Path) -> None:
+def test_every_snippet_of_a_page_runs(page: Path, clone: Path, sam_folder: Path, sam2_folder: Path) -> None:
     blocks = BLOCK.findall(page.read_text())
     python = sys.executable if page.name == "README.md" else warm.python()
     path = os.pathsep.join([str(Path(python).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -64,14 +67,14 @@ def test_every_snippet_runs(page: Path, clone: Path, sam_folder: Path, sam2_fold
             try:
                 code = process.wait(240)
             finally:
-                # Servers that a snippet started in the background end with it.
+                # This also ends the servers that the snippet started in the background.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             output.seek(0)
             assert code == 0, f"{page.name}:\n{text}\n{output.read()[-4000:]}"
 
 
-def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+def test_the_readme_has_under_150_lines_and_every_link_has_a_target() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"

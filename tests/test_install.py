@@ -1,4 +1,4 @@
-"""The package installs: one import name, its data inside, its commands, its extras, and pins within its ranges."""
+"""The installed package: its files, its commands, its extras, and the ranges and pins of its requirements."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from packaging.requirements import Requirement
 
 import sam_endpoint
 from sam_endpoint import commands
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, free_port, run_code, server
 
 PARTS = ("sam_endpoint", "model", "scoring", "evaluation", "training", "checkpoints", "samples")
-HEAVY = ("torch", "transformers", "mlflow", "pandas", "numpy", "pyarrow", "scipy", "PIL", "fsspec", "tqdm")
+SLOW_IMPORTS = ("torch", "transformers", "mlflow", "pandas", "numpy", "pyarrow", "scipy", "PIL", "fsspec", "tqdm")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = {
     "": ROOT / "model" / "requirements.txt",
@@ -35,7 +35,7 @@ PINS = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from a copy of it."""
+    """Build the wheel from a copy of this checkout."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
@@ -43,17 +43,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     words = ["wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", output, source]
     subprocess.run([sys.executable, "-m", "pip", *map(str, words)], check=True, cwd=output)
-    (built,) = output.iterdir()
-    return built
+    (file,) = output.iterdir()
+    return file
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and the test environment's other packages, without this checkout."""
+    """Install the wheel in a new virtual environment that does not contain this checkout.
+
+    The environment also finds the packages of the environment in which the tests run.
+    """
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Files *.pth in a folder that a .pth file names are not read, so an editable install of this checkout is not seen.
+    # Python does not read the *.pth files in a folder that a .pth file names. This hides an editable install of this
+    # checkout.
     (packages / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     words = ["--python", folder / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index"]
     words += ["--ignore-installed", "--disable-pip-version-check", wheel]
@@ -62,17 +66,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_installed(environment: Path, folder: Path, name: str, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run a program of the environment in a folder, where this checkout cannot be seen."""
+    """Run a program of a virtual environment in a folder from which this checkout cannot be imported."""
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     command = [str(environment / "bin" / name), *map(str, words)]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240)
 
 
-def run_code(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-
-
-def test_the_wheel_holds_one_import_name_and_all_its_data(wheel: Path) -> None:
+def test_the_wheel_contains_one_package_with_all_its_modules_and_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -100,7 +100,7 @@ def test_the_wheel_holds_one_import_name_and_all_its_data(wheel: Path) -> None:
     assert not [name for name in names if name.endswith(".csv") and "training-log" in name]
 
 
-def test_it_works_where_the_checkout_cannot_be_seen(
+def test_the_installed_commands_package_a_model_and_score_without_the_checkout(
     installed: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path
 ) -> None:
     where = run_installed(installed, tmp_path, "python", "-c", "import sam_endpoint.model as m; print(m.__file__)")
@@ -116,7 +116,9 @@ def test_it_works_where_the_checkout_cannot_be_seen(
     assert row["error"] is None and row["predictions"]
 
 
-def test_it_serves_where_the_checkout_cannot_be_seen(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_endpoint_serves_its_page_and_models_without_the_checkout(
+    installed: Path, tmp_path: Path
+) -> None:
     port = free_port()
     command = [str(installed / "bin" / "sam-endpoint"), "serve", "--port", str(port)]
     with server(command, port, "/ready", tmp_path / "log", PYTHONPATH="", HF_HUB_OFFLINE="1") as url:
@@ -126,10 +128,8 @@ def test_it_serves_where_the_checkout_cannot_be_seen(installed: Path, tmp_path: 
         assert "sam-tiny" in json.dumps(models) and "sam2-tiny" in json.dumps(models)
 
 
-def test_installed_entry_scripts_put_no_folder_of_the_package_on_the_search_path(
-    installed: Path, tmp_path: Path
-) -> None:
-    """A user's own module `model` or `scoring` must not be hidden."""
+def test_entry_scripts_add_no_folder_of_the_package_to_the_search_path(installed: Path, tmp_path: Path) -> None:
+    """A folder of the package there would hide a user's own module `model` or `scoring`."""
     (package,) = installed.glob("lib/python*/site-packages/sam_endpoint")
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); print(*sys.path, sep='\\n')"
     for name in ("online", "batch"):
@@ -138,11 +138,14 @@ def test_installed_entry_scripts_put_no_folder_of_the_package_on_the_search_path
 
 
 @pytest.mark.parametrize(
-    ("names", "heavy"),
-    [(["", *(name for name in commands.NAMES if name != "serve")], (*HEAVY, "pydantic")), (["serve"], HEAVY)],
+    ("names", "slow_imports"),
+    [
+        (["", *(name for name in commands.NAMES if name != "serve")], (*SLOW_IMPORTS, "pydantic")),
+        (["serve"], SLOW_IMPORTS),
+    ],
     ids=["all but serve", "serve"],
 )
-def test_help_comes_without_the_heavy_libraries(names: list[str], heavy: tuple[str, ...]) -> None:
+def test_help_imports_no_slow_library(names: list[str], slow_imports: tuple[str, ...]) -> None:
     code = f"""
 import sys
 from sam_endpoint.__main__ import main
@@ -151,7 +154,7 @@ for name in {names!r}:
         main([name, "--help"] if name else ["--help"])
     except SystemExit as stop:
         assert not stop.code
-print("LOADED", [name for name in {heavy!r} if name in sys.modules])
+print("LOADED", [name for name in {slow_imports!r} if name in sys.modules])
 """
     done = run_code(code)
     assert done.returncode == 0 and "LOADED []" in done.stdout, done.stdout[-500:] + done.stderr[-2000:]
@@ -167,7 +170,7 @@ print("LOADED", [name for name in {heavy!r} if name in sys.modules])
         ("spark", ["score", "--engine", "spark", "--input", "in.csv", "--output", "out"]),
     ],
 )
-def test_a_missing_extra_is_named(extra: str, words: list[str]) -> None:
+def test_a_command_without_its_extra_names_the_extra_to_install(extra: str, words: list[str]) -> None:
     for module in commands.EXTRAS[extra]:
         code = f"""
 import sys
@@ -184,21 +187,21 @@ sys.exit(main({words!r}))
         assert (done.returncode, done.stderr) == (2, expected)
 
 
-def test_errors_are_one_line_and_wrong_options_show_the_usage(
+def test_an_error_is_one_line_and_a_wrong_option_shows_the_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sam_endpoint.__main__ import main
 
     assert main(["show", "--predictions", str(tmp_path / "none.parquet"), "--output", str(tmp_path / "x.png")]) == 2
-    said = capsys.readouterr().err
-    assert re.fullmatch(r"error: .*none.parquet cannot be shown: .*\n", said)
+    stderr = capsys.readouterr().err
+    assert re.fullmatch(r"error: .*none.parquet cannot be shown: .*\n", stderr)
     for words in ([], ["nothing"], ["package", "--alias", "champion"], ["score", "--input"]):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2 and capsys.readouterr().err.startswith("usage: sam-endpoint")
 
 
-def test_stopping_a_command_says_whether_it_resumes(
+def test_an_interrupted_command_says_whether_it_can_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sam_endpoint.__main__ import main
@@ -210,39 +213,41 @@ def test_stopping_a_command_says_whether_it_resumes(
     monkeypatch.setattr(score, "run", stop)
     monkeypatch.setattr(embed, "run", stop)
     assert main(["score", "--input", "x", "--output", "y"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to continue\n"
     assert main(["embed", "--images", "x", "--store", "y"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 
 
 def requirements(extra: str) -> list[Requirement]:
-    """The ranges that pyproject.toml gives for the package itself (no extra) or for an extra."""
+    """Return the requirements in pyproject.toml of an extra, or of the package itself if `extra` is empty."""
     lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    return [found for line in lines if (found := Requirement(line)).name != PROJECT["name"]]
+    return [requirement for line in lines if (requirement := Requirement(line)).name != PROJECT["name"]]
 
 
 def pins(file: Path) -> dict[str, str]:
+    """Return the pinned versions in a requirements file, by package name."""
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith(("#", "-r"))]
-    assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.a-z]*", line) for line in lines), lines
+    assert lines and all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9][0-9.a-z]*", line) for line in lines), lines
     return dict(line.split("==") for line in lines)
 
 
-@pytest.mark.parametrize("extra", ["", "server", "spark", "test"])
-def test_every_range_has_two_bounds_and_a_pin_within_them(extra: str) -> None:
+@pytest.mark.parametrize("extra", ["", "server", "grpc", "spark", "test"])
+def test_every_requirement_has_two_bounds_and_a_pin_between_them(extra: str) -> None:
     pinned = pins(PINS[extra])
     for requirement in requirements(extra):
-        assert {one.operator for one in requirement.specifier} - {"!="} == {">=", "<"}, requirement
+        assert {bound.operator for bound in requirement.specifier} - {"!="} == {">=", "<"}, requirement
         assert pinned[requirement.name] in requirement.specifier, requirement
 
 
-def test_every_pin_has_a_range() -> None:
+def test_every_pinned_package_is_a_requirement() -> None:
     extras = [name for extra in PROJECT["optional-dependencies"] for name in requirements(extra)]
-    assert set(pins(PINS[""])) == {one.name for one in requirements("")}
-    assert set(pins(ROOT / "requirements.lock")) == {one.name for one in extras}
+    assert set(pins(PINS[""])) == {requirement.name for requirement in requirements("")}
+    assert set(pins(ROOT / "requirements.lock")) == {requirement.name for requirement in extras}
     for file in (ROOT / "tests" / "environments").iterdir():
         assert pins(file)
 
 
-def test_the_commands_know_the_modules_of_each_extra() -> None:
+def test_commands_list_the_modules_of_each_extra() -> None:
     for extra, modules in commands.EXTRAS.items():
-        assert [one.name.replace("-", "_") for one in requirements(extra)] == list(modules)
+        names = [requirement.name.replace("grpcio", "grpc").replace("-", "_") for requirement in requirements(extra)]
+        assert names == list(modules)

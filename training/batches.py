@@ -1,4 +1,8 @@
-"""Batches of augmented scenes with target masks. A batch depends only on the seed and the step."""
+"""Batches of augmented scenes with target masks. A batch depends only on the seed and the step.
+
+A whole input is an image of the size that the model takes. A window is an image of half that side. The model encodes a
+window as if it were cut out of a whole input, at a quarter of the cost.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ PART_SHARE = 0.15
 RECOLORED_SHARE = 0.5
 # The side of a crop as a share of the scene's longest edge, minimum and maximum.
 PART = (0.35, 0.9)
-CLOSE_PART = (0.35, 0.65)  # about a half, because a window is half of the input
+CLOSE_PART = (0.35, 0.65)  # about a half, because the side of a window is half the side of a whole input
 
 
 class Batch(NamedTuple):
@@ -31,9 +35,11 @@ class Batch(NamedTuple):
     Attributes:
         images: (images, side, side, 3) uint8, padded at the right and the bottom.
         sizes: (images, 2), the height and width inside the padding.
-        masks: (images, masks, side / 2, side / 2) uint8, the share of each cell that the mask covers, times 255.
+        masks: (images, masks, side / 2, side / 2) uint8. Each number is the share of 2 x 2 pixels that the mask covers,
+            times 255.
         boxes: (images, masks, 4) float32, the bounding boxes of the masks, x1, y1, x2, y2 in pixels.
-        corner: (2,), the first row and column of the window in cells of the embedding grid.
+        corner: (2,), the first row and column of a window in the embedding grid of a whole input; zeros for whole
+            inputs.
     """
 
     images: Bytes
@@ -46,8 +52,8 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """The batches of a training, by step.
 
-    A batch has either `images` whole inputs, or twice as many windows of half the side. The first `windowed` steps have
-    windows. Of the later steps, every `whole_every`-th has whole inputs and the others have windows.
+    A batch has either `images` whole inputs, or twice as many windows. The first `windowed` steps have windows. Of the
+    later steps, every `whole_every`-th has whole inputs and the others have windows.
 
     Args:
         cache: The scenes.
@@ -55,10 +61,11 @@ class Batches(Dataset[Batch]):
         images: The number of whole inputs in a batch.
         masks: The number of masks of each image.
         side: The side of the whole input in pixels.
-        windowed: The number of first steps that have windows.
-        whole_every: The distance of steps with whole inputs after the first `windowed` steps.
+        windowed: The number of steps at the start that have windows.
+        whole_every: After these steps, the number of steps from one batch of whole inputs to the next.
         stretched: Whether the image is stretched to the square; otherwise it is padded.
-        close: Whether a window shows about a quarter of a scene. The objects then are as large as in the whole input.
+        close: Whether a window shows about half of a scene's longest edge. Its objects are then as large as those of a
+            whole input.
     """
 
     def __init__(
@@ -83,7 +90,8 @@ class Batches(Dataset[Batch]):
         side = self.side if whole else self.side // 2
         samples = [self.sample(rng, side, whole) for _ in range(self.images * (1 if whole else 2))]
         corners = 1 if whole else self.side // 8 - side // 8 + 1
-        # Even, so that a window of SAM 2's first stage, two cells wide, begins at the same place as in the whole.
+        # The row and column are even, because attention in SAM 2's first stage works within blocks two cells wide. The
+        # blocks of a window are then the same as those of the whole input.
         corner = rng.integers(0, (corners + 1) // 2, 2) * 2
         images, sizes, masks, boxes = (np.stack(field) for field in zip(*samples, strict=True))
         return Batch(images, sizes, masks, boxes, corner)

@@ -269,7 +269,7 @@ def save_checkpoint(model: Any, folder: Path) -> None:
     """
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
-    families.save(families.of(model), part)
+    families.save(families.wrap(model), part)
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():
         file.replace(folder / file.name)

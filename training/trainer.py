@@ -28,7 +28,7 @@ class Trainer:
     """A training that can be stopped and resumed at any step.
 
     Args:
-        plan: The options that determine the weights.
+        plan: The options of the training that change its result.
         family: The network class.
         config: The transformers config of the model.
         device: The torch device.
@@ -75,7 +75,11 @@ class Trainer:
         ]
 
     def learning_rate(self) -> float:
-        """Return the learning rate of the current step: it rises linearly, then falls linearly to a hundredth."""
+        """Return the learning rate of the current step.
+
+        The rate rises linearly during the first `plan.warmup` steps. It falls linearly to a hundredth of `plan.rate`
+        at the end of the training.
+        """
         plan = self.plan
         rise = min(1.0, (self.step + 1) / plan.warmup)
         return plan.rate * rise * max(0.01, 1 - self.step / plan.steps)
@@ -83,6 +87,7 @@ class Trainer:
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Train on one batch and return the metrics of the step."""
         if self.bfloat16:
+            # `network.attention` is faster than the function of torch that it replaces.
             with torch.autocast(self.device, torch.bfloat16), patch.object(F, ATTENTION, network.attention):
                 loss, metrics = self.compute_loss(batch)
         else:
@@ -104,8 +109,10 @@ class Trainer:
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss (scalar) and the metrics of a batch.
 
-        In the first round, half of the masks get a click as their prompt and half a box. Each further round, up to two,
-        adds a click in the error of the predicted mask. The logits of that mask may be the mask input.
+        The model predicts the target masks in one to three rounds. In the first round, one half of the masks have a
+        click as their prompt, and the other half have a box. Each further round adds a click where the predicted mask
+        is wrong. In each further round, about 70 % of the prompts, drawn at random, also get the logits of the
+        predicted mask as their mask input.
         """
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
         images, masks, boxes = (torch.as_tensor(field).to(self.device) for field in (batch[0], batch[2], batch[3]))
@@ -127,7 +134,8 @@ class Trainer:
         points, labels = (2 * cells + shift)[:, None], labels[:, None]
         logits = torch.zeros_like(targets)[:, None]
         has_mask = torch.zeros(len(targets), dtype=torch.bool, device=self.device)
-        # `picked` affects the first click only, so with `picked` many steps have a single round.
+        # `picked` trains the choice among three masks. Only a first click needs this choice, so with `picked` half of
+        # the steps have a single round.
         rounds = (1, 2, 1, 3)[self.step % 4] if self.plan.picked else (2, 2, 3)[self.step % 3]
         total = torch.zeros((), device=self.device)
         metrics: dict[str, float] = {}
@@ -139,6 +147,7 @@ class Trainer:
                 labels = torch.cat([labels, label[:, None]], dim=1)
                 has_mask = (torch.rand(len(targets), generator=generator) < 0.7).to(self.device)
             parts = []
+            # A prompt with a box has no first click, so its clicks begin at index 1.
             for kind, first, box in zip(kinds, (0, 1), (None, jittered), strict=True):
                 if len(kind):
                     box = None if box is None else box[kind]
@@ -160,7 +169,7 @@ class Trainer:
         return total / rounds, metrics
 
     def start_from(self, folder: Path) -> None:
-        """Replace the random weights with those of a checkpoint, whose input may have another size."""
+        """Replace the random weights with the weights of a checkpoint. The checkpoint's input may have another size."""
         for model in (self.model, self.average):
             model.load_state_dict(network.load_weights(folder, model))
 
@@ -180,7 +189,7 @@ class Trainer:
 
     def load_state(self, path: Path) -> None:
         """Load a saved state. Raises BadParameter if the state belongs to another plan or family."""
-        state = torch.load(path, map_location=self.device)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if (state["plan"], state["family"]) != (asdict(self.plan), self.model.config.model_type):
             raise BadParameter(
                 f"'{path}' belongs to another training ({state['family']}, {state['plan']}); "

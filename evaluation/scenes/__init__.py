@@ -1,4 +1,4 @@
-"""Drawn scenes: images with exact masks, reproducible from a seed and an index."""
+"""Generate scenes: synthetic images with exact masks, reproducible from a seed and an index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene while it is painted: objects with shadows, relief and prints, back to front, under one light."""
+"""Paint objects with shadows, relief and prints onto a canvas, from back to front under a single light."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sam_endpoint.evaluation.scenes.shapes import Shape
 Array = np.ndarray  # float32
 Rng = np.random.Generator
 
-MAX_LABELS = 250
+MAX_LABELS = 250  # parts per scene; labels are uint8
 
 
 @dataclass
 class Finish:
-    """How an object is painted; several objects of a scene may share a finish.
+    """The surface of an object. Several objects of a scene can have the same finish.
 
     Attributes:
-        base: The mean colour, (3,).
+        base: The mean RGB colour, `(3,)`, 0 to 1.
         relief: "flat", "ramp", "tube", "pillow" or "bevel".
         depth: The contrast of the relief.
         gloss: The brightness of the highlight, 0 for none.
@@ -38,30 +38,38 @@ class Finish:
 
 
 def random_finish(rng: Rng, base: Array) -> Finish:
-    """Return a random finish with the mean colour `base` (3,)."""
+    """Return a random finish with the mean colour `base`, `(3,)`."""
     relief = rng.choice(["flat", "ramp", "tube", "pillow", "bevel"], p=[0.2, 0.2, 0.15, 0.3, 0.15])
     gloss = rng.uniform(0.1, 0.7) if rng.random() < 0.25 else 0.0
     return Finish(base, relief, rng.uniform(0.15, 0.65), gloss, rng.uniform(0.4, 0.9), 0.15)
 
 
 def coin_finish(rng: Rng, base: Array) -> Finish:
-    """Return a raised, often printed finish with the mean colour `base` (3,)."""
+    """Return a random finish of coins, with raised edges and often with prints, in the mean colour `base`, `(3,)`."""
     return Finish(base, "bevel", rng.uniform(0.4, 1.0), 0.0, 0.2, 0.6)
 
 
 def blur(field: Array, radius: float) -> Array:
-    """Blur a (height, width) field of 0 to 1 by `radius` pixels, in 8 bits."""
+    """Blur an `(H, W)` array with values from 0 to 1 by `radius` pixels. The values are rounded to 8 bits."""
     image = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(float(radius))), dtype=np.float32) / 255
 
 
 class Canvas:
-    """A scene that is painted from back to front under one light.
+    """A scene that is painted from back to front under a single light.
+
+    Every painted shape is a part with its own label. An object is a part, and further parts can belong to it.
+
+    Args:
+        rng: The random generator.
+        height: The height in pixels.
+        width: The width in pixels.
+        base: The mean colour of the ground, `(3,)`.
 
     Attributes:
-        image: (height, width, 3) float32, about 0 to 1.
-        labels: (height, width) uint8, the part that is visible at each pixel, 0 for the background.
-        owners: (256,) uint8, the object that each part belongs to.
+        image: `(H, W, 3)` float32 RGB, about 0 to 1.
+        labels: `(H, W)` uint8, the label of the visible part at each pixel; 0 for the background.
+        owners: `(256,)` uint8, the label of the object that each part belongs to.
     """
 
     def __init__(self, rng: Rng, height: int, width: int, base: Array) -> None:
@@ -77,12 +85,21 @@ class Canvas:
         self.shadow_reach = rng.uniform(0.05, 0.5)
 
     def mean_color(self) -> Array:
-        """Return the mean colour (3,) of the scene so far."""
+        """Return the mean colour of the current image, `(3,)`."""
         color: Array = self.image[::8, ::8].mean((0, 1))
         return color
 
     def add_object(self, shape: Shape, x: float, y: float, size: float, finish: Finish, shadow: bool) -> None:
-        """Paint an object of about `size` pixels radius at (x, y), sometimes with a part on it or beside it."""
+        """Paint an object, sometimes with a further part on it or next to it.
+
+        Args:
+            shape: The shape in its unit frame.
+            x: The x coordinate of the centre in pixels.
+            y: The y coordinate of the centre in pixels.
+            size: The approximate radius in pixels.
+            finish: The surface.
+            shadow: Whether the object casts a shadow.
+        """
         angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.7 else self.rng.normal(0, 0.1)
         outline = shapes.place(shape, x, y, size, angle, self.rng.uniform(0.75, 1))
         if shadow:
@@ -91,7 +108,7 @@ class Canvas:
         if label is None or size < 12 or self.rng.random() > 0.22:
             return
         kind = self.rng.integers(3)
-        if kind == 0:  # the same outline again, smaller: a rim, a plate's well, a screen
+        if kind == 0:  # a smaller copy of the outline, such as a rim, the well of a plate or a screen
             shrink = self.rng.uniform(0.5, 0.88)
             part: Shape = [((points - [x, y]) * shrink + [x, y], solid) for points, solid in outline]
             radius = size * shrink
@@ -103,7 +120,7 @@ class Canvas:
         self._paint(part, radius, random_finish(self.rng, base), owner=label, clipped=bool(kind < 2))
 
     def _darken_shadow(self, shape: Shape, size: float) -> None:
-        """Darken the pixels beside an object of radius `size`, away from the light, and under its edge."""
+        """Darken the pixels next to an object of radius `size`, on the side away from the light."""
         reach = self.shadow_reach * min(size, 40)
         margin = int(reach + size * self.shadow_softness * 2) + 3
         window = shapes.pixel_window(shape, self.height, self.width)
@@ -117,14 +134,17 @@ class Canvas:
         self.image[y_min:y_max, x_min:x_max] *= 1 - self.shadow_depth * darkness[..., None]
 
     def _paint(self, shape: Shape, size: float, finish: Finish, owner: int = 0, clipped: bool = False) -> int | None:
-        """Paint a placed shape of about `size` pixels radius.
+        """Paint a shape as a new part.
 
         Args:
-            owner: The label of the object that the shape is a part of, 0 for an object of its own.
-            clipped: Whether the part shows only where its owner does.
+            shape: The shape in pixel coordinates.
+            size: The approximate radius in pixels.
+            finish: The surface.
+            owner: The label of the object that the shape belongs to; 0 if the shape is an object itself.
+            clipped: Whether to paint only pixels where the owner is visible.
 
         Returns:
-            The label of the shape, or None if the shape is outside the image.
+            The label of the part, or None if the shape is outside the image or the canvas has MAX_LABELS parts.
         """
         window = shapes.pixel_window(shape, self.height, self.width)
         if window is None or self.count >= MAX_LABELS:
@@ -155,13 +175,16 @@ class Canvas:
         return self.count
 
     def _shading(self, alpha: Array, relief: str, depth: float, size: float) -> Array:
-        """Return the brightness, around 1, of an object's window.
+        """Return the brightness of a shape's pixels.
 
         Args:
-            alpha: The object's coverage of the window, (height, width).
+            alpha: The share of each pixel that the shape covers, `(H, W)`.
+            relief: The relief, as in `Finish`.
+            depth: The contrast of the relief.
+            size: The approximate radius of the shape in pixels.
 
         Returns:
-            (height, width).
+            `(H, W)`, factors around 1.
         """
         height, width = alpha.shape
         if relief == "flat":
@@ -183,7 +206,7 @@ class Canvas:
         return shading
 
     def _add_prints(self, patch: Array, base: Array) -> Array:
-        """Return a surface (height, width, 3) with bands, spots or figures in other colours on it."""
+        """Return the `(H, W, 3)` surface with bands, spots or shapes printed on it in another colour."""
         height, width = patch.shape[:2]
         kind = self.rng.integers(3)
         ink = textures.surface(self.rng, height, width, textures.distinct_color(self.rng, base, 0.15), 0.8)

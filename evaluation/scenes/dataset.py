@@ -1,4 +1,4 @@
-"""Drawn scenes as the ground truth of an evaluation."""
+"""Use synthetic scenes as ground truth."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from sam_endpoint.evaluation.ground_truth import SIZES, AnnotatedImage, Problems
 from sam_endpoint.evaluation.scenes.scene import MIN_AREA, Scene, draw_scene
 from sam_endpoint.model import masks
 
-HELD_OUT_SEED = 2  # no training draws scenes of this seed
+HELD_OUT_SEED = 2  # training never uses scenes of this seed
 MAX_OBJECTS = 8
-SIZE_LIMITS = (0.01, 0.1)  # shares of the image, from which an object is medium and large
+SIZE_LIMITS = (0.01, 0.1)  # shares of the image: the smallest medium object and the smallest large object
 
 
 class SceneDataset:
-    """The first `count` held-out scenes, each with up to MAX_OBJECTS visible objects of MIN_AREA pixels or more."""
+    """Synthetic scenes that no training uses.
 
-    sizes = "small: under 1 % of the image, medium: under 10 %, large: from 10 % on"
+    A scene has up to MAX_OBJECTS objects. Each object has at least MIN_AREA visible pixels.
+
+    Args:
+        count: The number of scenes.
+        seed: The seed of the scenes.
+    """
+
+    sizes = "small: less than 1 % of the image, medium: less than 10 %, large: all others"
 
     def __init__(self, count: int, seed: int = HELD_OUT_SEED) -> None:
         self.count, self.seed = count, seed
@@ -29,6 +36,7 @@ class SceneDataset:
         self.problems = Problems()
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
+        """Generate the scenes one by one, and show the progress."""
         for index in tqdm(range(self.count), unit="scene", desc="evaluating", disable=None):
             scene = draw_scene(self.seed, index)
             objects = [
@@ -39,10 +47,14 @@ class SceneDataset:
 
 
 def visible_masks(scene: Scene, rng: np.random.Generator) -> list[Mask]:
-    """Return masks of up to MAX_OBJECTS objects of a scene in random order.
+    """Select up to MAX_OBJECTS objects of a scene in random order.
+
+    Args:
+        scene: The scene.
+        rng: The random generator for the selection.
 
     Returns:
-        (height, width) bool each, of MIN_AREA pixels or more.
+        The visible mask of each object, `(H, W)` bool with at least MIN_AREA pixels.
     """
     labels = scene.object_labels()
     areas = np.bincount(labels.ravel(), minlength=256)

@@ -1,4 +1,4 @@
-"""Arrangements of objects on a canvas: on a table, in clutter, in rows, or one in front."""
+"""Arrange objects on a canvas: spread on a table, in clutter, in rows, or as a portrait of one large object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rng = np.random.Generator
 
 
 def table(rng: Rng, canvas: Canvas) -> None:
-    """Place a few objects apart from each other on one surface."""
+    """Place a few separate objects on a surface."""
     canvas.shadow_depth = rng.uniform(0.1, 0.65)
     for x, y, size in sample_circles(rng, canvas, int(rng.integers(1, 8)), 0.07, 0.3, 0.95):
         base = textures.distinct_color(rng, canvas.mean_color(), 0.2)
@@ -31,7 +31,7 @@ def clutter(rng: Rng, canvas: Canvas) -> None:
 
 
 def rows(rng: Rng, canvas: Canvas) -> None:
-    """Place small objects of one kind in loose rows: coins, beans, screws, buttons, pills."""
+    """Place small objects of one kind in irregular rows, similar to coins, beans, screws, buttons or pills."""
     longest = max(canvas.height, canvas.width)
     size = longest * np.exp(rng.uniform(np.log(0.025), np.log(0.08)))
     pitch = size * rng.uniform(2.2, 3.6)
@@ -54,7 +54,7 @@ def rows(rng: Rng, canvas: Canvas) -> None:
 
 
 def portrait(rng: Rng, canvas: Canvas) -> None:
-    """Place one object that fills much of the frame, perhaps cut by the border, and a few small objects."""
+    """Place one object that fills much of the image and can extend beyond its edge, and a few small objects."""
     base = textures.distinct_color(rng, canvas.mean_color(), 0.2)
     x, y = np.array([canvas.width, canvas.height]) * rng.uniform(0.25, 0.75, 2)
     size = max(canvas.height, canvas.width) * rng.uniform(0.25, 0.55)
@@ -67,11 +67,18 @@ def portrait(rng: Rng, canvas: Canvas) -> None:
 def sample_circles(
     rng: Rng, canvas: Canvas, count: int, min_radius: float, max_radius: float, gap: float
 ) -> list[tuple[float, ...]]:
-    """Sample up to `count` circles (x, y, radius in pixels) that keep their distance.
+    """Sample circles with a minimum distance between them.
 
     Args:
-        min_radius: The smallest radius, as a share of the longest edge; `max_radius` is the largest.
-        gap: The smallest distance of two centres, as a share of the sum of their radii.
+        rng: The random generator.
+        canvas: The canvas.
+        count: The maximum number of circles.
+        min_radius: The smallest radius, as a share of the canvas's longest edge.
+        max_radius: The largest radius, as a share of the canvas's longest edge.
+        gap: The minimum distance between two centres, as a share of the sum of their radii.
+
+    Returns:
+        x, y and radius of each circle in pixels.
     """
     circles: list[tuple[float, ...]] = []
     longest = max(canvas.height, canvas.width)
@@ -85,6 +92,6 @@ def sample_circles(
     return circles
 
 
-# The order and the weights are part of what a seed means: a change draws other scenes.
+# A change of the order or of the weights changes the scenes of every seed.
 LAYOUTS = (table, clutter, rows, portrait)
 PROBABILITIES = (0.42, 0.2, 0.23, 0.15)

@@ -1,6 +1,6 @@
-"""Scenes drawn from a seed and an index: an image, and the object that is visible at each pixel.
+"""Generate scenes: an image, and the object that is visible at each pixel.
 
-`draw_scene(seed, index)` depends on nothing else, so scenes of two seeds never meet.
+A scene depends only on its seed and its index, so different seeds give different scenes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Array = np.ndarray  # float32
 Rng = np.random.Generator
 
 LONGEST_EDGE = 256
-MIN_AREA = 40  # pixels that an object needs to be asked for
+MIN_AREA = 40  # visible pixels of the smallest object that training and evaluation use
 RATIOS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0)
 
 
 @dataclass
 class Scene:
-    """A drawn image with exact labels.
+    """A synthetic image with exact labels.
 
     Attributes:
-        image: (height, width, 3) uint8.
-        labels: (height, width) uint8, the part that is visible at each pixel, 0 for the background.
-        owners: (256,) uint8, the object that each part belongs to. An object is a part of itself.
+        image: `(H, W, 3)` uint8 RGB.
+        labels: `(H, W)` uint8, the label of the visible part at each pixel; 0 for the background.
+        owners: `(256,)` uint8, the label of the object that each part belongs to. An object is a part of itself.
     """
 
     image: NDArray[np.uint8]
@@ -38,12 +38,17 @@ class Scene:
     owners: NDArray[np.uint8]
 
     def object_labels(self) -> NDArray[np.uint8]:
-        """Return the object that is visible at each pixel, its parts included, (height, width) uint8."""
+        """Return the label of the visible object at each pixel, `(H, W)` uint8. Parts count as their object."""
         return self.owners[self.labels]
 
 
 def draw_scene(seed: int, index: int, longest_edge: int = LONGEST_EDGE) -> Scene:
-    """Draw scene number `index` of the endless sequence of a seed.
+    """Generate a scene.
+
+    Args:
+        seed: The seed of an endless sequence of scenes.
+        index: The number of the scene in the sequence.
+        longest_edge: The longest edge of the image in pixels.
 
     Example:
         >>> draw_scene(seed=2, index=0).image.shape
@@ -59,7 +64,7 @@ def draw_scene(seed: int, index: int, longest_edge: int = LONGEST_EDGE) -> Scene
 
 
 def _draw_backdrop(rng: Rng, canvas: Canvas) -> None:
-    """Add to the ground a wall behind the table, uneven light, and shadows of objects outside the frame."""
+    """Add, each with some probability, a wall behind the table, uneven light, and shadows from outside the image."""
     height, width = canvas.height, canvas.width
     _, across = textures.rotated_coordinates(height, width, rng.normal(0, 0.15))
     if rng.random() < 0.3:
@@ -77,13 +82,14 @@ def _draw_backdrop(rng: Rng, canvas: Canvas) -> None:
 
 
 def _photograph(rng: Rng, image: Array) -> NDArray[np.uint8]:
-    """Simulate a camera: uneven lamp, exposure, monochrome, defocus, grain and compression.
+    """Simulate a camera: uneven illumination, exposure, monochrome images, defocus, grain and compression.
 
     Args:
-        image: (height, width, 3) float32, about 0 to 1.
+        rng: The random generator.
+        image: `(H, W, 3)` float32 RGB, about 0 to 1.
 
     Returns:
-        (height, width, 3) uint8.
+        `(H, W, 3)` uint8 RGB.
     """
     height, width = image.shape[:2]
     if rng.random() < 0.4:

@@ -1,7 +1,7 @@
-"""Outlines of objects as polygons in a unit frame, and their rasterisation.
+"""Generate random shapes as polygons, and rasterise them.
 
-A shape is a list of layers `(points, solid)`. `points` is (n, 2), x and y within about -1 to 1. A layer that is not
-solid cuts a hole into the layers before it.
+A shape is a list of layers `(points, solid)`. `points` is an `(N, 2)` array of x and y in a unit frame, which goes from
+about -1 to 1. If `solid` is false, the layer cuts a hole into the layers before it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Rng = np.random.Generator
 Layer = tuple[Points, bool]
 Shape = list[Layer]
 
-SUPERSAMPLING = 4
+SUPERSAMPLING = 4  # samples per pixel in each direction
 
 
 def circle(count: int = 48, radius: float = 1.0, x: float = 0.0, y: float = 0.0) -> Points:
-    """Return a circle around (x, y) as `count` points, (count, 2)."""
+    """Return a circle around (x, y) as `count` points, `(count, 2)`."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
 
 
 def bar(x0: float, y0: float, x1: float, y1: float) -> Points:
-    """Return an axis-aligned rectangle, (4, 2)."""
+    """Return an axis-aligned rectangle, `(4, 2)`."""
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
@@ -53,7 +53,7 @@ def box(rng: Rng) -> Shape:
 
 
 def blob(rng: Rng) -> Shape:
-    """Return a closed curve whose radius is a short random Fourier series."""
+    """Return a closed curve whose radius is a random Fourier series with few terms."""
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones(72)
     for order in range(2, rng.integers(4, 8)):
@@ -86,14 +86,14 @@ def ring(rng: Rng) -> Shape:
 
 
 def rod(rng: Rng) -> Shape:
-    """Return a pen, ruler or knife: long, with one end sometimes pointed."""
+    """Return a long shape with a blunt or pointed end, similar to a pen, ruler or knife."""
     half_width, tip = rng.uniform(0.05, 0.16), rng.uniform(0.6, 1)
     corners = [[-1, -half_width], [tip, -half_width], [1, 0], [tip, half_width], [-1, half_width]]
     return [(np.array(corners), True)]
 
 
 def cup(rng: Rng) -> Shape:
-    """Return a cup's body with a handle that has a hole."""
+    """Return the body of a cup, with a handle that encloses a hole."""
     top, bottom, height = rng.uniform(0.45, 0.65), rng.uniform(0.3, 0.6), rng.uniform(0.5, 0.95)
     radius, thickness = rng.uniform(0.25, 0.42) * height / 0.8, rng.uniform(0.6, 0.8)
     center = (top + bottom) / 2
@@ -108,7 +108,7 @@ def cup(rng: Rng) -> Shape:
 
 
 def bottle(rng: Rng) -> Shape:
-    """Return a solid of revolution seen from the side: a profile of widths, mirrored."""
+    """Return a symmetric outline with varying width, similar to a bottle or vase from the side."""
     neck, shoulder = rng.uniform(0.08, 0.2), rng.uniform(-0.5, 0.1)
     belly, foot = rng.uniform(0.25, 0.5), rng.uniform(0.2, 0.45)
     y = np.array([-1, shoulder - rng.uniform(0.1, 0.3), shoulder + 0.15, rng.uniform(0.2, 0.6), 1])
@@ -121,7 +121,7 @@ def bottle(rng: Rng) -> Shape:
 
 
 def spoon(rng: Rng) -> Shape:
-    """Return a handle with an oval bowl, sometimes pierced."""
+    """Return a handle with an oval bowl, sometimes with a hole in the bowl."""
     half_width, bowl = rng.uniform(0.04, 0.1), rng.uniform(0.2, 0.35)
     layers: Shape = [(bar(-1, -half_width, 0.5, half_width), True)]
     layers.append((circle() * [bowl * rng.uniform(1, 1.5), bowl] + [0.62, 0], True))
@@ -131,7 +131,7 @@ def spoon(rng: Rng) -> Shape:
 
 
 def letter(rng: Rng) -> Shape:
-    """Return a union of strokes on a 3 x 3 frame, similar to letters and brackets."""
+    """Return a vertical stroke with horizontal strokes, similar to a letter or bracket."""
     thickness = rng.uniform(0.14, 0.26)
     strokes = [bar(-0.7, -0.9, -0.7 + 2 * thickness, 0.9)]
     for level in rng.choice([-0.9, 0.9 - 2 * thickness, -thickness], size=rng.integers(1, 4), replace=False):
@@ -140,7 +140,7 @@ def letter(rng: Rng) -> Shape:
 
 
 def crescent(rng: Rng) -> Shape:
-    """Return a disc from which a shifted, smaller disc is cut."""
+    """Return a disc without a smaller, shifted disc."""
     shift = rng.uniform(0.3, 0.7)
     return [(circle(), True), (circle(radius=rng.uniform(0.7, 0.95), x=shift), False)]
 
@@ -155,7 +155,7 @@ def leaf(rng: Rng) -> Shape:
 
 
 def gear(rng: Rng) -> Shape:
-    """Return a toothed wheel, sometimes with a bore."""
+    """Return a toothed wheel, sometimes with a hole in its centre."""
     teeth = rng.integers(6, 14)
     angles = np.linspace(0, 2 * np.pi, teeth * 4, endpoint=False)
     radius = np.where((np.arange(teeth * 4) // 2) % 2, rng.uniform(0.75, 0.9), 1.0)
@@ -166,7 +166,7 @@ def gear(rng: Rng) -> Shape:
 
 
 def figure(rng: Rng) -> Shape:
-    """Return a head on a trunk with limbs: people, animals and dolls seen from a distance."""
+    """Return a head, a trunk and limbs, similar to a person, animal or doll."""
     layers: Shape = [(circle(radius=rng.uniform(0.18, 0.28), y=-0.7), True)]
     trunk = blob(rng)[0][0] * [rng.uniform(0.25, 0.45), 0.5]
     layers.append((trunk, True))
@@ -180,7 +180,7 @@ def figure(rng: Rng) -> Shape:
     return layers
 
 
-# The order and the weights are part of what a seed means: a change draws other scenes.
+# A change of the order or of the weights changes the scenes of every seed.
 SHAPES: tuple[tuple[Callable[[Rng], Shape], float], ...] = (
     (disc, 5), (rounded_box, 4), (box, 4), (blob, 4), (polygon, 2), (star, 1), (ring, 1), (rod, 1.5), (cup, 2),
     (bottle, 1.5), (spoon, 1), (letter, 1), (crescent, 0.7), (leaf, 1), (gear, 0.7), (figure, 1.5),
@@ -194,14 +194,32 @@ def random_shape(rng: Rng) -> Shape:
 
 
 def place(shape: Shape, x: float, y: float, radius: float, angle: float, stretch: float = 1.0) -> Shape:
-    """Return the shape rotated by `angle`, scaled to `radius` pixels and moved to the pixel (x, y)."""
+    """Convert a shape from its unit frame to pixel coordinates.
+
+    Args:
+        shape: The shape in its unit frame.
+        x: The x coordinate of the centre in pixels.
+        y: The y coordinate of the centre in pixels.
+        radius: The length of a unit in pixels.
+        angle: The angle of rotation in radians.
+        stretch: The factor for the shape's y axis, before the rotation.
+    """
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.array([[cos, sin], [-sin, cos]]) * radius
     return [((points * [1, stretch]) @ matrix + [x, y], solid) for points, solid in shape]
 
 
 def pixel_window(shape: Shape, height: int, width: int) -> tuple[int, int, int, int] | None:
-    """Return the pixels (top, left, bottom, right) that a placed shape can touch, or None if all are outside."""
+    """Return the window of pixels that a shape can touch.
+
+    Args:
+        shape: The shape in pixel coordinates.
+        height: The height of the image.
+        width: The width of the image.
+
+    Returns:
+        (top, left, bottom, right), or None if the shape is outside the image.
+    """
     points = np.concatenate([points for points, solid in shape if solid])
     x_min, y_min = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
     x_max, y_max = np.minimum(np.ceil(points.max(0)).astype(int) + 1, [width, height])
@@ -209,14 +227,14 @@ def pixel_window(shape: Shape, height: int, width: int) -> tuple[int, int, int, 
 
 
 def coverage(shape: Shape, window: tuple[int, int, int, int]) -> Array:
-    """Return the share of each pixel that a placed shape covers, 0 to 1.
+    """Compute the share of each pixel that a shape covers.
 
     Args:
-        shape: A shape in pixel coordinates.
-        window: The pixels to compute, (top, left, bottom, right).
+        shape: The shape in pixel coordinates.
+        window: The window of pixels to compute, (top, left, bottom, right).
 
     Returns:
-        (bottom - top, right - left) float32.
+        `(bottom - top, right - left)` float32, 0 to 1.
     """
     y_min, x_min, y_max, x_max = window
     canvas = Image.new("L", ((x_max - x_min) * SUPERSAMPLING, (y_max - y_min) * SUPERSAMPLING))

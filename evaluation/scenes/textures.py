@@ -1,4 +1,4 @@
-"""Procedural surface textures: float32 arrays of shape (height, width, 3) with values of about 0 to 1."""
+"""Generate colours and surface textures. A texture is an `(H, W, 3)` float32 array with values of about 0 to 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rng = np.random.Generator
 
 
 def random_color(rng: Rng) -> Array:
-    """Return an RGB colour (3,) as common objects have: many greys and browns, a few saturated colours."""
+    """Return a random RGB colour, `(3,)`, 0 to 1. Greys and browns are more frequent than saturated colours."""
     kind = rng.random()
     if kind < 0.3:
         hue, saturation, value = rng.random(), rng.uniform(0, 0.12), rng.uniform(0.05, 1)
@@ -24,9 +24,15 @@ def random_color(rng: Rng) -> Array:
 
 
 def distinct_color(rng: Rng, reference: Array, min_distance: float) -> Array:
-    """Return a colour (3,) that differs from `reference` (3,) by at least `min_distance` in one channel.
+    """Return a random colour that differs from another colour.
 
-    Gives up after eight further draws.
+    Args:
+        rng: The random generator.
+        reference: The other colour, `(3,)`.
+        min_distance: The minimum difference in at least one channel.
+
+    Returns:
+        The colour, `(3,)`. After nine attempts, it can be closer to the other colour.
     """
     color = random_color(rng)
     for _ in range(8):
@@ -37,15 +43,22 @@ def distinct_color(rng: Rng, reference: Array, min_distance: float) -> Array:
 
 
 def enlarge(grid: Array, height: int, width: int) -> Array:
-    """Enlarge a coarse (rows, columns) grid to (height, width) with cubic interpolation."""
+    """Enlarge a `(rows, columns)` grid to `(height, width)` with bicubic interpolation."""
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def value_noise(rng: Rng, height: int, width: int, cell: float, octaves: int = 3) -> Array:
-    """Return smooth noise (height, width) of mean 0 and standard deviation of about 1.
+    """Return smooth noise with mean 0 and a standard deviation of about 1.
 
     Args:
-        cell: The size of the coarsest features, in pixels.
+        rng: The random generator.
+        height: The height in pixels.
+        width: The width in pixels.
+        cell: The size of the coarsest features in pixels.
+        octaves: The number of scales that are added, from coarse to fine.
+
+    Returns:
+        `(height, width)` float32.
     """
     total = np.zeros((height, width), dtype=np.float32)
     weight, power = 1.0, 0.0
@@ -60,7 +73,7 @@ def value_noise(rng: Rng, height: int, width: int, cell: float, octaves: int = 3
 
 
 def rotated_coordinates(height: int, width: int, angle: float) -> tuple[Array, Array]:
-    """Return pixel coordinates (along, across), each (height, width), of axes rotated by `angle` radians."""
+    """Return the coordinates of all pixels along two axes rotated by `angle` radians, each `(height, width)`."""
     y, x = np.meshgrid(
         np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32), indexing="ij", copy=False
     )
@@ -69,7 +82,7 @@ def rotated_coordinates(height: int, width: int, angle: float) -> tuple[Array, A
 
 
 def gradient(rng: Rng, height: int, width: int) -> Array:
-    """Return a linear ramp (height, width) from -1 to 1 in a random direction."""
+    """Return a linear ramp from -1 to 1 in a random direction, `(height, width)`."""
     along, _ = rotated_coordinates(height, width, rng.uniform(0, 2 * np.pi))
     low, high = along.min(), along.max()
     ramp: Array = (along - low) * np.float32(2 / max(1.0, high - low)) - 1
@@ -77,7 +90,7 @@ def gradient(rng: Rng, height: int, width: int) -> Array:
 
 
 def wood(rng: Rng, height: int, width: int) -> Array:
-    """Return wood grain (height, width), about -1 to 1: bent stripes with fine streaks along them."""
+    """Return wood grain, `(height, width)`, about -1 to 1: curved stripes with fine streaks along them."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
     along, across = rotated_coordinates(height, width, angle)
     period = rng.uniform(5, 40)
@@ -90,7 +103,7 @@ def wood(rng: Rng, height: int, width: int) -> Array:
 
 
 def planks(rng: Rng, height: int, width: int) -> Array:
-    """Return boards or tiles (height, width), about -1 to 1: each of its own brightness, with dark joints."""
+    """Return boards or tiles of different brightness with dark joints, `(height, width)`, about -1 to 1."""
     along, across = rotated_coordinates(height, width, rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)]))
     size = rng.uniform(20, 80)
     row = np.floor(across / size)
@@ -102,7 +115,7 @@ def planks(rng: Rng, height: int, width: int) -> Array:
 
 
 def cloth(rng: Rng, height: int, width: int) -> Array:
-    """Return weave, stripes or checks (height, width), about -1 to 1, over soft folds."""
+    """Return cloth with soft folds, `(height, width)`, about -1 to 1: a weave, stripes or checks."""
     along, across = rotated_coordinates(height, width, rng.uniform(0, np.pi))
     period = rng.uniform(2.5, 24)
     warp = value_noise(rng, height, width, 60, 1) * 2
@@ -116,17 +129,17 @@ def cloth(rng: Rng, height: int, width: int) -> Array:
 
 
 def speckle(rng: Rng, height: int, width: int) -> Array:
-    """Return fine grain (height, width), about -1 to 1: stone, sand, paper."""
+    """Return fine grain, `(height, width)`, about -1 to 1, similar to stone, sand or paper."""
     return value_noise(rng, height, width, rng.uniform(1.5, 6), 2) * np.float32(rng.uniform(0.2, 0.6))
 
 
 def clouds(rng: Rng, height: int, width: int) -> Array:
-    """Return coarse mottling (height, width), about -1 to 1."""
+    """Return coarse patches of different brightness, `(height, width)`, about -1 to 1."""
     return value_noise(rng, height, width, rng.uniform(10, 120), 4) * np.float32(0.6)
 
 
 def plain(rng: Rng, height: int, width: int) -> Array:
-    """Return faint unevenness without a pattern (height, width)."""
+    """Return an almost uniform surface, `(height, width)`."""
     return value_noise(rng, height, width, 100, 2) * np.float32(0.05)
 
 
@@ -134,11 +147,17 @@ PATTERNS = (plain, clouds, speckle, wood, cloth, planks)
 
 
 def surface(rng: Rng, height: int, width: int, base: Array, plainness: float = 0.4) -> Array:
-    """Return a textured surface (height, width, 3).
+    """Return a random textured surface.
 
     Args:
-        base: The mean colour, (3,).
+        rng: The random generator.
+        height: The height in pixels.
+        width: The width in pixels.
+        base: The mean RGB colour, `(3,)`, 0 to 1.
         plainness: The probability of a surface without a pattern.
+
+    Returns:
+        `(height, width, 3)` float32, about 0 to 1.
     """
     probabilities = np.array([plainness] + [(1 - plainness) * share for share in (0.25, 0.3, 0.2, 0.15, 0.1)])
     pattern = PATTERNS[rng.choice(len(PATTERNS), p=probabilities)](rng, height, width)

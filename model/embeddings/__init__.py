@@ -1,4 +1,4 @@
-"""Embeddings kept for later requests: in memory (`cache`) and in a folder or object store (`store`)."""
+"""Cache embeddings for later requests: in memory (`cache`) and in a folder or object store (`store`)."""
 
 from .cache import EmbeddingCache
 from .store import Store

@@ -1,4 +1,4 @@
-"""The cache of embeddings in memory: limited by bytes, shared fairly between tenants."""
+"""An in-memory cache of embeddings, limited by bytes and shared fairly between tenants."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ _KEY = re.compile(r"[0-9a-f]{64}(\.upright)?", re.IGNORECASE)
 
 
 def is_key(name: str) -> bool:
-    """Return whether a name has the form of an image's key, so that no other image may have it."""
+    """Return whether a name has the form of a key: 64 hexadecimal digits, with or without `.upright`."""
     return _KEY.fullmatch(name) is not None
 
 
 class EmbeddingCache:
-    """Embeddings by key, and names for keys. Safe to share between threads.
+    """A cache of embeddings by key, with names for keys. Safe to share between threads.
 
-    A view (`for_tenant`, `for_model`) shares the memory and has keys and names of its own. A full cache evicts what the
-    tenant with the most bytes used longest ago.
+    A key identifies an image (see `images.OpenedImage`); a name is an `image_id` that a client chose. `for_tenant` and
+    `for_model` return views, which share the memory but have their own keys and names. A full cache evicts the least
+    recently used embedding of the tenant that holds the most bytes.
 
     Args:
-        max_bytes: largest sum of the embeddings' bytes.
-        store: second tier: read on a miss, and given every new embedding.
+        max_bytes: maximum size of all embeddings together in bytes.
+        store: persistent store behind the cache. It is read on a miss, and receives every new embedding.
 
     Attributes:
-        lookups: how often `get` was a hit (True) and a miss (False).
+        lookups: number of hits (key True) and misses (key False) of `get`.
     """
 
     def __init__(self, max_bytes: int, store: Store | None = None) -> None:
@@ -49,7 +50,7 @@ class EmbeddingCache:
         self._is_valid: Callable[[Embedding], bool] = lambda embedding: True
 
     def for_tenant(self, tenant: str) -> EmbeddingCache:
-        """Return a view with the keys and names of one tenant; the empty text is the tenant of open endpoints."""
+        """Return a view with the keys and names of one tenant. Endpoints without API keys use the empty tenant."""
         view = copy(self)
         view.tenant = tenant
         return view
@@ -60,8 +61,9 @@ class EmbeddingCache:
         """Return a view with the keys and names of one model.
 
         Args:
-            fingerprint: tells the model's weights from all others.
-            is_valid: returns whether an embedding of the store can be the model's; others count as absent.
+            fingerprint: a hash of the weights that embeddings depend on.
+            is_valid: returns whether this model could have computed an embedding of the store. Other embeddings are
+                ignored.
         """
         view = copy(self)
         view.model = fingerprint
@@ -70,11 +72,11 @@ class EmbeddingCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the cached embeddings."""
+        """Size of the cached embeddings in bytes, for all tenants and models."""
         return self._embeddings.size
 
     def find(self, name: str) -> Embedding | None:
-        """Return the cached or stored embedding of a key or name, or None."""
+        """Return the embedding of a key or name from the cache or the store, or None."""
         key = self._scoped(self.key(name))
         embedding = self._embeddings.get(self.tenant, key)
         if embedding is None and (embedding := self._load(key)):
@@ -82,7 +84,7 @@ class EmbeddingCache:
         return embedding
 
     def key(self, name: str) -> str:
-        """Return the key that a name stands for; a key, or a name that no image has, stands for itself."""
+        """Return the key of a name. Keys and unknown names are returned unchanged."""
         if is_key(name):
             return name
         scoped = self._scoped(name)
@@ -92,7 +94,7 @@ class EmbeddingCache:
         return name if key is None else key
 
     def name(self, name: str, key: str) -> None:
-        """Give a name to a key; a name that was in use moves to the new key."""
+        """Assign a name to a key. A name that is in use moves to the new key."""
         scoped = self._scoped(name)
         known = self._names.get(self.tenant, scoped) == key
         self._names.put(self.tenant, scoped, key)
@@ -100,10 +102,14 @@ class EmbeddingCache:
             self._store.save_name(scoped, key)
 
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
-        """Return the embedding of a key; on a miss, call `embed` and cache its result.
+        """Return the embedding of a key. On a miss, call `embed` and cache its result.
 
-        Threads that miss the same key at the same time share one call of `embed`, and its exception. If that call is
-        abandoned because its client disconnected, the next waiting thread makes its own.
+        Threads that miss the same key at the same time share one call of `embed` and its exception. If that call ends
+        because its client disconnected or its time limit passed, the next waiting thread calls its own `embed`.
+
+        Args:
+            key: the key of the image.
+            embed: computes the embedding.
         """
         key = self._scoped(key)
         while True:
@@ -142,7 +148,7 @@ class EmbeddingCache:
         return embedding
 
     def _load(self, key: str) -> Embedding | None:
-        """Return the embedding that the store has of a key, or None if it has none that can be the model's."""
+        """Return the stored embedding of a key, or None if there is none or the model could not have computed it."""
         embedding = self._store.load(key) if self._store else None
         if self._store and embedding is not None and not self._is_valid(embedding):
             self._store.report_invalid()

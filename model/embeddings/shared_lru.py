@@ -1,4 +1,4 @@
-"""A cache that several owners share fairly."""
+"""A least-recently-used cache that several owners share fairly."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ Value = TypeVar("Value")
 
 
 class SharedLRU(Generic[Value]):
-    """Values by owner and key, limited by their total size. Safe to share between threads.
+    """A cache of values by owner and key, limited by their total size. Safe to share between threads.
 
-    A full cache evicts the least recently used value of the owner that holds most. One owner may therefore fill the
-    whole cache, but cannot evict what others keep within equal shares.
+    A full cache evicts the least recently used value of the owner with the largest total size. One owner may therefore
+    fill the whole cache, but cannot evict another owner's values as long as that owner holds no more than an equal
+    share.
 
     Args:
-        max_size: largest sum of the values' sizes; a larger value is not kept.
+        max_size: maximum total size of all values. A single value that is larger is not cached.
         size_of: returns the size of a value.
+
+    Attributes:
+        size: total size of all cached values.
 
     Example:
         >>> cache = SharedLRU(3, len)
@@ -37,7 +41,7 @@ class SharedLRU(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, owner: str, key: str) -> Value | None:
-        """Return a value, which becomes the most recently used of its owner, or None."""
+        """Return a cached value, or None. The value becomes the most recently used value of its owner."""
         with self._lock:
             values = self._values.get(owner)
             if values is None or key not in values:
@@ -46,7 +50,7 @@ class SharedLRU(Generic[Value]):
             return values[key]
 
     def put(self, owner: str, key: str, value: Value) -> None:
-        """Keep a value in place of an earlier one of the same owner and key."""
+        """Cache a value. It replaces an earlier value of the same owner and key."""
         with self._lock:
             if key in self._values.get(owner, ()):
                 self._remove(owner, key)

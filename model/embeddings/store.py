@@ -1,14 +1,17 @@
-"""Persistent store of embeddings in a folder or object store, shared by replicas and retained across restarts."""
+"""A persistent store of embeddings in a folder or object store. Replicas share it, and it survives restarts."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import logging
+import os
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from contextlib import suppress
+from threading import Lock
 
 import fsspec
 import torch
@@ -16,39 +19,51 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ..segmenter import Embedding
+from .quota import PART, Quota
 
 logger = logging.getLogger(__name__)
 
-
-MAX_QUEUE = 64  # writes that wait; more are left out, so that a slow store does not fill the memory
+MAX_QUEUE = 64  # queued writes; further writes are skipped, so that a slow store does not fill the memory
+MAX_QUEUE_BYTES = 2**28  # embeddings of the queued writes
 MAX_FILE = 2**28  # bytes
-UNUSABLE = "the store of embeddings cannot be read or written, and is not used"
+UNUSABLE = "cannot read or write the embedding store ({})"
 SEAL = 32  # bytes of an HMAC-SHA256
 
 
 class Store:
-    """Embeddings and their alternative names, as files below a URL.
+    """Stores embeddings as files in a folder.
 
-    Writes happen in one background thread. If the store cannot be read or written, the failure is logged once and the
-    caller continues without it. A file that is broken counts as absent, and is written anew.
+    Each embedding has a key. An embedding may also have names, which are the image ids that clients chose; the store
+    saves the key of each name. A background thread writes the files. If the store cannot be read or written, the class
+    logs the failure once and the caller continues without the store. A broken file counts as missing, and is written
+    again.
+
+    The part of a key before its first NUL character is its tenant. Each tenant has a folder of its own, and a full
+    store deletes the least recently used files of the tenant with the most bytes. A tenant has at most half of the
+    places in the queue of writes.
 
     Args:
-        url: a folder or any URL that fsspec supports, such as `s3://...`.
+        url: the folder: a local path or any URL that fsspec supports, such as `s3://...`.
         device: the device to which loaded embeddings are moved.
-        secret: seals every file with an HMAC; files without the right seal count as absent. Empty: no seals.
+        secret: secret key. If it is not empty, every file ends with a seal. The seal is the HMAC of the file's name and
+            content. A file without a valid seal counts as missing.
+        max_bytes: maximum size of all files together, as in `Quota`.
     """
 
-    def __init__(self, url: str, device: str = "cpu", secret: bytes = b"") -> None:
+    def __init__(self, url: str, device: str = "cpu", secret: bytes = b"", max_bytes: float | None = None) -> None:
         self.device = device
         self.fs, self.root = fsspec.core.url_to_fs(url)
         self._secret = secret
+        self._quota = Quota(self.fs, self.root, max_bytes)
         self._writer = ThreadPoolExecutor(1, "store")
-        self._places = BoundedSemaphore(MAX_QUEUE)
+        self._lock = Lock()
+        self._waiting: Counter[str] = Counter()  # writes in the queue, by tenant
+        self._waiting_bytes: Counter[str] = Counter()
         self._reported: set[str] = set()
 
     def load(self, key: str) -> Embedding | None:
-        """Return the embedding stored under a key, or None if there is none or it cannot be read."""
-        data = self._read(f"{_name(key)}.safetensors")
+        """Return the embedding of a key, or None if its file is missing, broken or unreadable."""
+        data = self._read(f"{self._name(key)}.safetensors")
         if data is None:
             return None
         try:
@@ -62,12 +77,13 @@ class Store:
             return None
 
     def save(self, key: str, embedding: Embedding) -> None:
-        """Store an embedding under a key, in the background."""
-        self._submit(f"{_name(key)}.safetensors", lambda: _packed(embedding))
+        """Write the embedding of a key in the background."""
+        name = f"{self._name(key)}.safetensors"
+        self._submit(_tenant(key), name, lambda: _packed(embedding), embedding.nbytes)
 
     def load_name(self, name: str) -> str | None:
-        """Return the key to which a name refers, or None."""
-        data = self._read(f"{_name(name)}.name")
+        """Return the key that `save_name` saved for a name, or None if its file is missing, broken or unreadable."""
+        data = self._read(f"{self._name(name)}.name")
         try:
             return None if data is None else data.decode("ascii")
         except UnicodeDecodeError:
@@ -75,12 +91,16 @@ class Store:
             return None
 
     def save_name(self, name: str, key: str) -> None:
-        """Let a name refer to a key, in the background."""
-        self._submit(f"{_name(name)}.name", key.encode)
+        """Assign a name to a key in the background."""
+        self._submit(_tenant(name), f"{self._name(name)}.name", key.encode)
 
     def report_invalid(self) -> None:
-        """Log once that a file is not an embedding of the model."""
-        self._report("the store of embeddings has files that are broken or of another model; they are written anew")
+        """Log once that a file is broken or belongs to another model."""
+        self._report("the embedding store has broken files, or files of another model; these files are written again")
+
+    def report_unusable(self, error: Exception) -> None:
+        """Log once that the store cannot be read or written."""
+        self._report(f"{UNUSABLE.format(type(error).__name__)}; the program continues without the store")
 
     def flush(self) -> None:
         """Wait until every earlier write has finished."""
@@ -88,11 +108,15 @@ class Store:
 
     def _read(self, name: str) -> bytes | None:
         try:
-            content: bytes = self.fs.cat_file(f"{self.root}/{name}", start=0, end=MAX_FILE)
+            path = f"{self.root}/{name}"
+            content: bytes = self.fs.cat_file(path, start=0, end=MAX_FILE)
+            if self._quota.is_local:
+                with suppress(OSError):  # a store that may only be read
+                    os.utime(path)
         except FileNotFoundError:
             return None
         except Exception as error:  # every fsspec file system raises its own exceptions
-            self._report(f"{UNUSABLE}: {type(error).__name__}")
+            self.report_unusable(error)
             return None
         if not self._secret:
             return content
@@ -102,26 +126,47 @@ class Store:
         self.report_invalid()
         return None
 
-    def _submit(self, name: str, content: Callable[[], bytes]) -> None:
-        if self._places.acquire(blocking=False):
-            self._writer.submit(self._write, name, content)
-        else:
-            self._report("the store of embeddings is slower than the encoder; some embeddings are not stored")
+    def _submit(self, tenant: str, name: str, content: Callable[[], bytes], nbytes: int = 0) -> None:
+        """Queue a write, unless the queue, or the tenant's share of it, is full."""
+        with self._lock:
+            share = 2 if tenant else 1  # the tenant of an endpoint without keys is the only one
+            count, waiting = self._waiting[tenant], self._waiting_bytes[tenant]
+            full = self._waiting.total() >= MAX_QUEUE or count >= MAX_QUEUE // share
+            if full or (count and waiting + nbytes > MAX_QUEUE_BYTES // share):
+                self._report("the embedding store is slower than the encoder; some embeddings are not stored")
+                return
+            self._waiting[tenant] += 1
+            self._waiting_bytes[tenant] += nbytes
+        self._writer.submit(self._write, tenant, name, content, nbytes)
 
-    def _write(self, name: str, content: Callable[[], bytes]) -> None:
-        path, part = f"{self.root}/{name}", f"{self.root}/{uuid.uuid4().hex}.part"
+    def _write(self, tenant: str, name: str, content: Callable[[], bytes], nbytes: int) -> None:
+        path, part = f"{self.root}/{name}", f"{self.root}/{uuid.uuid4().hex}{PART}"
         try:
             data = content()
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._quota.make_room(len(data) + SEAL)
             self.fs.pipe_file(part, data + self._seal(name, data))
             self.fs.mv(part, path)  # readers never see a partially written file
         except Exception as error:
-            self._report(f"{UNUSABLE}: {type(error).__name__}")
+            self.report_unusable(error)
+            with suppress(Exception):
+                self.fs.rm_file(part)
         finally:
-            self._places.release()
+            with self._lock:
+                self._waiting[tenant] -= 1
+                self._waiting_bytes[tenant] -= nbytes
+                if not self._waiting[tenant]:
+                    del self._waiting[tenant], self._waiting_bytes[tenant]
+
+    def _name(self, key: str) -> str:
+        """Return a hashed file name, which does not reveal the key, in one of 256 folders of the tenant."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        folder = f"{digest[:2]}/{digest[2:]}"
+        tenant = _tenant(key)
+        return f"{hmac.digest(self._secret, tenant.encode(), 'sha256').hex()}/{folder}" if tenant else folder
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        """Return the HMAC of a file and its name, so that a file cannot take another one's place."""
+        """Return the HMAC of a file's name and content. A file that is copied to another name has a wrong seal."""
         return hmac.digest(self._secret, name.encode() + b"\0" + content, "sha256") if self._secret else b""
 
     def _report(self, message: str) -> None:
@@ -130,10 +175,10 @@ class Store:
         self._reported.add(message)
 
 
-def _name(key: str) -> str:
-    """Return a hashed file name, which does not reveal the key, in one of 256 folders."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f"{digest[:2]}/{digest[2:]}"
+def _tenant(key: str) -> str:
+    """Return the tenant of a key; empty if it has none."""
+    tenant, separator, _ = key.partition("\0")
+    return tenant if separator else ""
 
 
 def _packed(embedding: Embedding) -> bytes:

@@ -1,4 +1,4 @@
-"""Model families: one file per family, behind the protocol in family.py. `load` opens any supported checkpoint."""
+"""Load checkpoints of the supported model families. Each family has a module with a subclass of `family.Family`."""
 
 from __future__ import annotations
 
@@ -40,15 +40,20 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
     """Load a checkpoint.
 
     Args:
-        checkpoint: a Hugging Face id, a folder, or one of Meta's files.
-        device: where the weights go.
+        checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
+        device: the device for the weights.
 
     Returns:
-        The checkpoint's family, with weights in float32.
+        The model, with float32 weights.
 
     Raises:
-        ValueError: the checkpoint does not exist or belongs to no supported family, tensors are missing or left over,
-            the file holds anything but tensors, or packages that the family needs are not installed.
+        ValueError: the checkpoint does not exist or belongs to no supported family; tensors are missing, unexpected or
+            of another shape; the file holds anything but tensors; or packages that the family needs are not installed.
+
+    Example:
+        >>> family = load("checkpoints/sam-tiny")
+        >>> family.name, family.low_res_size
+        ('sam', (180, 180))
     """
     if Path(checkpoint).suffix in meta.SUFFIXES and not Path(checkpoint).is_dir():
         model: Any = meta.load(Path(checkpoint))
@@ -56,15 +61,16 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
     else:
         model, processing = _load_pretrained(checkpoint)
     model.requires_grad_(False)
-    return of(model.eval().to(device), processing)
+    return wrap(model.eval().to(device), processing)
 
 
-def of(model: Any, processing: dict[str, Any] | None = None) -> Family:
-    """Wrap a transformers model in its family.
+def wrap(model: Any, processing: dict[str, Any] | None = None) -> Family:
+    """Wrap a transformers model in the class of its family.
 
     Args:
-        model: the model, whose layers are replaced by faster ones with the same weights.
-        processing: the content of the checkpoint's `preprocessor_config.json`.
+        model: a model of one of the classes `Family.model_class`. Its layers are replaced by faster layers with the
+            same weights.
+        processing: the content of the checkpoint's `preprocessor_config.json`; None for the family's usual values.
     """
     family = next(family for family in FAMILIES.values() if family.model_class is type(model))
     return family(model, processing or {})
@@ -73,11 +79,11 @@ def of(model: Any, processing: dict[str, Any] | None = None) -> Family:
 def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
     """Load the model and the `preprocessor_config.json` of a Hugging Face id or folder."""
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint '{checkpoint}': no transformers model found there: {reason}") from None
-    supported = f"supported are {', '.join(FAMILIES)}, and Meta's files of {meta.SUPPORTED}"
+    supported = f"this project supports {', '.join(FAMILIES)}, and Meta's files of {meta.SUPPORTED}"
     if config.model_type not in FAMILIES:
         raise ValueError(f"checkpoint '{checkpoint}' is a '{config.model_type}'; {supported}")
     family = FAMILIES[config.model_type]
@@ -93,19 +99,27 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint '{checkpoint}' cannot be read: {reason}; {supported}") from None
     if any(mismatches.values()):
-        raise ValueError(f"checkpoint '{checkpoint}' has tensors {meta.describe_mismatches(mismatches)}; {supported}")
+        raise ValueError(f"checkpoint '{checkpoint}' has {meta.describe_mismatches(mismatches)}; {supported}")
     try:
         processing, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
     except OSError:
-        processing = {}  # weights without preprocessing: the family's usual normalisation
+        processing = {}  # the checkpoint has no preprocessor_config.json; use the family's usual normalisation
     return model, processing
 
 
 def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
-    """Load a file whose tensors all have the model's own names, as `save` writes it; return None for other files.
+    """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
 
-    transformers can load the file too, but first compiles the patterns of all its name conversions, which takes longer
-    than encoding an image with the embedded model.
+    transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
+    longer than encoding an image with the embedded model.
+
+    Args:
+        file: the safetensors file.
+        config: the checkpoint's config.
+        family: the checkpoint's family.
+
+    Returns:
+        The model, or None if the file does not exist or has other names.
     """
     if not file.is_file() or type(config) is not family.model_class.config_class:
         return None
@@ -115,7 +129,8 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
-    # Copies, since the file is mapped into memory and may be overwritten later; torch also aligns the copies.
+    # The tensors are copied because the file, which is mapped into memory, may be overwritten later. The copies are
+    # also aligned in memory.
     tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
@@ -124,25 +139,30 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
 
 
 def _load_converted(checkpoint: str, family: type[Family]) -> tuple[Any, dict[str, list[str]]]:
-    """Load a checkpoint with transformers' own loader, which converts names.
+    """Load a checkpoint with transformers' own loader, which converts the names of tensors.
 
     Returns:
-        The model, and the names of wrong tensors by kind of fault.
+        The model, and the names of wrong tensors by kind of fault, as `meta.describe_mismatches` takes them.
     """
     with _quiet():
-        # With `ignore_mismatched_sizes`, tensors of another shape are reported rather than raised.
+        # With `ignore_mismatched_sizes`, transformers reports tensors of another shape instead of raising an exception.
         options: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}
         loaded: Any = family.model_class.from_pretrained(checkpoint, dtype=torch.float32, **options)
     model, report = loaded
     return model, {
-        "missing": sorted(report["missing_keys"]),
-        "left over": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(str(key[0]) for key in report["mismatched_keys"]),
+        "missing tensors": sorted(report["missing_keys"]),
+        "unexpected tensors": sorted(report["unexpected_keys"]),
+        "tensors of another shape": sorted(str(key[0]) for key in report["mismatched_keys"]),
     }
 
 
 def save(family: Family, folder: Path) -> None:
-    """Write config, weights (safetensors) and preprocessing to a folder that `load` and transformers read."""
+    """Save a model as a checkpoint folder that both `load` and transformers read.
+
+    Args:
+        family: the model.
+        folder: the folder, which receives the config, the weights (safetensors) and `preprocessor_config.json`.
+    """
     family.model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(family.processing(), indent=2) + "\n")
 

@@ -1,16 +1,19 @@
-"""SAM's and SAM 2's mask decoders on a CPU: transformers' weights, with far less arithmetic.
+"""Faster mask decoders of SAM and SAM 2 on a CPU, with the weights of transformers' decoders.
 
-The functions compute what transformers' mask decoders compute, in another order of sums. For p prompts of T tokens each
-on an image of N = 4096 tokens with C = 256 channels, the savings are:
+The functions compute the same results as transformers' mask decoders with far less arithmetic and another order of
+sums, so results differ by rounding only. For p prompts of T tokens each on an image of N = 4096 tokens with C = 256
+channels:
 
-- Prompts without a mask input see the same image tokens in the first layer, whose keys and values are computed once.
-- Later layers never project the image tokens. The projection of the keys is applied to the few prompt tokens instead,
-  since (q W_k) x = q (W_k x), and likewise those of the values, the queries and the output: 8 T columns instead of 128,
-  four times per layer. Biases of keys are equal for all keys of a query and cancel in the softmax.
-- Upscaling never overlaps (2 x 2 kernels, stride 2): each token yields its own 4 x 4 pixels in three small products,
-  and only the masks that are needed are computed.
+- In the first layer, all prompts without a mask input attend to the same image tokens. Their keys and values are
+  computed once instead of p times.
+- Later layers never project the image tokens. Instead of the image tokens, the few prompt tokens are multiplied by the
+  projection of the keys, because (q W_k) x = q (W_k x). The projections of the values, the queries and the output are
+  moved in the same way. Each of these four products has 8 T columns instead of 128. The bias of the keys is left out,
+  because it adds the same number to all logits of a query and cancels in the softmax.
+- The upscaling kernels (2 x 2, stride 2) do not overlap, so each image token yields its own 4 x 4 pixels. They take
+  three small products, which are computed only for the masks that are needed.
 
-Image tokens are processed in blocks that fit the processor's cache. Measurements are in docs/performance.md.
+Image tokens are processed in blocks that fit into the processor's cache. Measurements are in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from torch import Tensor, unflatten
 
 from .linear import product
 
-BLOCK_NUMBERS = 2**18  # numbers of image tokens per step, 1 MiB; with fewer, threads wait for one another
-MAX_TOKENS = 24  # per prompt; with more, projecting the image is less work
+BLOCK_NUMBERS = 2**18  # numbers per block of image tokens, 1 MiB; with smaller blocks, threads wait for one another
+MAX_TOKENS = 24  # tokens per prompt; with more tokens, projecting the image tokens takes less work
 
 
 def predict_masks(
@@ -39,17 +42,18 @@ def predict_masks(
     high_resolution: tuple[Tensor, ...] = (),
     min_score: float = -math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """Return what a SamMaskDecoder or Sam2MaskDecoder returns for p prompts.
+    """Predict the masks of p prompts with a SamMaskDecoder or Sam2MaskDecoder.
 
-    The decoder itself runs on a GPU, with gradients, in other types than float32 and for prompts of many tokens.
+    The faster functions of this module run on a CPU in float32 without gradients, for prompts of at most MAX_TOKENS
+    tokens. In all other cases, transformers' own decoder runs.
 
     Args:
         decoder: transformers' mask decoder.
-        image: (p, C, h, w) feature maps, expanded from one map if the prompts are on one image.
+        image: (p, C, h, w) feature maps; expanded from one map without a copy if all prompts are on one image.
         positions: (1, C, h, w) position embedding of the image.
         sparse: (p, 1, tokens, C) embedded points and boxes, or None.
         dense: (p, C, h, w) embedded mask inputs.
-        multimask_output: whether to return three masks per prompt or one.
+        multimask_output: whether to return 3 masks per prompt or 1.
         high_resolution: SAM 2's larger feature maps, (p, C / 8, 4 h, 4 w) and (p, C / 4, 2 h, 2 w).
         min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
 
@@ -78,7 +82,7 @@ def predict_masks(
     first_mask = len(output_tokens) - decoder.num_mask_tokens
     mask_tokens = queries[:, first_mask : len(output_tokens)]
     scores = decoder.iou_prediction_head(queries[:, first_mask - 1])
-    # An unstable single mask falls back on the best of the other three.
+    # SAM 2 replaces an unstable single mask by the best of the other three masks.
     with_fallback = not multimask_output and getattr(decoder, "dynamic_multimask_via_stability", False)
     chosen = slice(1, None) if multimask_output else slice(0, None if with_fallback else 1)
     heads = decoder.output_hypernetworks_mlps[chosen]
@@ -104,7 +108,13 @@ def _to_tokens(maps: Tensor) -> Tensor:
 def _two_way_transformer(
     transformer: Any, prompt_tokens: Tensor, image: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Let prompt tokens (p, T, C) and image tokens (p or 1, N, C) attend to each other.
+    """Let prompt tokens and image tokens attend to each other.
+
+    Args:
+        transformer: the decoder's SamTwoWayTransformer or Sam2TwoWayTransformer.
+        prompt_tokens: (p, T, C).
+        image: (p or 1, N, C) image tokens.
+        positions: (N, C) position embedding of the image tokens.
 
     Returns:
         (p, T, C) prompt tokens and (p, N, C) image tokens.
@@ -126,12 +136,13 @@ def _two_way_transformer(
 
 
 def _blocks(prompts: int, image: Tensor) -> Iterator[tuple[slice, list[slice]]]:
-    """Divide the work on image tokens (p, N, C) into blocks of BLOCK_NUMBERS numbers.
+    """Divide the work on image tokens (p, N, C) into blocks of at most BLOCK_NUMBERS numbers.
 
-    Images of few tokens give several prompts per block, images of many tokens a part of one prompt's tokens.
+    If an image has few tokens, a block covers several prompts. If an image has many tokens, a block covers a part of
+    the tokens of one prompt.
 
     Yields:
-        A slice of prompts, and the slices of image tokens to process for those prompts.
+        A slice of prompts, and the slices of image tokens to process for these prompts.
     """
     tokens, block = image.shape[1], BLOCK_NUMBERS // image.shape[2]
     step = max(1, block // tokens)
@@ -141,7 +152,7 @@ def _blocks(prompts: int, image: Tensor) -> Iterator[tuple[slice, list[slice]]]:
 
 
 def _self_attention(attention: Any, tokens: Tensor, values: Tensor) -> Tensor:
-    """Let the tokens (p, T, C) of each prompt attend to one another: (p, T, C)."""
+    """Let the tokens (p, T, C) of each prompt attend to one another. Returns (p, T, C)."""
     attended: Tensor = attention(query=tokens[:, None], key=tokens[:, None], value=values[:, None])[0][:, 0]
     return attended
 
@@ -162,12 +173,12 @@ def _by_head(per_prompt: Tensor, heads: int) -> Tensor:
 
 
 def _output_projection(attention: Any) -> Any:
-    """Return the output projection, which SAM and SAM 2 name differently."""
+    """Return the output projection, which has different names in SAM and SAM 2."""
     return attention.o_proj if hasattr(attention, "o_proj") else attention.out_proj
 
 
 def _attend_to_image(attention: Any, tokens: Tensor, image: Tensor, positions: Tensor) -> Tensor:
-    """Let prompt tokens (p, T, C) attend to image tokens (p or 1, N, C) at positions (N, C): (p, T, C)."""
+    """Let prompt tokens (p, T, C) attend to image tokens (p or 1, N, C) with positions (N, C). Returns (p, T, C)."""
     prompts, count = tokens.shape[:2]
     heads = attention.num_attention_heads
     queries = _split_heads(attention, attention.q_proj(tokens))
@@ -190,9 +201,9 @@ def _attend_to_image(attention: Any, tokens: Tensor, image: Tensor, positions: T
 
 
 def _attend_to_prompts(layer: Any, image: Tensor, positions: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-    """Let image tokens (p or 1, N, C) attend to prompt tokens (p, T, C) and normalise them: (p, N, C).
+    """Let image tokens (p or 1, N, C) attend to prompt tokens (p, T, C), and normalise them. Returns (p, N, C).
 
-    Image tokens of p prompts are changed in place; those that all prompts share are not changed.
+    Image tokens of p prompts are changed in place. Image tokens that all prompts share, (1, N, C), are not changed.
     """
     attention = layer.cross_attn_image_to_token
     prompts, count = tokens.shape[:2]
@@ -226,14 +237,21 @@ def _upscale(
     size: torch.Size,
     needed: Tensor,
 ) -> Tensor:
-    """Compute logits (p, m, 4 h, 4 w) from image tokens (p, h * w, C) and the masks' weights (p, m, C / 8).
+    """Compute the logits of masks.
 
     Args:
+        decoder: transformers' mask decoder.
+        image: (p, h * w, C) image tokens.
+        weights: (p, m, C / 8) weights of each mask.
+        high_resolution: SAM 2's larger feature maps, as in `predict_masks`.
         size: (h, w).
-        needed: (p,) bool. The logits of a block of prompts of which none is needed are zeros.
+        needed: (p,) bool, whether the logits of a prompt are needed. The logits of other prompts may be zeros.
+
+    Returns:
+        (p, m, 4 h, 4 w) logits.
     """
     height, width = size
-    first, second = (  # a token's 2 x 2 pixels side by side
+    first, second = (  # weights that yield the 2 x 2 pixels of a token side by side
         (conv.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), conv.bias.repeat(4))
         for conv in (decoder.upscale_conv1, decoder.upscale_conv2)
     )
@@ -258,16 +276,16 @@ def _upscale(
                 large += (maps_4x if len(maps_4x) == 1 else maps_4x[block])[:, part].flatten(1, 2)
                 large = F.gelu(large)
             patches[:, :, part] = unflatten(weights[block] @ large.mT, -1, (-1, 16))
-        # Moving two neighbours as one number of twice the size takes a tenth of the time.
+        # Copying two neighbouring float32 numbers as one float64 number takes a tenth of the time.
         pairs = patches.view(torch.float64).view(count, masks, height, width, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5)
         logits[block].view(torch.float64).view(pairs.shape).copy_(pairs)
     return logits
 
 
 def _to_patches(maps: Tensor, height: int, width: int) -> Tensor:
-    """Reorder (n, c, k h, k w) to (n, h * w, k * k, c), k being 2 or 4.
+    """Reorder (n, c, k h, k w) to (n, h * w, k * k, c), where k is 2 or 4.
 
-    A token's pixels are in the order in which upscaling yields them.
+    The k * k pixels of a token get the order in which `_upscale` computes them.
     """
     count, channels = maps.shape[:2]
     levels = (maps.shape[-1] // width).bit_length() - 1

@@ -1,4 +1,4 @@
-"""EdgeTAM (2025): SAM 2 on a small convolutional backbone."""
+"""The EdgeTAM family (2025): SAM 2 on a small convolutional backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .sam2 import Sam2
 
 
 class EdgeTam(Sam2):
-    """`yonigozlan/EdgeTAM-hf`. The RepViT backbone is timm's and needs the torchvision release that matches torch."""
+    """Checkpoint `yonigozlan/EdgeTAM-hf`. Its backbone needs timm, and the torchvision release that matches torch."""
 
     name = "edgetam"
     model_class = EdgeTamModel

@@ -1,4 +1,4 @@
-"""The protocol of a model family, and what all families share."""
+"""The base class of model families: the interface of a model, and the code that all families share."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from ..upscaling import Step
 
 
 class Family(ABC):
-    """A model of one architecture, with the preprocessing that belongs to it.
+    """A model of one architecture and its preprocessing.
 
-    In the shapes below, (h, w) is an image's size, S the side of the model's input, p the number of prompts and m the
-    number of masks per prompt. Nothing is kept between calls, so that threads may share an instance.
+    In the shapes below, (h, w) is the size of an image, S the side of the model's square input, p the number of
+    prompts, and m the number of masks per prompt. An instance keeps no state between calls, so threads may share it.
 
     Args:
-        model: transformers' model, which may be changed: its layers are replaced by faster ones.
+        model: transformers' model. Its layers are replaced by faster layers in place.
         processing: the content of the checkpoint's `preprocessor_config.json`; empty for the family's usual values.
 
     Attributes:
-        name: the family's name.
+        name: name of the family.
         model_class: transformers' class of the model.
-        usual_mean: the mean of red, green and blue, from 0 to 1, that published checkpoints are trained with.
-        usual_std: the standard deviation likewise.
-        requirements: the packages that the family needs in addition to the project's own requirements.
-        input_size: S.
-        low_res_size: (height, width) of the logits that the model predicts.
+        usual_mean: mean of red, green and blue, from 0 to 1, with which published checkpoints are trained.
+        usual_std: standard deviation of red, green and blue, from 0 to 1, with which published checkpoints are trained.
+        encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
+        requirements: packages that the family needs in addition to the project's own requirements.
+        input_size: S, in pixels.
+        low_res_size: (height, width) of the low-resolution logits that the model predicts.
     """
 
     name: ClassVar[str]
     model_class: ClassVar[type[PreTrainedModel]]
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
@@ -59,26 +61,38 @@ class Family(ABC):
 
     @property
     def features_shape(self) -> tuple[int, int, int, int]:
-        """Shape (1, channels, height, width) of the coarsest feature map."""
+        """Shape (1, channels, height, width) of the feature map with the lowest resolution."""
         side = self.low_res_size[0] // 4
         return 1, int(self.model.config.prompt_encoder_config.hidden_size), side, side
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes (1, channels, height, width) of the feature maps of one image, in the order of `embed`."""
+        """Shape (1, channels, height, width) of each feature map of one image, in the order of `embed`."""
         return (self.features_shape,)
 
     def fingerprint(self) -> str:
-        """Return a hash that differs for different weights, from about 64 numbers of every tensor."""
+        """Return a hash of the weights, computed from about 64 numbers of every tensor."""
+        return self._hash_of(("",))
+
+    def encoder_fingerprint(self) -> str:
+        """Return a hash of the weights that embeddings depend on, computed like `fingerprint`.
+
+        Models that differ in their decoders only, such as versions whose decoder was fine-tuned, share embeddings.
+        """
+        return self._hash_of(self.encoder_tensors)
+
+    def _hash_of(self, prefixes: tuple[str, ...]) -> str:
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
+            if not name.startswith(prefixes):
+                continue
             sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:32]
 
     @abstractmethod
     def processing(self) -> dict[str, Any]:
-        """Return the `preprocessor_config.json` that makes transformers' processor do what `preprocess` does."""
+        """Return the content of a `preprocessor_config.json` with which transformers preprocesses like `preprocess`."""
 
     @abstractmethod
     def preprocess(self, image: np.ndarray) -> Tensor:
@@ -88,7 +102,7 @@ class Family(ABC):
             image: (h, w, 3) uint8 RGB.
 
         Returns:
-            (3, S, S) float32 on the CPU, as `embed` takes it.
+            (3, S, S) float32 on the CPU, for `embed`.
         """
 
     @abstractmethod
@@ -104,7 +118,7 @@ class Family(ABC):
 
     @abstractmethod
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Return the factors from pixels of an (h, w) image to pixels of the model's input, along x and y."""
+        """Return the factors (x, y) that scale coordinates in an image of `size` (h, w) to the model's input."""
 
     @abstractmethod
     def predict(
@@ -117,15 +131,15 @@ class Family(ABC):
         multimask_output: bool,
         min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
-        """Predict the masks of p prompts, which are given in pixels of the model's input.
+        """Predict the masks of p prompts. Coordinates are in pixels of the model's input.
 
         Args:
             features: the feature maps of each prompt's image, each (p, channels, height, width).
             points: (p, n, 2) float32 x and y, or None.
-            labels: (p, n) int64, 1 for foreground and 0 for background, or None.
+            labels: (p, n) int64 label of each point: 1 for object, 0 for background, -1 and -10 for padding; or None.
             boxes: (p, 4) float32 x1, y1, x2, y2, or None.
             masks: (p, 1, *low_res_size) float32 logits, or None.
-            multimask_output: whether to predict three masks per prompt or one.
+            multimask_output: whether to predict 3 masks per prompt or 1.
             min_score: if all three scores of a prompt are at most `min_score`, its logits may be zeros.
 
         Returns:
@@ -134,10 +148,18 @@ class Family(ABC):
 
     @abstractmethod
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
-        """Return the steps that upscale low-resolution logits to an (h, w) image."""
+        """Return the steps that upscale low-resolution logits to the size (h, w) of an image."""
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Upscale logits (m, *low_res_size) to the size of the image: (m, h, w)."""
+        """Upscale low-resolution logits to the size of an image.
+
+        Args:
+            logits: (m, *low_res_size) float32.
+            size: (h, w) of the image in pixels.
+
+        Returns:
+            (m, h, w) float32 logits.
+        """
         maps = logits[None]
         for (height, width), larger in self.upscaling(size):
             maps = F.interpolate(maps[..., :height, :width], larger, mode="bilinear", align_corners=False)
@@ -146,7 +168,7 @@ class Family(ABC):
     def decode(
         self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, min_score: float = -math.inf
     ) -> tuple[Tensor, Tensor]:
-        """Predict the masks of prompts that are given as arrays; see `predict`."""
+        """Predict the masks of a batch of prompts in arrays. Other arguments and the results are those of `predict`."""
         points, labels, boxes, masks = (
             None if array is None else torch.from_numpy(array).to(self.device)
             for array in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
@@ -156,7 +178,7 @@ class Family(ABC):
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Normalise (3, height, width) uint8 to float32 with the checkpoint's mean and standard deviation."""
+        """Convert (3, height, width) uint8 pixels to float32 with the checkpoint's mean and standard deviation."""
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std

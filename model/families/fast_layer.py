@@ -1,4 +1,4 @@
-"""The base class of layers that replace transformers' layers with faster ones on a CPU."""
+"""The base class of layers that run faster on a CPU than the transformers layers that they replace."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class FastLayer(nn.Module):
-    """A layer with a fast path for inference on a CPU; in all other cases it does what transformers' layer does.
+    """A layer with a fast path for inference on a CPU. In all other cases, it calls transformers' implementation.
 
     A concrete class derives from this class first and from transformers' layer class second. `super().forward` is then
-    the reference implementation, and transformers still recognises the layer by its class: it records hidden states,
-    checkpoints gradients and names tensors as before.
+    transformers' implementation. transformers still recognises the layer by its class, so recording hidden states,
+    gradient checkpointing and names of tensors work as before.
 
     Args:
         original: the layer to replace. Its parameters, submodules, hooks and settings are shared, not copied.
@@ -25,7 +25,7 @@ class FastLayer(nn.Module):
         vars(self).update(vars(original))
 
     def forward(self, hidden_states: Tensor, **options: Any) -> Any:
-        """Apply the layer to (images, height, width, channels) and return a tensor of that form."""
+        """Apply the layer to (images, height, width, channels) tokens and return tokens in the same form."""
         if hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and self.has_fast_path(hidden_states):
             return self.fast_forward(hidden_states)
         return super().forward(hidden_states, **options)
@@ -35,12 +35,12 @@ class FastLayer(nn.Module):
         return True
 
     def fast_forward(self, hidden_states: Tensor) -> Tensor:
-        """Return what transformers' layer returns, up to rounding. Called on a CPU, without gradients."""
+        """Compute the result of transformers' layer, up to rounding. Called on a CPU, without gradients."""
         raise NotImplementedError
 
 
 def replace_layers(layers: nn.ModuleList, replacements: Mapping[type[nn.Module], type[FastLayer]]) -> None:
-    """Replace the layers in a list, in place, by their fast versions. Layers of other classes stay.
+    """Replace layers in a list by their fast versions, in place. Layers of other classes stay.
 
     Args:
         layers: the layers of an encoder.

@@ -11,19 +11,19 @@ from . import windows
 from .fast_layer import FastLayer, replace_layers
 from .linear import linear, mlp
 
-OUTPUT_NUMBERS = 2**21  # numbers of a block's output per step, 8 MiB, or as many as one row of windows has
+OUTPUT_NUMBERS = 2**21  # output numbers computed per step, 8 MiB; at least one row of windows
 
 
 def use_fast_layers(backbone: Any) -> None:
-    """Replace the blocks of a Sam2HieraDetModel, in place, by blocks that are faster on a CPU.
+    """Replace the blocks of a Sam2HieraDetModel in place by blocks that are faster on a CPU.
 
-    The fast blocks compute the same sums in another order, so that results differ by rounding only, and most work stays
+    The fast blocks compute the same sums in another order, so results differ by rounding only. Most of the data stays
     in the processor's cache. Measurements are in docs/performance.md.
 
-    - A block is completed for some rows of windows before the next rows are read.
-    - Queries, keys and values are projected before windows are cut, so that padding is not multiplied.
-    - Attention in small windows is two plain products and a softmax.
-    - The attention among the heads of a token, which transformers computes and does not use, is left out.
+    - A block is computed for some rows of windows completely before the next rows are read.
+    - Queries, keys and values are projected before the image is cut into windows, so padding is not multiplied.
+    - Attention in small windows is computed by two plain matrix products and a softmax.
+    - transformers also computes an attention among the heads of a token, and does not use it. The fast blocks skip it.
 
     Args:
         backbone: `model.vision_encoder.backbone` of a Sam2Model.
@@ -32,23 +32,26 @@ def use_fast_layers(backbone: Any) -> None:
 
 
 class FastMultiScaleBlock(FastLayer, Sam2MultiScaleBlock):
-    """Hiera's block."""
+    """Hiera's block, with a fast path."""
 
     query_stride: Any  # (down, across), or None
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Tokens of the input for one token of the output, down and across."""
+        """Number of input tokens per output token, (down, across)."""
         down, across = self.query_stride or (1, 1)
         return down, across
 
     def window(self, hidden_states: Tensor) -> tuple[int, int]:
-        """Return (height, width) of the windows: the whole image in blocks with global attention."""
+        """Return (height, width) of the windows. In blocks with global attention, the window is the whole image."""
         height, width = hidden_states.shape[1:3]
         return (self.window_size, self.window_size) if self.window_size else (height, width)
 
     def has_fast_path(self, hidden_states: Tensor) -> bool:
-        # Pooling leaves out some tokens of odd windows; none of Meta's checkpoints has such windows.
+        """Return whether all sides are multiples of the stride. Otherwise, pooling would skip tokens.
+
+        All of Meta's checkpoints have such sides.
+        """
         sides = *hidden_states.shape[1:3], self.window(hidden_states)[0]
         return all(side % step == 0 for side in sides for step in self.stride)
 
@@ -70,7 +73,13 @@ class FastMultiScaleBlock(FastLayer, Sam2MultiScaleBlock):
         return output
 
     def _attend(self, hidden_states: Tensor, window: tuple[int, int], output: Tensor) -> None:
-        """Apply the block's first half to rows of windows (h, w, dim) into output (h / stride, w / stride, dim_out)."""
+        """Apply the first half of the block to rows of windows.
+
+        Args:
+            hidden_states: (h, w, dim) tokens.
+            window: (height, width) of the windows.
+            output: (h / stride, w / stride, dim_out) tokens, which are overwritten with the result.
+        """
         normed = self.layer_norm1(hidden_states)
         attended = windows.attend(linear(self.attn.qkv, normed), self.attn, window, self.query_stride)
         residual = hidden_states
@@ -79,6 +88,6 @@ class FastMultiScaleBlock(FastLayer, Sam2MultiScaleBlock):
         output.copy_(linear(self.attn.proj, attended[: len(output), : output.shape[1]], residual))
 
     def _apply_mlp(self, tokens: Tensor) -> None:
-        """Apply the block's second half to tokens (n, dim_out), in place."""
+        """Apply the second half of the block to (n, dim_out) tokens in place."""
         normed = self.layer_norm2(tokens)
         tokens.copy_(mlp(self.mlp.proj_in, self.mlp.activation, self.mlp.proj_out, normed, tokens))

@@ -1,8 +1,9 @@
-"""Linear layers in float32 on a CPU, computed by oneDNN, for inference only.
+"""Compute linear layers in float32 on a CPU with oneDNN, for inference only.
 
-Torch multiplies float32 matrices with MKL. oneDNN, which is part of torch, computes the same products: on an AMD EPYC
-with AVX-512 it was 1.0 to 1.2 times as fast on one and two threads and 1.3 to 1.5 times on four. oneDNN also applies
-the next step, GELU or the sum with a block's input, while the results are in the cache.
+Torch multiplies float32 matrices with the library MKL. Torch also contains the library oneDNN, which computes the same
+products. On an AMD EPYC with AVX-512, oneDNN was 1.0 to 1.2 times as fast with one and two threads, and 1.3 to 1.5
+times as fast with four. oneDNN can also apply the next step (GELU, or adding the input of the block) while the results
+are in the cache.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-# The operator that torch.compile uses for a linear layer. Torch, whose version is pinned, has no public name for it.
+# The operator that torch.compile uses for a linear layer. It has no public name; the version of torch is pinned.
 _onednn: Any = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
-    """Multiply inputs (..., in) by weight (out, in), add bias (out,) and apply GELU if `gelu` is set.
+    """Multiply inputs by a weight matrix, add a bias, and optionally apply GELU.
+
+    Args:
+        inputs: (..., in) float32.
+        weight: (out, in) float32.
+        bias: (out,) float32, or None.
+        gelu: whether to apply GELU.
 
     Returns:
         (..., out) float32.
@@ -32,14 +39,14 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = Fa
 
 
 def linear(layer: nn.Module, inputs: Tensor, residual: Tensor | None = None) -> Tensor:
-    """Apply a linear layer and add a residual, if there is one.
+    """Apply a linear layer and add a residual.
 
-    Layers of other classes than nn.Linear, such as quantized ones, are called as they are.
+    Layers of other classes than nn.Linear, such as quantized layers, are called directly.
 
     Args:
         layer: maps (..., in) to (..., out).
         inputs: (..., in) float32.
-        residual: (..., out) float32; it is not changed.
+        residual: (..., out) float32, which is not changed; None adds nothing.
 
     Returns:
         (..., out) float32.
@@ -55,11 +62,14 @@ def linear(layer: nn.Module, inputs: Tensor, residual: Tensor | None = None) -> 
 
 
 def mlp(first: nn.Module, activation: nn.Module, second: nn.Module, inputs: Tensor, residual: Tensor) -> Tensor:
-    """Return second(activation(first(inputs))) + residual.
+    """Compute second(activation(first(inputs))) + residual.
 
     Args:
+        first: linear layer that maps (..., in) to (..., inner).
+        activation: activation of the inner numbers.
+        second: linear layer that maps (..., inner) to (..., out).
         inputs: (..., in) float32.
-        residual: (..., out) float32; it is not changed.
+        residual: (..., out) float32, which is not changed.
 
     Returns:
         (..., out) float32.

@@ -1,4 +1,4 @@
-"""Conversion of Meta's checkpoint files (`sam_vit_b_01ec64.pth`, `sam2.1_hiera_tiny.pt`) to transformers' models.
+"""Load Meta's checkpoint files, such as `sam_vit_b_01ec64.pth` and `sam2.1_hiera_tiny.pt`, as transformers models.
 
 Names and sizes are those of the repositories facebookresearch/segment-anything and facebookresearch/sam2.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Sam2Config, Sam2Model, SamConfig, SamModel
 
 SUFFIXES = (".pt", ".pth")
-# Patterns of Meta's names and their replacements, for both families, SAM and SAM 2.
+# Regular expressions for Meta's names, and their replacements by transformers' names. These apply to SAM and SAM 2.
 NAMES = (
     (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
     (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", "shared_image_embedding.positional_embedding"),
@@ -55,14 +55,14 @@ SAM2_VIDEO = re.compile(
     r"memory_attention\.|memory_encoder\.|mask_downsample\.|obj_ptr_proj\.|obj_ptr_tpos_proj\."
     r"|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
 )
-# Channels of the first layer -> number of layers, number of heads, layers with global attention.
+# Number of channels of the first layer -> number of layers, number of heads, indices of layers with global attention.
 SAM_SIZES = {
     768: (12, 12, (2, 5, 8, 11)),
     1024: (24, 16, (5, 11, 17, 23)),
     1280: (32, 16, (7, 15, 23, 31)),
 }
-# Channels of the first layer and number of blocks -> blocks per stage, heads of the first stage, blocks with global
-# attention, window per stage, side of the background position embedding.
+# Number of channels of the first layer and number of blocks -> blocks per stage, heads of the first stage, indices of
+# blocks with global attention, window size per stage, side of the background position embedding.
 SAM2_SIZES = {
     (96, 12): ((1, 2, 7, 2), 1, (5, 7, 9), (8, 4, 14, 7), 7),
     (96, 16): ((1, 2, 11, 2), 1, (7, 10, 13), (8, 4, 14, 7), 7),
@@ -75,39 +75,48 @@ SUPPORTED = "SAM vit_b, vit_l, vit_h and SAM 2 and 2.1 hiera tiny, small, base-p
 def load(path: Path) -> PreTrainedModel:
     """Load one of Meta's files as a transformers model.
 
+    Args:
+        path: the `.pt` or `.pth` file.
+
     Returns:
-        The model, float32 on the CPU.
+        The model, with float32 weights on the CPU.
 
     Raises:
-        ValueError: the file is not one of Meta's, holds anything but tensors, or its tensors are not exactly those of a
-            supported size.
+        ValueError: the file is not one of Meta's, holds anything but tensors, or has missing, unexpected or wrongly
+            shaped tensors.
     """
     tensors = read_tensors(path)
     architecture = detect_architecture(tensors)
     if architecture is None:
-        raise ValueError(f"checkpoint '{path}' is not one of Meta's; supported are {SUPPORTED}")
+        raise ValueError(f"checkpoint '{path}' is not one of Meta's; this project supports {SUPPORTED}")
     model_class, config = architecture
     with torch.device("meta"):
         model = model_class(config)
     state = rename_tensors(tensors, model_class)
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     mismatches = {
-        "missing": sorted(shapes.keys() - state.keys()),
-        "left over": sorted(state.keys() - shapes.keys()),
-        "of another shape": sorted(
+        "missing tensors": sorted(shapes.keys() - state.keys()),
+        "unexpected tensors": sorted(state.keys() - shapes.keys()),
+        "tensors of another shape": sorted(
             name for name in state if tuple(state[name].shape) != shapes.get(name, state[name].shape)
         ),
     }
     if any(mismatches.values()):
         raise ValueError(
-            f"checkpoint '{path}' has tensors {describe_mismatches(mismatches)}; supported are {SUPPORTED}"
+            f"checkpoint '{path}' has {describe_mismatches(mismatches)}; this project supports {SUPPORTED}"
         )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a PyTorch file, by Meta's names, without running code that the file may hold.
+    """Read the tensors of a PyTorch file without running code that the file may hold.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensors by the names in the file.
 
     Raises:
         ValueError: the file is not a PyTorch file, or holds anything but tensors.
@@ -123,12 +132,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"checkpoint '{path}' is not a PyTorch file: {reason}") from None
     tensors = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"checkpoint '{path}' is not a table of tensors by name; supported are {SUPPORTED}")
+        raise ValueError(f"checkpoint '{path}' is not a dictionary of tensors; this project supports {SUPPORTED}")
     return tensors
 
 
 def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | None:
-    """Return transformers' model class and config for tensors by Meta's names, or None for unknown tensors."""
+    """Find the architecture of one of Meta's checkpoints.
+
+    Args:
+        tensors: tensors by Meta's names.
+
+    Returns:
+        transformers' model class and config, or None if the architecture is not supported.
+    """
     if (patch := tensors.get("image_encoder.trunk.patch_embed.proj.weight")) is not None:
         depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
         sam2_size = SAM2_SIZES.get((patch.shape[0], depth))
@@ -140,7 +156,7 @@ def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedMode
 
 
 def sam_config(channels: int, layers: int, heads: int, global_layers: tuple[int, ...]) -> SamConfig:
-    """Return the config of a SAM of one of `SAM_SIZES`."""
+    """Return the config of a SAM model. The arguments are a key and its value in `SAM_SIZES`."""
     return SamConfig(
         vision_config={
             "hidden_size": channels,
@@ -159,7 +175,7 @@ def sam2_config(
     windows: tuple[int, ...],
     background: int,
 ) -> Sam2Config:
-    """Return the config of a SAM 2 of one of `SAM2_SIZES`."""
+    """Return the config of a SAM 2 model. The arguments are `channels` and a value in `SAM2_SIZES`."""
     stages = [channels * 2**stage for stage in range(4)]
     return Sam2Config(
         vision_config={
@@ -181,7 +197,15 @@ def sam2_config(
 
 
 def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel]) -> dict[str, Tensor]:
-    """Return tensors by transformers' names for tensors by Meta's names, without those for videos only."""
+    """Convert Meta's names of tensors to transformers' names, and drop tensors that only videos need.
+
+    Args:
+        tensors: tensors by Meta's names.
+        model_class: transformers' class of the model.
+
+    Returns:
+        Tensors by transformers' names.
+    """
     patterns = (*NAMES, *(SAM2_NAMES if model_class is Sam2Model else SAM_NAMES))
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -200,7 +224,15 @@ def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel
 
 
 def describe_mismatches(mismatches: dict[str, list[str]]) -> str:
-    """Format the names of wrong tensors, by kind of fault, for an error message: the first five of each kind."""
+    """Format the names of wrong tensors for an error message: the first five of each kind.
+
+    Args:
+        mismatches: names by kind of fault.
+
+    Example:
+        >>> describe_mismatches({"missing tensors": ["a", "b"], "unexpected tensors": []})
+        'missing tensors: a, b'
+    """
     parts = []
     for fault, names in mismatches.items():
         if names:

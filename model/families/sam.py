@@ -1,4 +1,4 @@
-"""Segment Anything (2023): one feature map; the image's longer side is scaled to the input and the rest is padded."""
+"""The SAM family (Segment Anything, 2023): one feature map; the longer side is scaled to S and the rest is padded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .family import Family
 
 
 class Sam(Family):
-    """`facebook/sam-vit-base`, `-large`, `-huge` and checkpoints of the same architecture.
+    """Checkpoints `facebook/sam-vit-base`, `-large`, `-huge`, and others of the same architecture.
 
-    The reference for preprocessing is transformers' SamImageProcessorPil.
+    Preprocessing gives the same pixels as transformers' SamImageProcessorPil.
     """
 
     name = "sam"
@@ -33,6 +33,7 @@ class Sam(Family):
         vit.use_fast_layers(model.vision_encoder)
 
     def processing(self) -> dict[str, Any]:
+        """Return the content of a `preprocessor_config.json` for transformers' SamImageProcessor."""
         low_res = self.low_res_size[0]
         return {
             "image_processor_type": "SamImageProcessor",
@@ -46,21 +47,24 @@ class Sam(Family):
         }
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (height, width), at least 1, that an (h, w) image has inside the padded input."""
+        """Return the (height, width) of an image of `size` (h, w) inside the padded input, at least 1 pixel each."""
         scale = self.input_size / max(size)
         height, width = (max(1, int(side * scale + 0.5)) for side in size)
         return height, width
 
     def preprocess(self, image: np.ndarray) -> Tensor:
+        """Scale the longer side to S, normalise, and pad with zeros at the right and at the bottom."""
         height, width = self.scaled_size(image.shape[:2])
         scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         pixels = self.normalize(torch.from_numpy(np.array(scaled)).permute(2, 0, 1))
         return F.pad(pixels, (0, self.input_size - width, 0, self.input_size - height))
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Encode images to one feature map."""
         return (self.model.vision_encoder(pixels).last_hidden_state,)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the scaling factors (x, y), which can differ slightly because of rounding."""
         height, width = self.scaled_size(size)
         return width / size[1], height / size[0]
 
@@ -74,6 +78,7 @@ class Sam(Family):
         multimask_output: bool,
         min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
+        """Embed the prompts and predict their masks."""
         sparse, dense = self.model.prompt_encoder(
             input_points=None if points is None else points[:, None],
             input_labels=None if labels is None else labels[:, None],
@@ -108,4 +113,5 @@ class Sam(Family):
         )
 
     def upscaling(self, size: tuple[int, int]) -> list[Step]:
+        """Return two steps: scale to the padded input, then crop the padding and scale to the image."""
         return [(self.low_res_size, (self.input_size, self.input_size)), (self.scaled_size(size), size)]

@@ -1,4 +1,4 @@
-"""SAM 3's tracker (2025) as an image model: SAM 2's decoder on a plain vision transformer of 1008 x 1008 pixels."""
+"""The SAM 3 tracker (2025) for images: SAM 2's decoder on a plain vision transformer with 1008 x 1008 pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .sam2 import Sam2
 
 
 class Sam3Tracker(Sam2):
-    """`facebook/sam3`. Of a complete video checkpoint, only the tracker and the vision encoder are read."""
+    """Checkpoint `facebook/sam3`. Only the weights of the tracker and the vision encoder are read."""
 
     name = "sam3_tracker"
     model_class = Sam3TrackerModel

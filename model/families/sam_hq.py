@@ -1,4 +1,4 @@
-"""SAM-HQ (2023): SAM with one more mask token, whose mask refines the others with early features of the encoder."""
+"""The SAM-HQ family (2023): SAM with an additional high-quality mask, which uses early features of the encoder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .sam import Sam
 
 
 class SamHq(Sam):
-    """`syscv-community/sam-hq-vit-base`, `-large`, `-huge`.
+    """Checkpoints `syscv-community/sam-hq-vit-base`, `-large`, `-huge`.
 
-    The three masks are in descending order of their scores, and the high-quality mask is added to each, which is
-    transformers' default.
+    As by default in transformers, the three masks are in descending order of their scores, and the logits of the
+    high-quality mask are added to each mask.
     """
 
     name = "sam_hq"
@@ -20,12 +20,15 @@ class SamHq(Sam):
     processor = "SamHQProcessor"
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Encode images to the feature map of SAM and a map of early features."""
         outputs = self.model.vision_encoder(pixels)
-        # Of the intermediate embeddings, the decoder reads the tokens of the first global layer only.
+        # The decoder reads only the first intermediate embedding, which is that of the first layer with global
+        # attention.
         return outputs.last_hidden_state, outputs.intermediate_embeddings[0].permute(0, 3, 1, 2)
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape (1, channels, height, width) of both feature maps."""
         _, _, height, width = self.features_shape
         return self.features_shape, (1, int(self.model.config.vision_config.hidden_size), height, width)
 
@@ -37,9 +40,10 @@ class SamHq(Sam):
         multimask_output: bool,
         min_score: float,
     ) -> tuple[Tensor, Tensor]:
+        """Predict the masks of embedded prompts with transformers' decoder. `min_score` is not used."""
         early = features[1].permute(0, 2, 3, 1)
         if early.stride(0) == 0:
-            early = early[:1]  # all prompts are on one image: the decoder compresses its features once
+            early = early[:1]  # all prompts are on one image, so the decoder compresses its features only once
         logits, scores = self.model.mask_decoder(
             image_embeddings=features[0],
             image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),

@@ -1,4 +1,4 @@
-"""Fast layers for SAM's and SAM-HQ's image encoders on a CPU."""
+"""Fast layers for the image encoders of SAM and SAM-HQ on a CPU."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from . import windows
 from .fast_layer import FastLayer, replace_layers
 from .linear import linear, mlp, product
 
-QUERY_ROWS = 8  # rows of queries per step of global attention: 512 x 4096 logits, 8 MiB
-MLP_NUMBERS = 3 * 2**20  # numbers of the MLP's inner activations per step, 12 MiB
+QUERY_ROWS = 8  # rows of queries per step of global attention, which gives 512 x 4096 logits, 8 MiB
+MLP_NUMBERS = 3 * 2**20  # inner activations of the MLP computed per step, 12 MiB
 
 
 def use_fast_layers(encoder: Any) -> None:
-    """Replace the layers of a SamVisionEncoder or SamHQVisionEncoder, in place, by layers that are faster on a CPU.
+    """Replace the layers of a SamVisionEncoder or SamHQVisionEncoder in place by layers that are faster on a CPU.
 
-    The fast layers compute the same sums in another order, so that results differ by rounding only, and most work stays
+    The fast layers compute the same sums in another order, so results differ by rounding only. Most of the data stays
     in the processor's cache. Measurements are in docs/performance.md.
 
-    - Queries, keys and values are projected before windows are cut, so that padding is not multiplied.
-    - The relative-position bias (heads x 4096 x 4096 numbers in a global layer of ViT-B) is never computed as a whole:
-      its terms for rows and columns are added to the logits of a few rows of queries at a time.
-    - The MLP's inner activations are computed for some of the tokens at a time.
+    - Queries, keys and values are projected before the image is cut into windows, so padding is not multiplied.
+    - The relative-position bias (heads x 4096 x 4096 numbers in a global layer of ViT-B) is never computed as a whole.
+      Its terms for rows and columns are added to the logits of a few rows of queries at a time.
+    - The MLP processes a part of the tokens at a time.
 
     Args:
         encoder: `model.vision_encoder` of a SamModel or SamHQModel.
@@ -35,7 +35,7 @@ def use_fast_layers(encoder: Any) -> None:
 
 
 class FastVisionLayer(FastLayer):
-    """The fast path that SAM's and SAM-HQ's layers share; they differ in their names only."""
+    """The fast path of the layers of SAM and SAM-HQ, which differ only in their names."""
 
     layer_norm1: Any
     attn: Any
@@ -44,6 +44,7 @@ class FastVisionLayer(FastLayer):
     window_size: int
 
     def fast_forward(self, hidden_states: Tensor) -> Tensor:
+        """Apply the layer to (images, height, width, channels) tokens."""
         attended = torch.empty_like(hidden_states)
         self._attend(linear(self.attn.qkv, self.layer_norm1(hidden_states)), attended)
         output = linear(self.attn.proj, attended, hidden_states)
@@ -56,7 +57,12 @@ class FastVisionLayer(FastLayer):
         return output
 
     def _attend(self, qkv: Tensor, output: Tensor) -> None:
-        """Attend within each window: qkv (images, height, width, 3 * channels) into output (..., channels)."""
+        """Compute the attention within each window.
+
+        Args:
+            qkv: (images, height, width, 3 * channels) projected tokens.
+            output: (images, height, width, channels), which is overwritten with the result.
+        """
         attention = self.attn
         height, width = qkv.shape[1:3]
         window = (self.window_size, self.window_size) if self.window_size else (height, width)
@@ -74,25 +80,30 @@ class FastVisionLayer(FastLayer):
 
 
 class FastSamVisionLayer(FastVisionLayer, SamVisionLayer):
-    """SAM's layer."""
+    """SAM's layer, with a fast path."""
 
 
 class FastSamHQVisionLayer(FastVisionLayer, SamHQVisionLayer):
-    """SAM-HQ's layer."""
+    """SAM-HQ's layer, with a fast path."""
 
 
 def _attend_in_window(
     qkv: Tensor, positions: list[Tensor], attention: Any, window: tuple[int, int], output: Tensor
 ) -> None:
-    """Attend within one window, which the image's edge may cut: qkv (h, w, 3 * channels) into output (h, w, channels).
+    """Compute the attention within one window. At the edge of the image, the window may be larger than its tokens.
 
-    See `_attend_with_bias` for `positions`.
+    Args:
+        qkv: (h, w, 3 * channels) projected tokens.
+        positions: as in `_attend_with_bias`.
+        attention: transformers' attention module.
+        window: (height, width) of a whole window.
+        output: (h, w, channels), which is overwritten with the result.
     """
     height, width = qkv.shape[:2]
     if (height, width) == window:
         _attend_with_bias(qkv, positions, attention, output)
         return
-    # Padding is zeros, whose projection is the bias.
+    # The padding is zeros. The projection of zeros is the bias.
     padded_qkv = attention.qkv.bias.expand(*window, -1).clone()
     padded_qkv[:height, :width] = qkv
     padded_output = torch.empty_like(padded_qkv[..., : output.shape[-1]])
@@ -101,11 +112,14 @@ def _attend_in_window(
 
 
 def _attend_with_bias(qkv: Tensor, positions: list[Tensor], attention: Any, output: Tensor) -> None:
-    """Attend within a whole window: qkv (height, width, 3 * channels) into output (height, width, channels).
+    """Compute the attention within a whole window.
 
     Args:
-        positions: the factors by which each row (height, d, height) and each column (width, d, width) of queries is
-            multiplied. The relative-position bias is the sum of both products.
+        qkv: (height, width, 3 * channels) projected tokens.
+        positions: (height, d, height) factors for the rows and (width, d, width) factors for the columns of queries.
+            The relative-position bias is the sum of the products of queries and factors.
+        attention: transformers' attention module.
+        output: (height, width, channels), which is overwritten with the result.
     """
     height, width = qkv.shape[:2]
     heads = attention.num_attention_heads
@@ -129,9 +143,10 @@ def _attend_with_bias(qkv: Tensor, positions: list[Tensor], attention: Any, outp
 
 
 def _softmax_with_bias(logits: Tensor, row_bias: Tensor, column_bias: Tensor) -> Tensor:
-    """Turn logits (..., queries, keys) into attention weights, in place.
+    """Convert logits to attention weights in place.
 
     Args:
+        logits: (..., queries, keys).
         row_bias: (..., rows, width, height), added to all keys of a row.
         column_bias: (..., rows, width, width), added to all keys of a column.
     """

@@ -1,4 +1,4 @@
-"""Images: references to them, limits, fetching, and decoding to RGB arrays."""
+"""Read images: resolve references, fetch URLs, check limits, and decode files to RGB arrays."""
 
 from .decoding import decode
 from .limits import ImageLimits

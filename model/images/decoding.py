@@ -1,4 +1,4 @@
-"""Encoded images to RGB arrays."""
+"""Decode image files to RGB arrays, within limits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import BadInput
-from .greys import to_8_bits
+from .greys import stretch_to_8_bits
 from .limits import ImageLimits
 
-COLUMN = "image"
-# What cameras, screens, browsers and microscopes write. Pillow reads more formats, which attackers try and users do not
-# need.
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
-MIN_BLOCK = 2**22  # pixels of a tile that any TIFF may have
-BYTES_A_PIXEL = 12  # Pillow's own pixels, their conversion to RGB, and the array
-MAX_SLOW_BYTES = 2**20  # of a file that Pillow decodes in Python, half a second
-GDAL_NODATA = 42113  # the TIFF tag with the value of pixels without data, as text
+COLUMN = "image"  # named in error messages
+# Formats that cameras, screens, browsers and microscopes write. Pillow reads more formats; users do not need them, and
+# each decoder is a target for attacks.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
+GDAL_NODATA = 42113  # TIFF tag with the value of pixels without data, as text
+MIN_BLOCK = 2**22  # pixels; every TIFF may have tiles of this size
+BYTES_PER_PIXEL = 12  # Pillow's own pixels, their conversion to RGB, and the array
+MAX_SLOW_BYTES = 2**20  # maximum size of a file that Pillow decodes in Python; takes half a second
 
 
-# How the pixels of each EXIF orientation are turned upright (the TIFF 6.0 specification, tag 274).
+# The transposition that turns the pixels of each EXIF orientation upright (TIFF 6.0 specification, tag 274).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,25 +35,34 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where a PNG may state an orientation. Pillow decodes the whole image to find one behind the pixels.
+# A PNG that holds none of these has no orientation. The search is cheap, while Pillow decodes the whole image to look
+# for an orientation behind the pixels.
 _PNG_ORIENTATIONS = (b"eXIf", b"type exif", b"tiff:Orientation")
 
 
 def decode(data: bytes, limits: ImageLimits, upright: bool = False) -> np.ndarray:
-    """Decode an image.
+    """Decode an image file.
 
-    The first frame of an animation is decoded. Greys of more than 8 bits are stretched, as `greys.to_8_bits` describes.
+    An animation is decoded to its first frame. Grey values of more than 8 bits are stretched by
+    `greys.stretch_to_8_bits`.
 
     Args:
         data: the encoded file, in one of FORMATS.
-        limits: `max_pixels` and `max_side` are checked before the pixels are decoded.
-        upright: whether to apply the EXIF orientation. Pillow always applies that of a TIFF.
+        limits: limits whose `max_pixels` and `max_side` are checked before the pixels are decoded.
+        upright: whether to apply the EXIF orientation. Pillow always applies the orientation of a TIFF.
 
     Returns:
         The (height, width, 3) uint8 RGB pixels.
 
     Raises:
-        BadInput: `data` is not an image of FORMATS, is broken, or is larger than the limits.
+        BadInput: `data` is not an image in one of FORMATS, is broken, or exceeds the limits.
+
+    Example:
+        >>> buffer = io.BytesIO()
+        >>> Image.new("RGB", (3, 2), (255, 0, 0)).save(buffer, "PNG")
+        >>> pixels = decode(buffer.getvalue(), ImageLimits())
+        >>> pixels.shape, pixels[0, 0].tolist()
+        ((2, 3, 3), [255, 0, 0])
     """
     expected = "an image that Pillow can read"
     try:
@@ -65,21 +74,31 @@ def decode(data: bytes, limits: ImageLimits, upright: bool = False) -> np.ndarra
     except UnidentifiedImageError:
         raise BadInput(COLUMN, expected, f"{len(data)} bytes of no known image format") from None
     except Image.DecompressionBombError:
-        raise BadInput(COLUMN, f"an image of at most {limits.max_pixels} pixels", "many more pixels") from None
+        raise BadInput(
+            COLUMN, f"an image of at most {limits.max_pixels} pixels", "an image with far more pixels"
+        ) from None
     except BadInput:
         raise
     except MemoryError:
-        raise BadInput(COLUMN, "an image that can be decoded in the memory there is", f"{len(data)} bytes") from None
+        raise BadInput(COLUMN, "an image that fits into the available memory", f"{len(data)} bytes") from None
     except Exception:  # Pillow's decoders raise many types of exceptions for broken files
         raise BadInput(COLUMN, expected, f"a broken image ({len(data)} bytes)") from None
 
 
 def memory_needed(data: bytes, limits: ImageLimits) -> int:
-    """Return about how many bytes `decode` allocates. Only the file's head is read; raises BadInput for its limits."""
+    """Estimate how many bytes `decode` allocates. Only the file's header is read.
+
+    Args:
+        data: the encoded file.
+        limits: as in `decode`.
+
+    Raises:
+        BadInput: the image exceeds the limits.
+    """
     try:
         with _opened(data) as image:
             _check(image, data, limits)
-            return BYTES_A_PIXEL * image.width * image.height + 4 * _block(image)
+            return BYTES_PER_PIXEL * image.width * image.height + 4 * _block(image)
     except BadInput:
         raise
     except Exception:  # not an image; `decode` reports it
@@ -105,7 +124,10 @@ def _check(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
 
 
 def _block(image: Image.Image) -> int:
-    """Return the pixels of a TIFF's tile, which the codec allocates whole however small the image is; 0 without one."""
+    """Return the number of pixels in a tile of a TIFF, or 0 for images without tiles.
+
+    The codec allocates a whole tile even if the image is smaller.
+    """
     tags = getattr(image, "tag_v2", {})
     try:
         return int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
@@ -114,7 +136,7 @@ def _block(image: Image.Image) -> int:
 
 
 def is_turned(data: bytes) -> bool:
-    """Return whether the pixels of an image differ between `upright` and stored; only the file's head is read."""
+    """Return whether `decode` gives other pixels with `upright` than without. Only the file's header is read."""
     try:
         with _opened(data) as image:
             return _orientation(image, data) in _TURNS
@@ -132,7 +154,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """Return the orientation that Pillow leaves to be applied, in EXIF's numbers; 1 for none."""
+    """Return the EXIF orientation (1 to 8) that Pillow has not applied itself; 1 means upright."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in data for mark in _PNG_ORIENTATIONS)):
         return 1
     try:
@@ -144,5 +166,5 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         nodata = getattr(image, "tag_v2", {}).get(GDAL_NODATA)
-        return Image.fromarray(to_8_bits(np.asarray(image), nodata)).convert("RGB")
+        return Image.fromarray(stretch_to_8_bits(np.asarray(image), nodata)).convert("RGB")
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Greys of more than 8 bits, as viewers show them: 16-bit and 32-bit integers, and floats."""
+"""Convert greyscale images of 16-bit integers, 32-bit integers or floats to 8 bits, as image viewers do."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from contextlib import suppress
 
 import numpy as np
 
-# Values that mark pixels without data where a file does not name its own, by custom of elevation and satellite data.
+# Elevation and satellite data commonly mark pixels without data by one of these values.
 NODATA = (-9999.0, -32768.0, -99999.0)
-MAX_VALUE = 1e30  # data sets use floats beyond it, such as -3.4e38, as marks too
+MAX_VALUE = 1e30  # larger floats, such as -3.4e38, also mark pixels without data
 PERCENTILES = (0.1, 99.9)
 MAX_SAMPLES = 2**20
 
 
-def to_8_bits(values: np.ndarray, nodata: object = None) -> np.ndarray:
-    """Stretch deep greys to 8 bits: the 0.1 to 99.9 percentile of the image's values becomes 0 to 255.
+def stretch_to_8_bits(values: np.ndarray, nodata: object = None) -> np.ndarray:
+    """Stretch grey values to 8 bits: the range from the 0.1 to the 99.9 percentile becomes 0 to 255.
 
-    A few outliers therefore darken nothing. If the percentiles coincide, the range of all values is stretched; an image
-    of a single value becomes black. Pixels that are NaN or marked as without data become 0.
+    Percentiles are used because the full range would let a few outliers darken the image. If the two percentiles are
+    equal, the range from the minimum to the maximum is stretched instead. An image of a single value becomes black.
+    Pixels without data become 0.
 
     Args:
         values: (height, width) integers or floats.
-        nodata: the file's own mark of pixels without data, a number or its text.
+        nodata: the value that marks pixels without data in this file, as a number or text. NaN and the values in NODATA
+            always mark pixels without data.
 
     Returns:
         (height, width) uint8.
+
+    Example:
+        >>> stretch_to_8_bits(np.array([[0, 1000], [500, -9999]])).tolist()
+        [[0, 255], [127, 0]]
     """
     marks = [*NODATA]
     with suppress(TypeError, ValueError):
@@ -39,7 +45,9 @@ def to_8_bits(values: np.ndarray, nodata: object = None) -> np.ndarray:
     levels = np.zeros(values.shape, np.uint8)
     if low == high:
         return levels
-    for row, stored in enumerate(values):  # row by row: the whole image would need arrays of eight bytes a pixel
+    for row, stored in enumerate(
+        values
+    ):  # row by row, because float64 arrays of the whole image would need 8 bytes per pixel
         line = stored.astype(np.float64)
         line[np.isnan(line) | np.isin(line, marks)] = low
         levels[row] = np.clip((line - low) * (255 / (high - low)), 0, 255)

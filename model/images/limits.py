@@ -1,4 +1,4 @@
-"""Where images may come from and how large they may be."""
+"""Limits on the size and the source of images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from . import fetching
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Where images may come from and how large they may be.
+    """Limits on the size and the source of images.
 
     Attributes:
-        max_pixels: largest width times height; a larger image is rejected before it is decoded.
-        max_side: largest width or height in pixels.
-        max_bytes: largest encoded file.
+        max_pixels: maximum of width times height. A larger image is rejected before its pixels are decoded.
+        max_side: maximum width or height in pixels.
+        max_bytes: maximum size of the encoded file in bytes.
         urls: whether images are fetched from URLs.
-        hosts: hosts that may be asked, as `fetching.fetch` takes them.
-        fetch_seconds: time limit for fetching one image, from connecting to the last byte.
-        local_paths: whether paths of this machine, every other URL scheme that fsspec knows, and URLs of any host,
-            private ones included, are accepted. Meant for tables that the operator wrote, such as batch jobs.
+        hosts: hosts from which images are fetched, in the form of `fetching.fetch`.
+        fetch_seconds: timeout in seconds for fetching one image, from connecting to the last byte.
+        local_paths: whether local paths, all URL schemes of fsspec, and URLs of private hosts are accepted. Set this
+            only where the operator chooses the images, for example in batch jobs.
     """
 
     max_pixels: int = 100_000_000

@@ -1,4 +1,4 @@
-"""References to images, and the reader that turns a reference into bytes and pixels."""
+"""Read images by reference: parse references, read or fetch the bytes, and decode the pixels on demand."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ from .limits import ImageLimits
 
 EXPECTED = "base64 text of an image, an http(s) URL or image bytes"
 WEB_SCHEMES = ("http://", "https://")
-FILE_URL = "file:/"  # Spark writes one slash, others three
+FILE_URL = "file:/"  # Spark writes one slash, other tools write three
 MAX_PATH = 4096  # characters
-UPRIGHT = ".upright"  # behind the key of an image that is turned upright
+UPRIGHT = ".upright"  # suffix of the key of an image to which the EXIF orientation is applied
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """A reference to an image. Equal references name the same image, so a reference can be a dictionary key.
+    """A reference to an image. Equal references name the same image, and a reference can be a dictionary key.
 
     Attributes:
-        kind: how to read `value`.
-        value: the encoded file (`content`), its base64 text (`base64`), a URL (`url`), a path or other fsspec URL
-            (`path`), or the name of a cached image (`id`).
-        upright: whether the EXIF orientation is applied; a cached image stays as it was encoded.
+        kind: the form of `value`.
+        value: the encoded file (kind `content`), its base64 text (`base64`), an http(s) URL (`url`), a path or other
+            fsspec URL (`path`), or the `image_id` of a cached image (`id`).
+        upright: whether the EXIF orientation is applied. Has no effect on cached images (`id`), because their
+            embedding is already computed.
+
+    Example:
+        >>> ImageRef.path("samples/coffee.jpg")
+        ImageRef(kind='path', value='samples/coffee.jpg', upright=False)
     """
 
     kind: Literal["content", "base64", "url", "path", "id"]
@@ -46,12 +51,12 @@ class ImageRef:
 
     @classmethod
     def content(cls, data: bytes, upright: bool = False) -> ImageRef:
-        """Refer to an image by the bytes of its file."""
+        """Refer to an image by the bytes of its encoded file."""
         return cls("content", data, upright)
 
     @classmethod
     def path(cls, path: str | os.PathLike[str], upright: bool = False) -> ImageRef:
-        """Refer to an image by its path."""
+        """Refer to an image by its path or fsspec URL."""
         return cls("path", os.fspath(path), upright)
 
     @classmethod
@@ -61,11 +66,16 @@ class ImageRef:
 
 
 class OpenedImage:
-    """An image whose bytes are read and whose pixels are decoded on demand.
+    """An image file whose bytes have been read. Its pixels are decoded on demand.
+
+    Args:
+        key: the key of the image's embedding in caches: the SHA-256 of the encoded file, followed by `.upright` if the
+            EXIF orientation changes the pixels.
+        decode_pixels: returns the (height, width, 3) uint8 RGB pixels.
+        memory: estimates how many bytes decoding allocates; raises BadInput if the image exceeds the limits.
 
     Attributes:
-        key: SHA-256 of the encoded file, the key of its embedding; `.upright` follows it if the pixels are turned.
-        memory_needed: returns about how many bytes decoding allocates; raises BadInput for an image over the limits.
+        memory_needed: the function `memory`.
     """
 
     def __init__(self, key: str, decode_pixels: Callable[[Call], np.ndarray], memory: Callable[[], int]) -> None:
@@ -75,46 +85,62 @@ class OpenedImage:
         self._pixels: np.ndarray | None = None
 
     def pixels(self, call: Call = UNTRACKED) -> np.ndarray:
-        """Return the (height, width, 3) uint8 RGB pixels. Raises BadInput for a file that cannot be decoded."""
+        """Return the (height, width, 3) uint8 RGB pixels.
+
+        Raises:
+            BadInput: the file cannot be decoded.
+            ClientDisconnected, DeadlineExceeded: as `Call.stage`.
+        """
         if self._pixels is None:
             self._pixels = self._decode(call)
         return self._pixels
 
     def release(self) -> None:
-        """Drop the decoded pixels; they are decoded again if they are needed again."""
+        """Free the decoded pixels. `pixels` decodes them again."""
         self._pixels = None
 
 
 class ImageSource(Protocol):
-    """What the Engine reads images with."""
+    """The interface through which an Engine reads images; `ImageReader` implements it."""
 
     @property
-    def limits(self) -> ImageLimits: ...
+    def limits(self) -> ImageLimits:
+        """Limits on images."""
 
     def reference(self, value: object, upright: bool = False) -> ImageRef:
-        """Return the reference that a cell of the `image` column stands for."""
+        """Parse a cell of the `image` column, like `ImageReader.reference`."""
 
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
-        """Read an image."""
+        """Read the bytes of an image, like `ImageReader.open`."""
 
 
 class ImageReader:
-    """Reads images by reference, within limits. Safe to share between threads."""
+    """Reads images by reference, within limits. Safe to share between threads.
+
+    Args:
+        limits: limits on the size and the source of images.
+
+    Example:
+        >>> reader = ImageReader(ImageLimits(local_paths=True))
+        >>> image = reader.open(reader.reference("samples/coffee.jpg"))
+        >>> image.pixels().shape
+        (400, 600, 3)
+    """
 
     def __init__(self, limits: ImageLimits | None = None) -> None:
         self.limits = limits or ImageLimits()
 
     def reference(self, value: object, upright: bool = False) -> ImageRef:
-        """Return the reference that a cell of the `image` column stands for.
+        """Parse a cell of the `image` column. The image itself is not read.
 
         Args:
-            value: bytes, base64 text, a data: URL or an http(s) URL; bytes may come as a list or array of numbers, and
-                any of these in the struct `{"bytes", "path"}` of Hugging Face's data sets. Paths, and URLs of other
-                schemes, are accepted where `limits.local_paths` is set.
+            value: bytes, base64 text, a data: URL or an http(s) URL. Bytes may also be a list or array of numbers from
+                0 to 255. A dictionary with the keys `bytes` and `path`, as in Hugging Face's data sets, may hold any of
+                these. If `limits.local_paths` is set, local paths and other fsspec URLs are accepted too.
             upright: whether the EXIF orientation is applied.
 
         Raises:
-            BadInput: `value` is something else, or a URL of a scheme that is not accepted.
+            BadInput: `value` has another type, or is a URL whose scheme is not accepted.
         """
         if isinstance(value, Mapping):
             content = value.get("bytes")
@@ -138,15 +164,20 @@ class ImageReader:
             return ImageRef("path", text, upright)
         if is_url:
             word = f"scheme '{scheme}'" if scheme in fsspec.available_protocols() else "an unknown scheme"
-            raise BadInput(COLUMN, EXPECTED, f"a URL of {word}, which is not allowed here")
+            raise BadInput(COLUMN, EXPECTED, f"a URL with {word}, which is not allowed")
         return ImageRef("base64", text, upright)
 
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
-        """Read the bytes of an image; its pixels are decoded when they are asked for.
+        """Read the bytes of an image. The pixels are decoded later, by `OpenedImage.pixels`.
+
+        Args:
+            ref: reference to the image, of any kind except `id`.
+            call: context of the request.
 
         Raises:
-            BadInput: the image cannot be read or fetched, is empty, or is larger than the limits.
-            Overloaded: memory is too short for a fetched image.
+            BadInput: the image cannot be read or fetched, is empty, or its file is larger than `limits.max_bytes`.
+            Overloaded: there is too little memory for a fetched image.
+            ClientDisconnected, DeadlineExceeded: as `Call.stage`.
         """
         with call.stage("fetch"):
             data = self.read(ref, call)
@@ -156,14 +187,14 @@ class ImageReader:
         return OpenedImage(key, partial(self._decode, data, upright), partial(memory_needed, data, self.limits))
 
     def read(self, ref: ImageRef, call: Call = UNTRACKED) -> bytes:
-        """Return the encoded bytes of an image. Raises as `open` does."""
+        """Return the bytes of the encoded file. Args and exceptions are those of `open`."""
         match ref.kind:
             case "content":
                 data = ref.value if isinstance(ref.value, bytes) else b""
             case "base64":
                 data = self._from_base64(str(ref.value))
             case "url":
-                data = self._fetch(str(ref.value), call)
+                data = self.download(str(ref.value), call)
             case "path":
                 data = self._from_path(str(ref.value))
             case "id":
@@ -178,11 +209,24 @@ class ImageReader:
         with call.stage("decode"):
             return decode(data, self.limits, upright)
 
-    def _fetch(self, url: str, call: Call) -> bytes:
+    def download(self, url: str, call: Call = UNTRACKED, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the content of an http(s) URL, within the limits.
+
+        Args:
+            url: the URL.
+            call: holds the memory of the content.
+            headers: further headers of the request; a redirect to another server does not get them.
+
+        Raises:
+            BadInput: URLs are switched off, the host is not allowed, or there is no answer with status 200 to 299.
+            Overloaded: memory is too short.
+        """
         if not self.limits.urls:
-            raise BadInput(COLUMN, "base64 text of an image or image bytes", "a URL, and these are switched off here")
+            raise BadInput(
+                COLUMN, "base64 text of an image or image bytes", "a URL, but fetching images from URLs is disabled"
+            )
         hosts = fetching.ANY if self.limits.local_paths else self.limits.hosts
-        return fetching.fetch(url, hosts, self.limits.max_bytes, self.limits.fetch_seconds, call.keep)
+        return fetching.fetch(url, hosts, self.limits.max_bytes, self.limits.fetch_seconds, call.keep, headers)
 
     def _from_path(self, path: str) -> bytes:
         try:
@@ -193,9 +237,9 @@ class ImageReader:
                 data: bytes = file.read(self.limits.max_bytes + 1)
                 return data
         except FileNotFoundError:
-            raise BadInput(COLUMN, "a file that exists", "a path where there is none") from None
+            raise BadInput(COLUMN, "a file that exists", "a path at which no file exists") from None
         except (OSError, ValueError, ImportError) as error:
-            raise BadInput(COLUMN, "a file that can be read", type(error).__name__) from None
+            raise BadInput(COLUMN, "a readable file", type(error).__name__) from None
 
     def _from_base64(self, text: str) -> bytes:
         try:

@@ -1,1 +1,1 @@
-"""The MLflow side: the logged model, its signature, and packaging. The only modules of `model` that import mlflow."""
+"""Connect the model to MLflow: packaging, signature, and the pyfunc. Only this package of `model` imports mlflow."""

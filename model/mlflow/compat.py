@@ -1,4 +1,4 @@
-"""Workarounds for faults of MLflow, each with the upstream report and the test that tells when it can go."""
+"""Work around faults of MLflow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _MARK = "_accepts_untyped_columns"
 def accept_untyped_columns() -> None:
     """Let MLflow's scoring server read CSV bodies for signatures with untyped (AnyType) columns.
 
-    Since mlflow/mlflow#5531 the server asks the schema for the pandas types of a CSV body's columns, and
-    `Schema.pandas_types` raises for every schema with an untyped column. Typed columns are no way out: a boolean column
-    turns null into False. All schemas without untyped columns are left to MLflow's own method. Calling this twice
-    changes nothing. `tests/model/test_compat.py` fails once MLflow answers by itself.
+    Since mlflow/mlflow#5531, the server reads the pandas types of a CSV body's columns from the schema.
+    `Schema.pandas_types` raises an exception for every schema with an untyped column. Typed columns are no alternative,
+    because a boolean column turns null into False. This function replaces the method by one that returns `object` for
+    untyped columns. Schemas without untyped columns keep MLflow's result. A second call has no effect.
+
+    The replacement can be removed once MLflow supports untyped columns; a test in `tests/model/test_compat.py` fails
+    then.
     """
     original = Schema.pandas_types
     if getattr(original, _MARK, False):
@@ -39,24 +42,25 @@ def accept_untyped_columns() -> None:
 
 
 def quiet_scoring_server() -> None:
-    """Leave out MLflow's log lines about unknown columns and params, in a process of its scoring server.
+    """Silence MLflow's warnings about unknown columns and params in a process of its scoring server.
 
-    `mlflow.models.utils` writes their names, which are the client's data. Processes that only load a model keep the
-    lines.
+    The warnings of `mlflow.models.utils` hold the names of the columns and params, which are request data. Processes
+    that only load a model still log the warnings.
     """
     if "mlflow.pyfunc.scoring_server.app" in sys.modules:
         logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)
 
 
-class Refusal(MlflowException):
-    """An error for the client of MLflow's scoring server, whose message cannot be extended.
+class RequestError(MlflowException):
+    """An error for the client of MLflow's scoring server, with a message that cannot change.
 
-    The server prepends the request's data, image included, to the message of every MlflowException
-    (`mlflow.pyfunc.scoring_server.invocations`); here the first message stays.
+    The server adds the request data, including the image, to the message of every MlflowException
+    (`mlflow.pyfunc.scoring_server.invocations`). This class ignores every change of its message.
     """
 
     @property
     def message(self) -> str:
+        """The message that the exception was created with."""
         return self._message
 
     @message.setter

@@ -1,4 +1,4 @@
-"""Texts about errors that leave the process: they hold no data of a request, whoever wrote the error."""
+"""Format errors for logs and responses without request data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ WITHHELD = "text withheld, because it may hold data of a request"
 
 
 def trace(error: BaseException) -> str:
-    """Return the traceback of an exception and of those that led to it, for the log.
+    """Format the traceback of an exception and of its causes for the log.
 
-    Only errors of this project are shown with their messages. Those of other libraries may repeat the values they
-    failed on, so of these only the type and the places in the code are shown.
+    Messages of this project's own errors are included. Messages of other exceptions are withheld, because they may
+    repeat request data; the type and the lines of code are shown instead.
+
+    Args:
+        error: the exception.
     """
     chain: list[BaseException] = []
     cause: BaseException | None = error

@@ -1,4 +1,4 @@
-"""Packaging: a checkpoint in, an MLflow model out, saved, logged and registered."""
+"""Package a checkpoint as an MLflow model: save, log and register it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ..saved import FORMAT, weights_sha256
 from ..version import VERSION
 from .signature import signature
 
-PACKAGE = Path(__file__).resolve().parents[1]  # the package `model`, which travels inside the MLflow model
+PACKAGE = Path(__file__).resolve().parents[1]  # the package `model`, which is copied into the MLflow model
 REQUIREMENTS = PACKAGE / "requirements.txt"
 EMBEDDED, EMBEDDED_SAM2 = (PACKAGE.parent / "checkpoints" / name for name in ("sam-tiny", "sam2-tiny"))
 DEFAULT_OUTPUT = Path("build") / "model"
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 LOADER = "loader.py"
-LOADER_TEXT = '''"""Sets the MLflow model. Its code is the package below, named after its version and its content."""
+LOADER_TEXT = '''"""Set the MLflow model. The name of the imported package holds its version and a hash of its code."""
 
 from mlflow.models import set_model
 from {package}.mlflow.pyfunc import SegmentAnything
@@ -44,28 +44,40 @@ set_model(SegmentAnything())
 '''
 
 
-def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] | None = None) -> Path:
-    """Save a checkpoint as an MLflow model in the folder `output`.
+def save(
+    checkpoint: str | Path,
+    output: Path,
+    model_config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a checkpoint as an MLflow model in a folder.
 
-    An MLflow model that is there already is replaced. If saving fails, the folder stays as it was.
+    An existing MLflow model in the folder is replaced. If saving fails, the folder stays unchanged.
 
     Args:
-        checkpoint: a Hugging Face id, a folder, or one of Meta's files.
-        output: the folder.
-        model_config: settings of `deployment.DeploymentSettings`, and other defaults for the params.
+        checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
+        output: the folder to write.
+        model_config: settings by name, as in `deployment.DeploymentSettings`, and default params by name, as in
+            `params.Params`.
+        metadata: further MLflow metadata, such as another `base_model` than the name of the checkpoint.
 
     Returns:
         The folder.
 
     Raises:
-        BadModel: the output holds something else than an MLflow model.
-        BadParameter: a setting or a param is unknown, of another type or out of range.
-        ValueError: the checkpoint is not supported.
+        BadModel: the folder holds files that are not an MLflow model.
+        BadParameter: a setting or a param is unknown, or its value has the wrong type or is out of range.
+        ValueError: the checkpoint cannot be loaded.
+
+    Example:
+        Save the embedded checkpoint, and let masks be run lengths by default:
+
+        >>> save(EMBEDDED, Path("build/model"), {"mask_encoding": "rle"})  # doctest: +SKIP
+        PosixPath('build/model')
     """
     config = full_config(model_config or {})
     check_settings(config)
-    if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
-        raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
+    check_output(output)
     family = families.load(str(checkpoint))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
@@ -87,10 +99,11 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
                 metadata={
                     "task": "mask-generation",
                     "family": family.name,
-                    "base_model": _base_model(checkpoint),
+                    "base_model": base_model_name(checkpoint),
                     "weights_sha256": weights_sha256(weights),
                     "packaged_by": VERSION,
                     "format": FORMAT,
+                    **(metadata or {}),
                 },
             )
         shutil.rmtree(output, ignore_errors=True)
@@ -98,13 +111,29 @@ def save(checkpoint: str | Path, output: Path, model_config: Mapping[str, Any] |
     return output
 
 
+def check_output(output: Path) -> None:
+    """Raise BadModel if a folder holds something else than an MLflow model, which `save` does not replace."""
+    if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
+        raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
+
+
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Check the types of a deployment's settings, which would otherwise fail when the model is loaded.
+    """Check the settings of a deployment. Without this check, a wrong type fails only when the model is loaded.
+
+    Args:
+        config: settings by name; absent settings get their defaults.
 
     Raises:
-        BadParameter: a setting has another type, or a number is negative.
+        BadParameter: a setting has the wrong type, a number is negative, or the precision is unknown.
+
+    Example:
+        >>> check_settings({"precision": "int8", "max_prompts": 100})
+        >>> check_settings({"urls": 1})
+        Traceback (most recent call last):
+        sam_endpoint.model.errors.BadParameter: setting 'urls': expected a value such as true, got the number 1
     """
-    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "images_per_batch": 1, "prompts_per_batch": 1}
+    counts = dict.fromkeys(("images_per_batch", "prompts_per_batch", "max_rows", "max_points"), 1)
+    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "max_seconds": 1.0, **counts}
     for name, default in defaults.items():
         value = config.get(name, default)
         if value is None and getattr(DeploymentSettings(), name) is None:
@@ -122,20 +151,41 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 
 def log(saved: Path, register: str | None = None, alias: str | None = None) -> str:
-    """Log a saved model in a new run of the tracking server in use.
+    """Log a saved model in a new run of the current tracking server.
+
+    Args:
+        saved: the folder that `save` returned.
+        register: name under which the model is registered; None does not register it.
+        alias: alias of the registered version; needs `register`.
+
+    Returns:
+        A URI for `mlflow.pyfunc.load_model`.
+
+    Raises:
+        MlflowException: the tracking server cannot be used.
+    """
+    with mlflow.start_run(run_name=f"package {register or saved.name}"):
+        uri, version = log_model(saved, register)
+    if register is None or alias is None:
+        return uri
+    mlflow.MlflowClient().set_registered_model_alias(register, alias, str(version))
+    return f"models:/{register}@{alias}"
+
+
+def log_model(saved: Path, register: str | None = None) -> tuple[str, str | None]:
+    """Log a saved model in the active run.
 
     Args:
         saved: folder that `save` wrote.
         register: name to register the model under.
-        alias: alias for the registered version.
 
     Returns:
-        The URI to load the model by.
+        The URI to load the model by, and the registered version if there is one.
     """
     described = mlflow.models.Model.load(str(saved))
     flavor = described.flavors["python_function"]
     (code,) = (folder for folder in (saved / flavor["code"]).iterdir() if (folder / "version.py").exists())
-    with importable(code), mlflow.start_run(run_name=f"package {register or saved.name}"):
+    with importable(code):
         mlflow.set_tags({name: (described.metadata or {})[name] for name in ("task", "family", "base_model")})
         logged = mlflow.pyfunc.log_model(
             name="model",
@@ -150,17 +200,21 @@ def log(saved: Path, register: str | None = None, alias: str | None = None) -> s
             registered_model_name=register,
         )
     if register is None:
-        return str(logged.model_uri)
-    if alias is None:
-        return f"models:/{register}/{logged.registered_model_version}"
-    mlflow.MlflowClient().set_registered_model_alias(register, alias, logged.registered_model_version)
-    return f"models:/{register}@{alias}"
+        return str(logged.model_uri), None
+    version = str(logged.registered_model_version)
+    return f"models:/{register}/{version}", version
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy this package into a folder, under a name of its version and content; returns the copy.
+    """Copy this package into a folder, under a name with the version and a hash of the content.
 
-    The name keeps a model's code apart from a user's own modules, and from other versions in the same process.
+    The name differs from a user's own modules and from other versions, so that one process can load several models.
+
+    Args:
+        folder: the folder that will contain the copy.
+
+    Returns:
+        The folder of the copy.
     """
     files = sorted(file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     digest = hashlib.sha256()
@@ -176,7 +230,11 @@ def copy_code(folder: Path) -> Path:
 
 @contextmanager
 def importable(package: Path) -> Iterator[None]:
-    """Let a package be imported from its folder, which MLflow does to check a model's code, and forget it then."""
+    """Make a package importable inside a block, and unload it afterwards. MLflow imports a model's code to check it.
+
+    Args:
+        package: the folder of the package.
+    """
     sys.path.insert(0, str(package.parent))
     importlib.invalidate_caches()
     try:
@@ -188,7 +246,12 @@ def importable(package: Path) -> Iterator[None]:
 
 
 def input_example() -> pd.DataFrame:
-    """Return one row: a disc on a plain ground, and the box around it."""
+    """Return a table with one row: an image of a disc on a plain background, and a box around the disc.
+
+    Example:
+        >>> input_example()["input_boxes"].tolist()
+        ['[[28, 12, 68, 52]]']
+    """
     picture = Image.new("RGB", (96, 64), (205, 200, 190))
     ImageDraw.Draw(picture).ellipse((30, 14, 66, 50), fill=(60, 90, 160))
     buffer = io.BytesIO()
@@ -204,6 +267,6 @@ def input_example() -> pd.DataFrame:
     )
 
 
-def _base_model(checkpoint: str | Path) -> str:
-    """Return a hub id as it is; of a path only the name, since a path means nothing on another machine."""
+def base_model_name(checkpoint: str | Path) -> str:
+    """Return a Hugging Face id unchanged, and only the file name of a path, which is meaningless on other machines."""
     return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)

@@ -1,4 +1,4 @@
-"""The signature of the logged model: its columns, its outputs and its params."""
+"""Build the MLflow signature of a saved model: input columns, output columns and params."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long
 
 
 def signature(defaults: Params) -> ModelSignature:
-    """Return the signature of a model with these default params.
+    """Build the signature of a model.
 
-    All columns are untyped (AnyType), so that JSON text and nested lists, text and bytes, and ids of text and numbers
-    pass alike; a boolean column would turn null into False.
+    All input columns are untyped (AnyType). An untyped column accepts JSON text as well as nested lists, bytes as well
+    as text, and ids that are numbers as well as text. Also, a boolean column would turn null into False.
+
+    Args:
+        defaults: the default params of the model.
     """
     mask = Object(
         [

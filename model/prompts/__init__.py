@@ -1,4 +1,4 @@
-"""Prompts: points, boxes and mask inputs that each select one object."""
+"""Prompts: points, boxes and mask inputs. Each prompt selects one object in an image."""
 
 from .parsing import parse_prompts
 from .values import EMPTY_PROMPT, Prompt, PromptBatch, group_by_layout, stack

@@ -1,4 +1,4 @@
-"""Cells of a table: which are empty, what their JSON text, lists or arrays hold, and what to say about bad ones."""
+"""Parse the cells of prompt columns: detect missing values, read JSON text, lists or arrays, and report bad values."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 from ..errors import BadInput, kind
 
 MISSING_TEXT = ("", "none", "null", "nan")
-MAX_VALUES = 1_000_000  # lists and numbers in the JSON text of a cell: 15 masks of 256 x 256, or a second of parsing
-MAX_MISSING_TEXT = 64  # characters; longer text, such as an image, is not copied to be compared
+MAX_VALUES = 1_000_000  # lists and numbers in the JSON text of a cell; enough for 15 masks of 256 x 256, parsed in 1 s
+MAX_MISSING_TEXT = 64  # characters; longer text, such as an image, is not copied for the comparison
 
 
 class Mismatch(Exception):
-    """A value differs from the form that is expected; `reading` adds the column and makes it a BadInput.
+    """A value does not have the expected form. `reading` converts this error to a BadInput with the column's name.
 
-    Attributes:
-        expected: the form.
-        value: the value that came, or None if `got` describes it.
-        got: what came, in words.
+    Args:
+        expected: description of the expected form.
+        value: the value, which the message describes by its type and size.
+        got: description of the value. `{}` in it stands for the type and size of `value`.
     """
 
     def __init__(self, expected: str, value: object = None, got: str = "") -> None:
@@ -34,7 +34,7 @@ class Mismatch(Exception):
 
 @contextmanager
 def reading(column: str) -> Iterator[None]:
-    """Turn a Mismatch inside the block into a BadInput of this column."""
+    """Convert a Mismatch inside the block to a BadInput for a column."""
     try:
         yield
     except Mismatch as error:
@@ -43,7 +43,12 @@ def reading(column: str) -> Iterator[None]:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a cell is empty: null, NaN, an empty list, or the text that CSV and JSON use for those."""
+    """Return whether a cell is missing: null, NaN, an empty list, or one of the texts in MISSING_TEXT.
+
+    Example:
+        >>> is_missing(" NaN"), is_missing([]), is_missing("[]")
+        (True, True, False)
+    """
     if value is None:
         return True
     if isinstance(value, str):
@@ -68,28 +73,49 @@ def is_empty(value: object) -> bool:
 
 
 def parse_cell(column: str, value: object, form: str, max_count: int | None = None) -> Any:
-    """Return a cell as plain nested lists (or whatever its JSON holds), or None when it is missing.
+    """Parse a cell that holds JSON text, nested lists or an array.
 
-    `max_count` limits the length of the outermost list; it is checked first, so that a far too long list costs no time.
-    Raises BadInput for text that is not JSON, for a list that is too long, and for lists nested too deep.
+    Args:
+        column: name of the column, for error messages.
+        value: the cell.
+        form: description of the expected form, for error messages.
+        max_count: maximum length of the outermost list; None for no limit. The length is checked before the items are
+            converted, so a list that is far too long costs little time.
+
+    Returns:
+        Nested lists of Python's own numbers, another JSON value, or None if the cell is missing.
+
+    Raises:
+        BadInput: text is not JSON, a list is too long, or lists are nested too deep.
+
+    Example:
+        >>> parse_cell("input_boxes", "[[1, 2, 3, 4]]", "boxes")
+        [[1, 2, 3, 4]]
     """
     with reading(column):
         return parse(value, form, max_count)
 
 
 def count_values(text: str) -> int:
-    """Return about how many lists and numbers JSON text has, without parsing it."""
+    """Estimate the number of lists and numbers in JSON text without parsing it."""
     return text.count("[") + text.count("{") + text.count(",")
 
 
 def check_count(column: str, count: int, max_count: int | None, what: str = "prompts") -> None:
-    """Raise BadInput if `count` exceeds `max_count`; None means no limit."""
+    """Raise BadInput if `count` exceeds `max_count`; None means no limit.
+
+    Args:
+        column: name of the column, for the error message.
+        count: number of items.
+        max_count: maximum number of items.
+        what: plural noun for the items, for the error message.
+    """
     with reading(column):
         check_length(count, max_count, what)
 
 
 def parse(value: object, form: str, max_count: int | None = None) -> Any:
-    """Do as `parse_cell`, but raise Mismatch."""
+    """Parse a cell like `parse_cell`, but raise Mismatch instead of BadInput."""
     if is_missing(value):
         return None
     if isinstance(value, str):
@@ -116,7 +142,7 @@ def check_length(count: int, max_count: int | None, what: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return nested lists of Python's own numbers: arrays, tensors and numbers of other libraries are converted."""
+    """Convert nested lists, arrays and tensors to nested lists of Python's own numbers."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)) or type(value).__module__.partition(".")[0] == "torch":

@@ -1,4 +1,4 @@
-"""Parsing of the prompt columns: JSON text, nested lists or arrays to checked prompts."""
+"""Parse and check the prompt columns of a row: points, labels, boxes and mask inputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .cells import Mismatch, is_missing, parse, parse_cell, reading
 from .values import Prompt
 
 LABELS = (1, 0, -1, -10)
-MAX_COORDINATE = 1e6  # pixels; beyond it float32 coordinates lose the half pixel that the models add
+# Pixels. The models add half a pixel to coordinates. Much larger float32 numbers, from 2**23 on, have no halves.
+MAX_COORDINATE = 1e6
 
 POINTS_FORM = "(prompts, points, 2) numbers x,y in pixels"
 LABELS_FORM = "(prompts, points) labels, each one of 1, 0, -1, -10"
 BOXES_FORM = "(prompts, 4) numbers x1,y1,x2,y2 in pixels"
-MASK_FORM = "one low_res_logits text or one (height, width) array of logits a prompt"
+MASK_FORM = "for each prompt one low_res_logits text or one (height, width) array of logits"
 
 
 def parse_prompts(
@@ -27,17 +28,27 @@ def parse_prompts(
     """Parse the prompts of one row from its four columns.
 
     Args:
-        points: (prompts, points, 2) or (points, 2) x,y in pixels, as JSON text, nested lists or an array.
-        labels: (prompts, points) or (points,) labels, likewise.
-        boxes: (prompts, 4) or (4,) x1,y1,x2,y2 in pixels, likewise.
-        mask_input: logits of earlier masks, one a prompt: `low_res_logits` text, lists or arrays.
-        max_count: largest number of prompts, and of points in one prompt; None for no limit.
+        points: (prompts, points, 2) or (points, 2) x,y in pixels of the image. This and the other columns may be JSON
+            text, nested lists or arrays.
+        labels: (prompts, points) or (points,) labels: 1 for object, 0 for background, -1 and -10 for padding. By
+            default, all labels are 1.
+        boxes: (prompts, 4) or (4,) x1,y1,x2,y2 in pixels of the image.
+        mask_input: logits of an earlier mask for each prompt, as `low_res_logits` text or (height, width) numbers.
+        max_count: maximum number of prompts, and of points in one prompt; None for no limit.
 
     Returns:
         The prompts in order; an empty list if all columns are missing or empty.
 
     Raises:
-        BadInput: a form, a number or a count is wrong; the error names the column.
+        BadInput: a value has the wrong form, or two columns have different numbers of prompts or points. The error
+            names the column.
+
+    Example:
+        >>> first, second = parse_prompts(None, None, "[[10, 20, 30, 40], [0, 0, 5, 5]]", None)
+        >>> first.box.tolist()
+        [10.0, 20.0, 30.0, 40.0]
+        >>> parse_prompts([[10, 20], [30, 40]], [1, 0], None, None)[0].labels.tolist()
+        [1, 0]
     """
     point_lists = parse_cell("input_points", points, POINTS_FORM, max_count)
     label_lists = parse_cell("input_labels", labels, LABELS_FORM, max_count)
@@ -59,7 +70,7 @@ def parse_prompts(
     count = counts[0] if counts else 0
     with reading("mask_input"):
         if masks is not None and len(masks) != count:
-            raise Mismatch(f"one mask a prompt ({count})", got=f"{len(masks)} masks")
+            raise Mismatch(f"one mask per prompt ({count})", got=f"{len(masks)} masks")
     return [
         Prompt(
             points=None if point_sets is None else point_sets[i],
@@ -72,15 +83,23 @@ def parse_prompts(
 
 
 def _numbers(value: object, form: str, width: int) -> np.ndarray:
-    """Return a list of `width`-tuples of finite numbers as a (n, width) float32 array."""
+    """Convert a list of lists of `width` finite numbers to an (n, width) float32 array.
+
+    In the messages, `Mismatch` replaces `{}` by the type and the size of the wrong value.
+
+    Args:
+        value: the lists.
+        form: description of the expected form, for error messages.
+        width: length of each inner list.
+    """
     if not isinstance(value, list) or not value:
         raise Mismatch(form, value, "an empty list" if value == [] else "")
     for item in value:
         if not isinstance(item, list) or len(item) != width:
-            raise Mismatch(form, item, f"{{}} where {width} numbers should stand")
+            raise Mismatch(form, item, f"{{}} where {width} numbers are expected")
         for number in item:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise Mismatch(form, number, "{} where a number should stand")
+                raise Mismatch(form, number, "{} where a number is expected")
             if not -MAX_COORDINATE <= number <= MAX_COORDINATE:  # false for NaN too
                 raise Mismatch(f"finite coordinates within {MAX_COORDINATE:,.0f} pixels", got=_number(number))
     return np.asarray(value, dtype=np.float32)
@@ -91,7 +110,12 @@ def _number(number: float) -> str:
 
 
 def nesting_depth(value: object) -> int:
-    """Return how deep lists are nested, along their first items."""
+    """Return how deeply lists are nested. Only the first item of each list is examined.
+
+    Example:
+        >>> nesting_depth([[1, 2], [3, 4]])
+        2
+    """
     nesting = 0
     while isinstance(value, list):
         nesting += 1
@@ -100,7 +124,11 @@ def nesting_depth(value: object) -> int:
 
 
 def _nested(value: object, depth: int, form: str) -> Any:
-    """Return lists nested `depth` deep; a level that may be left out is added. Raises Mismatch for another depth."""
+    """Return lists that are nested `depth` deep. Lists that are nested one level less become the only item of a list.
+
+    Raises:
+        Mismatch: the lists have another depth.
+    """
     nesting = nesting_depth(value)
     if nesting == depth - 1:
         return [value]
@@ -115,7 +143,7 @@ def _read_points(value: Any, max_count: int | None) -> list[np.ndarray] | None:
     prompts = _nested(value, 3, POINTS_FORM)
     longest = max(len(prompt) if isinstance(prompt, list) else 0 for prompt in prompts)
     if max_count is not None and longest > max_count:
-        raise Mismatch(f"at most {max_count} points a prompt", got=str(longest))
+        raise Mismatch(f"at most {max_count} points per prompt", got=str(longest))
     return [_numbers(prompt, POINTS_FORM, 2) for prompt in prompts]
 
 
@@ -136,7 +164,7 @@ def _read_labels(value: Any) -> list[np.ndarray] | None:
     prompts = _nested(value, 2, LABELS_FORM)
     for prompt in prompts:
         if not isinstance(prompt, list):
-            raise Mismatch(LABELS_FORM, prompt, "{} where a list should stand")
+            raise Mismatch(LABELS_FORM, prompt, "{} where a list is expected")
         for label in prompt:
             if isinstance(label, bool) or not isinstance(label, (int, float)) or label not in LABELS:
                 raise Mismatch(LABELS_FORM, label)
@@ -144,28 +172,30 @@ def _read_labels(value: Any) -> list[np.ndarray] | None:
 
 
 def _match_labels(points: list[np.ndarray] | None, labels: list[np.ndarray] | None) -> list[np.ndarray] | None:
-    """Return labels for all points: those that came, or 1 for each point."""
+    """Check that labels fit the points. If there are no labels, return 1 for each point."""
     if points is None:
         if labels is not None:
-            raise Mismatch("input_points to go with the labels", got="labels without points")
+            raise Mismatch("input_points for the labels", got="labels without points")
         return None
     if labels is None:
         return [np.ones(len(prompt), dtype=np.int64) for prompt in points]
     if len(labels) != len(points):
-        raise Mismatch(f"labels for {len(points)} prompts, as many as input_points has", got=str(len(labels)))
+        raise Mismatch(
+            f"labels for {len(points)} prompts, because input_points has {len(points)}", got=str(len(labels))
+        )
     for i, (prompt_points, prompt_labels) in enumerate(zip(points, labels, strict=True)):
         if len(prompt_points) != len(prompt_labels):
             raise Mismatch(
-                f"{len(prompt_points)} labels for prompt {i}, one a point", got=f"{len(prompt_labels)} labels"
+                f"{len(prompt_points)} labels for prompt {i}, one per point", got=f"{len(prompt_labels)} labels"
             )
     return labels
 
 
 def _read_masks(value: object) -> list[np.ndarray] | None:
-    """Return mask inputs as a list of (h, w) float32 logits."""
+    """Parse the `mask_input` column to one (h, w) float32 array per prompt."""
     if is_missing(value):
         return None
-    if isinstance(value, str) and not value.lstrip().startswith(("[", '"')):
+    if isinstance(value, str) and not value.lstrip().startswith(("[", '"')):  # not JSON, so base64 text
         return [_read_npy(value)]
     value = parse(value, MASK_FORM)
     if value is None:
@@ -177,7 +207,7 @@ def _read_masks(value: object) -> list[np.ndarray] | None:
     try:
         masks = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
-        raise Mismatch(MASK_FORM, value, "{} of other things") from None
+        raise Mismatch(MASK_FORM, value, "{} that is not a rectangular array of numbers") from None
     if masks.ndim == 2:
         masks = masks[None]
     if masks.ndim != 3:
@@ -186,14 +216,23 @@ def _read_masks(value: object) -> list[np.ndarray] | None:
 
 
 def _read_npy(text: str) -> np.ndarray:
-    mask = _decode_npy(text, "base64 of a .npy array, as low_res_logits has it")
+    mask = _decode_npy(text, "base64 text of a .npy file, as in low_res_logits")
     if mask.dtype.kind not in "fiu" or mask.ndim != 2:
         raise Mismatch(MASK_FORM, mask, "a .npy of {}")
     return _check_logits(mask.astype(np.float32))
 
 
 def decode_npy(column: str, text: object, expected: str) -> np.ndarray:
-    """Return the array of a base64 `.npy` file. Raises BadInput for anything else, pickled objects included."""
+    """Decode base64 text of a `.npy` file to an array.
+
+    Args:
+        column: name of the column, for error messages.
+        text: the text.
+        expected: description of the expected form, for error messages.
+
+    Raises:
+        BadInput: `text` is not base64 text of a `.npy` file, or the file holds pickled objects.
+    """
     with reading(column):
         return _decode_npy(text, expected)
 
@@ -212,12 +251,12 @@ def _decode_npy(text: object, expected: str) -> np.ndarray:
 
 
 def check_logits(mask: np.ndarray) -> np.ndarray:
-    """Return the logits unchanged. Raises BadInput for NaN and for numbers large enough to overflow in the network."""
+    """Return the logits of a mask input. Raises BadInput for NaN and for numbers that could overflow in the network."""
     with reading("mask_input"):
         return _check_logits(mask)
 
 
 def _check_logits(mask: np.ndarray) -> np.ndarray:
     if not (np.abs(mask) <= MAX_COORDINATE).all():
-        raise Mismatch(f"finite logits within {MAX_COORDINATE:,.0f}", got="NaN or larger ones")
+        raise Mismatch(f"finite logits within {MAX_COORDINATE:,.0f}", got="NaN or larger numbers")
     return mask

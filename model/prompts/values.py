@@ -1,4 +1,4 @@
-"""Prompts as values, and batches of them."""
+"""The classes for prompts and for batches of prompts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prompt:
-    """Selects one object: by points with labels, a box, the logits of an earlier mask, or several of these.
+    """A prompt selects one object by points with labels, a box, the logits of an earlier mask, or several of these.
 
     Attributes:
         points: (n, 2) float32 x,y in pixels of the image, or None.
-        labels: (n,) int64: 1 object, 0 not object, -1 and -10 padding; None without points.
-        box: (4,) float32 x1,y1,x2,y2 in pixels, or None.
+        labels: (n,) int64 label of each point: 1 for object, 0 for background, -1 and -10 for padding. None without
+            points.
+        box: (4,) float32 x1,y1,x2,y2 in pixels of the image, or None.
         mask: (h, w) float32 low-resolution logits, or None.
+
+    Example:
+        >>> Prompt(np.array([[20, 30]], np.float32), np.array([1])).scaled(2, 0.5).points.tolist()
+        [[40.0, 15.0]]
     """
 
     points: np.ndarray | None = None
@@ -27,11 +32,11 @@ class Prompt:
 
     @property
     def layout(self) -> tuple[int, bool, bool]:
-        """Return the number of points, and whether there is a box and a mask. Prompts of equal layout form a batch."""
+        """Number of points, whether there is a box, whether there is a mask. Prompts of one layout can form a batch."""
         return (0 if self.points is None else len(self.points), self.box is not None, self.mask is not None)
 
     def scaled(self, x: float, y: float) -> Prompt:
-        """Return the same prompt with its coordinates multiplied by `x` and `y`."""
+        """Return a copy of the prompt with its coordinates multiplied by `x` and `y`."""
         factors = np.array([x, y], dtype=np.float32)
         return replace(
             self,
@@ -40,13 +45,13 @@ class Prompt:
         )
 
 
-# A padding point alone: the model's mask of an image without any prompt.
+# A prompt with only a padding point. For this prompt, the model predicts masks as if there were no prompt.
 EMPTY_PROMPT = Prompt(np.zeros((1, 2), np.float32), np.array([-1]))
 
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts of one layout, stacked.
+    """The arrays of p prompts of equal layout, stacked.
 
     Attributes:
         points: (p, n, 2) float32 x,y in pixels, or None.
@@ -62,10 +67,22 @@ class PromptBatch:
 
 
 def group_by_layout(prompts: Sequence[Prompt], max_size: int) -> Iterator[list[int]]:
-    """Yield lists of positions of prompts with equal layout, at most `max_size` in each.
+    """Divide prompts into batches of equal layout.
 
-    Prompts with different numbers of points are not padded to one length, because padding tokens take part in the
-    decoder's attention: a mask would depend on the other prompts of its batch.
+    Prompts with different numbers of points are not padded to the same length. Padding tokens take part in the
+    decoder's attention, so a mask would depend on the other prompts in the batch.
+
+    Args:
+        prompts: the prompts.
+        max_size: maximum number of prompts in a batch.
+
+    Yields:
+        The indices of the prompts of one batch.
+
+    Example:
+        >>> box = Prompt(box=np.zeros(4, np.float32))
+        >>> list(group_by_layout([box, EMPTY_PROMPT, box], max_size=16))
+        [[0, 2], [1]]
     """
     by_layout: dict[tuple[int, bool, bool], list[int]] = defaultdict(list)
     for position, prompt in enumerate(prompts):

@@ -1,8 +1,7 @@
-"""The commands of `sam-endpoint`, one module each.
+"""The commands of `sam-endpoint`, one module per command.
 
-The docstring of a command's module is its --help text. `add_arguments(parser)` declares the options and `run(options)`
-does the work and returns the exit code. The modules import only the standard library at the top, so that --help is
-quick; `run` imports what it needs.
+The docstring of a module is the --help text of its command. `add_arguments(parser)` declares the options.
+`run(options)` does the work and returns the exit code. `run` also imports heavy libraries, so that --help is quick.
 """
 
 from __future__ import annotations
@@ -14,18 +13,24 @@ import os
 from pathlib import Path
 from typing import Any
 
-NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train")
+NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train", "finetune")
 DISTRIBUTION = "segment-anything-endpoint"
 # The modules that each extra installs.
 EXTRAS = {
     "server": ("fastapi", "uvicorn", "pydantic_settings", "python_multipart", "prometheus_client", "fastapi_offline"),
+    "grpc": ("grpc", "grpc_tools"),
     "spark": ("pyspark",),
 }
-RESUMABLE = "the output so far is kept, and the same command goes on from there"
+RESUMABLE = "the output so far is kept; run the same command again to continue"
 
 
 class CommandError(Exception):
-    """A failure that the user sees as one line, `error: ...`, without a traceback."""
+    """A failure that is shown to the user as one line, `error: ...`, without a traceback.
+
+    Args:
+        message: the line.
+        exit_code: exit code of the command.
+    """
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         self.exit_code = exit_code
@@ -33,14 +38,17 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """Options that do not go together. The user also sees the command's usage."""
+    """An invalid combination of options. The user also sees the usage of the command."""
 
 
 def require_extra(extra: str) -> None:
     """Check that the packages of an extra are installed.
 
+    Args:
+        extra: a key of EXTRAS.
+
     Raises:
-        CommandError: A package is missing. The message says which extra to install.
+        CommandError: a package is missing. The message names the extra to install.
     """
     for module in EXTRAS[extra]:
         try:
@@ -52,7 +60,12 @@ def require_extra(extra: str) -> None:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Parse an option's value as a JSON object, as a `type` of argparse."""
+    """Parse the value of an option as a JSON object. For argparse's `type`.
+
+    Example:
+        >>> json_object('{"mask_encoding": "rle"}')
+        {'mask_encoding': 'rle'}
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -63,30 +76,35 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def positive(text: str) -> int:
-    """Parse an option's value as a whole number of at least 1, as a `type` of argparse."""
+    """Parse the value of an option as a whole number of at least 1. For argparse's `type`."""
     if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
 
 
 def check_file(option: str, file: Path, endings: tuple[str, ...] = ()) -> None:
-    """Check that a file can be written, before the work that makes its content; its folder is made.
+    """Check that a file can be written, before the work that creates its content. Create its folder if necessary.
+
+    Args:
+        option: name of the option, for the error message.
+        file: path of the file.
+        endings: accepted file name endings; empty for any.
 
     Raises:
-        CommandError: the file's name has another ending, a folder is there, or the folder cannot be written.
+        CommandError: the name has another ending, the path is a folder, or the file cannot be written.
     """
     problem = ""
     if endings and file.suffix.lower() not in endings:
-        problem = f"expected a name that ends in {' or '.join(endings)}"
+        problem = f"expected a file name that ends in {' or '.join(endings)}"
     elif file.is_dir():
-        problem = "a folder is there; expected the name of a file"
+        problem = "expected a file, got an existing folder"
     else:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"its folder cannot be made: {error.strerror}"
+            problem = f"cannot create its folder: {error.strerror}"
         else:
             if not os.access(file if file.exists() else file.parent, os.W_OK):
-                problem = "it cannot be written"
+                problem = "no permission to write the file"
     if problem:
         raise CommandError(f"{option} '{file}': {problem}")

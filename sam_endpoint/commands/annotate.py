@@ -1,4 +1,4 @@
-"""Annotate a folder of images: write label files with a mask for every object.
+"""Annotate a folder of images: write label files with a mask for each object.
 
 Examples:
   sam-endpoint annotate --data photos --output out/labels
@@ -6,7 +6,7 @@ Examples:
   sam-endpoint annotate --data photos --detector PekingU/rtdetr_r18vd --output out/labels
   sam-endpoint annotate --data photos --detector IDEA-Research/grounding-dino-tiny --classes "cup, spoon" --output out
 
-Images are read upright: their EXIF orientation is applied. A box that cannot be used costs only itself and is counted.
+The EXIF orientation of images is applied. Invalid boxes are skipped and counted.
 """
 
 from __future__ import annotations
@@ -18,62 +18,74 @@ from pathlib import Path
 from sam_endpoint.commands import RESUMABLE, CommandError, json_object
 from sam_endpoint.scoring.process import configure_process
 
-STOPPED = "stopped; the same command goes on from here"
+STOPPED = "stopped; run the same command again to continue"
 JOB_OPTIONS = ("data", "model", "detector", "boxes", "classes", "conf", "iou", "max_det", "params")
-SHOWN = 5  # reasons and failures that are printed
+SHOWN = 5  # maximum number of skipped boxes and of failures that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
     parser.add_argument("--data", type=Path, required=True, help="folder of images, with its subfolders")
     parser.add_argument("--output", type=Path, required=True, help="folder for the label files")
     parser.add_argument(
         "--model", default="build/model", help="URI of an MLflow model, or a checkpoint (default: %(default)s)"
     )
     boxes = parser.add_mutually_exclusive_group()
-    boxes.add_argument("--detector", help="transformers detector (id or folder) that finds the boxes")
-    boxes.add_argument("--boxes", type=Path, help="existing boxes: COCO .json file, or folder of YOLO .txt or VOC .xml")
+    boxes.add_argument("--detector", help="find the boxes with this transformers detector (Hugging Face id or folder)")
+    boxes.add_argument(
+        "--boxes",
+        type=Path,
+        help="read the boxes from a COCO .json file, or from a folder of YOLO .txt or VOC .xml files",
+    )
     parser.add_argument(
-        "--classes", default="", help='words for the detector to find, or classes to keep, as in "cup, spoon"'
+        "--classes",
+        default="",
+        help='classes to detect, or to keep from a detector with fixed classes, as in "cup, spoon"',
     )
     parser.add_argument("--conf", type=float, default=0.25, help="minimum score of a box (default: %(default)s)")
     parser.add_argument(
-        "--iou", type=float, default=0.45, help="maximum overlap of two boxes of one class (default: %(default)s)"
+        "--iou", type=float, default=0.45, help="maximum IoU of two boxes of one class (default: %(default)s)"
     )
-    parser.add_argument("--max-det", type=int, default=300, help="maximum boxes in an image (default: %(default)s)")
+    parser.add_argument(
+        "--max-det", type=int, default=300, help="maximum number of boxes per image (default: %(default)s)"
+    )
     parser.add_argument(
         "--params", type=json_object, default={}, help="parameters of automatic mask generation, as a JSON object"
     )
-    parser.add_argument("--polygons", action="store_true", help="write polygons, not run lengths, to annotations.json")
-    parser.add_argument("--device", default="", help="cpu, cuda or cuda:1 (default: cuda where available)")
+    parser.add_argument(
+        "--polygons", action="store_true", help="write polygons instead of run lengths to annotations.json"
+    )
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:1 (default: cuda if available)")
     parser.add_argument("--overwrite", action="store_true", help="replace the labels of another job")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     configure_process()
 
     from sam_endpoint.model.params import Params
     from sam_endpoint.scoring.batch import annotate, boxes, detectors
     from sam_endpoint.scoring.batch.label_folder import LabelFolder
-    from sam_endpoint.scoring.batch.labels import Labelled
+    from sam_endpoint.scoring.batch.labels import LabelledImage
 
     words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
-    rules = detectors.Rules(options.conf, options.iou, options.max_det, words or None)
+    box_filter = detectors.BoxFilter(options.conf, options.iou, options.max_det, words or None)
     notes: list[str] = []
     skipped: list[str] = []
     try:
-        images = annotate.images_in(options.data, without=options.output)
+        images = annotate.list_images(options.data, without=options.output)
         Params.read(options.params)
-        find: annotate.Finder = annotate.everything
+        find: annotate.BoxFinder = annotate.segment_everything
         names = annotate.EVERYTHING
         identities: dict[str, str] = {}
         inputs = [options.data]
         if options.detector:
-            detector = detectors.load(options.detector, rules, options.device)
-            find, names = annotate.from_detector(detector), detector.names
+            detector = detectors.load(options.detector, box_filter, options.device)
+            find, names = annotate.finder_from_detector(detector), detector.names
         elif options.boxes:
             label_files = boxes.read(options.boxes, without=options.output)
             matched = label_files.match(images, options.data)
-            find, names = annotate.from_boxes(matched), label_files.names
+            find, names = annotate.finder_from_labels(matched), label_files.names
             notes, skipped = matched.describe(options.boxes, options.data), [*label_files.skipped]
             inputs.append(options.boxes)
             identities = {name: matched.identity(name) for name in images}
@@ -83,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
         failed = {}
         if pending:
             model = annotate.open_sam(options.model, options.device)
-            for name, result in annotate.annotated(model, pending, find, options.params):
-                if isinstance(result, Labelled):
+            for name, result in annotate.annotate_images(model, pending, find, options.params):
+                if isinstance(result, LabelledImage):
                     output.put(result, identities.get(name, ""))
                 else:
                     failed[name] = str(result)
@@ -92,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{error}; {RESUMABLE}") from error
     print(f"images       {len(images)} ({len(images) - len(pending)} done before, {len(failed)} failed)")
-    counts = Counter(names[thing.category] for labelled in done for thing in labelled.things)
+    counts = Counter(names[thing.category] for labelled in done for thing in labelled.objects)
     for kind, count in counts.most_common():
         print(f"objects      {count} {kind}")
     print(f"written      {options.output}")

@@ -1,4 +1,4 @@
-"""Evaluate a model's masks, on drawn scenes or on a COCO file; compare two models.
+"""Evaluate the masks of a model on synthetic scenes or on a COCO file, or compare two models.
 
 Examples:
   sam-endpoint evaluate --model build/model --data scenes --count 20
@@ -19,6 +19,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     evaluation_options = read_options(options)
     configure_process()
     logging.getLogger("mlflow").setLevel(logging.ERROR)

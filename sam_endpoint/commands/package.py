@@ -1,4 +1,4 @@
-"""Save a SAM checkpoint as an MLflow model, log it and register it.
+"""Package a SAM checkpoint as an MLflow model: save, log and register it.
 
 Examples:
   sam-endpoint package
@@ -19,26 +19,31 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
     parser.add_argument(
         "--checkpoint",
-        help="Hugging Face id, folder, or one of Meta's .pt and .pth files (default: the embedded sam-tiny)",
+        help="Hugging Face id, folder, or one of Meta's .pt or .pth files (default: the included sam-tiny)",
     )
     parser.add_argument("--output", type=Path, default=Path("build/model"), help="model folder (default: %(default)s)")
     parser.add_argument(
-        "--config", type=json_object, default={}, help="settings of the deployment, as a JSON object (model_config)"
+        "--config",
+        type=json_object,
+        default={},
+        help="settings and default params of the deployment (model_config), as a JSON object",
     )
     parser.add_argument("--register", metavar="NAME", help="register the model under this name")
     parser.add_argument("--alias", help="alias of the registered version; needs --register")
-    parser.add_argument("--no-log", action="store_true", help="save the model only; log to no tracking server")
+    parser.add_argument("--no-log", action="store_true", help="only save the model; do not log it to a tracking server")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     if options.alias and not options.register:
         raise UsageError("--alias needs --register")
     if options.register == "" or options.alias == "":
-        raise UsageError("--register and --alias need a name")
+        raise UsageError("--register and --alias: expected a name, got an empty text")
     if options.register and options.no_log:
-        raise UsageError("--register needs the model logged: leave out --no-log")
+        raise UsageError("--register needs a logged model; leave out --no-log")
     configure_process()
 
     import mlflow
@@ -60,14 +65,14 @@ def run(options: argparse.Namespace) -> int:
         raise
     except (ValueError, OSError, MlflowException) as error:
         raise CommandError(one_line(error)) from None
-    except Exception as error:  # disks and tracking servers fail with errors of many libraries
+    except Exception as error:  # errors of disks and tracking servers come from many libraries
         raise CommandError(f"the model cannot be packaged: {type(error).__name__}: {one_line(error)}") from None
     print(f"serve it    mlflow models serve -m {saved} --env-manager local")
     return 0
 
 
 def _check_tracking(default: str) -> None:
-    """Ask the tracking server something, before the model is saved, which takes longer. Raises CommandError."""
+    """Check that the tracking server responds, before the model is saved. Raises CommandError."""
     import mlflow
 
     from sam_endpoint.scoring.runtime import one_line, without_password
@@ -75,7 +80,7 @@ def _check_tracking(default: str) -> None:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(default)
     retries = os.environ.get(RETRIES)
-    os.environ[RETRIES] = retries or "2"  # with MLflow's own number, it takes four minutes to fail
+    os.environ[RETRIES] = retries or "2"  # with MLflow's default, a failure takes four minutes
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
     except Exception as error:

@@ -5,8 +5,8 @@ Examples:
   sam-endpoint score --input 'photos/*.jpg' --output out/everything --params '{"points_per_side": 16}'
   sam-endpoint score --engine spark --master 'local[2]' --input samples/prompts.csv --output out/on-spark
 
-A stopped job continues where it stopped when the same command is given again. Exit codes: 0; 1 when every row failed or
-more rows than --error-threshold allows; 2 when the job cannot be done; 130 when it was stopped with Ctrl-C.
+To continue a stopped job, run the same command again. Exit codes: 0 on success; 1 if all rows failed, or more rows than
+--error-threshold allows; 2 if the job cannot run; 130 if it was stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from sam_endpoint.scoring.batch.job import Summary
     from sam_endpoint.scoring.batch.sources import Source
 
-STOPPED = "stopped; the same command goes on from here"
+STOPPED = "stopped; run the same command again to continue"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
     parser.add_argument("--model", default="build/model", help="URI of an MLflow model (default: %(default)s)")
     parser.add_argument(
         "--input",
@@ -40,14 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="table of images and prompts (.csv, .parquet, .jsonl), folder of tables or images, glob, or fsspec URL",
     )
     parser.add_argument(
-        "--output", required=True, help=".parquet file, or folder for parquet parts; path or fsspec URL"
+        "--output",
+        required=True,
+        help=".parquet file, or folder for several .parquet files (parts); path or fsspec URL",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output of another job")
     parser.add_argument(
         "--part-rows",
         type=positive,
         default=512,
-        help="rows in a part, which are scored together (default: %(default)s)",
+        help="number of rows per part; the rows of a part are scored together (default: %(default)s)",
     )
     parser.add_argument(
         "--error-threshold",
@@ -61,15 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="local",
         help="run in this process or on a Spark cluster (default: %(default)s)",
     )
-    parser.add_argument("--master", help="URL of the Spark cluster (default: Spark's own setting, else this machine)")
+    parser.add_argument("--master", help="URL of the Spark cluster (default: Spark's own setting, or this machine)")
     parser.add_argument("--summary", type=Path, help="also write the summary to this .json file")
-    parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks to this .png file")
+    parser.add_argument("--overlay", type=Path, help="also draw the first images with their masks into this .png file")
     parser.add_argument(
         "--params", type=json_object, default={}, help="parameters of the model, as a JSON object (default: none)"
     )
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     if options.engine == "spark":
         require_extra("spark")
     configure_process()
@@ -107,7 +111,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def format_summary(summary: Summary, output: str, seconds: float) -> str:
-    """Return the lines that the command prints at the end."""
+    """Format the summary that the command prints at the end.
+
+    Args:
+        summary: the summary of the job.
+        output: the output of the job.
+        seconds: duration of the job in seconds.
+    """
     mean = summary.score_sum / summary.predictions if summary.predictions else float("nan")
     stages = ", ".join(f"{spent:.1f} s {stage}" for stage, spent in summary.seconds.items())
     lines = [
@@ -127,11 +137,12 @@ def _score(options: argparse.Namespace) -> Summary:
     from sam_endpoint.model.saved import SavedModel
     from sam_endpoint.scoring import runtime
     from sam_endpoint.scoring.batch import job, sources
-    from sam_endpoint.scoring.batch.parts import Parts, keep_input, location
+    from sam_endpoint.scoring.batch.locations import check_input_outside, parse_location
+    from sam_endpoint.scoring.batch.parts import Parts
 
-    location(options.output)  # raises for a name that the output cannot have
+    parse_location(options.output)  # raises an exception for an invalid name
     if options.input.strip():
-        keep_input(options.input, options.output)
+        check_input_outside(options.input, options.output)
     files = [str(file) for file in (options.summary, options.overlay) if file]
     source = sources.find(options.input, [options.output, f"{options.output.rstrip('/')}.parts", *files])
     source.check()
@@ -172,11 +183,11 @@ def _score_on_spark(options: argparse.Namespace, model: Path, params: Params, so
     try:
         session = (builder.master(options.master) if options.master else builder).getOrCreate()
     except (PySparkException, Py4JError) as error:
-        raise CommandError(f"no Spark session can be started: {str(error).strip().splitlines()[0]}") from error
+        raise CommandError(f"cannot start a Spark session: {str(error).strip().splitlines()[0]}") from error
     try:
         summary = spark.run(session, model, params, source, options.output, options.overwrite, options.part_rows)
     except (PySparkException, Py4JError) as error:
-        raise CommandError(f"Spark has failed: {str(error).strip().splitlines()[0]}") from error
+        raise CommandError(f"the Spark job failed: {str(error).strip().splitlines()[0]}") from error
     finally:
         session.stop()
     if 0 <= options.error_threshold < summary.failed:

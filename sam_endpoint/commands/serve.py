@@ -1,11 +1,11 @@
-"""Serve Segment Anything to clients of MLflow, Azure ML, Roboflow and Livepeer, and to browsers.
+"""Serve Segment Anything models to labelling tools, browsers, and clients of MLflow, Azure ML, Roboflow and others.
 
 Examples:
   sam-endpoint serve
   sam-endpoint serve --model models:/sam@champion --host 0.0.0.0 --port 8080
   SAM_API_KEYS=secret sam-endpoint serve --catalog models.yaml
 
-Every option can also be set by an environment variable: SAM_PORT for --port, SAM_EMBEDDING_BYTES for --embedding-bytes.
+Environment variables can set all options: SAM_PORT sets --port, SAM_EMBEDDING_BYTES sets --embedding-bytes, and so on.
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ import sys
 from sam_endpoint.commands import CommandError, require_extra
 from sam_endpoint.scoring.process import configure_process
 
+# asyncio accepts as many connections as the backlog says before it does anything else, which takes 0.1 ms each; the
+# kernel keeps more for it.
+ACCEPTED_AT_ONCE = 4
+MAX_UNACCEPTED = 2048
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
     require_extra("server")
     from pydantic_settings import CliSettingsSource
 
@@ -33,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from pydantic import ValidationError
     from pydantic_settings import CliApp, SettingsError
 
@@ -49,9 +56,11 @@ def run(options: argparse.Namespace) -> int:
             for one in error.errors()
         )
         raise CommandError("; ".join(faults)) from None
-    listener = bind(settings.host, settings.port)  # before the model is loaded, which takes seconds
+    if settings.grpc_port is not None:
+        require_extra("grpc")
+    listener = bind(settings.host, settings.port)  # fail before loading the model, which takes seconds
     configure_process(operator_threads=1)  # see model/threads.py
-    # A thread that wants Python's lock waits this long for one that computes; a click has a dozen such waits.
+    # A thread that waits for the GIL gets it after this time at the latest. A click on the page has a dozen such waits.
     sys.setswitchinterval(0.001)
 
     import uvicorn
@@ -69,6 +78,15 @@ def run(options: argparse.Namespace) -> int:
     except Exception as error:
         raise CommandError(f"the endpoint cannot start: {type(error).__name__}: {one_line(error)}") from None
     logs.withhold_request_data()
+    grpc_server = None
+    if settings.grpc_port is not None:
+        from sam_endpoint.scoring.online.dialects.open_inference.grpc_server import GrpcServer
+        from sam_endpoint.scoring.online.middleware.auth import Keys
+
+        address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
+        # A message is in memory before the application counts it.
+        max_calls = max(1, min(settings.in_flight, settings.memory // settings.body_bytes))
+        grpc_server = GrpcServer(endpoint, address, settings.body_bytes, max_calls, Keys(settings.keys()))
     guard = ConnectionGuard(
         max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
     )
@@ -79,17 +97,28 @@ def run(options: argparse.Namespace) -> int:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.grace),
-        # Longer than load balancers keep an idle connection, usually a minute, so that they never reuse a closed one.
+        # Load balancers usually keep an idle connection for a minute. A longer time here ensures that they never reuse
+        # a connection that the server has closed.
         timeout_keep_alive=75,
+        backlog=ACCEPTED_AT_ONCE,
     )
 
     class Server(uvicorn.Server):
-        """Prints its URL once it listens."""
+        """A server that prints its URL when it begins to listen, and starts and stops the gRPC server with itself."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Start to listen, and print the URL."""
             await super().startup(sockets)
+            if grpc_server is not None:
+                print(f"gRPC on     {_bracketed(settings.host)}:{await grpc_server.start()}", flush=True)
             if self.started:
+                listener.listen(MAX_UNACCEPTED)
                 print(f"serving on  {url_of(listener)}", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if grpc_server is not None:
+                await grpc_server.stop(settings.grace)
+            await super().shutdown(sockets)
 
     try:
         Server(config).run([listener])
@@ -99,7 +128,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address and does not listen yet.
+    """Bind a socket to an address, without listening.
+
+    Args:
+        host: name or address of this machine.
+        port: port number; 0 for any free port.
+
+    Returns:
+        The bound socket.
 
     Raises:
         CommandError: the address cannot be used, for example because another process listens there.
@@ -108,7 +144,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # A trial, since a bound socket that does not listen does not exclude a second one.
+        # Try to listen, because binding alone does not fail if another socket is bound to the same port.
         with socket.create_server(address, family=family):
             pass
         listener = socket.socket(family, kind, protocol)
@@ -119,13 +155,17 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of a listening socket; an address that stands for all is shown as this machine's own."""
+    """Return the URL of a listening socket. For a socket on all addresses, the URL has the loopback address."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         own = "[::1]" if ":" in host else "127.0.0.1"
         return f"http://{own}:{port}  (and at port {port} of this machine's other addresses)"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{_bracketed(host)}:{port}"
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> CommandError:
@@ -133,7 +173,7 @@ def _cannot_listen(host: str, port: int, error: Exception) -> CommandError:
     if number == errno.EADDRINUSE:
         return CommandError(f"port {port} of {host} is in use by another process; choose another --port, or 0 for any")
     if number == errno.EACCES:
-        return CommandError(f"port {port} may not be opened by this user; choose a --port above 1023")
-    # The standard library's texts hold more than the reason.
+        return CommandError(f"this user may not open port {port}; choose a --port above 1023")
+    # The texts of the standard library's exceptions contain more than the reason.
     reason = error if isinstance(error, socket.gaierror) or not number else os.strerror(number)
     return CommandError(f"port {port} of --host '{host}' cannot be opened: {reason}")

@@ -1,10 +1,10 @@
-"""Train a checkpoint on drawn scenes.
+"""Train a checkpoint on synthetic scenes.
 
 Examples:
   sam-endpoint train --family sam2 --output build/sam2-tiny
   sam-endpoint train --start checkpoints/sam-tiny --output build/sam-tiny --side 352 --steps 700
 
-A stopped training continues from its last saved state when the same command is given again, with the same result.
+To continue a stopped training from its last saved state, run the same command again. The result is the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from sam_endpoint.scoring.process import configure_process
 from sam_endpoint.training.options import add_arguments, read_options
 
 __all__ = ["add_arguments", "run"]
-STOPPED = "stopped; the same command goes on from the last saved state"
+STOPPED = "stopped; run the same command again to continue from the last saved state"
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     configure_process()
 
     from sam_endpoint.training.train import train

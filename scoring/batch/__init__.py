@@ -1,1 +1,1 @@
-"""Batch jobs: tables of images and prompts in, tables of masks out."""
+"""Batch jobs: score tables of images and prompts, or annotate folders of images."""

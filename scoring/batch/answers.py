@@ -1,4 +1,4 @@
-"""The rows of a batch job as the model reads them, and their answers as columns of a table."""
+"""Convert the tables of a batch job to rows for the model, and the model's answers to columns of a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sam_endpoint.model.images.decoding import FORMATS
 from sam_endpoint.model.params import Params
 from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS, Row
 from sam_endpoint.model.scorer import Scorer
-from sam_endpoint.scoring.batch.sources.kinds import FAULT
+from sam_endpoint.scoring.batch.sources.column_types import FAULT
 from sam_endpoint.scoring.batch.sources.readers import BadLine
 
-MAX_NAME = 1024
+MAX_NAME = 1024  # characters; longer texts in the column `image` are never paths or URLs
 BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]{16,}={0,2}\s*")
 MASK = pa.struct(
     [
@@ -33,7 +33,7 @@ MASK = pa.struct(
         ("low_res_logits", pa.string()),
     ]
 )
-ANSWER = {
+ANSWER = {  # types of the output columns
     "predictions": pa.list_(pa.struct([("mask_per_prediction", pa.list_(MASK))])),
     "image_id": pa.string(),
     "error": pa.string(),
@@ -41,20 +41,37 @@ ANSWER = {
 
 
 def frame(table: pa.Table, first: int) -> pd.DataFrame:
-    """Return the contract's columns, under the row numbers of the whole input."""
+    """Convert a table to a data frame with the columns that the model reads.
+
+    Args:
+        table: rows of the input.
+        first: number of the table's first row in the whole input.
+
+    Returns:
+        The columns in COLUMNS, indexed by the numbers of the rows. Other columns are dropped.
+
+    Example:
+        >>> frame(pa.table({"image": ["a.png", "b.png"], "shop": [7, 8]}), first=100)
+             image
+        100  a.png
+        101  b.png
+    """
     index = pd.RangeIndex(first, first + len(table))
     names = [name for name in COLUMNS if name in table.column_names]
     return pd.DataFrame({name: pd.Series(table[name].to_pylist(), index, dtype=object) for name in names}, index)
 
 
 def read_rows(scorer: Scorer, table: pa.Table, index: Sequence[int], params: Params) -> list[Row | BadInput]:
-    """Parse the rows of a table; a row that cannot be parsed, or that was a broken line, is represented by its error.
+    """Parse the rows of a table.
 
     Args:
         scorer: parses the rows.
         table: the rows.
-        index: numbers of the rows, for their errors.
+        index: numbers of the rows, for error messages.
         params: params of the job.
+
+    Returns:
+        For each row the parsed row, or the error if the row or its line in the input file is malformed.
     """
     rows = scorer.read(frame(table, 0).set_axis(list(index)), params)
     if FAULT in table.column_names:
@@ -65,53 +82,71 @@ def read_rows(scorer: Scorer, table: pa.Table, index: Sequence[int], params: Par
 
 
 class NamedImages:
-    """Which image each image_id stands for, whatever the model's cache still holds.
+    """Images that earlier rows named with an `image_id`, so that later rows can use them without sending them again.
 
-    Images by path or URL are remembered; of images by their content, the number of the row that named them is.
+    The model's embedding cache may have evicted these images. For an image given by path or URL, this class therefore
+    keeps the path or URL. For an image given by its content, it keeps the number of the row, to save memory.
     """
 
     def __init__(self) -> None:
         self._images: dict[str, ImageRef | int] = {}
 
     def resolve(self, rows: Sequence[Row | BadInput], first: int = 0) -> Iterator[Row | BadInput]:
-        """Yield rows, in order; a row that names an image of an earlier row gets that image.
+        """Fill in the images of rows that have only an `image_id`.
 
         Args:
-            rows: the rows that follow those of the last call.
+            rows: rows of the input. Each call continues after the rows of the last call.
             first: number of the first row.
+
+        Yields:
+            The rows in order. If an earlier call has the image's content, the row stays without image; see `row_of`.
         """
-        here: dict[str, ImageRef] = {}
+        contents: dict[str, ImageRef] = {}
         for number, row in enumerate(rows, first):
             image_id = row.image_id if isinstance(row, Row) else None
             if isinstance(row, Row) and image_id is not None:
                 if row.image is None:
-                    image = here.get(image_id) or self._images.get(image_id)
+                    image = contents.get(image_id) or self._images.get(image_id)
                     row = replace(row, image=image) if isinstance(image, ImageRef) else row
                 else:
-                    here[image_id] = row.image
+                    contents[image_id] = row.image
                     self._images[image_id] = row.image if row.image.kind in ("path", "url") else number
             yield row
 
     def row_of(self, image_id: str | None) -> int | None:
-        """Return the number of the row that named an image by its content, or None."""
+        """Return the number of the row that has the content of a named image, or None if no row has it."""
         number = self._images.get(image_id or "")
         return number if isinstance(number, int) else None
 
 
-def with_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:
-    """Return the rows' own columns with their answers beside them; image contents become nulls, paths and URLs stay."""
+def join_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:
+    """Add the answers to a table as columns.
+
+    Args:
+        table: rows of the input.
+        answers: answers to the same rows, with the columns in ANSWER.
+
+    Returns:
+        The columns of the input and the answers. In the column `image`, paths and URLs stay; an image given by its
+        content becomes null.
+    """
     own_columns = [name for name in table.column_names if name not in (*OUTPUT_COLUMNS, FAULT)]
     joined = table.select(own_columns)
     if "image" in own_columns:
-        names = pa.array([name_of(image) for image in table["image"].to_pylist()], pa.string())
+        names = pa.array([image_name(image) for image in table["image"].to_pylist()], pa.string())
         joined = joined.set_column(own_columns.index("image"), "image", names)
     for name, kind in ANSWER.items():
         joined = joined.append_column(pa.field(name, kind), pa.array(list(answers[name]), kind))
     return joined
 
 
-def name_of(image: object) -> str | None:
-    """Return an image's path or URL, or None for an image given by its content."""
+def image_name(image: object) -> str | None:
+    """Return the path or URL in a cell of the column `image`, or None for an image given by its content.
+
+    Example:
+        >>> image_name("photos/a.png"), image_name(b"...")
+        ('photos/a.png', None)
+    """
     if isinstance(image, dict):
         image = image.get("path")
     if not isinstance(image, str) or len(image) > MAX_NAME or image.lstrip()[:5].lower() == "data:":
@@ -120,7 +155,7 @@ def name_of(image: object) -> str | None:
 
 
 def _is_content(text: str) -> bool:
-    """Return whether a text is the base64 text of an image."""
+    """Return whether a text is an image in base64."""
     if not BASE64.fullmatch(text):
         return False
     letters = "".join(text.split()).rstrip("=")
@@ -128,5 +163,5 @@ def _is_content(text: str) -> bool:
         data = base64.b64decode(letters + "=" * (-len(letters) % 4), b"-_" if set(letters) & {"-", "_"} else None)
         with Image.open(io.BytesIO(data), formats=FORMATS):
             return True
-    except Exception:  # Pillow's readers raise many types of exceptions for what is no image
+    except Exception:  # Pillow raises many types of exceptions for data that is not an image
         return False

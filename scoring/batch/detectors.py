@@ -1,4 +1,4 @@
-"""Object detectors whose boxes serve as prompts: closed-set and zero-shot transformers checkpoints, and Ultralytics."""
+"""Run object detectors from transformers and Ultralytics, whose boxes become prompts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
 )
 
+from sam_endpoint.model.boxes import nms
 from sam_endpoint.model.errors import BadData
-from sam_endpoint.model.everything import nms
 from sam_endpoint.scoring.batch.boxes import Detection
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Filters for detected boxes.
+class BoxFilter:
+    """Selection of detected boxes.
 
     Attributes:
         conf: minimum score.
-        iou: threshold of the non-maximum suppression within each class.
+        iou: IoU threshold of the non-maximum suppression, which runs within each class.
         max_det: maximum number of boxes per image.
         classes: numbers or names of the accepted classes; None for all.
     """
@@ -43,7 +43,7 @@ class Rules:
 
 
 class Detector(Protocol):
-    """Callable that returns the boxes in an (h, w, 3) uint8 RGB image in descending order of score.
+    """Interface of a detector: a callable that returns the boxes in an image.
 
     Attributes:
         names: names of the categories by number.
@@ -51,144 +51,195 @@ class Detector(Protocol):
 
     names: dict[int, str]
 
-    def __call__(self, image: np.ndarray) -> list[Detection]: ...
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
 
 
-def load(checkpoint: str, rules: Rules, device: str = "") -> Detector:
+def load(checkpoint: str, box_filter: BoxFilter, device: str = "") -> Detector:
     """Load a detector.
 
     Args:
-        checkpoint: a Hugging Face id or folder, or an Ultralytics `.pt` file if that package is installed.
-        rules: filters for the boxes.
-        device: torch device; by default "cuda" if available, else "cpu".
+        checkpoint: Hugging Face id or folder of a transformers checkpoint; or an Ultralytics `.pt` file, if the package
+            ultralytics is installed.
+        box_filter: the boxes to return. A zero-shot detector searches for `box_filter.classes`.
+        device: torch device; empty for `cuda` if available, else `cpu`.
+
+    Returns:
+        The detector.
 
     Raises:
-        BadData: the checkpoint cannot be loaded, is not an object detector, or does not know a class of the rules.
+        BadData: the checkpoint cannot be loaded, is not an object detector, or lacks one of `box_filter.classes`.
     """
     if checkpoint.endswith(".pt"):
-        return Ultralytics(checkpoint, rules, device)
+        return UltralyticsDetector(checkpoint, box_filter, device)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
         if kind in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
-            return ZeroShot(checkpoint, rules, device)
+            return ZeroShotDetector(checkpoint, box_filter, device)
         if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
-            return Trained(checkpoint, rules, device)
-    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:  # of transformers' loaders
+            return ClosedSetDetector(checkpoint, box_filter, device)
+    # The loaders of transformers raise many types of exceptions.
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadData(f"no detector can be loaded from '{checkpoint}': {reason}") from None
-    raise BadData(f"'{checkpoint}' is a {kind}, which transformers does not list for object detection")
+    raise BadData(f"'{checkpoint}' is not an object detector: transformers lists no object detection for '{kind}'")
 
 
-class Trained:
-    """A closed-set detector, such as DETR, RT-DETR or YOLOS."""
+class ClosedSetDetector:
+    """A detector with a fixed set of classes, such as DETR, RT-DETR or YOLOS.
 
-    def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
-        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint).to(device).eval()
+    Args:
+        checkpoint: Hugging Face id or folder.
+        box_filter: the boxes to return.
+        device: torch device.
+    """
+
+    def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
+        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
         self.names = {int(number): str(name) for number, name in self.model.config.id2label.items()}
-        self.rules = rules
-        _check_classes(self.names, rules)
+        self.box_filter = box_filter
+        _check_classes(self.names, box_filter)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         output = self.model(**self.processor(images=[image], return_tensors="pt").to(self.model.device))
         (result,) = self.processor.post_process_object_detection(
-            output, threshold=self.rules.conf, target_sizes=[image.shape[:2]]
+            output, threshold=self.box_filter.conf, target_sizes=[image.shape[:2]]
         )
-        return chosen(image, result["boxes"], result["scores"], result["labels"].tolist(), self.names, self.rules)
+        return filter_boxes(
+            image, result["boxes"], result["scores"], result["labels"].tolist(), self.names, self.box_filter
+        )
 
 
-class ZeroShot:
-    """A zero-shot detector, such as OWL-ViT, OWLv2 or Grounding DINO, prompted with `rules.classes`."""
+class ZeroShotDetector:
+    """A detector of classes that the user names, such as OWL-ViT, OWLv2 or Grounding DINO.
 
-    def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
-        if not rules.classes or not all(isinstance(word, str) for word in rules.classes):
-            raise BadData(f"'{checkpoint}' looks for words: name them, as in --classes \"cup, spoon\"")
-        self.words = [str(word) for word in rules.classes]
-        self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint).to(device).eval()
+    Args:
+        checkpoint: Hugging Face id or folder.
+        box_filter: the boxes to return. Its `classes` are the names of the objects to detect.
+        device: torch device.
+
+    Raises:
+        BadData: `box_filter.classes` is missing or has class numbers.
+    """
+
+    def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
+        if not box_filter.classes or not all(isinstance(word, str) for word in box_filter.classes):
+            raise BadData(
+                f"'{checkpoint}' is a zero-shot detector; name the objects to detect, as in --classes \"cup, spoon\""
+            )
+        self.words = [str(word) for word in box_filter.classes]
+        self.processor: Any = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.model = (
+            AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
+        )
         self.names = dict(enumerate(self.words))
-        self.rules = rules
+        self.box_filter = box_filter
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         inputs = self.processor(images=[image], text=[self.words], return_tensors="pt").to(self.model.device)
         output = self.model(**inputs)
         (result,) = self.processor.post_process_grounded_object_detection(
-            output, threshold=self.rules.conf, target_sizes=[image.shape[:2]], text_labels=[self.words]
+            output, threshold=self.box_filter.conf, target_sizes=[image.shape[:2]], text_labels=[self.words]
         )
         numbers = [self._number(label) for label in result["text_labels"]]
-        return chosen(image, result["boxes"], result["scores"], numbers, self.names, self.rules)
+        return filter_boxes(image, result["boxes"], result["scores"], numbers, self.names, self.box_filter)
 
     def _number(self, label: str) -> int:
-        """Return the index of the word that matches a label best; Grounding DINO returns parts of words or several."""
+        """Return the index of the class that fits a label. Grounding DINO can return parts of names, or several."""
         shared = [len(set(label.lower().split()) & set(word.lower().split())) for word in self.words]
         return self.words.index(label) if label in self.words else int(np.argmax(shared))
 
 
-class Ultralytics:
-    """An Ultralytics detector. The ultralytics package (AGPL) is optional."""
+class UltralyticsDetector:
+    """A detector from the package ultralytics, which is optional because of its licence (AGPL).
 
-    def __init__(self, checkpoint: str, rules: Rules, device: str) -> None:
+    Args:
+        checkpoint: an Ultralytics `.pt` file.
+        box_filter: the boxes to return.
+        device: torch device; empty for Ultralytics' default.
+
+    Raises:
+        BadData: the package is not installed.
+    """
+
+    def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
         try:
             from ultralytics import YOLO
         except ImportError:
             raise BadData(
-                f"'{checkpoint}' needs the package ultralytics (AGPL), which is not installed; "
-                "or give a transformers checkpoint, or boxes"
+                f"'{checkpoint}' needs the package ultralytics (licence AGPL), which is not installed; "
+                "install it, or use a transformers checkpoint or --boxes"
             ) from None
         self.model = YOLO(checkpoint)
         self.names = dict(self.model.names)
-        self.rules, self.device = rules, device or None
-        _check_classes(self.names, rules)
+        self.box_filter, self.device = box_filter, device or None
+        _check_classes(self.names, box_filter)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
         bgr = image[..., ::-1]
         (result,) = self.model(
-            bgr, conf=self.rules.conf, iou=self.rules.iou, max_det=self.rules.max_det, device=self.device, verbose=False
+            bgr,
+            conf=self.box_filter.conf,
+            iou=self.box_filter.iou,
+            max_det=self.box_filter.max_det,
+            device=self.device,
+            verbose=False,
         )
         numbers = [int(number) for number in result.boxes.cls]
-        return chosen(image, result.boxes.xyxy, result.boxes.conf, numbers, self.names, self.rules)
+        return filter_boxes(image, result.boxes.xyxy, result.boxes.conf, numbers, self.names, self.box_filter)
 
 
-def _check_classes(names: dict[int, str], rules: Rules) -> None:
-    """Raise BadData if the rules accept a class that the detector does not know."""
-    for accepted in rules.classes or ():
+def _check_classes(names: dict[int, str], box_filter: BoxFilter) -> None:
+    """Raise BadData if the filter accepts a class that the detector lacks."""
+    for accepted in box_filter.classes or ():
         if accepted not in names and accepted not in names.values():
             raise BadData(f"the detector has no class '{accepted}'; it has {', '.join(list(names.values())[:100])}")
 
 
-def chosen(
+def filter_boxes(
     image: np.ndarray,
     boxes: torch.Tensor,
     scores: torch.Tensor,
     categories: Sequence[int],
     names: dict[int, str],
-    rules: Rules,
+    box_filter: BoxFilter,
 ) -> list[Detection]:
-    """Filter boxes by the rules and clip them at the edges of the image.
+    """Clip boxes to the image, and select boxes by score, class and non-maximum suppression.
 
     Args:
-        image: (h, w, 3) image.
-        boxes: (n, 4) x1, y1, x2, y2 in pixels.
-        scores: (n,) scores.
-        categories: n category numbers.
+        image: `(H, W, 3)` image.
+        boxes: `(N, 4)` x1, y1, x2, y2 in pixels.
+        scores: `(N,)` scores.
+        categories: N category numbers.
         names: names of the categories by number.
-        rules: filters.
+        box_filter: the boxes to select.
 
     Returns:
-        The remaining detections in descending order of score.
+        The selected detections, in descending order of score.
+
+    Example:
+        >>> boxes = torch.tensor([[1.0, 1, 9, 9], [1, 1, 9, 8], [20, 20, 40, 40]])
+        >>> scores = torch.tensor([0.9, 0.8, 0.7])
+        >>> selected = filter_boxes(np.zeros((30, 30, 3)), boxes, scores, [0, 0, 0], {0: "cup"}, BoxFilter())
+        >>> [detection.box.tolist() for detection in selected]
+        [[1.0, 1.0, 9.0, 9.0], [20.0, 20.0, 30.0, 30.0]]
     """
     height, width = image.shape[:2]
-    edges = np.clip(boxes.float().cpu().numpy(), 0, np.array([width, height, width, height], np.float32))
+    clipped = np.clip(boxes.float().cpu().numpy(), 0, np.array([width, height, width, height], np.float32))
     values = scores.float().cpu().numpy()
-    valid = (edges[:, 2] > edges[:, 0]) & (edges[:, 3] > edges[:, 1]) & (values >= rules.conf)
-    accepted = rules.classes
+    valid = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]) & (values >= box_filter.conf)
+    accepted = box_filter.classes
     keep: list[int] = []
     for category in sorted(set(categories)):
         if accepted is None or category in accepted or names.get(category) in accepted:
             members = [i for i, number in enumerate(categories) if number == category and valid[i]]
-            keep += [members[i] for i in nms(edges[members], values[members], rules.iou)]
+            keep += [members[i] for i in nms(clipped[members], values[members], box_filter.iou)]
     keep.sort(key=lambda i: -values[i])
-    return [Detection(edges[i], categories[i], float(values[i])) for i in keep[: rules.max_det]]
+    return [Detection(clipped[i], categories[i], float(values[i])) for i in keep[: box_filter.max_det]]

@@ -1,11 +1,13 @@
-"""Encode a collection of images ahead of time, into the store that the endpoint reads."""
+"""Compute the embeddings of a folder of images in advance, and save them in the endpoint's embedding store."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
+from sam_endpoint.model.embeddings.store import UNUSABLE
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.images import ImageRef
@@ -15,22 +17,26 @@ from sam_endpoint.scoring.runtime import open_model
 from sam_endpoint.scoring.tenants import tenant_of
 
 CACHE_BYTES = 2**28
-IMAGES_AT_ONCE = 16  # whose writes may wait; the store leaves out what its queue does not hold
+IMAGES_AT_ONCE = 4  # images between waits for the store, which drops writes when its queue is full
 
 
 class _StrictStore(Store):
-    """A store whose failures end the command, which has no other purpose; the endpoint does without its store."""
+    """A store that reports its failures to the command. In the endpoint, a failed store is only logged."""
 
     problem: str | None = None
 
     def report_invalid(self) -> None:
-        """Do nothing: files that are broken are written anew."""
+        """Do nothing, because the command overwrites damaged files."""
+
+    def report_unusable(self, error: Exception) -> None:
+        """Keep the failure for `check`. The command does not continue without its store."""
+        self.problem = UNUSABLE.format(type(error).__name__)
 
     def _report(self, message: str) -> None:
         self.problem = message
 
     def check(self) -> None:
-        """Wait until everything is written. Raises OSError if the store could not be read or written."""
+        """Wait until all embeddings are written. Raises OSError if the store cannot be read or written."""
         self.flush()
         if self.problem is not None:
             raise OSError(self.problem)
@@ -39,29 +45,32 @@ class _StrictStore(Store):
 def embed(
     model: str, images: Path, store_url: str, api_key: str = "", secret: str = "", upright: bool = True
 ) -> tuple[int, Counter[str]]:
-    """Encode every image in a folder and its subfolders into a store, with its path there as its `image_id`.
+    """Compute the embedding of every image in a folder and its subfolders, and save it in a store.
+
+    The `image_id` of an image is its path relative to the folder.
 
     Args:
-        model: URI of an MLflow model, or a checkpoint.
+        model: MLflow model (URI or folder) or checkpoint.
         images: the folder.
-        store_url: the endpoint's --embedding-store: a folder or fsspec URL.
-        api_key: the API key of the requests that may use the embeddings, if the endpoint has keys.
-        secret: the endpoint's --embedding-store-key, if it has one.
-        upright: whether the images' EXIF orientation is applied.
+        store_url: folder or fsspec URL of the store, the same as the endpoint's --embedding-store.
+        api_key: API key of the requests that may use the embeddings; empty if the endpoint has no keys.
+        secret: the endpoint's --embedding-store-key; empty if it has none.
+        upright: whether to rotate images according to their EXIF orientation.
 
     Returns:
-        The number of images, and the reasons why images failed.
+        The number of images, and the failures as a Counter of messages.
 
     Raises:
-        BadData: there are no images in the folder, or the store's URL is of an unknown kind.
+        BadData: the folder has no images, or the store's URL has an unknown protocol.
         BadModel: the model cannot be opened.
         OSError: the store cannot be read or written.
     """
     files = sources.image_files(images)
     try:
-        store = _StrictStore(store_url, secret=secret.encode())
+        # Without a limit, since the command must not delete what it wrote before: it fails when the disk is full.
+        store = _StrictStore(store_url, secret=secret.encode(), max_bytes=math.inf)
     except (ValueError, ImportError) as error:
-        raise BadData(f"'{store_url}' cannot be written: {error}") from None
+        raise BadData(f"the embedding store '{store_url}' cannot be opened: {error}") from None
     opened = open_model(model, local_paths=True).engine
     engine = Engine(opened.segmenter, opened.images, EmbeddingCache(CACHE_BYTES, store))
     engine = engine.for_tenant(tenant_of(api_key))

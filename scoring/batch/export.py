@@ -1,4 +1,4 @@
-"""Export predictions as label files: COCO, YOLO segmentation, Label Studio."""
+"""Convert the output of a batch job to label files: COCO, YOLO segmentation, Label Studio."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from sam_endpoint.scoring.batch import label_names, labels, show
 from sam_endpoint.scoring.batch.boxes.matching import split
 from sam_endpoint.scoring.batch.label_folder import write as write_file
 from sam_endpoint.scoring.batch.label_names import CLASSES, label_file
-from sam_endpoint.scoring.batch.labels import Labelled, Thing
+from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
 
-HEAD = 2**17  # bytes of an image file, in which cameras write the EXIF orientation
-NO_SIZE = (0, 0)  # of an image without predictions
-UNNAMED = "object"  # category of objects without one
+HEAD = 2**17  # first bytes of an image file; cameras write the EXIF orientation there
+NO_SIZE = (0, 0)  # the size of an image without predictions
+UNNAMED = "object"  # the category of objects without a category
 
 
 @dataclass
 class Predictions:
-    """The objects in predictions.
+    """The objects in the output of a batch job.
 
     Attributes:
-        images: the images that were given by path or URL, with their objects.
+        images: the images that the job read from a path or URL, with their objects.
         names: names of the categories by number.
-        failed_rows: number of rows with errors.
-        unnamed_rows: number of rows without the path or URL of an image.
-        uncategorised_rows: number of rows whose category is missing.
+        failed_rows: number of rows with an error. They are left out.
+        unnamed_rows: number of rows without the path or URL of an image. They are left out.
+        uncategorised_rows: number of rows without a category. Their objects get the category UNNAMED.
     """
 
-    images: list[Labelled] = field(default_factory=list)
+    images: list[LabelledImage] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     failed_rows: int = 0
     unnamed_rows: int = 0
     uncategorised_rows: int = 0
 
     def describe(self) -> list[str]:
-        """Return a sentence for each kind of row that is not exported as it is."""
+        """Return a sentence for each kind of row that was left out or got the default category."""
         lines = [
             (self.failed_rows, "with errors", ("was left out", "were left out")),
             (self.unnamed_rows, "without the path or URL of an image", ("was left out", "were left out")),
@@ -55,21 +55,24 @@ class Predictions:
 
 
 def read(predictions: str, category: str | None = None) -> Predictions:
-    """Read the best mask of every prompt from predictions.
+    """Read the mask with the highest predicted IoU of every prompt.
 
     Args:
-        predictions: output of a finished job, a file or a folder of parts.
-        category: column with the category of an object; None uses the category "object" for all.
+        predictions: output of a job: a Parquet file or a folder of parts.
+        category: name of the column with the categories; None gives every object the category "object".
+
+    Returns:
+        The images with their objects.
 
     Raises:
-        BadInput: there is no such column.
-        BadData: the table is not that of a job, or has no scored image with a path or URL.
+        BadInput: the column does not exist, or a category is not text or a number.
+        BadData: the table is not the output of a job, or has no scored image with a path or URL.
     """
     result = Predictions()
     sizes: dict[str, tuple[int, int]] = {}
-    things_by_image: dict[str, list[Thing]] = {}
+    objects_by_image: dict[str, list[LabelledObject]] = {}
     numbers: dict[str, int] = {}
-    for position, row in enumerate(show.rows(predictions)):
+    for position, row in enumerate(show.read_rows(predictions)):
         _check_columns(row, category)
         if row["error"]:
             result.failed_rows += 1
@@ -83,15 +86,17 @@ def read(predictions: str, category: str | None = None) -> Predictions:
             result.uncategorised_rows += 1
         number = numbers.setdefault(label or UNNAMED, len(numbers))
         try:
-            size, things = _things(row["predictions"] or (), number)
-        except Exception:  # the readers of JSON and PNG raise many types of exceptions for malformed text
-            raise BadData(f"row {position}: expected predictions as `score` writes them, got others") from None
+            size, objects = _read_objects(row["predictions"] or (), number)
+        except Exception:  # the JSON and PNG readers raise many types of exceptions for malformed text
+            raise BadData(
+                f"row {position}: expected predictions from `score`, got a value that cannot be read"
+            ) from None
         earlier_size = sizes.get(name, NO_SIZE)
         if NO_SIZE not in (size, earlier_size) and size != earlier_size:
-            raise BadData(f"row {position}: the masks of '{name}' are of another size than in a row before")
+            raise BadData(f"row {position}: the masks of '{name}' have another size than in an earlier row")
         sizes[name] = max(size, earlier_size)
-        things_by_image.setdefault(name, []).extend(things)
-    result.images = [Labelled(name, sizes[name], things) for name, things in things_by_image.items()]
+        objects_by_image.setdefault(name, []).extend(objects)
+    result.images = [LabelledImage(name, sizes[name], objects) for name, objects in objects_by_image.items()]
     result.names = {number: name for name, number in numbers.items()}
     if not result.images:
         raise BadData("; ".join(["expected scored images with a path or URL, got none", *result.describe()]))
@@ -103,11 +108,11 @@ def _check_columns(row: Mapping[str, Any], category: str | None) -> None:
         if column not in row:
             raise BadData(f"expected the output of `score`, got a table without a column '{column}'")
     if category is not None and category not in row:
-        raise BadInput(category, f"one of the columns {', '.join(row)}", "a name that is none of them")
+        raise BadInput(category, f"one of the columns {', '.join(row)}", "another name")
 
 
 def _category(value: object, column: str) -> str | None:
-    """Return the name of a category, or None if the cell is empty. Raises BadInput for a list, struct or bytes."""
+    """Return a category's name, or None if the cell is empty. Raises BadInput for a list, struct or bytes."""
     if value is None or value != value:
         return None
     if isinstance(value, (list, dict, bytes)):
@@ -115,9 +120,11 @@ def _category(value: object, column: str) -> str | None:
     return str(value).strip() or None
 
 
-def _things(predictions: Sequence[Mapping[str, Any]], category: int) -> tuple[tuple[int, int], list[Thing]]:
-    """Return the size of an image, (0, 0) if there are no predictions, and the objects with a mask."""
-    size, things = NO_SIZE, []
+def _read_objects(
+    predictions: Sequence[Mapping[str, Any]], category: int
+) -> tuple[tuple[int, int], list[LabelledObject]]:
+    """Return an image's size, NO_SIZE without predictions, and its objects without those whose mask is empty."""
+    size, objects = NO_SIZE, []
     for prediction in predictions:
         best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
         height, width = best["size"]
@@ -126,24 +133,32 @@ def _things(predictions: Sequence[Mapping[str, Any]], category: int) -> tuple[tu
         if rle is not None:
             mask = masks.encode_rle(rle, "rle")
             if mask["area"]:
-                things.append(labels.thing(category, {**mask, "iou_score": best["iou_score"]}))
-    return size, things
+                objects.append(LabelledObject.from_prediction(category, {**mask, "iou_score": best["iou_score"]}))
+    return size, objects
 
 
 def _run_lengths(text: str, size: tuple[int, int]) -> masks.RunLengths | None:
-    """Return the run lengths of a mask in any encoding, None if it is empty. Raises ValueError for malformed text."""
+    """Convert a mask from any encoding to run lengths, or None if it is empty. Raises ValueError if it is malformed."""
     if text.startswith("iVBORw0KGgo"):
         mask = masks.decode(text, "png", size)
         if mask.shape != size:
             raise ValueError
         return masks.to_rle(mask)
-    # Run lengths contain no comma and are never "[]", which would be an incomplete number.
+    # Run lengths contain no comma. "[]" is not valid as run lengths, because its number is incomplete.
     is_polygon = "," in text or text == "[]"
     return run_lengths(json.loads(text) if is_polygon else {"size": list(size), "counts": text}, size)
 
 
-def with_sizes(images: Sequence[Labelled], predictions: str) -> list[Labelled]:
-    """Return the images with their sizes; an image without predictions is read if possible."""
+def add_sizes(images: Sequence[LabelledImage], predictions: str) -> list[LabelledImage]:
+    """Add the sizes of images without predictions, by reading the image files.
+
+    Args:
+        images: images with their objects.
+        predictions: output of the job.
+
+    Returns:
+        The images. An image keeps the size NO_SIZE if its file cannot be read.
+    """
     reader, upright = ImageReader(ImageLimits(local_paths=True)), bool(show.is_upright(predictions))
     sized = []
     for image in images:
@@ -158,32 +173,48 @@ def with_sizes(images: Sequence[Labelled], predictions: str) -> list[Labelled]:
 
 
 def is_unfinished(predictions: str) -> bool:
-    """Return whether predictions are the folder of a job that has not ended. Raises OSError."""
+    """Return whether an output is the folder of an unfinished job. Raises OSError."""
     fs, path = fsspec.core.url_to_fs(predictions)
     return bool(fs.exists(f"{path}/job.json") and not fs.exists(f"{path}/_SUCCESS"))
 
 
-def turned_names(images: Sequence[Labelled], predictions: str) -> list[str]:
-    """Return the names of images on this machine that tools show turned by their EXIF orientation, unlike the masks."""
+def find_turned_images(images: Sequence[LabelledImage], predictions: str) -> list[str]:
+    """Find images that other tools rotate by their EXIF orientation, while the job did not.
+
+    The masks of these images do not fit the image that labelling tools show.
+
+    Args:
+        images: images with their objects. Only images on this machine are checked.
+        predictions: output of the job.
+
+    Returns:
+        Names of the images.
+    """
     names = []
     for image in images if not show.is_upright(predictions) else ():
         try:
             with open(image.name, "rb") as stream:
                 is_turned_image = is_turned(stream.read(HEAD))
-        except (OSError, ValueError):  # a URL, or a file that is gone
+        except (OSError, ValueError):  # a URL, or a deleted file
             continue
         if is_turned_image:
             names.append(image.name)
     return names
 
 
-def write(labelled: Sequence[Labelled], names: Mapping[int, str], kind: str, output: Path) -> None:
-    """Write labels: a .json file for `coco`, `coco-polygons` and `label-studio`; for `yolo` a folder of .txt files.
+def write(labelled: Sequence[LabelledImage], names: Mapping[int, str], kind: str, output: Path) -> None:
+    """Write label files.
 
-    YOLO files mirror the folders of the images, from the deepest folder that holds them all.
+    The YOLO folder has the same subfolders as the images, starting at the deepest folder that contains all images.
+
+    Args:
+        labelled: the images and their objects.
+        names: names of the categories by number.
+        kind: `coco`, `coco-polygons` or `label-studio` for a .json file; `yolo` for a folder of .txt files.
+        output: path of the file or folder.
 
     Raises:
-        BadData: two images would have the same .txt file, or a category's name does not fit on a line.
+        BadData: two images have the same .txt file, or a category's name contains a line break.
         OutputConflict: the output is a folder instead of a file or the reverse, or has .txt files of other images.
     """
     if kind == "yolo":
@@ -192,32 +223,36 @@ def write(labelled: Sequence[Labelled], names: Mapping[int, str], kind: str, out
     if output.is_dir():
         raise OutputConflict(f"'{output}' is a folder; the output of {kind} is a .json file")
     if kind == "label-studio":
-        write_file(output, json.dumps(labels.label_studio(labelled, names)).encode())
+        write_file(output, json.dumps(labels.to_label_studio(labelled, names)).encode())
     else:
-        write_file(output, json.dumps(labels.coco(labelled, names, polygons=kind == "coco-polygons")).encode())
+        write_file(output, json.dumps(labels.to_coco(labelled, names, polygons=kind == "coco-polygons")).encode())
 
 
-def _write_yolo(labelled: Sequence[Labelled], names: Mapping[int, str], folder: Path) -> None:
+def _write_yolo(labelled: Sequence[LabelledImage], names: Mapping[int, str], folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputConflict(f"'{folder}' is a file; the output of yolo is a folder")
     relative = relative_names([image.name for image in labelled])
     label_names.check(relative, str(folder))
-    classes_text = labels.classes_text(names)
+    classes_text = labels.format_classes(names)
     files = {label_file(folder, relative[image.name], ".txt"): image for image in labelled}
     classes = folder / f"{CLASSES}.txt"
     stale = next((file for file in sorted(folder.rglob("*.txt")) if file not in files and file != classes), None)
     if stale is not None:
-        raise OutputConflict(f"'{stale}' is the label file of none of these images; choose another --output")
+        raise OutputConflict(f"'{stale}' is not a label file of these images; choose another --output")
     for file, image in files.items():
-        write_file(file, labels.yolo(image, names).encode())
+        write_file(file, labels.to_yolo(image, names).encode())
     write_file(classes, classes_text.encode())
 
 
 def relative_names(names: Sequence[str]) -> dict[str, str]:
-    """Return the paths of images relative to the deepest folder that holds them all, by path or URL.
+    """Map paths or URLs of images to paths relative to the deepest folder that contains all images.
 
     Raises:
-        BadData: a name has no file name.
+        BadData: a path or URL has no file name.
+
+    Example:
+        >>> relative_names(["/data/x/a.png", "/data/y/b.png"])
+        {'/data/x/a.png': 'x/a.png', '/data/y/b.png': 'y/b.png'}
     """
     parts = {name: split(name) for name in names}
     for name, pieces in parts.items():

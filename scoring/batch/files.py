@@ -1,4 +1,4 @@
-"""List files in folders, and print their names."""
+"""List files in folders, and make file names printable."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 
 
 def files_in(folder: Path, endings: Collection[str], without: Path | None = None) -> list[Path]:
-    """Return the files in a folder and its subfolders, in the order of their paths.
+    """List the files with certain endings in a folder and its subfolders.
 
-    Links are followed, each folder is visited once. Hidden files and folders, which file managers and notebooks leave
-    behind, are skipped.
+    Symbolic links are followed, but each folder is visited only once. Hidden files and folders are skipped, because
+    file managers and notebooks create them.
 
     Args:
-        folder: the folder; no files are returned if it does not exist.
-        endings: endings of the files, in lower case, such as `.jpg`.
-        without: a folder that is skipped.
+        folder: the folder. If it does not exist, the list is empty.
+        endings: endings of the files in lower case, such as `.jpg`.
+        without: a folder to skip.
+
+    Returns:
+        The files, sorted by path.
 
     Raises:
         OSError: a subfolder cannot be read.
@@ -32,8 +35,13 @@ def files_in(folder: Path, endings: Collection[str], without: Path | None = None
     return sorted(files)
 
 
-def shown(name: str) -> str:
-    """Return a name that can be printed, even if its bytes in the file system are not text."""
+def printable_name(name: str) -> str:
+    r"""Return a file name as printable text. Bytes that are not valid UTF-8 are escaped.
+
+    Example:
+        >>> printable_name("photo\udce9.jpg")
+        'photo\\udce9.jpg'
+    """
     return name.encode("utf-8", "backslashreplace").decode()
 
 

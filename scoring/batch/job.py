@@ -1,4 +1,7 @@
-"""One machine's batch job: windows of rows in, parts of answers out."""
+"""Run a batch job on one machine.
+
+The job reads its input in windows of a fixed number of rows, and writes the answers to each window as one part.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,63 +21,30 @@ from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.params import Params
 from sam_endpoint.model.rows import Row, answers_to_frame
 from sam_endpoint.model.scorer import PROMPTS_AT_ONCE, Answer, Scorer
-from sam_endpoint.scoring.batch.answers import ANSWER, NamedImages, frame, name_of, read_rows, with_answers
+from sam_endpoint.scoring.batch.answers import ANSWER, NamedImages, join_answers, read_rows
 from sam_endpoint.scoring.batch.parts import POSITION, Parts
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.progress import Progress
 from sam_endpoint.scoring.batch.sources import Source
+from sam_endpoint.scoring.batch.summary import Summary
 
-__all__ = ["Summary", "Window", "frame", "name_of", "run", "score_chunks", "with_answers"]
-SAVE_SECONDS = 60.0  # between the pieces of a part, so that a killed job loses little work
-
-
-@dataclass
-class Summary:
-    """What a job did: counts, `failures` by reason, `seconds` by stage. Summaries of parts add up."""
-
-    rows: int = 0
-    failed: int = 0
-    images: int = 0
-    predictions: int = 0
-    score_sum: float = 0.0
-    failures: Counter[str] = field(default_factory=Counter)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, part: dict[str, Any]) -> None:
-        for name in ("rows", "failed", "images", "predictions", "score_sum"):
-            setattr(self, name, getattr(self, name) + part[name])
-        self.failures.update(part["failures"])
-        for where, spent in part["seconds"].items():
-            self.seconds[where] += spent
-
-    def count(self, answers: Sequence[Answer]) -> None:
-        """Add the answers of some rows."""
-        errors = [answer["error"] for answer in answers if answer["error"]]
-        self.rows += len(answers)
-        self.failed += len(errors)
-        self.images += len({answer["image_id"] for answer in answers if answer["image_id"]})
-        self.failures.update(error.partition(", ")[2] or error for error in errors)
-        for answer in answers:
-            for prediction in answer["predictions"]:
-                self.predictions += 1
-                self.score_sum += float(max(mask["iou_score"] for mask in prediction["mask_per_prediction"]))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "failures": dict(self.failures), "seconds": dict(self.seconds)}
+__all__ = ["Summary", "Window", "run", "score_chunks"]
+SAVE_SECONDS = 60.0  # between saves of an unfinished part, so that a killed job loses little work
 
 
 @dataclass
 class Window:
-    """Rows that make one part.
+    """The rows of one part of the output.
 
     Attributes:
-        number: the part's number.
+        number: number of the part.
         first: number of the first row in the whole input.
-        table: the rows as they came.
-        rows: the rows, parsed; of a finished part only if they may name images.
-        finished: summary of the part, if it is finished.
-        answers: answers that an earlier run left of an unfinished part, by position.
-        seconds: time that the earlier run spent on them, by stage.
+        table: the rows of the input.
+        rows: the parsed rows. The rows of a finished part are parsed only if later rows can refer to their images by
+            `image_id`; otherwise, the list is empty.
+        finished: summary of the part if an earlier run finished it, else None.
+        answers: answers that an earlier run saved before it stopped, by position of the row in the part.
+        seconds: time that the earlier run spent on these answers, by stage, in seconds.
     """
 
     number: int
@@ -87,7 +57,7 @@ class Window:
 
     @property
     def images(self) -> dict[ImageRef, None]:
-        """The images that are still to be opened, in order."""
+        """The images of the rows without an answer, in order."""
         rows = (row for position, row in enumerate(self.rows) if position not in self.answers)
         return dict.fromkeys(row.image for row in rows if isinstance(row, Row) and row.image is not None)
 
@@ -97,31 +67,34 @@ def run(
     params: Params,
     source: Source,
     parts: Parts,
-    rows_a_part: int = 512,
+    rows_per_part: int = 512,
     error_threshold: int = -1,
     save_seconds: float = SAVE_SECONDS,
 ) -> Summary:
-    """Score every row that is not scored already.
+    """Score the rows of an input. Rows that earlier runs of the same job have scored are skipped.
 
     Args:
-        engine: scores the rows; its images are read ahead.
-        params: params of all rows.
+        engine: scores the rows. Background threads read the images before the engine needs them.
+        params: the same params for all rows.
         source: the rows.
         parts: the output.
-        rows_a_part: rows that are scored and written together.
-        error_threshold: largest number of failed rows, -1 for any number. With one more the job stops; the parts that
-            are written stay.
-        save_seconds: interval at which the answers of an unfinished part are saved.
+        rows_per_part: number of rows in a part.
+        error_threshold: maximum number of failed rows; -1 for no limit. If more rows fail, the job stops and keeps the
+            parts that it has written.
+        save_seconds: interval between saves of an unfinished part, in seconds.
+
+    Returns:
+        Statistics of the whole job, including earlier runs.
 
     Raises:
-        TooManyFailures: more rows failed than `error_threshold`.
+        TooManyFailures: more rows failed than `error_threshold` allows.
         BadData: the input cannot be read.
         OSError: the output cannot be written.
     """
     summary, named, count = Summary(), NamedImages(), 0
     with ImagePrefetcher(engine.images) as images, Progress("scoring", "row") as progress:
         scorer = Scorer(engine.with_images(images))
-        for window in _windows(source, parts, scorer, params, images, rows_a_part):
+        for window in _windows(source, parts, scorer, params, images, rows_per_part):
             count = window.number + 1
             window.rows = list(named.resolve(window.rows, window.first))
             if source.done:
@@ -130,7 +103,7 @@ def run(
                 part = window.finished
                 progress.add(part["rows"], skipped=True, images=summary.images, failed=summary.failed)
             else:
-                work = _Work(scorer, params, source, parts, images, named, save_seconds)
+                work = _WindowScorer(scorer, params, source, parts, images, named, save_seconds)
                 part = work.score(window, progress, summary)
             summary.add(part)
             if 0 <= error_threshold < summary.failed:
@@ -142,12 +115,16 @@ def run(
 
 
 def _windows(
-    source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_a_part: int
+    source: Source, parts: Parts, scorer: Scorer, params: Params, images: ImagePrefetcher, rows_per_part: int
 ) -> Iterator[Window]:
-    """Yield each window after the images of the next one are announced."""
+    """Yield the windows of the input.
+
+    Before a window is yielded, the background threads get the images of the next window. They read these images while
+    the window is scored.
+    """
     previous: Window | None = None
     first = 0
-    for number, table in enumerate(source.windows(rows_a_part)):
+    for number, table in enumerate(source.windows(rows_per_part)):
         window = Window(number, first, table, [], parts.summary_of_part(number), {}, Counter())
         index = range(first, first + len(table))
         if window.finished is None:
@@ -167,28 +144,33 @@ def _windows(
 def score_chunks(
     scorer: Scorer, rows: Sequence[Row | BadInput], params: Params, source: Source, named: NamedImages
 ) -> Iterator[dict[int, Answer]]:
-    """Yield answers by the positions of their rows, a bounded amount of work at a time.
+    """Score rows in chunks with a limited number of prompts. The job can save answers between two chunks.
 
     Args:
         scorer: scores the rows.
-        rows: the rows, as `named` has resolved them.
+        rows: the rows, as returned by `named.resolve`.
         params: params of the rows.
-        source: the rows' source, in which images are looked up that earlier rows gave by their content.
-        named: the images of earlier rows.
+        source: the input. A row with only an `image_id` may refer to an earlier row with the content of the image. If
+            the model's cache has evicted the embedding of that image, this function reads the earlier row again.
+        named: images of earlier rows by `image_id`.
+
+    Yields:
+        For each chunk, the answers by position of the row in `rows`.
     """
     for positions in _chunks(rows):
         members = [rows[position] for position in positions]
         head = members[0]
         if isinstance(head, Row) and head.image is None and (number := named.row_of(head.image_id)) is not None:
-            image = _image_again(scorer, source, head.image_id, number, params)
+            image = _reload_image(scorer, source, head.image_id, number, params)
             members = [replace(row, image=image) if isinstance(row, Row) else row for row in members]
         yield dict(zip(positions, scorer.score(members, params), strict=True))
 
 
 def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
-    """Yield the positions of rows that are scored together: rows of one image with few prompts.
+    """Yield the positions of rows that are scored together: rows of one image, with at most PROMPTS_AT_ONCE prompts.
 
-    Rows that ask for everything in an image share the answer, so all of them are in its first chunk.
+    Rows whose `prompts` are None request automatic mask generation. All such rows of an image share one answer, so the
+    first chunk of the image has all of them.
     """
     members: dict[object, list[int]] = {}
     for position, row in enumerate(rows):
@@ -196,7 +178,7 @@ def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
     for positions in members.values():
         chunk: list[int] = []
         prompts = 0
-        for count, position in sorted((_prompts(rows[position]), position) for position in positions):
+        for count, position in sorted((_count_prompts(rows[position]), position) for position in positions):
             if count and chunk and prompts + count > PROMPTS_AT_ONCE:
                 yield chunk
                 chunk, prompts = [], 0
@@ -205,12 +187,23 @@ def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _prompts(row: Row | BadInput) -> int:
+def _count_prompts(row: Row | BadInput) -> int:
     return len(row.prompts or ()) if isinstance(row, Row) else 0
 
 
-def _image_again(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
-    """Return the image that an earlier row gave by its content, or None if the model's cache still holds it."""
+def _reload_image(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
+    """Read the image with an `image_id` again from the row that holds its content.
+
+    Args:
+        scorer: its engine has the cache of embeddings.
+        source: the input.
+        image_id: the id.
+        number: number of the row that holds the content.
+        params: params of the row.
+
+    Returns:
+        A reference to the image, or None if the cache still has its embedding.
+    """
     try:
         scorer.engine.find(image_id or "")
         return None
@@ -220,8 +213,8 @@ def _image_again(scorer: Scorer, source: Source, image_id: str | None, number: i
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Scores the rows of windows, and writes their answers."""
+class _WindowScorer:
+    """Scores the rows of windows and writes the answers."""
 
     scorer: Scorer
     params: Params
@@ -232,26 +225,26 @@ class _Work:
     save_seconds: float
 
     def score(self, window: Window, progress: Progress, summary: Summary) -> dict[str, Any]:
-        """Score the rows of a window and write its part; return the part's summary."""
+        """Score the rows of a window, write the part, and return the part's summary."""
         answers, unsaved = window.answers, dict[int, Answer]()
         failed = summary.failed + sum(answer["error"] is not None for answer in answers.values())
-        seen = {answer["image_id"] for answer in answers.values()}
-        progress.add(len(answers), skipped=True, images=summary.images + len(seen - {None}), failed=failed)
+        image_ids = {answer["image_id"] for answer in answers.values()}
+        progress.add(len(answers), skipped=True, images=summary.images + len(image_ids - {None}), failed=failed)
         pending = [position for position in range(len(window.rows)) if position not in answers]
-        unneeded = window.images
+        pending_images = window.images
         stopwatch, saved = _Stopwatch(self.images), time.monotonic()
 
         def save() -> None:
             window.seconds.update(seconds := stopwatch.lap())
-            self.parts.put_piece(window.number, _piece(unsaved), seconds)
+            self.parts.put_piece(window.number, _to_table(unsaved), seconds)
 
         try:
             rows = [window.rows[position] for position in pending]
             for chunk in score_chunks(self.scorer, rows, self.params, self.source, self.named):
                 unsaved.update((pending[place], answer) for place, answer in chunk.items())
                 failed += sum(answer["error"] is not None for answer in chunk.values())
-                seen.update(answer["image_id"] for answer in chunk.values())
-                progress.add(len(chunk), images=summary.images + len(seen - {None}), failed=failed)
+                image_ids.update(answer["image_id"] for answer in chunk.values())
+                progress.add(len(chunk), images=summary.images + len(image_ids - {None}), failed=failed)
                 if time.monotonic() - saved >= self.save_seconds:
                     save()
                     answers.update(unsaved)
@@ -262,7 +255,7 @@ class _Work:
                     save()
             raise
         answers.update(unsaved)
-        self.images.discard(unneeded)
+        self.images.discard(pending_images)
         window.seconds.update(stopwatch.lap())
         return self._write(window, [answers[position] for position in range(len(window.rows))])
 
@@ -270,7 +263,7 @@ class _Work:
         started = time.perf_counter()
         part = Summary(seconds=defaultdict(float, window.seconds))
         part.count(answers)
-        joined = with_answers(window.table, answers_to_frame(answers, pd.RangeIndex(len(answers)), self.params))
+        joined = join_answers(window.table, answers_to_frame(answers, pd.RangeIndex(len(answers)), self.params))
         self.parts.put(window.number, joined, part.to_dict())
         part.seconds["write"] += time.perf_counter() - started
         return part.to_dict()
@@ -290,7 +283,7 @@ class _Stopwatch:
         return seconds
 
 
-def _piece(answers: dict[int, Answer]) -> pa.Table:
-    """Return answers by position as a table."""
+def _to_table(answers: dict[int, Answer]) -> pa.Table:
+    """Convert answers by position to a table."""
     columns = {name: pa.array([answer[name] for answer in answers.values()], kind) for name, kind in ANSWER.items()}
     return pa.table({POSITION: pa.array(answers, pa.int64()), **columns})

@@ -1,7 +1,7 @@
-"""Output folder of an annotation job.
+"""Write the output folder of an annotation job.
 
-Contains `labels/*.txt` (YOLO), `masks/*.png` and `objects/*.json` per image, and `annotations.json` (COCO), `data.yaml`
-(YOLO) and `sheet.png` (overlays) for all images.
+For each image, the folder contains `labels/NAME.txt` (YOLO), `masks/NAME.png` and `objects/NAME.json`. For all images
+together, it contains `annotations.json` (COCO), `data.yaml` (YOLO) and `sheet.png` (masks drawn over the first images).
 """
 
 from __future__ import annotations
@@ -21,16 +21,29 @@ from sam_endpoint.model.errors import BadData, BadInput, OutputConflict
 from sam_endpoint.model.images import ImageLimits, decode
 from sam_endpoint.scoring.batch import labels
 from sam_endpoint.scoring.batch.label_names import label_file
-from sam_endpoint.scoring.batch.labels import Labelled, Thing
+from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
-SHOWN = 6
+SHOWN = 6  # images in sheet.png
 FOLDERS = ("labels", "masks", "objects")
 FILES = ("annotations.json", "data.yaml", "sheet.png")
 
 
 class LabelFolder:
-    """Folder of label files; an image is done if its file in `objects` exists."""
+    """Folder of label files, in which an interrupted job can continue.
+
+    The labels of an image are complete if its file in `objects` exists.
+
+    Args:
+        folder: the output folder. It is created if necessary.
+        job: everything that determines the labels. A folder with another `job.json` is not continued.
+        names: names of all categories by number.
+        overwrite: whether to delete the labels of another job.
+        inputs: files and folders that must not be deleted.
+
+    Raises:
+        OutputConflict: the folder holds the labels of another job, or other files.
+    """
 
     def __init__(
         self,
@@ -40,18 +53,6 @@ class LabelFolder:
         overwrite: bool = False,
         inputs: Sequence[Path] = (),
     ) -> None:
-        """Open or create the folder.
-
-        Args:
-            folder: the output folder.
-            job: everything that the labels depend on.
-            names: names of all categories by number.
-            overwrite: delete the labels of another job.
-            inputs: files and folders that must not be deleted.
-
-        Raises:
-            OutputConflict: the folder holds the output of another job, or other files.
-        """
         self.folder, self.names = folder, names
         job_file = folder / "job.json"
         job = json.loads(json.dumps({**job, "names": {str(number): name for number, name in names.items()}}))
@@ -59,14 +60,15 @@ class LabelFolder:
             raise OutputConflict(f"'{folder}' is a file; --output is a folder")
         if folder.exists() and any(folder.iterdir()) and not overwrite and _read_json(job_file) != job:
             raise OutputConflict(
-                f"'{folder}' holds something else; choose another --output, or start anew with --overwrite"
+                f"'{folder}' holds other files, or the labels of another job; choose another --output, or replace the "
+                "labels with --overwrite"
             )
         if overwrite:
             self._clear(job_file.exists(), inputs)
         write(job_file, json.dumps(job, indent=1).encode())
 
     def _clear(self, is_job: bool, inputs: Sequence[Path]) -> None:
-        """Delete the labels of another job. Raises OutputConflict if anything else would be deleted."""
+        """Delete the labels of another job. Raises OutputConflict if other files would be deleted."""
         for name in FOLDERS:
             subfolder = self.folder / name
             for path in inputs:
@@ -80,49 +82,63 @@ class LabelFolder:
             (self.folder / name).unlink(missing_ok=True)
 
     def done(self, name: str, boxes: str = "") -> bool:
-        """Return whether the labels of an image exist, made from the same boxes.
+        """Return whether the labels of an image are complete and belong to the same boxes.
 
         Args:
             name: name of the image.
-            boxes: identity of the boxes that label files have for the image; empty if there are no label files.
+            boxes: hash of the image's boxes in the label files (`MatchedBoxes.identity`); empty without label files.
         """
         file = label_file(self.folder / "objects", name, ".json")
         return file.exists() and (not boxes or _read_json(file).get("boxes") == boxes)
 
-    def put(self, labelled: Labelled, boxes: str = "") -> None:
-        """Write the files of one image, with the identity of its boxes."""
-        write(label_file(self.folder / "labels", labelled.name, ".txt"), labels.yolo(labelled, self.names).encode())
+    def put(self, labelled: LabelledImage, boxes: str = "") -> None:
+        """Write the files of one image.
+
+        Args:
+            labelled: the image and its objects.
+            boxes: as in `done`.
+        """
+        write(label_file(self.folder / "labels", labelled.name, ".txt"), labels.to_yolo(labelled, self.names).encode())
         picture = io.BytesIO()
-        labels.numbered(labelled).save(picture, "PNG")
+        labels.draw_index_mask(labelled).save(picture, "PNG")
         write(label_file(self.folder / "masks", labelled.name, ".png"), picture.getvalue())
-        content = {**asdict(labelled), "boxes": boxes}
+        content = asdict(labelled)
+        content = {**content, "things": content.pop("objects"), "boxes": boxes}
         write(label_file(self.folder / "objects", labelled.name, ".json"), json.dumps(content).encode())
 
-    def get(self, name: str) -> Labelled:
-        """Read the objects of one image. Raises BadData if its file is damaged."""
+    def get(self, name: str) -> LabelledImage:
+        """Read the objects of one image from its file. Raises BadData if the file is damaged."""
         file = label_file(self.folder / "objects", name, ".json")
         try:
             content = json.loads(file.read_bytes())
-            things = [Thing(**thing) for thing in content["things"]]
-            return Labelled(content["name"], tuple(content["size"]), things, content.get("skipped", []))
+            objects = [LabelledObject(**entry) for entry in content["things"]]
+            return LabelledImage(content["name"], tuple(content["size"]), objects, content.get("skipped", []))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise BadData(f"'{file}' is damaged; delete it, and the same command writes it again") from None
+            raise BadData(f"'{file}' is damaged; delete it and run the same command again") from None
 
-    def finish(self, images: Mapping[str, Path], polygons: bool) -> list[Labelled]:
-        """Write the files for all images; return the labels of the images that are done."""
+    def finish(self, images: Mapping[str, Path], polygons: bool) -> list[LabelledImage]:
+        """Write the files for all images together.
+
+        Args:
+            images: paths of the images by name. Images without complete labels are left out.
+            polygons: whether the COCO file has polygons instead of run lengths.
+
+        Returns:
+            The labels of the images that have complete labels.
+        """
         done = [self.get(name) for name in images if self.done(name)]
-        write(self.folder / "annotations.json", json.dumps(labels.coco(done, self.names, polygons)).encode())
+        write(self.folder / "annotations.json", json.dumps(labels.to_coco(done, self.names, polygons)).encode())
         root = str(next(iter(images.values())).absolute())[: -len(next(iter(images)))]
         described = {"path": root, "train": ".", "val": ".", "names": labels.yolo_classes(self.names)}
         write(self.folder / "data.yaml", yaml.safe_dump(described, sort_keys=False).encode())
         pictures = []
-        for labelled in [labelled for labelled in done if labelled.things][:SHOWN]:
+        for labelled in [labelled for labelled in done if labelled.objects][:SHOWN]:
             try:
                 pixels = decode(images[labelled.name].read_bytes(), ImageLimits(), upright=True)
             except (BadInput, OSError):
                 continue
-            if pixels.shape[:2] == labelled.size:  # the file may have changed since
-                shown = [Shown(labelled.mask(thing), thing.score, _corners(thing.bbox)) for thing in labelled.things]
+            if pixels.shape[:2] == labelled.size:  # else the file has changed after it was annotated
+                shown = [Shown(labelled.mask(obj), obj.score, _corners(obj.bbox)) for obj in labelled.objects]
                 pictures.append(overlay(pixels, shown))
         if pictures:
             sheet(pictures).save(self.folder / "sheet.png")
@@ -130,7 +146,7 @@ class LabelFolder:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Return the object in a file; an empty one if there is no such file, or something else in it."""
+    """Return the JSON object in a file. Returns an empty dict if the file is missing or has other content."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -139,13 +155,13 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _corners(bbox: Sequence[float]) -> np.ndarray:
-    """Convert x, y, width, height to (4,) x1, y1, x2, y2."""
+    """Convert x, y, width, height to `(4,)` x1, y1, x2, y2."""
     x, y, width, height = bbox
     return np.array([x, y, x + width, y + height])
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically and create its folder if necessary."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}.unfinished")
     unfinished.write_bytes(content)

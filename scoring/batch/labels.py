@@ -12,16 +12,17 @@ from scipy.spatial import cKDTree
 
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData
+from sam_endpoint.scoring.brush import encode_brush
 
 
 @dataclass(frozen=True)
-class Thing:
+class LabelledObject:
     """One labelled object.
 
     Attributes:
         category: number of the category.
         score: predicted IoU.
-        counts: mask as COCO compressed run lengths, decoded to text.
+        counts: mask as text, in COCO's compressed run-length encoding.
         bbox: x, y, width, height in pixels, as in COCO.
         area: number of pixels.
     """
@@ -32,37 +33,55 @@ class Thing:
     bbox: tuple[float, float, float, float]
     area: int
 
+    @classmethod
+    def from_prediction(cls, category: int, prediction: Mapping[str, Any]) -> LabelledObject:
+        """Convert a predicted mask to an object.
+
+        Args:
+            category: number of the category.
+            prediction: an entry of `mask_per_prediction` with the mask encoding `rle`.
+        """
+        x, y, width, height = prediction["bbox"]
+        box = (x, y, width, height)
+        return cls(category, prediction["iou_score"], prediction["encoded_binary_mask"], box, prediction["area"])
+
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImage:
     """The objects of one image.
 
     Attributes:
         name: name of the image.
-        size: (height, width) in pixels; (0, 0) for an image without objects whose size is not known.
-        things: the objects.
-        skipped: origin and reason of each box that gave no object.
+        size: (height, width) in pixels; (0, 0) if the image has no objects and its size is unknown.
+        objects: the objects.
+        skipped: for each box without an object, the box's origin and the reason.
     """
 
     name: str
     size: tuple[int, int]
-    things: Sequence[Thing]
+    objects: Sequence[LabelledObject]
     skipped: Sequence[str] = ()
 
-    def mask(self, thing: Thing) -> np.ndarray:
-        """Decode the (h, w) bool mask of an object."""
-        return masks.decode(thing.counts, "rle", self.size)
+    def mask(self, labelled_object: LabelledObject) -> np.ndarray:
+        """Decode the `(H, W)` bool mask of an object."""
+        return masks.decode(labelled_object.counts, "rle", self.size)
 
 
-def thing(category: int, answer: Mapping[str, Any]) -> Thing:
-    """Convert a predicted mask with the encoding `rle` to an object."""
-    x, y, width, height = answer["bbox"]
-    box = (x, y, width, height)
-    return Thing(category, answer["iou_score"], answer["encoded_binary_mask"], box, answer["area"])
+def to_coco(labelled: Iterable[LabelledImage], names: Mapping[int, str], polygons: bool = False) -> dict[str, Any]:
+    """Convert labelled images to a COCO instances file (https://cocodataset.org/#format-data).
 
+    Args:
+        labelled: the images and their objects.
+        names: names of the categories by number.
+        polygons: whether to write masks as polygons, which cannot represent holes, instead of run lengths.
 
-def coco(labelled: Iterable[Labelled], names: Mapping[int, str], polygons: bool = False) -> dict[str, Any]:
-    """Return a COCO instances file; masks are run lengths, or polygons, which lose holes."""
+    Returns:
+        The content of the JSON file. Each annotation also has a `score`, the predicted IoU.
+
+    Example:
+        >>> to_coco([LabelledImage("a.png", (4, 6), [])], {0: "cup"})["images"]
+        [{'id': 1, 'file_name': 'a.png', 'height': 4, 'width': 6}]
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image in labelled:
@@ -70,7 +89,7 @@ def coco(labelled: Iterable[Labelled], names: Mapping[int, str], polygons: bool 
         images.append({"id": len(images) + 1, "file_name": image.name})
         if height:
             images[-1].update(height=height, width=width)
-        for obj in image.things:
+        for obj in image.objects:
             outline = masks.to_polygons(image.mask(obj)) if polygons else None
             annotations.append(
                 {
@@ -89,31 +108,59 @@ def coco(labelled: Iterable[Labelled], names: Mapping[int, str], polygons: bool 
 
 
 def yolo_classes(names: Mapping[int, str]) -> dict[int, str]:
-    """Return the names of YOLO's classes, which are numbered 0..n-1 in the order of the categories' numbers."""
+    """Return the names of the YOLO classes by number.
+
+    YOLO numbers classes from 0 without gaps. The classes are in the order of the categories' numbers.
+
+    Example:
+        >>> yolo_classes({1: "person", 44: "bottle"})
+        {0: 'person', 1: 'bottle'}
+    """
     return dict(enumerate(names[number] for number in sorted(names)))
 
 
-def classes_text(names: Mapping[int, str]) -> str:
-    """Return the content of a `classes.txt`, the names of YOLO's classes. Raises BadData for a name of two lines."""
+def format_classes(names: Mapping[int, str]) -> str:
+    """Return the content of a `classes.txt` file, which has the name of one YOLO class per line.
+
+    Args:
+        names: names of all categories by number.
+
+    Raises:
+        BadData: a name contains a line break.
+    """
     lines = list(yolo_classes(names).values())
     if any(mark in line for line in lines for mark in "\r\n"):
-        raise BadData("the name of a category has a line break, which classes.txt cannot hold; rename the category")
+        raise BadData(
+            "the name of a category contains a line break, which classes.txt does not allow; rename the category"
+        )
     return "".join(f"{line}\n" for line in lines)
 
 
-def yolo(labelled: Labelled, names: Mapping[int, str]) -> str:
-    """Return a YOLO segmentation file: one line `class x1 y1 x2 y2 ...` per object, in 0..1, as in Ultralytics.
+def to_yolo(labelled: LabelledImage, names: Mapping[int, str]) -> str:
+    r"""Convert an image's objects to a YOLO segmentation file.
 
-    The format has one outline per object: separate pieces are connected by lines of zero width, and holes are lost.
+    The format is that of Ultralytics (https://docs.ultralytics.com/datasets/segment/): a line `class x1 y1 x2 y2 ...`
+    for each object, with coordinates in 0..1. It allows a single outline per object and no holes. Separate parts of an
+    object are therefore connected by lines of zero width, as Ultralytics' own converter does.
 
     Args:
         labelled: the image and its objects.
-        names: names of all categories by number; `yolo_classes` numbers them.
+        names: names of all categories by number; `yolo_classes` assigns the class numbers.
+
+    Returns:
+        The content of the text file; empty for an image without objects.
+
+    Example:
+        >>> mask = np.zeros((10, 10), bool)
+        >>> mask[2:6, 4:8] = True
+        >>> square = LabelledObject.from_prediction(7, {**masks.encode(mask, "rle"), "iou_score": 0.9})
+        >>> to_yolo(LabelledImage("a.png", (10, 10), [square]), {7: "cup"})
+        '0 0.4 0.2 0.8 0.2 0.8 0.6 0.4 0.6\n'
     """
     height, width = labelled.size
     classes = {number: position for position, number in enumerate(sorted(names))}
     lines = []
-    for obj in labelled.things:
+    for obj in labelled.objects:
         pieces = [np.reshape(piece, (-1, 2)) for piece in masks.to_polygons(labelled.mask(obj))]
         if pieces:
             outline = _joined(pieces) / (width, height)
@@ -122,7 +169,7 @@ def yolo(labelled: Labelled, names: Mapping[int, str]) -> str:
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
-    """Join several outlines into one (n, 2) outline, connecting each to the previous ones at the nearest points."""
+    """Join `(N, 2)` outlines into one. Each outline is connected to the previous outlines at the nearest points."""
     pieces = sorted(pieces, key=len, reverse=True)
     whole = pieces[0]
     for piece in pieces[1:]:
@@ -134,28 +181,35 @@ def _joined(pieces: list[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def numbered(labelled: Labelled) -> Image.Image:
-    """Draw an index image of 8 bits, or 16 bits for more than 255 objects.
+def draw_index_mask(labelled: LabelledImage) -> Image.Image:
+    """Draw all objects into one image whose pixel values are object numbers.
 
-    Each pixel holds the position of its object in the list, starting at 1, or 0 for the background. Where objects
-    overlap, the smallest is on top.
+    Returns:
+        A greyscale image with 8 bits per pixel, or 16 bits for more than 255 objects. Object numbers start at 1 in the
+        order of the list; 0 is the background. Where objects overlap, the pixel belongs to the smallest object.
     """
-    is_wide = len(labelled.things) > 255
+    is_wide = len(labelled.objects) > 255
     canvas = np.zeros(labelled.size, np.uint16 if is_wide else np.uint8)
-    for place in sorted(range(len(labelled.things)), key=lambda place: -labelled.things[place].area):
-        canvas[labelled.mask(labelled.things[place])] = place + 1
+    for place in sorted(range(len(labelled.objects)), key=lambda place: -labelled.objects[place].area):
+        canvas[labelled.mask(labelled.objects[place])] = place + 1
     return Image.fromarray(canvas)
 
 
-def label_studio(labelled: Iterable[Labelled], names: Mapping[int, str], root: str = "") -> list[dict[str, Any]]:
-    """Return Label Studio tasks with brush masks as predictions.
+def to_label_studio(
+    labelled: Iterable[LabelledImage], names: Mapping[int, str], root: str = ""
+) -> list[dict[str, Any]]:
+    """Convert labelled images to Label Studio tasks, with masks as predictions that an annotator can correct.
 
-    The labelling config must contain `<Image name="image">` and `<BrushLabels name="tag" toName="image">`.
+    The labelling config in Label Studio must contain `<Image name="image">` and
+    `<BrushLabels name="tag" toName="image">`.
 
     Args:
         labelled: the images and their objects.
         names: names of the categories by number.
-        root: prefix of the image URLs.
+        root: prefix of the images' URLs.
+
+    Returns:
+        The tasks, for a JSON file.
     """
     tasks = []
     for image in labelled:
@@ -172,35 +226,11 @@ def label_studio(labelled: Iterable[Labelled], names: Mapping[int, str], root: s
                 "score": obj.score,
                 "value": {
                     "format": "rle",
-                    "rle": list(brush(image.mask(obj))),
+                    "rle": list(encode_brush(image.mask(obj))),
                     "brushlabels": [names[obj.category]],
                 },
             }
-            for number, obj in enumerate(image.things, 1)
+            for number, obj in enumerate(image.objects, 1)
         ]
         tasks.append({"data": {"image": root + image.name}, "predictions": [{"result": results}]})
     return tasks
-
-
-def brush(mask: np.ndarray) -> bytes:
-    """Encode a (h, w) bool mask as Label Studio brush run lengths of an RGBA image that is 255 inside the mask.
-
-    The format is that of the rle-pack package (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack): 32
-    bits for the number of values, 5 bits for the word size - 1, four times 4 bits for a length size - 1; then for each
-    run 1 bit (1: run, 0: single values), 2 bits for the index of the length size, the length - 1 and the value.
-    """
-    flat = mask.ravel()
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    bounds = np.concatenate([[0], edges, [flat.size]])
-    bits = [f"{flat.size * 4:032b}", f"{8 - 1:05b}", *(f"{size - 1:04b}" for size in (3, 4, 8, 16))]
-    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        value = "11111111" if flat[start] else "00000000"
-        remaining = (end - start) * 4
-        while remaining:
-            run = min(remaining, 2**16)
-            choice, size = next((i, size) for i, size in enumerate((3, 4, 8, 16)) if run <= 2**size)
-            bits.append(f"1{choice:02b}{run - 1:0{size}b}{value}")
-            remaining -= run
-    text = "".join(bits)
-    text += "0" * (-len(text) % 8)
-    return int(text, 2).to_bytes(len(text) // 8, "big")

@@ -1,4 +1,4 @@
-"""Parquet files, read through Python's streams."""
+"""Read Parquet files from Python streams without Arrow's threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import pyarrow.parquet as pq
 
 
 def tables(stream: Any, rows: int) -> Iterator[pa.Table]:
-    """A file in tables of at most `rows` rows. Raises pa.ArrowException and OSError.
+    """Read a Parquet file piece by piece.
 
-    Nothing is read by Arrow's own threads: these may hold the stream a moment longer than its reader does, and one that
-    lets go of it when the interpreter ends aborts the process (github.com/apache/arrow/issues/34314).
+    Arrow's own threads read nothing. They can keep a reference to the stream for longer than the reader, and a thread
+    that releases the stream while the interpreter exits aborts the process (github.com/apache/arrow/issues/34314).
+
+    Args:
+        stream: a seekable binary stream.
+        rows: maximum number of rows per table.
+
+    Yields:
+        Tables with the file's rows, in order.
+
+    Raises:
+        pa.ArrowException: the file is not valid Parquet.
+        OSError: the stream cannot be read.
     """
     file = pq.ParquetFile(stream, pre_buffer=False)
     for batch in file.iter_batches(rows, use_threads=False):

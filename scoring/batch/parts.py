@@ -1,44 +1,49 @@
-"""Write the output of a batch job in parts, so that an interrupted job can resume."""
+"""Write the output of a batch job in parts, so that an interrupted job can resume.
+
+A part is a Parquet file with the answers to a fixed number of rows. While the job works on a part, it saves the answers
+so far in pieces: hidden Parquet files that the complete part replaces. Until the job is finished, a hidden file beside
+each part and piece holds its SHA-256. A part or piece that is damaged or was changed is computed again.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sam_endpoint.model.errors import OutputConflict
 from sam_endpoint.scoring.batch import parquet
+from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
 
-NOTES = b"scoring.batch"
-PIECE = ".piece"
-POSITION = "position"  # column of a piece: the row's position in its part
-# Endings of files that the output is not. A folder of such a name would surprise.
-OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".arrow", ".feather", ".pq", ".zip")
+NOTES = b"scoring.batch"  # key in the Parquet metadata for the summary of a part and the description of the job
+PIECE = ".piece"  # ending of a piece
+DIGEST = ".sha256"  # ending of the hidden file with the hash of a part or piece
+POSITION = "position"  # column of a piece: the position of the row in its part
 
 
 class Parts:
-    """Parquet parts, each written atomically and stored with its summary.
+    """The output of a job as Parquet parts. Each part is written atomically and contains its summary.
 
     Args:
-        where: path or URL of a folder, or of a `.parquet` file into which the parts are merged at the end; until then
-            they are in a folder beside it.
-        job: everything that the output depends on.
-        overwrite: delete the output of another job.
-
-    A part that takes long is saved in pieces, hidden files that `put` replaces by the whole part.
+        where: path or URL of the output: a folder for the parts, or a `.parquet` file. The parts of a file are written
+            to the folder `FILE.parts` and merged into the file at the end.
+        job: description of the job: everything that determines its output. An unfinished output is continued only if
+            its description is the same.
+        overwrite: whether to delete the output of another job.
 
     Raises:
-        OutputConflict: the output belongs to another job, is something else, or cannot be written.
+        OutputConflict: the output holds the output of another job or other files, or cannot be written.
     """
 
     def __init__(self, where: str, job: dict[str, Any], overwrite: bool = False) -> None:
-        self.fs, self.path, self.single = location(where)
+        self.fs, self.path, self.single = parse_location(where)
         self.folder = f"{self.path}.parts" if self.single else self.path
         self.job = json.loads(json.dumps(job))
         try:
@@ -57,18 +62,17 @@ class Parts:
             self._pieces.setdefault(int(file.rpartition("/")[2].split("-")[1]), []).append(file)
 
     def _remove(self) -> None:
-        """Delete the output of another job, but no folder of other files."""
+        """Delete the output of another job. Folders with other files are not deleted."""
         if self.single and self.fs.isfile(self.path):
             self.fs.rm(self.path)
         if self.fs.isdir(self.folder) and holds_only_parts(self.fs, self.folder):
             self.fs.rm(self.folder, recursive=True)
 
     def _check(self) -> None:
-        advice = "choose another --output, or start anew with --overwrite"
-        other = "choose another --output (--overwrite replaces only output of jobs)"
+        advice = "choose another --output, or replace it with --overwrite"
         if self.single and self.fs.exists(self.path):
             if self._finished() != self.job:
-                raise OutputConflict(f"'{self.path}' exists and is not this job's; {advice}")
+                raise OutputConflict(f"'{self.path}' exists and is not the output of this job; {advice}")
         elif self.fs.exists(f"{self.folder}/job.json"):
             try:
                 job = json.loads(self.fs.cat_file(f"{self.folder}/job.json"))
@@ -76,13 +80,16 @@ class Parts:
                 job = None
             if job != self.job:
                 raise OutputConflict(
-                    f"'{self.folder}' was begun by another job (other model, input or params); {advice}"
+                    f"'{self.folder}' holds the output of another job (with another model, input or params); {advice}"
                 )
         elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or self.fs.ls(self.folder)):
-            raise OutputConflict(f"'{self.folder}' exists and is not an unfinished job's; {other}")
+            raise OutputConflict(
+                f"'{self.folder}' exists and is not the output of a job; choose another --output "
+                "(--overwrite replaces only the output of jobs)"
+            )
 
     def _finished(self) -> Any:
-        """Return the job that wrote the finished single file, or None."""
+        """Return the description of the job that wrote the single output file, or None."""
         try:
             with self.fs.open(self.path, "rb") as stream:
                 metadata = (pq.read_schema(stream).metadata or {}).get(NOTES, b"{}")
@@ -92,19 +99,30 @@ class Parts:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole job is finished."""
+        """Whether the whole job is finished, and no part is missing."""
         try:
-            return bool(self.summary())
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return bool(self.summary()) and (self.single or self._has_all_parts())
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+    def _has_all_parts(self) -> bool:
+        names = {str(file).rpartition("/")[2] for file in self.fs.ls(self.folder, detail=False)}
+        return names.issuperset(f"part-{number:06d}.parquet" for number in range(len(self._digests_of_finished())))
+
+    def _digests_of_finished(self) -> list[str]:
+        """Return the hashes of the parts of a finished folder. Raises OSError, ValueError, KeyError or TypeError."""
+        digests: list[str] = json.loads(self.fs.cat_file(f"{self.folder}/_SUCCESS"))["sha256"]
+        return list(digests)
 
     def name(self, number: int) -> str:
         """Return the path of a part."""
         return f"{self.folder}/part-{number:06d}.parquet"
 
     def summary_of_part(self, number: int) -> dict[str, Any] | None:
-        """Return the summary of a part, or None if the part does not exist or is unreadable."""
+        """Return the summary of a part, or None if the part does not exist, is unreadable or was changed."""
         try:
+            if not self._is_unchanged(self.name(number), self._digest(number)):
+                return None
             with self.fs.open(self.name(number), "rb") as stream:
                 notes: dict[str, Any] | None = json.loads((pq.read_schema(stream).metadata or {}).get(NOTES, b"null"))
             return notes
@@ -112,34 +130,56 @@ class Parts:
             return None
 
     def put(self, number: int, table: pa.Table, notes: dict[str, Any]) -> None:
-        """Write a part and its summary. Raises OSError; earlier parts stay unchanged."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(_with(table, notes), sink, compression="zstd")
-        self._write(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
-        for file in self._pieces.pop(number, []):
-            self.fs.rm(file)
-
-    def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
-        """Save answers of a part that is not finished.
+        """Write a part and delete its pieces.
 
         Args:
-            number: the part's number.
-            table: the columns of the answers, and the positions of their rows in the column POSITION.
-            seconds: time spent on them, by stage.
+            number: number of the part.
+            table: rows of the part with their answers.
+            notes: summary of the part.
+
+        Raises:
+            OSError: the part cannot be written. Other parts stay unchanged.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(_with_metadata(table, notes), sink, compression="zstd")
+        self._write_with_digest(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
+        for file in self._pieces.pop(number, []):
+            self.fs.rm(file)
+            self._remove_digest(file)
+
+    def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
+        """Save answers of an unfinished part.
+
+        Args:
+            number: number of the part.
+            table: the answers, with the position of each row in the column POSITION.
+            seconds: time spent on these answers, by stage, in seconds.
+
+        Raises:
+            OSError: the answers cannot be written.
         """
         files = self._pieces.setdefault(number, [])
         sink = pa.BufferOutputStream()
-        pq.write_table(_with(table, dict(seconds)), sink, compression="zstd")
+        pq.write_table(_with_metadata(table, dict(seconds)), sink, compression="zstd")
         name = f".part-{number:06d}-{len(files):06d}{PIECE}"
-        self._write(name, sink.getvalue().to_pybytes())
+        self._write_with_digest(name, sink.getvalue().to_pybytes())
         files.append(f"{self.folder}/{name}")
 
     def pieces(self, number: int) -> tuple[dict[int, dict[str, Any]], Counter[str]]:
-        """Return the saved answers of a part by position, and the seconds spent on them; broken pieces do not count."""
+        """Read the saved answers of an unfinished part. Pieces that are damaged or were changed are skipped.
+
+        Args:
+            number: number of the part.
+
+        Returns:
+            The answers by position of the row, and the time spent on them by stage, in seconds.
+        """
         answers: dict[int, dict[str, Any]] = {}
         seconds: Counter[str] = Counter()
         for file in self._pieces.get(number, []):
             try:
+                if not self._is_unchanged(file, self.fs.cat_file(self._digest_file(file)).decode()):
+                    continue
                 with self.fs.open(file, "rb") as stream:
                     notes = json.loads((pq.read_schema(stream).metadata or {})[NOTES])
                     stream.seek(0)
@@ -151,15 +191,29 @@ class Parts:
         return answers, seconds
 
     def finish(self, count: int, notes: dict[str, Any]) -> None:
-        """Merge the parts into one file, or mark the folder as finished."""
+        """Merge the parts into the single output file, or mark the output folder as complete.
+
+        Args:
+            count: number of parts.
+            notes: summary of the job.
+
+        Raises:
+            OSError: the output cannot be written.
+        """
         if not self.single:
+            digests = [self._digest(number) for number in range(count)]
             for file in [file for files in self._pieces.values() for file in files]:
                 self.fs.rm(file)
-            self._write("_SUCCESS", json.dumps(notes).encode())
+                self._remove_digest(file)
+            self._write("_SUCCESS", json.dumps({**notes, "sha256": digests}).encode())
+            self.fs.invalidate_cache(self.folder)
+            for file in map(str, self.fs.ls(self.folder, detail=False)):
+                if file.endswith(DIGEST):
+                    self.fs.rm(file)
             return
         schemas = [self._schema(number).remove_metadata() for number in range(count)]
         empty = pa.unify_schemas(schemas, promote_options="permissive").empty_table()
-        schema = _with(empty, {"job": self.job, **notes}).schema
+        schema = _with_metadata(empty, {"job": self.job, **notes}).schema
         unfinished = f"{self.folder}/whole"
         with self.fs.open(unfinished, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             for number in range(count):
@@ -170,14 +224,44 @@ class Parts:
         self.fs.rm(self.folder, recursive=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return the summary of a finished job."""
+        """Return the summary of a finished job. For an unfinished job, raise OSError, pa.ArrowException or KeyError."""
         if self.single:
             with self.fs.open(self.path, "rb") as stream:
                 text = (pq.read_schema(stream).metadata or {})[NOTES]
         else:
             text = self.fs.cat_file(f"{self.folder}/_SUCCESS")
         notes: dict[str, Any] = json.loads(text)
+        notes.pop("sha256", None)
         return notes
+
+    def _digest_file(self, file: str) -> str:
+        """Return the path of the hidden file with the hash of a part or piece."""
+        return f"{self.folder}/.{file.rpartition('/')[2].lstrip('.')}{DIGEST}"
+
+    def _digest(self, number: int) -> str:
+        """Return the hash that a part had when it was written; empty if it is not known."""
+        with suppress(OSError, ValueError):
+            return str(self.fs.cat_file(self._digest_file(self.name(number))).decode())
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            return self._digests_of_finished()[number]
+        return ""
+
+    def _is_unchanged(self, file: str, digest: str) -> bool:
+        """Return whether a file still has its hash. Raises OSError."""
+        with self.fs.open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+
+    def _remove_digest(self, file: str) -> None:
+        with suppress(FileNotFoundError):
+            self.fs.rm(self._digest_file(file))
+
+    def _write_with_digest(self, name: str, content: bytes) -> None:
+        """Write the hash of a file, then the file.
+
+        If the job is killed in between, the file is missing or does not have this hash. The next run computes it again.
+        """
+        self._write(self._digest_file(name).rpartition("/")[2], hashlib.sha256(content).hexdigest().encode())
+        self._write(name, content)
 
     def _schema(self, number: int) -> pa.Schema:
         with self.fs.open(self.name(number), "rb") as stream:
@@ -193,36 +277,5 @@ class Parts:
         self.fs.mv(part, f"{self.folder}/{name}")
 
 
-def location(where: str) -> tuple[Any, str, bool]:
-    """Return an output's file system, its path there, and whether it is a single file. Raises OutputConflict."""
-    try:
-        fs, path = fsspec.core.url_to_fs(where)
-    except (ValueError, ImportError, OSError) as error:
-        raise OutputConflict(f"'{where}' cannot be written: {error}") from None
-    if not where.strip():
-        raise OutputConflict("the output has no name: expected a .parquet file, or a folder")
-    if path.lower().endswith(OTHER_FORMATS):
-        stem = where.rpartition(".")[0]
-        raise OutputConflict(f"'{where}': answers are written as Parquet; choose '{stem}.parquet', or a folder")
-    return fs, path.rstrip("/"), path.lower().endswith(".parquet")
-
-
-def keep_input(source: str, output: str) -> None:
-    """Raise OutputConflict if the input lies in the output, where --overwrite would delete it."""
-    try:
-        paths = [fsspec.core.url_to_fs(where)[1].rstrip("/") for where in (source, output)]
-    except (ValueError, ImportError, OSError):
-        return  # such an input is refused when it is read
-    inner, outer = (os.path.realpath(path) if os.path.exists(path) else path for path in paths)
-    if f"{inner}/".startswith(f"{outer}/"):
-        raise OutputConflict(f"the input lies in the output '{output}'; choose another --output")
-
-
-def holds_only_parts(fs: Any, folder: str) -> bool:
-    """Return whether the names in a folder are those of a job's output, so that --overwrite may delete it."""
-    names = [str(file).rpartition("/")[2] for file in fs.ls(folder, detail=False)]
-    return all(name.startswith(("part-", ".", "_")) or name in ("job.json", "whole") for name in names)
-
-
-def _with(table: pa.Table, notes: dict[str, Any]) -> pa.Table:
+def _with_metadata(table: pa.Table, notes: dict[str, Any]) -> pa.Table:
     return table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})

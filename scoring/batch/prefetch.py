@@ -1,4 +1,4 @@
-"""Images read and decoded in threads before the model needs them."""
+"""Read and decode images in background threads before the model needs them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sam_endpoint.model.images import ImageLimits, ImageRef, ImageSource, Opened
 
 
 class ImagePrefetcher:
-    """An image source that works ahead: announced images are read and decoded in threads, in order.
+    """An image source that reads and decodes announced images in background threads, in the announced order.
 
-    Use it as a context manager; leaving the block ends the threads.
+    Use it as a context manager. Leaving the `with` block stops the threads.
 
     Args:
-        images: reads the images.
+        images: source that reads the images.
         threads: number of threads.
-        max_images: largest number of decoded images that wait for the model.
+        max_images: maximum number of images that are read or decoded at the same time or wait for the model.
 
     Attributes:
-        waited: seconds that the model had to wait for images.
+        waited: seconds that the model has waited for announced images.
     """
 
     def __init__(self, images: ImageSource, threads: int = 8, max_images: int = 16) -> None:
@@ -44,22 +44,27 @@ class ImagePrefetcher:
 
     @property
     def limits(self) -> ImageLimits:
-        """Limits of the source that is read ahead."""
+        """Limits of the underlying image source."""
         return self._images.limits
 
     def reference(self, value: object, upright: bool = False) -> ImageRef:
-        """Return the reference that a cell of the `image` column stands for. Raises BadInput."""
+        """Convert a cell of the column `image` to a reference to an image. Raises BadInput."""
         return self._images.reference(value, upright)
 
     def announce(self, refs: Iterable[ImageRef]) -> None:
-        """Say which images are needed next, in order."""
+        """Start to read images that the model needs next.
+
+        Args:
+            refs: the images, in the order in which the model needs them.
+        """
         self._announced.extend(refs)
         self._fill()
 
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
-        """Return an image, already decoded if it was announced; the last one is not read again.
+        """Return an image. Waits for its thread if the image was announced, else reads it now.
 
-        Raises what reading or decoding it raised.
+        The image of the last call is returned again without reading it. Exceptions from reading or decoding the image
+        in a thread are raised here.
         """
         if self._last is not None and self._last[0] == ref:
             return self._last[1]
@@ -75,7 +80,7 @@ class ImagePrefetcher:
         return image
 
     def discard(self, refs: Iterable[ImageRef]) -> None:
-        """Say which announced images are not needed after all, so that others can be read ahead in their place."""
+        """Cancel announced images that the model no longer needs, so that the threads can read other images."""
         for ref in refs:
             future = self._opening.pop(ref, None)
             if future is not None:

@@ -1,4 +1,4 @@
-"""Progress of a long command: a bar on a terminal, elsewhere a line every half minute, for logs."""
+"""Show the progress of a long command: a bar on a terminal, or a line every 30 seconds in a log."""
 
 from __future__ import annotations
 
@@ -12,31 +12,37 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-SECONDS = 30.0
+SECONDS = 30.0  # between lines in a log
 
 
 class Progress:
-    """Shows on stderr how many of a command's items are done, at which rate, and how long the others will take.
+    """Progress of a command, printed to stderr: the number of finished items, the rate and the remaining time.
 
     Use it as a context manager.
 
     Args:
-        doing: what the command does, such as "scoring".
-        unit: what an item is, such as "row".
-        total: number of items, if known.
-        seconds: interval of the lines where there is no terminal.
+        activity: the activity in the output, such as "scoring".
+        unit: name of an item, such as "row".
+        total: number of items, or None if unknown.
+        seconds: interval between lines if stderr is not a terminal.
 
     Attributes:
-        total: number of items, if known; an estimate may change.
+        total: number of items, or None if unknown. The caller may change it to a better estimate.
+
+    Example:
+        >>> progress = Progress("scoring", "row", total=8)
+        >>> progress.add(2, images=1)
+        >>> progress.line()  # doctest: +ELLIPSIS
+        'scoring: 2 of 8 rows, 1 images, ... rows/s, ... left'
     """
 
-    def __init__(self, doing: str, unit: str, total: int | None = None, seconds: float = SECONDS) -> None:
+    def __init__(self, activity: str, unit: str, total: int | None = None, seconds: float = SECONDS) -> None:
         self.total = total
-        self._doing, self._unit, self._seconds = doing, unit, seconds
+        self._activity, self._unit, self._seconds = activity, unit, seconds
         self._counts: dict[str, int] = {}
         self._done = self._skipped = 0
         self._started = time.monotonic()
-        self._bar = tqdm(total=total, unit=unit, desc=doing, disable=None, smoothing=0.05)
+        self._bar = tqdm(total=total, unit=unit, desc=activity, disable=None, smoothing=0.05)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write_lines, name="progress", daemon=True)
 
@@ -54,12 +60,12 @@ class Progress:
         self._bar.close()
 
     def add(self, items: int = 1, skipped: bool = False, **counts: int) -> None:
-        """Count items as done.
+        """Count finished items.
 
         Args:
-            items: how many.
-            skipped: whether an earlier run did them, so that they say nothing about the rate.
-            **counts: totals to show beside the items, such as `images`.
+            items: number of items.
+            skipped: whether an earlier run finished the items. Skipped items do not count for the rate.
+            **counts: further totals to print, such as `images`.
         """
         self._done += items
         self._skipped += items if skipped else 0
@@ -69,22 +75,31 @@ class Progress:
         self._bar.update(items)
 
     def line(self) -> str:
-        """Return the state in a line."""
+        """Return the progress as a line of text."""
         seconds = time.monotonic() - self._started
         rate = (self._done - self._skipped) / seconds if seconds > 0 else 0.0
         of = f" of {self.total}" if self.total else ""
         counts = "".join(f", {count} {name}" for name, count in self._counts.items())
-        left = f", {_duration((self.total - self._done) / rate)} left" if self.total and rate else ""
-        return f"{self._doing}: {self._done}{of} {self._unit}s{counts}, {rate:.3g} {self._unit}s/s{left}"
+        remaining = f", {_duration((self.total - self._done) / rate)} left" if self.total and rate else ""
+        return f"{self._activity}: {self._done}{of} {self._unit}s{counts}, {rate:.3g} {self._unit}s/s{remaining}"
 
     def _write_lines(self) -> None:
         while not self._stop.wait(self._seconds):
             print(self.line(), file=sys.stderr, flush=True)
 
 
-def tracked(items: Collection[Item], doing: str, unit: str) -> Iterator[Item]:
-    """Yield items, and show the progress through them."""
-    with Progress(doing, unit, len(items)) as progress:
+def tracked(items: Collection[Item], activity: str, unit: str) -> Iterator[Item]:
+    """Iterate over items and show the progress.
+
+    Args:
+        items: the items.
+        activity: the activity in the output, such as "drawing".
+        unit: name of an item, such as "image".
+
+    Yields:
+        The items.
+    """
+    with Progress(activity, unit, len(items)) as progress:
         for item in items:
             yield item
             progress.add()

@@ -1,7 +1,8 @@
-"""The entry script of an Azure ML batch deployment: `init()` once a process, `run(mini_batch)` for some files each.
+"""Entry script of an Azure ML batch deployment.
 
-Without it, Azure feeds the MLflow model itself with the rows of CSV files; with it, files may also be parquet tables,
-JSON lines and images, rows of one image are scored together, and a bad row costs nothing but itself.
+Azure ML calls `init()` once per process, then `run(mini_batch)` with paths of input files. Without an entry script,
+Azure ML passes the rows of CSV files to the MLflow model. This script has three advantages: input files can also be
+Parquet tables, JSON lines and images; rows of the same image are scored together; and a malformed row fails alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Azure's runner loads this file by its path, and the project may be an uploaded checkout that is not installed. The
-# folder that holds the package is the top of a checkout, or site-packages.
+# Azure ML loads this file by its path, and the project may be uploaded without being installed. This line adds the
+# folder that contains the package `sam_endpoint` to the import path.
 sys.path.insert(0, next(str(up) for up in Path(__file__).resolve().parents if (up / "sam_endpoint").is_dir()))
 
 import pandas as pd
@@ -23,7 +24,7 @@ from sam_endpoint.model.params import ORIENTATIONS, Params
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring import azure
 from sam_endpoint.scoring.batch import sources
-from sam_endpoint.scoring.batch.answers import NamedImages, name_of, read_rows
+from sam_endpoint.scoring.batch.answers import NamedImages, image_name, read_rows
 from sam_endpoint.scoring.batch.job import score_chunks
 from sam_endpoint.scoring.batch.sources.listing import is_hidden
 from sam_endpoint.scoring.runtime import open_model
@@ -33,12 +34,20 @@ UNREAD_FOLDERS = (".ipynb_checkpoints", "_temporary", "_delta_log")
 OUTPUT = ("file", "row", "image", "image_id", "error", "predictions")
 ScoredRow = tuple[str, int, str | None, str | None, str | None, str]
 scorer: Scorer
-params: dict[str, Params]  # by the orientation that a source has by default
-noted: set[str] = set()  # notes that are written once a process
+params: dict[str, Params]  # params of the job by the default orientation of an input
+logged_notes: set[str] = set()  # each note is logged once per process
 
 
 def init() -> None:
-    """Open the MLflow model in `AZUREML_MODEL_DIR` or in a folder below it. `SCORING_PARAMS` holds params as JSON."""
+    """Open the deployed model. Azure ML calls this function once per process.
+
+    The environment variable `AZUREML_MODEL_DIR` is the folder of the model, and the optional `SCORING_PARAMS` has the
+    params of all rows as a JSON object.
+
+    Raises:
+        BadModel: the model cannot be opened.
+        BadParameter: a param has an unknown name or a value out of range.
+    """
     global scorer, params
     model = open_model(azure.model_folder(), local_paths=True)
     values = {"mask_encoding": "rle", **json.loads(os.environ.get("SCORING_PARAMS", "{}")), "on_error": "record"}
@@ -47,9 +56,14 @@ def init() -> None:
 
 
 def run(mini_batch: list[str]) -> pd.DataFrame:
-    """Return one row for each row of the files, with `predictions` as JSON text.
+    """Score input files. Azure ML calls this function once per mini-batch.
 
-    A file that cannot be read, or not to its end, adds a row with its error. Hidden files are passed over.
+    Args:
+        mini_batch: paths of files. Hidden files are skipped.
+
+    Returns:
+        One row for each row of the files, with the columns in OUTPUT; `predictions` is JSON text. If a file cannot be
+        read to its end, an additional row has the error.
     """
     rows: list[ScoredRow] = []
     for file in mini_batch:
@@ -67,9 +81,10 @@ def run(mini_batch: list[str]) -> pd.DataFrame:
 
 
 def _score(file: str) -> Iterator[ScoredRow]:
+    """Yield the scored rows of one file. Raises BadData."""
     source = sources.find(file)
     source.check()
-    _tell(source.notes)
+    _log_once(source.notes)
     named, first = NamedImages(), 0
     for table in source.windows(ROWS_AT_ONCE):
         values = params[source.orientation]
@@ -83,13 +98,13 @@ def _score(file: str) -> Iterator[ScoredRow]:
             answer = answers[position]
             predictions = json.dumps(answer["predictions"])
             name = Path(file).name
-            yield name, index[position], name_of(image), answer["image_id"], answer["error"], predictions
+            yield name, index[position], image_name(image), answer["image_id"], answer["error"], predictions
         first += len(table)
 
 
-def _tell(notes: list[str]) -> None:
-    """Write notes to the log, each once a process."""
+def _log_once(notes: list[str]) -> None:
+    """Write notes to the log. A note that this process has already written is skipped."""
     for note in notes:
-        if note not in noted:
-            noted.add(note)
+        if note not in logged_notes:
+            logged_notes.add(note)
             print(note, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Draw predictions over their images, as a single picture."""
+"""Draw the output of a batch job: masks and prompts over the first images."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ from sam_endpoint.scoring.batch.progress import tracked
 from sam_endpoint.scoring.batch.sources.listing import is_hidden
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
-IMAGES = 6
+IMAGES = 6  # default number of images
 
 
 def picture(predictions: str, count: int = IMAGES) -> Image.Image:
-    """Draw the first images that were given by path or URL, each with the best mask of every prompt.
+    """Draw the first images, with the mask of highest predicted IoU for each prompt.
 
-    Images are turned as the job turned them. An image that cannot be read any more is passed over.
+    Only images by path or URL can be drawn. Images have the same orientation as in the job. An image that can no longer
+    be read is skipped.
 
     Args:
-        predictions: output of a finished job, a file or a folder of parts.
+        predictions: output of a job: a Parquet file or a folder of parts.
         count: maximum number of images.
 
+    Returns:
+        A sheet with the images.
+
     Raises:
-        BadInput: there are no such images, or `predictions` is not the output of a job.
+        BadInput: no image can be drawn, or `predictions` is not the output of a job.
     """
     shown: dict[str, list[Shown]] = {}
-    for row in rows(predictions):
+    for row in read_rows(predictions):
         if not {"predictions", "error"} <= row.keys():
-            raise BadInput("predictions", "the output of `score`", "a table without it")
+            raise BadInput("predictions", "the output of `score`", "another table")
         if row["error"] or not row.get("image"):
             continue
         if row["image"] not in shown and len(shown) == count:
@@ -54,34 +58,41 @@ def picture(predictions: str, count: int = IMAGES) -> Image.Image:
         except BadInput as error:
             problems.append(error)
     if not pictures:
-        raise problems[0] if problems else BadInput("image", "images by path or URL", "none that was scored")
+        raise problems[0] if problems else BadInput("image", "scored images by path or URL", "none")
     return sheet(pictures)
 
 
 def _drawings(row: dict[str, Any]) -> Iterator[Shown]:
-    """Yield the best mask of every prompt of a row."""
+    """Yield the mask of highest predicted IoU for each prompt of a row."""
     cells = (row.get(name) for name in ("input_points", "input_labels", "input_boxes", "mask_input"))
-    # Automatic mask generation makes one prediction per object, of no prompt.
+    # Automatic mask generation returns one prediction per object, without a prompt.
     prompts = parse_prompts(*cells) or [Prompt()] * len(row["predictions"])
     for prompt, prediction in zip(prompts, row["predictions"], strict=True):
         best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
-        yield Shown(mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
+        yield Shown(decode_mask(best), best["iou_score"], prompt.box, prompt.points, prompt.labels)
 
 
 def _pixels(reader: ImageReader, image: str, upright: bool | None, drawings: list[Shown]) -> np.ndarray:
-    """Return an image's pixels, turned as the job turned them; if that is unknown, so that the masks fit."""
+    """Return an image's pixels in the job's orientation; if it is unknown, in the orientation that fits the masks."""
     sizes = []
     for turned in (False, True) if upright is None else (upright,):
         pixels = reader.open(reader.reference(image, turned)).pixels()
         if all(drawing.mask.shape == pixels.shape[:2] for drawing in drawings):
             return pixels
         sizes.append(pixels.shape[:2])
-    expected = "an image of {} x {} pixels, as it was scored".format(*drawings[0].mask.shape)
+    expected = "an image of {} x {} pixels, the size when it was scored".format(*drawings[0].mask.shape)
     raise BadInput("image", expected, "{} x {} pixels".format(*sizes[0]))
 
 
 def is_upright(predictions: str) -> bool | None:
-    """Return whether the job that wrote an output turned its images upright, or None if the output does not say."""
+    """Return whether a job rotated its images according to their EXIF orientation.
+
+    Args:
+        predictions: output of the job.
+
+    Returns:
+        Whether the param `orientation` was `upright`; None if the output does not contain its params.
+    """
     fs, path = fsspec.core.url_to_fs(predictions)
     try:
         if fs.isdir(path):
@@ -94,8 +105,19 @@ def is_upright(predictions: str) -> bool | None:
         return None
 
 
-def rows(predictions: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a finished job's output, a file or a folder of parts."""
+def read_rows(predictions: str) -> Iterator[dict[str, Any]]:
+    """Read the output of a job row by row.
+
+    Args:
+        predictions: a Parquet file or a folder of parts.
+
+    Yields:
+        The rows, as dicts by column.
+
+    Raises:
+        pa.ArrowException: a file is not valid Parquet.
+        OSError: a file cannot be read.
+    """
     fs, path = fsspec.core.url_to_fs(predictions)
     files = [path]
     if fs.isdir(path):
@@ -107,9 +129,9 @@ def rows(predictions: str) -> Iterator[dict[str, Any]]:
                 yield from table.to_pylist()
 
 
-def mask(answer: dict[str, Any]) -> np.ndarray:
-    """Decode the (h, w) bool mask of a prediction; the encoding is detected."""
+def decode_mask(answer: dict[str, Any]) -> np.ndarray:
+    """Decode the `(H, W)` bool mask of a prediction. The encoding is detected."""
     text, size = answer["encoded_binary_mask"], (answer["size"][0], answer["size"][1])
-    # Run lengths contain no comma and are never "[]", which would be an incomplete number.
+    # Run lengths contain no comma. "[]" is not valid as run lengths, because its number is incomplete.
     encoding = "polygon" if "," in text or text == "[]" else "png" if text.startswith("iVBORw0KGgo") else "rle"
     return masks.decode(text, encoding, size)

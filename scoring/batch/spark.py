@@ -1,6 +1,7 @@
-"""Run the batch job on a Spark cluster, with the same rows, masks and columns as on a single machine.
+"""Run a batch job on a Spark cluster, with the same rows, masks and columns as on a single machine.
 
-Rows are shuffled twice: to the worker that scores all rows of an image, and back into input order.
+Spark shuffles the rows twice: first, so that one worker gets all rows of an image; then, to restore the order of the
+input.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from sam_endpoint.model.params import Params
 from sam_endpoint.model.prompts.cells import MISSING_TEXT
 from sam_endpoint.model.rows import Row, answers_to_frame
 from sam_endpoint.model.scorer import Scorer
-from sam_endpoint.scoring.batch.answers import NamedImages, read_rows, with_answers
-from sam_endpoint.scoring.batch.job import Summary
-from sam_endpoint.scoring.batch.parts import holds_only_parts, location
+from sam_endpoint.scoring.batch.answers import NamedImages, join_answers, read_rows
+from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.sources import Source
-from sam_endpoint.scoring.batch.sources.kinds import FAULT, cast
+from sam_endpoint.scoring.batch.sources.column_types import FAULT, cast
+from sam_endpoint.scoring.batch.summary import Summary
 from sam_endpoint.scoring.runtime import open_model
 
 PACKAGE = Path(__file__).parents[2]  # sam_endpoint
 SOURCE, ROW = pa.field("_source", pa.int32()), pa.field("_row", pa.int64())
-# Types that Spark does not have, and what they become.
+# Arrow types that Spark lacks, and the types that replace them.
 WIDER = {
     pa.null(): pa.string(),
     pa.uint8(): pa.int16(),
@@ -50,7 +51,7 @@ WIDER = {
     pa.uint64(): pa.decimal128(20, 0),
     pa.float16(): pa.float32(),
 }
-TASKS_A_CORE = 8  # enough to lose little work with an executor, few enough for rows to share image embeddings
+TASKS_A_CORE = 8  # many, so that a lost executor costs little work; but few enough that rows share image embeddings
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
@@ -63,37 +64,41 @@ def run(
     overwrite: bool = False,
     rows_at_once: int = 512,
 ) -> Summary:
-    """Score the rows of a source on the cluster and write them, in order, as a folder of Parquet parts.
+    """Score rows on a Spark cluster, and write them in the order of the input as a folder of Parquet parts.
 
     Args:
         spark: the session.
-        model: folder of an MLflow model, which is sent to the workers.
-        params: params of the job.
+        model: folder of an MLflow model. It is sent to the workers.
+        params: params of all rows.
         source: the rows.
-        output: path or URL that Spark can write to.
-        overwrite: replace the output of another job.
+        output: path or URL of the folder, which Spark can write.
+        overwrite: whether to replace the output of another job.
         rows_at_once: maximum number of rows that a worker scores together.
+
+    Returns:
+        Statistics of the job, without the time spent by stage.
 
     Raises:
         BadData: the rows cannot be read.
-        OutputConflict: the output exists, and `overwrite` is not set or other files are there.
+        OutputConflict: the output exists and `overwrite` is false, or the output folder holds other files.
+        OSError: Spark cannot finish the job for another reason.
     """
     check_output(output, overwrite)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows_at_once))
     folder = tempfile.mkdtemp()
-    # Executors that start later still fetch these files, so they must exist for as long as the Spark context.
+    # The files must exist as long as the Spark context, because executors that start later fetch them, too.
     weakref.finalize(spark.sparkContext, shutil.rmtree, folder, ignore_errors=True)
-    spark.sparkContext.addPyFile(_code(Path(folder)))
+    spark.sparkContext.addPyFile(_write_code_archive(Path(folder)))
     archive = Path(shutil.make_archive(f"{folder}/{Path(folder).name}", "zip", model))
     spark.sparkContext.addArchive(str(archive))
-    scored = _scored(gathered(spark, source), archive.name, params)
-    scored = scored.persist(StorageLevel.DISK_ONLY)  # sorting reads the rows twice
+    scored = _score(group_by_image(spark, source), archive.name, params)
+    scored = scored.persist(StorageLevel.DISK_ONLY)  # because sorting reads the rows twice
     try:
         ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
         names = {plain: name for name, plain in _plain_names(source.schema).items()}
         ordered = ordered.toDF(*(names.get(name, name) for name in ordered.columns))
         ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
-        return _summary(scored)
+        return _summarize(scored)
     except PySparkException as error:
         raise _readable_error(error, output) from None
     finally:
@@ -101,24 +106,40 @@ def run(
 
 
 def check_output(output: str, overwrite: bool) -> None:
-    """Raise OutputConflict if Spark would delete files that are no output, or write to a file."""
+    """Check that Spark neither deletes files of another origin nor writes to a file.
+
+    Args:
+        output: path or URL of the folder.
+        overwrite: whether Spark deletes the folder first.
+
+    Raises:
+        OutputConflict: the output is a file, or a folder with files that are not a job's output.
+    """
     try:
-        fs, path, _ = location(output)
+        fs, path, _ = parse_location(output)
         exists = fs.exists(path)
     except (OSError, ImportError):
-        return  # a file system that only the cluster reaches
+        return  # only the cluster can reach this file system
     if exists and (not fs.isdir(path) or (overwrite and not holds_only_parts(fs, path))):
         raise OutputConflict(f"'{output}' exists and is not a folder of parts; choose another --output")
 
 
-def gathered(spark: SparkSession, source: Source) -> DataFrame:
-    """Return the rows of a source with their positions; all rows of an image are adjacent, in one partition."""
+def group_by_image(spark: SparkSession, source: Source) -> DataFrame:
+    """Return the rows of a source with their positions, so that all rows of an image are adjacent in one partition.
+
+    Args:
+        spark: the session.
+        source: the rows.
+
+    Returns:
+        The rows in types that Spark supports, with the number of the table in `_source` and of the row in `_row`.
+    """
     splits = source.split()
     columns = pa.schema([SOURCE, ROW, (FAULT, pa.string()), *_fields(source.schema)])
     read = _reader(splits, columns, _plain_names(source.schema))
     rows = spark.range(0, len(splits), 1, len(splits)).mapInArrow(read, from_arrow_schema(columns))
     image = F.xxhash64("image") if "image" in columns.names else F.lit(None)
-    if "image_id" in columns.names:  # refers to the image of another row
+    if "image_id" in columns.names:  # such a row can refer to the image of another row
         text = F.lower(F.trim(F.col("image_id").cast("string")))
         named = text.isNotNull() & ~text.isin(*MISSING_TEXT)
         image = F.when(named, F.xxhash64("image_id")).otherwise(image)
@@ -127,7 +148,7 @@ def gathered(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def _fields(schema: pa.Schema) -> Iterator[pa.Field]:
-    """Yield the columns of a schema in types that Spark supports; others become text."""
+    """Yield the columns of a schema in types that Spark supports. Columns of unsupported types become text."""
     names = _plain_names(schema)
     for column in schema:
         kind = _kind(column.type)
@@ -139,19 +160,19 @@ def _fields(schema: pa.Schema) -> Iterator[pa.Field]:
 
 
 def _plain_names(schema: pa.Schema) -> dict[str, str]:
-    """Map the names of columns to names without dots and backticks, which Spark would take as paths."""
+    """Map the names of columns to names without dots and backticks, which Spark interprets as paths."""
     return {name: f"_column_{i}" if {".", "`"} & {*name} else name for i, name in enumerate(schema.names)}
 
 
-def _scored(rows: DataFrame, model: str, params: Params) -> DataFrame:
+def _score(rows: DataFrame, model: str, params: Params) -> DataFrame:
     """Return the rows with their predictions and positions."""
     empty = pa.Table.from_batches([], to_arrow_schema(rows.schema))
-    answered = with_answers(empty, answers_to_frame([], pd.RangeIndex(0), params)).schema
+    answered = join_answers(empty, answers_to_frame([], pd.RangeIndex(0), params)).schema
     return rows.mapInArrow(_worker(model, params), from_arrow_schema(answered))
 
 
 def _kind(kind: pa.DataType) -> pa.DataType:
-    """Return an Arrow type that Spark supports: unsigned numbers become wider signed ones, and null becomes string."""
+    """Return an Arrow type that Spark supports. Unsigned integers become wider signed integers; null becomes string."""
     if kind.num_fields and pa.types.is_struct(kind):
         return pa.struct([(field.name, _kind(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -162,7 +183,7 @@ def _kind(kind: pa.DataType) -> pa.DataType:
 
 
 def _reader(splits: list[Source], columns: pa.Schema, names: dict[str, str]) -> Batches:
-    """Return a function that maps numbers of splits to their rows."""
+    """Return a function for `mapInArrow` that maps the numbers of splits to the rows of these splits."""
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -181,7 +202,7 @@ def _with_positions(table: pa.Table, file: str, number: int, row: int, columns: 
     place = f"near row {row} of table {number + 1}, '{file}'"
     for name in table.column_names:
         if name not in columns.names:
-            raise BadData(f"a column '{name}' that the first rows lack, {place}")
+            raise BadData(f"{place}: the column '{name}' does not occur in the first rows")
     positions = [pa.array([number] * len(table), SOURCE.type), pa.array(range(row, row + len(table)), ROW.type)]
     arrays = [*positions]
     try:
@@ -189,12 +210,12 @@ def _with_positions(table: pa.Table, file: str, number: int, row: int, columns: 
             present = field.name in table.column_names
             arrays.append(cast(table[field.name], field.type) if present else pa.nulls(len(table), field.type))
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise BadData(f"a column has another type than in the first rows, {place}: {type(error).__name__}") from None
+        raise BadData(f"{place}: a column has another type than in the first rows ({type(error).__name__})") from None
     return pa.Table.from_arrays(arrays, schema=columns)
 
 
 def _worker(model: str, params: Params) -> Batches:
-    """Return a function that scores rows."""
+    """Return a function for `mapInArrow` that scores rows."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer, images = _scorer(model)
@@ -206,14 +227,14 @@ def _worker(model: str, params: Params) -> Batches:
             images.announce(refs)
             answers = answers_to_frame(scorer.score(rows, params), pd.RangeIndex(len(rows)), params)
             images.discard(refs)
-            yield from with_answers(table, answers).to_batches()
+            yield from join_answers(table, answers).to_batches()
 
     return work
 
 
 @cache
 def _scorer(model: str) -> tuple[Scorer, ImagePrefetcher]:
-    """Return the model of this worker process and its image source, both kept for later tasks."""
+    """Return this worker process's model and image source. Both are cached for later tasks."""
     started = time.monotonic()
     engine = open_model(SparkFiles.get(model), local_paths=True).engine
     images = ImagePrefetcher(engine.images)
@@ -221,8 +242,8 @@ def _scorer(model: str) -> tuple[Scorer, ImagePrefetcher]:
     return Scorer(engine.with_images(images)), images
 
 
-def _code(folder: Path) -> str:
-    """Write this project's code as one file for the workers; returns its path."""
+def _write_code_archive(folder: Path) -> str:
+    """Write this project's code to a zip file for the workers, and return its path."""
     path = folder / f"{folder.name}-code.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(PACKAGE / "__init__.py", "sam_endpoint/__init__.py")
@@ -232,8 +253,8 @@ def _code(folder: Path) -> str:
     return str(path)
 
 
-def _summary(scored: DataFrame) -> Summary:
-    """Aggregate the counts, scores and failures of the scored rows."""
+def _summarize(scored: DataFrame) -> Summary:
+    """Compute the statistics of the scored rows."""
     best = "aggregate(predictions, 0D, (sum, p) -> sum + array_max(transform(p.mask_per_prediction, m -> m.iou_score)))"
     counts = scored.agg(
         F.count("*").alias("rows"),
@@ -252,6 +273,6 @@ def _readable_error(error: PySparkException, output: str) -> Exception:
     """Convert a Spark exception to an exception with a readable message."""
     text = str(error)
     if "PATH_ALREADY_EXISTS" in text:
-        return OutputConflict(f"'{output}' exists; choose another --output, or start anew with --overwrite")
+        return OutputConflict(f"'{output}' exists; choose another --output, or replace it with --overwrite")
     bad_data = re.search(r"BadData: (.+)", text)
     return BadData(bad_data[1]) if bad_data else OSError(text.strip().splitlines()[0])

@@ -1,4 +1,7 @@
-"""Build the FastAPI application of the endpoint: the routes of all dialects, behind the middleware."""
+"""Build the FastAPI application of the endpoint: the routes of all dialects, behind the middleware.
+
+A dialect is the routes and formats of one kind of client, such as Roboflow's.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,12 @@ from sam_endpoint.scoring.online.calls import Calls
 from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.dialects import DIALECTS, dialect_of, respond
 from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.dialects.label_studio.projects import Projects
 from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import LogitsCache
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.middleware import GuardMiddleware
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
+from sam_endpoint.scoring.online.middleware.root_path import RootPathMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
 DESCRIPTION = """
@@ -47,9 +52,14 @@ TAGS = [
     {"name": "Azure ML", "description": "The route of an Azure ML managed online endpoint."},
     {"name": "Roboflow", "description": "The SAM and SAM 2 routes of Roboflow Inference."},
     {"name": "Livepeer", "description": "The segmentation route of Livepeer's AI gateway."},
+    {"name": "CVAT", "description": "The request of CVAT's interactors, as nuclio functions accept it."},
+    {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
+    {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
+    {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
     {"name": "Status", "description": "State of the endpoint and its models."},
 ]
+JSON = "application/json"
 MAX_VALIDATION_ERRORS = 3  # validation errors in one response
 # The types of pydantic's errors whose messages are fixed texts. Messages of other types may quote the value.
 FIXED_MESSAGES = {
@@ -93,8 +103,10 @@ def create(settings: EndpointSettings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # FastAPI's own pages load scripts from a CDN
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
+    app.state.projects = Projects()
     _add_status_routes(app, catalog, metrics)
     for dialect in DIALECTS:
         app.include_router(dialect.router, responses=_describe_errors(dialect))
@@ -116,6 +128,8 @@ def create(settings: EndpointSettings) -> FastAPI:
             allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
+    if settings.root_path:
+        app.add_middleware(RootPathMiddleware, prefix=settings.root_path)
     return app
 
 
@@ -123,7 +137,11 @@ def _describe_errors(dialect: Dialect) -> dict[int | str, dict[str, Any]]:
     """Return the error responses of a dialect's routes for the OpenAPI description."""
 
     def content(problem: Problem) -> dict[str, Any]:
-        return {"application/json": {"example": json.loads(bytes(dialect.error_response(problem).body))}}
+        response = dialect.error_response(problem)
+        text = bytes(response.body)
+        return {
+            str(response.media_type): {"example": json.loads(text) if response.media_type == JSON else text.decode()}
+        }
 
     rejected = Problem.of_status(400, "row 0, column 'input_boxes': expected (prompts, 4) numbers, got a list of 3")
     overloaded = Problem.of_status(503, "too many requests are in progress; try again later")
@@ -141,10 +159,14 @@ def _describe_errors(dialect: Dialect) -> dict[int | str, dict[str, Any]]:
 
 def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
     @app.get("/ping", tags=["Status"], summary="Check that the process responds")
-    @app.get("/health", tags=["Status"], summary="Check that the process responds")
     async def ping() -> Response:
         """Return status 200. `/ready` tells whether the models are loaded."""
         return Response("\n", media_type="application/json")
+
+    @app.get("/health", tags=["Status"], summary="Check that the process responds")
+    async def health() -> dict[str, str]:
+        """Return status 200 and the fields that Label Studio expects of an ML backend."""
+        return {"status": "UP", "model_class": "SegmentAnything"}
 
     @app.get("/version", tags=["Status"], summary="Get the version of MLflow")
     async def mlflow_version() -> Response:
@@ -169,6 +191,14 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
         version).
         """
         return catalog.describe()
+
+    @app.post("/models/refresh", tags=["Status"], summary="Load new versions of registered models")
+    def refresh() -> dict[str, object]:
+        """Check the aliases of registered models, and serve the versions that they name now.
+
+        The response lists the models that changed, with their versions before and now.
+        """
+        return {"replaced": catalog.refresh()}
 
 
 def _handle(request: Request, error: Exception) -> Response:
@@ -199,10 +229,20 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Every request in progress has a thread, so that it waits only for its batch. There are twice as many threads as
-    # `in_flight`, because tenants below their share are admitted even when `in_flight` requests are in progress.
+    # Each request in progress has its own thread. It may wait for its batch of images or prompts, but not for a thread.
+    # More than `in_flight` requests can be in progress: a tenant with less than an equal share of them is always
+    # admitted. The number of threads is therefore twice `in_flight`.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().run_in_executor(None, app.state.catalog.warm_up)
+    refreshing = asyncio.create_task(_refresh(app.state.catalog, app.state.settings.refresh_seconds))
     yield
+    refreshing.cancel()
+
+
+async def _refresh(catalog: Catalog, seconds: float) -> None:
+    """Refresh the catalog every `seconds` seconds; never if `seconds` is 0."""
+    while seconds:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(catalog.refresh)

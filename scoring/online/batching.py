@@ -23,8 +23,8 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FIRST_WEIGHT = 16  # weight at which the first batch is full, before any duration has been measured
-DECODERS = 2  # worker threads of the mask decoder, so that no tenant keeps the others waiting
+FIRST_WEIGHT = 16  # number of prompts at which the first batch is full; later batches use measured durations
+DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the other one is free for others
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Batching:
     Attributes:
         images: largest number of images encoded in one batch.
         requests: largest number of requests whose prompts are decoded in one batch.
-        wait: seconds that a batch waits for further items if the previous batch had more than one item. After a batch
-            of one item, the worker does not wait.
-        queue: number of waiting items at which a queue is full (see `FairQueue`).
-        seconds: approximate longest duration of a batch of prompts from several requests.
+        wait: seconds that a worker waits for more items before it starts a batch. A worker waits only if its previous
+            batch had two or more items.
+        queue: number of waiting items at which a queue is full. `FairQueue` says what a full queue still accepts.
+        seconds: approximate maximum duration of a batch with prompts of several requests.
     """
 
     images: int = 8
@@ -48,22 +48,25 @@ class Batching:
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items from many threads into batches, which worker threads run in the order of a FairQueue.
+    """Collects items from many threads into batches, which worker threads run.
 
-    While a batch with items of a tenant runs, further items of this tenant stay in the queue. A tenant with many items
-    therefore keeps one worker busy, and a click of another tenant does not wait for that worker.
+    A tenant is the holder of one API key. The queue serves tenants in turn (see `FairQueue`). While a batch with items
+    of a tenant runs, further items of this tenant stay in the queue. A tenant with many items therefore uses only one
+    worker, and other workers are free for other tenants.
 
     Args:
         run: computes the results of a list of items, in the same order. If it raises an exception for several items, it
             is called again for each item alone, so that a bad item does not fail the other items of its batch.
         max_size: largest number of items in a batch.
-        wait: seconds that a batch waits for further items if the previous batch had more than one item.
-        max_queue: number of waiting items at which the queue is full (see `FairQueue`).
+        wait: seconds that a worker waits for more items before it starts a batch. A worker waits only if its previous
+            batch had two or more items.
+        max_queue: number of waiting items at which the queue is full. `FairQueue` says what a full queue still accepts.
         torch_threads: number of threads that each torch operator uses in a worker.
         workers: number of worker threads.
-        weigh: returns the amount of work of an item, such as its number of prompts.
-        max_seconds: approximate longest duration of a batch of several items. A batch is full when its weight, at the
-            measured seconds per weight, takes this long. A single item may take longer.
+        weigh: returns the weight of an item: its amount of work, such as its number of prompts.
+        max_seconds: approximate maximum duration of a batch of several items. The batcher measures the seconds per unit
+            of weight. It adds items to a batch until the expected duration reaches `max_seconds`. A single item may
+            take longer.
 
     Example:
         >>> batcher = Batcher(lambda items: [2 * item for item in items], max_size=8, wait=0.002, max_queue=256)
@@ -85,7 +88,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
         self._weigh, self._max_seconds = weigh, max_seconds
-        self._seconds_a_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
+        self._seconds_per_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
         self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
         self._changed = Condition()
         self._running: Counter[str] = Counter()  # batches of each tenant
@@ -109,7 +112,7 @@ class Batcher(Generic[Item, Result]):
             The future of the item's result. Cancelling it removes the item, unless its batch has started.
 
         Raises:
-            Overloaded: the queue is full, and the tenant has its share of it.
+            Overloaded: the queue is full, and the tenant has at least an equal share of it.
         """
         future: Future[Result] = Future()
         with self._changed:
@@ -124,7 +127,7 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify_all()
 
     def _work(self) -> None:
-        threads.divide(self._torch_threads)
+        threads.configure_current_thread(self._torch_threads)
         crowded = False
         while batch := self._next_batch(self._wait if crowded else 0):
             crowded = len(batch) > 1
@@ -133,7 +136,7 @@ class Batcher(Generic[Item, Result]):
             weight = sum(self._weigh(entry.item) for entry in batch)
             seconds = (time.monotonic() - started) / max(1, weight)
             with self._changed:
-                self._seconds_a_weight = (self._seconds_a_weight + seconds) / 2
+                self._seconds_per_weight = (self._seconds_per_weight + seconds) / 2
                 self._running -= Counter({entry.tenant for entry in batch})
                 self._changed.notify_all()
 
@@ -172,7 +175,7 @@ class Batcher(Generic[Item, Result]):
             return None
 
     def _is_enough(self, weight: int) -> bool:
-        return weight > 0 and weight * self._seconds_a_weight >= self._max_seconds
+        return weight > 0 and weight * self._seconds_per_weight >= self._max_seconds
 
     def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
         try:
@@ -198,7 +201,7 @@ class _Entry(Generic[Item, Result]):
 
 
 class BatchedSegmenter(Segmenter):
-    """A segmenter that encodes and decodes the images and prompts of concurrent requests in common batches.
+    """A segmenter that puts the images of concurrent requests into one batch, and likewise their prompts.
 
     Args:
         plain: the segmenter that runs the batches.
@@ -216,7 +219,8 @@ class BatchedSegmenter(Segmenter):
             images_per_batch=plain.images_per_batch,
             prompts_per_batch=plain.prompts_per_batch,
         )
-        # Not more images than the encoder processes at once, so that no image waits for a later one of its batch.
+        # The encoder processes at most `images_per_batch` images at once. A larger batch would be processed in several
+        # steps, and its first images would wait for its last images.
         images = min(batching.images, plain.images_per_batch)
         self.encoder: Batcher[np.ndarray, Embedding] = Batcher(
             plain.embed, images, batching.wait, batching.queue, threads.thread_count()
@@ -243,7 +247,7 @@ class BatchedSegmenter(Segmenter):
             call: the request's `Call`; its owner determines the order in the queue.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, and the tenant has at least an equal share of it.
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
         return [call.wait(future) for future in [self.encoder.submit(image, call.owner) for image in images]]
@@ -261,12 +265,12 @@ class BatchedSegmenter(Segmenter):
         Args:
             embedding: embedding of the image.
             prompts: prompts on the image.
-            multimask_output: whether to return three masks for each prompt instead of one.
-            min_score: if all scores of a prompt are at most this, its logits may be zeros.
+            multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
+            min_score: the caller needs only masks with a score above this. If a prompt has none, its logits may be 0.
             call: the request's `Call`; its owner determines the order in the queue.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, and the tenant has at least an equal share of it.
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
         request = SegmentRequest(embedding, prompts, multimask_output, min_score)

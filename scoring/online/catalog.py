@@ -1,91 +1,39 @@
 """The catalog of served models: load models by name, and evict the least recently used ones.
 
-A model is warm when it is loaded. The catalog file marks models that are loaded at start; the others are loaded when a
-request first names them.
+The catalog file marks some models as `warm`. These models and the default model are loaded at start. Every other model
+is loaded when a request first names it.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from pydantic import SecretStr
 
-from sam_endpoint.model.budget import NO_LIMITS, RequestLimits
 from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, UnknownModel, describe_name
 from sam_endpoint.model.images import ImageLimits, ImageReader
-from sam_endpoint.model.params import ParamDefaults
-from sam_endpoint.model.scorer import Scorer
+from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
-from sam_endpoint.scoring.online.context import RequestContext
+from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model
+from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model, registered_version
 
 logger = logging.getLogger(__name__)
-MAX_HEADER = 100  # characters of a model name in a header
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A loaded model, as the routes of a dialect use it.
-
-    Attributes:
-        name: name of the model in the catalog.
-        engine: embeds and segments images. All tenants share it; routes call `engine_for` instead.
-        defaults: default values of request parameters. `defaults.read(params)` checks and completes a request's
-            `params`.
-        nbytes: size of the weights in bytes.
-        queues: the model's batchers, by the names `encode` and `decode`.
-        origin: source of the model (URI, family, registered version), as `/models` reports it.
-        starter: whether the model is one of the small models that come with the package.
-        limits: limits on the tables that requests send.
-    """
-
-    name: str
-    engine: Engine
-    defaults: ParamDefaults
-    nbytes: int
-    queues: dict[str, Batcher[Any, Any]]
-    origin: dict[str, Any]
-    starter: bool = False
-    limits: RequestLimits = NO_LIMITS
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Response headers: `x-answered-by` (the model's name) and `x-model-version` (if the model is registered)."""
-        names = {"x-answered-by": self.name, "x-model-version": self.origin.get("version")}
-        return {header: re.sub("[^!-~]", "_", name)[:MAX_HEADER] for header, name in names.items() if name is not None}
-
-    def engine_for(self, context: RequestContext) -> Engine:
-        """Return a view of the engine in which a request finds only the cached images of its own tenant.
-
-        Args:
-            context: context of the request.
-        """
-        return self.engine.for_tenant(context.tenant or "")
-
-    def scorer(self, context: RequestContext) -> Scorer:
-        """Return a scorer of tables over `engine_for(context)`.
-
-        Args:
-            context: context of the request.
-        """
-        return Scorer(self.engine_for(context), self.limits)
 
 
 @dataclass
 class _Slot:
     entry: Entry
-    located: LocatedModel | None = None  # set for the model of --model
+    located: LocatedModel | None = None  # the model of --model, or the version that `refresh` loaded last
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: ServedModel | None = None
     last_used: float = 0.0
@@ -94,8 +42,9 @@ class _Slot:
 class Catalog:
     """The served models by name. Safe to share between threads.
 
-    A model has one key in the catalog and any number of further names (`names`, `stands_in_for`). Requests that hold an
-    evicted model can still use it.
+    A model has one key in the catalog and any number of further names. Its `names` are further names of the model
+    itself. Its `stands_in_for` are names of other models: this model answers requests for them. If the catalog evicts a
+    model, the requests that use the model at that time can still finish with it.
 
     Args:
         settings: settings of the endpoint. `model` is the URI of a single MLflow model; without it, the catalog file
@@ -113,14 +62,13 @@ class Catalog:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.embeddings = EmbeddingCache(
-            settings.embedding_bytes, _open_store(settings.embedding_store, device, settings.embedding_store_key)
-        )
+        self.embeddings = EmbeddingCache(settings.embedding_bytes, _open_store(settings, device))
         located = locate(settings.model) if settings.model else None
         catalog = catalog_of_model(located) if located else read_catalog(settings.catalog)
         self.default = catalog.default
         self._slots = {key: _Slot(entry, located) for key, entry in catalog.models.items()}
         self.ready = False
+        self._refreshing = threading.Lock()
         self._keys: dict[str, str] = {}
         for key, entry in catalog.models.items():
             self._keys.update((name, key) for name in (key, *entry.names, *entry.stands_in_for))
@@ -138,7 +86,7 @@ class Catalog:
         return [slot.served for slot in self._slots.values() if slot.served is not None]
 
     def warm_up(self) -> None:
-        """Load the default model and all models marked `warm`, then set `ready` if every one was loaded.
+        """Load the default model and all models marked `warm`. If all of them are loaded, set `ready`.
 
         If a model cannot be loaded, log the reason and go on with the next.
         """
@@ -162,12 +110,7 @@ class Catalog:
             UnknownModel: no model has this name.
             BadModel: the model cannot be loaded.
         """
-        key = self._keys.get(name or self.default)
-        if key is None:
-            described = describe_name(name, self._keys)
-            raise UnknownModel(
-                f"no model of this name ({described}) is served here; served are {', '.join(self.names)}"
-            )
+        key = self.key(name)
         slot = self._slots[key]
         with slot.lock:
             slot.last_used = time.monotonic()
@@ -177,8 +120,25 @@ class Catalog:
         self._evict(key)
         return served
 
+    def key(self, name: str | None = None) -> str:
+        """Return the key of the model that has a name, without loading the model.
+
+        Args:
+            name: the model's name; None for the default model.
+
+        Raises:
+            UnknownModel: no model has this name.
+        """
+        key = self._keys.get(name or self.default)
+        if key is None:
+            described = describe_name(name, self._keys)
+            raise UnknownModel(
+                f"no model of this name ({described}) is served here; this endpoint serves {', '.join(self.names)}"
+            )
+        return key
+
     def name_for_family(self, family: str) -> str:
-        """Return the key of a model of a family; prefer the default model.
+        """Return the key of a served model of a family: the default model if it is of the family, else another model.
 
         Args:
             family: `sam` or `sam2`.
@@ -192,7 +152,40 @@ class Catalog:
                 return key
             if any(name in known for name in (*slot.entry.names, *slot.entry.stands_in_for)):
                 return key
-        raise UnknownModel(f"no {family} model is served here; served are {', '.join(self.names)}")
+        raise UnknownModel(f"no {family} model is served here; this endpoint serves {', '.join(self.names)}")
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """Replace each loaded model whose alias, or `latest`, now refers to another version in the registry.
+
+        The catalog loads the new version beside the old version and segments a small image with it. After that, new
+        requests get the new version. Requests in progress finish with the version that they began with. If the new
+        version cannot be loaded, the catalog logs the error and keeps the old version.
+
+        Returns:
+            One dictionary for each replaced model: its key as `name`, the old version as `before`, and the new version
+            as `now`.
+        """
+        replaced = []
+        with self._refreshing:
+            for key, slot in self._slots.items():
+                served = slot.served
+                if served is None:
+                    continue
+                try:
+                    version = registered_version(served.origin["source"]).get("version")
+                    if version == served.origin.get("version"):
+                        continue
+                    located = locate(served.origin["source"])
+                    following = self._load(key, slot, located)
+                    _use_once(following.engine)
+                except Exception as error:
+                    logger.error("model %s keeps its version, because refreshing failed: %s", key, one_line(error))
+                    continue
+                slot.served, slot.located = following, located
+                versions = {"before": served.origin.get("version"), "now": following.origin.get("version")}
+                logger.info("model %s: version %s is replaced by %s", key, *versions.values())
+                replaced.append({"name": key, **versions})
+        return replaced
 
     def _evict(self, wanted: str) -> None:
         """Evict the least recently used models while all loaded models together exceed `model_bytes`.
@@ -209,10 +202,17 @@ class Catalog:
             logger.info("model %s is evicted: the loaded models exceed --model-bytes", oldest)
             self._slots[oldest].served = None
 
-    def _load(self, key: str, slot: _Slot) -> ServedModel:
+    def _load(self, key: str, slot: _Slot, located: LocatedModel | None = None) -> ServedModel:
+        """Load a model.
+
+        Args:
+            key: key of the model.
+            slot: its slot.
+            located: the version to load; by default, the slot says what to load.
+        """
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
-        source = slot.located or slot.entry.model or self._checkpoint(slot.entry)
+        source = located or slot.located or slot.entry.model or self._checkpoint(slot.entry)
         opened = open_model(source, self.settings.device, **config)
         settings, plain = self.settings, opened.engine.segmenter
         segmenter = BatchedSegmenter(
@@ -255,7 +255,10 @@ class Catalog:
         return slot.entry.checkpoint is not None and is_starter(Path(self._checkpoint(slot.entry)))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the response of `/models`: one object for each model, with its names, state and origin."""
+        """Return the response of `/models`: one object for each model, with its names, state and origin.
+
+        In the response, `warm` says whether the model is loaded now, not whether the catalog file marks it as `warm`.
+        """
         return [
             {
                 "name": key,
@@ -271,13 +274,21 @@ class Catalog:
         ]
 
 
-def _open_store(url: str | None, device: str, secret: SecretStr | None) -> Store | None:
+def _use_once(engine: Engine) -> None:
+    """Segment a small image. The first use of a model is slow, and no request shall wait for it."""
+    image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
+    engine.segmenter.segment(image, [EMPTY_PROMPT])
+
+
+def _open_store(settings: EndpointSettings, device: str) -> Store | None:
     """Open the persistent store of embeddings, or return None without a URL.
 
     Raises:
         BadModel: fsspec cannot open the URL.
     """
+    url, key = settings.embedding_store, settings.embedding_store_key
     try:
-        return Store(url, device, secret.get_secret_value().encode() if secret else b"") if url else None
+        secret = key.get_secret_value().encode() if key else b""
+        return Store(url, device, secret, settings.embedding_store_bytes) if url else None
     except (ValueError, ImportError, OSError) as error:
         raise BadModel(f"--embedding-store '{url}' cannot be used: {one_line(error)}") from None

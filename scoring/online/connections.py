@@ -11,11 +11,17 @@ import resource
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
 SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
+HEADER_BYTES = 2**14  # maximum size of a request line with its headers; uvicorn's default
+# A tiny chunk costs the event loop as much time as a large one. In a body of more than MAX_CHUNKS chunks, the chunks
+# must have at least MIN_CHUNK bytes on average.
+MAX_CHUNKS = 256
+MIN_CHUNK = 256
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -63,7 +69,7 @@ class ConnectionGuard:
         """Add an open connection. If there are too many, close the oldest idle connection.
 
         Args:
-            connection: the new connection. It is closed if no connection is idle.
+            connection: the new connection. If there are too many and all others are busy, it is closed itself.
         """
         self._open[connection] = None
         if len(self._open) > self.max_open:
@@ -101,6 +107,26 @@ class ConnectionGuard:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
+class CountingConnection(h11.Connection):
+    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks."""
+
+    def __init__(self, max_incomplete_event_size: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        self._chunks = self._nbytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks += 1
+            self._nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        elif isinstance(event, h11.Request):
+            self._chunks = self._nbytes = 0
+        return event
+
+
 class GuardedProtocol(H11Protocol):
     """uvicorn's HTTP protocol, extended by the limits of a guard.
 
@@ -112,6 +138,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timeout for headers, and add the connection to the guard."""
+        self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
@@ -127,9 +154,16 @@ class GuardedProtocol(H11Protocol):
         """Parse received bytes. The first bytes of a request start the timeout for its headers."""
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # the data is invalid, but status 400 cannot follow a response that has begun
+            self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
+            # Some clients send further requests before this one is answered. Such a client gets only this answer, and
+            # must then open a new connection. Otherwise thousands of requests in one packet could block the event loop.
+            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+                self.cycle.keep_alive = False
 
     def is_busy(self) -> bool:
         """Return whether a request is in progress on this connection."""

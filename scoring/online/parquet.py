@@ -1,114 +1,91 @@
 """Validate a Parquet request body in a separate process with limited memory and CPU time.
 
-A few bytes of Parquet can expand to gigabytes, and pyarrow crashes on some malformed files. The subprocess runs this
-file, which therefore imports only pyarrow.
+A few bytes of Parquet can expand to gigabytes, and pyarrow crashes on some malformed files.
 """
 
 from __future__ import annotations
 
-import os
-import resource
+import json
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.errors import OUT_OF_MEMORY, BadRequest, Overloaded
+from sam_endpoint.scoring.online import parquet_reader
+from sam_endpoint.scoring.online.turns import Turns
 
-MAX_OBJECTS = 300_000
-MAX_LEAVES = 1000  # columns, including the fields of structs
-MAX_BYTES = 2**28  # size of the uncompressed table
-READING_BYTES = 2**31
-READING_SECONDS = 10
-_process_lock = threading.Lock()
+# Memory limits of the process. If a file needs more memory than the first limit, a process with the next limit reads it
+# again. While a process runs, the call holds as much memory in the memory budget.
+READING_BYTES = (2**28, 2**30)
+COPIES = 3  # copies of a table in memory: Arrow's table, pandas' table, and the texts in pandas' table
+_turns = Turns(1)  # one process at a time
 
 
-def check(body: bytes, max_rows: int | None = None, keep_on: Callable[[], None] = lambda: None) -> str | None:
-    """Return the reason to reject a Parquet file, or None.
+def check(body: bytes, max_rows: int | None, call: Call) -> None:
+    """Accept or reject a Parquet file.
 
-    A file is rejected if it has duplicate column names, is too large uncompressed, or crashes its reader. Malformed
-    files pass; the reader reports them.
+    If the file is accepted, the call keeps the memory for its table in the memory budget until the call is closed. A
+    malformed file is accepted too, because the parser of tables reports it later.
 
     Args:
-        body: content of the file.
-        max_rows: largest number of rows.
-        keep_on: called ten times a second. It may raise an exception to stop the check.
+        body: the file.
+        max_rows: largest number of rows; None for no limit.
+        call: the call that the file belongs to.
+
+    Raises:
+        BadRequest: the file has duplicate column names, has too many rows, columns or values, or is too large
+            uncompressed; or the separate process crashes or exceeds its limits.
+        Overloaded: memory is short.
+        ClientDisconnected: the call was cancelled.
+        DeadlineExceeded: the call's time is over.
     """
-    command = [sys.executable, "-P", __file__, str(max_rows or MAX_OBJECTS)]
-    while not _process_lock.acquire(timeout=0.1):
-        keep_on()
-    try:
-        code, output = _run(command, body, keep_on)
-    finally:
-        _process_lock.release()
-    if code:
-        limits = f"{READING_BYTES:,} bytes of memory and {READING_SECONDS} seconds of CPU time"
-        return f"expected a Parquet file that can be read within {limits}, got one that cannot"
-    return output.decode() or None
+    with _turns.turn(call.owner, call.check):
+        reason, nbytes = _examine(body, max_rows or parquet_reader.MAX_OBJECTS, call)
+    if reason:
+        raise BadRequest(reason)
+    call.keep(COPIES * nbytes)
 
 
-def _run(command: list[str], body: bytes, keep_on: Callable[[], None]) -> tuple[int, bytes]:
-    """Return the exit code and the output of a process, which is killed if `keep_on` raises."""
+def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
+    """Run `parquet_reader.examine` on a body and return its result.
+
+    It runs in a process with the first limit of READING_BYTES and, if that process fails, in one with the next limit.
+    """
+    for nbytes in READING_BYTES:
+        command = [sys.executable, "-P", parquet_reader.__file__, str(max_rows), str(nbytes)]
+        with call.hold(nbytes):
+            code, output = _run(command, body, call.check)
+        if code == 0:
+            reason, size = json.loads(output)
+            return str(reason), int(size)
+        if code == -signal.SIGXCPU:
+            break
+    if code == -signal.SIGKILL:  # killed from outside, for example by the system if memory is short
+        raise Overloaded(OUT_OF_MEMORY)
+    limits = f"{READING_BYTES[-1]:,} bytes of memory and {parquet_reader.READING_SECONDS} seconds of CPU time"
+    return f"expected a Parquet file that can be read within {limits}, got one that cannot", 0
+
+
+def _run(command: list[str], body: bytes, check: Callable[[], None]) -> tuple[int, bytes]:
+    """Run a process and return its exit code and its output.
+
+    `check` is called about ten times a second. If it raises an exception, the process is killed.
+    """
     output: list[bytes] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        # In a thread, since `communicate` with a timeout cannot be resumed while its input is being written.
+        # `communicate` runs in a thread. With a timeout instead, it could not be resumed while it writes the input.
         talking = threading.Thread(target=lambda: output.append(process.communicate(body)[0]))
         talking.start()
         try:
             while talking.is_alive():
                 talking.join(0.1)
-                keep_on()
+                check()
         except BaseException:
             process.kill()
             raise
         finally:
             talking.join()
     return process.returncode, output[0]
-
-
-def objects(column: pa.Array) -> int:
-    """Count the Python objects that a column converts to: strings, lists and structs, including nested ones."""
-    kind = column.type
-    if pa.types.is_primitive(kind):
-        return 0
-    children: list[pa.Array] = []
-    if pa.types.is_struct(kind):
-        children = column.flatten()
-    elif pa.types.is_nested(kind):
-        children = [column.flatten()]
-    return len(column) + sum(objects(child) for child in children)
-
-
-def _reason_to_reject(file: pa.Buffer, max_rows: int) -> str:
-    """Read the file; return the reason to reject it, or an empty string."""
-    try:
-        described = pq.read_metadata(pa.BufferReader(file))
-        if described.num_rows > max_rows:
-            return f"expected at most {max_rows:,} rows a request, got {described.num_rows:,}: send several requests"
-        if described.num_columns > MAX_LEAVES:
-            return f"expected a Parquet file of at most {MAX_LEAVES:,} columns, got {described.num_columns:,}"
-        names = pq.read_schema(pa.BufferReader(file)).names
-        if len(set(names)) < len(names):
-            return "expected a Parquet file whose column names are unique, got the same name twice"
-        table = pq.read_table(pa.BufferReader(file), use_threads=False)
-    except pa.ArrowMemoryError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError):  # pyarrow's errors for a malformed file
-        return ""
-    if table.nbytes > MAX_BYTES:
-        return f"expected a Parquet file of at most {MAX_BYTES:,} uncompressed bytes, got {table.nbytes:,}"
-    count = table.num_rows + sum(objects(chunk) for column in table.columns for chunk in column.chunks)
-    if count > MAX_OBJECTS:
-        return f"expected a Parquet file of at most {MAX_OBJECTS:,} rows, texts and lists, got {count:,}"
-    return ""
-
-
-if __name__ == "__main__":
-    os.nice(10)  # requests in the endpoint's own process go first
-    # The memory limit should count only the table, not thread stacks or memory reserved by another allocator.
-    pa.set_memory_pool(pa.system_memory_pool())
-    resource.setrlimit(resource.RLIMIT_DATA, (READING_BYTES, READING_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (READING_SECONDS, READING_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(_reason_to_reject(pa.py_buffer(sys.stdin.buffer.read()), int(sys.argv[1])))

@@ -35,6 +35,23 @@ class EndpointSettings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 listens on all addresses")
     port: int = Field(default=5000, ge=0, le=65535, description="port to listen on; 0 takes any free port")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port for gRPC calls of the Open Inference Protocol (needs the extra `grpc`); default: no gRPC",
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
+        description="path prefix under which a proxy serves the endpoint, such as /segment; default: none",
+    )
+    refresh_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="interval in seconds at which the aliases of registered models are checked for new versions; 0: "
+        "only on POST /models/refresh",
+    )
     device: str | None = Field(default=None, description="cpu, cuda or cuda:N; default: cuda if available, else cpu")
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16 or int8; default: the model's setting"
@@ -45,6 +62,11 @@ class EndpointSettings(BaseSettings):
     embedding_bytes: int = Field(default=2**30, gt=0, description="bytes of memory for cached image embeddings")
     embedding_store: str | None = Field(
         default=None, description="folder or fsspec URL of a persistent embedding cache"
+    )
+    embedding_store_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="maximum size of the embedding store; default: all but a reserve of its disk, no limit elsewhere",
     )
     embedding_store_key: SecretStr | None = Field(
         default=None,

@@ -12,8 +12,10 @@ from benchmarks import identical
 from benchmarks.identical import first_difference
 
 
-def test_a_difference_is_found_in_its_place(packaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The copy's polygons carry a space; everything before them is identical."""
+def test_reports_the_first_difference_and_its_place(
+    packaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the copy, polygons begin with a space. All earlier answers are identical."""
     copy = shutil.copytree(packaged, tmp_path / "copy")
     (code,) = copy.glob("code/*/masks.py")
     text = code.read_text()
@@ -33,7 +35,7 @@ def test_a_difference_is_found_in_its_place(packaged: Path, tmp_path: Path, caps
     assert place in lines[2] and " became ' [[" in lines[2]
 
 
-def test_a_folder_that_is_no_model(packaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_model_fails(packaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert identical.main([str(tmp_path), str(packaged)]) == 2
     assert "MLmodel" in capsys.readouterr().err
 
@@ -52,5 +54,5 @@ def test_a_folder_that_is_no_model(packaged: Path, tmp_path: Path, capsys: pytes
         ("ab", "abc", "at, from character 2 of 2 and 3: '' became 'c'"),
     ],
 )
-def test_first_difference(old: object, new: object, difference: str | None) -> None:
+def test_describes_the_first_difference_of_two_values(old: object, new: object, difference: str | None) -> None:
     assert first_difference(old, new, "at") == difference

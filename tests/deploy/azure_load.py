@@ -1,6 +1,6 @@
-"""Loads the files of deploy/azureml with Azure's own SDK, which validates them; prints what it read.
+"""Load the files of deploy/azureml with Azure's SDK, which validates them, and print their content as JSON.
 
-.venv/clients/bin/python azure_load.py FOLDER
+Usage: .venv/clients/bin/python azure_load.py FOLDER
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ LOADERS = {
     "batch-endpoint": load_batch_endpoint,
     "batch-deployment": load_batch_deployment,
 }
-found = {}
+entities = {}
 for name, load in LOADERS.items():
     loaded = load(source=f"{sys.argv[1]}/{name}.yaml")
-    found[name] = {"type": type(loaded).__name__, "name": loaded.name}
+    entities[name] = {"type": type(loaded).__name__, "name": loaded.name}
     for part in ("endpoint_name", "instance_type", "output_action"):
         if hasattr(loaded, part):
-            found[name][part] = str(getattr(loaded, part))
+            entities[name][part] = str(getattr(loaded, part))
     if getattr(loaded, "model", None):
-        found[name]["model"] = str(loaded.model.path)
+        entities[name]["model"] = str(loaded.model.path)
     if getattr(loaded, "code_configuration", None):
-        found[name]["script"] = loaded.code_configuration.scoring_script
+        entities[name]["script"] = loaded.code_configuration.scoring_script
         code = Path(sys.argv[1]) / loaded.code_configuration.code
         uploaded = [path for _, path in get_upload_files_from_folder(code)]
-        found[name]["uploaded"] = sorted(path for path in uploaded if path.startswith("sam_endpoint/"))
-print(json.dumps(found))
+        entities[name]["uploaded"] = sorted(path for path in uploaded if path.startswith("sam_endpoint/"))
+print(json.dumps(entities))

@@ -1,4 +1,4 @@
-"""Drawn scenes as a COCO data set, and the evaluation's command on it."""
+"""Functions that write drawn scenes as a COCO data set and run `sam-endpoint evaluate` on it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ CATEGORIES = [{"id": 1, "name": "odd"}, {"id": 2, "name": "even"}]
 
 
 def write_images(folder: Path, count: int) -> dict[str, Any]:
-    """Write the first held-out scenes as PNGs, and return the content of their instances file.
+    """Write the first held-out scenes as PNG files.
 
-    Masks are COCO's compressed and uncompressed run lengths in turn.
+    Args:
+        folder: folder for the files.
+        count: number of scenes.
+
+    Returns:
+        The content of the COCO instances file of these images. Compressed and uncompressed run lengths alternate.
     """
     instances: dict[str, Any] = {
         "images": [],
@@ -56,7 +61,7 @@ def write_images(folder: Path, count: int) -> dict[str, Any]:
 
 
 def to_runs(mask: Mask) -> dict[str, Any]:
-    """Return COCO's uncompressed run lengths, counted down the columns one pixel at a time."""
+    """Return COCO's uncompressed run lengths of a mask, counted pixel by pixel down the columns."""
     counts, value = [0], False
     for pixel in mask.ravel(order="F").tolist():
         if pixel != value:
@@ -67,24 +72,25 @@ def to_runs(mask: Mask) -> dict[str, Any]:
 
 
 def to_polygons(mask: Mask) -> tuple[list[list[float]], Mask]:
-    """Return a mask's outlines, and the mask that pycocotools fills them to."""
+    """Return the outlines of a mask, and the mask that pycocotools fills from them."""
     outlines = masks.to_polygons(mask)
     return outlines, coco.decode(coco.merge(coco.frPyObjects(outlines, *mask.shape))).astype(bool)
 
 
 def write_json(folder: Path, name: str, content: object) -> Path:
+    """Write a value as JSON, and return the file."""
     (folder / name).write_text(json.dumps(content))
     return folder / name
 
 
 def evaluate_here(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder, without an MLflow run."""
+    """Run `evaluate` in this process and in a folder, without an MLflow run."""
     with contextlib.chdir(folder):
         return run_here(main, "evaluate", *arguments, "--no-log")
 
 
 def evaluate_logged(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `sam-endpoint evaluate` as a process in a folder, with MLflow runs in a store of that folder."""
+    """Run `evaluate` as a process in a folder. The MLflow runs are in a store in that folder."""
     words = [python(), "-m", "sam_endpoint", "evaluate", *map(str, arguments)]
     variables = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db"}
     return subprocess.run(words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from tests import pictures
 from tests.evaluation.coco_files import write_images, write_json
 
 
-def test_a_data_set_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_reads_the_images_and_masks_of_a_data_set(tmp_path: Path) -> None:
     dataset = CocoDataset(write_json(tmp_path, "data.json", write_images(tmp_path, 3)))
     assert dataset.settings == {"data": "data.json", "images": 3}
     for image, scene in zip(dataset, SceneDataset(3), strict=True):
@@ -24,7 +24,7 @@ def test_a_data_set_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert dataset.problems.to_dict() == {} and dataset.problems.format_lines() == ""
 
 
-def test_sizes_are_cocos(tmp_path: Path) -> None:
+def test_objects_have_the_size_classes_of_coco(tmp_path: Path) -> None:
     Image.new("RGB", (200, 200)).save(tmp_path / "a.png")
     sides = ((31, 33), (32, 32), (96, 95), (96, 96))  # 1023, 1024, 9120 and 9216 pixels
     outlines = [[[0, 0, width, 0, width, height, 0, height]] for width, height in sides]
@@ -34,7 +34,7 @@ def test_sizes_are_cocos(tmp_path: Path) -> None:
     assert [true.size for true in image.objects] == ["small", "medium", "medium", "large"]
 
 
-def test_images_are_read_from_their_folder(tmp_path: Path) -> None:
+def test_reads_images_from_the_folder_of_images_and_reports_missing_ones(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     instances = write_images(tmp_path / "photos", 2)
     file = write_json(tmp_path, "data.json", instances)
@@ -46,7 +46,7 @@ def test_images_are_read_from_their_folder(tmp_path: Path) -> None:
     assert problem["count"] == 2 and problem["first"][0] == f"0.png ({count} annotations)"
 
 
-def test_images_that_differ_from_what_the_file_says(tmp_path: Path) -> None:
+def test_reports_and_leaves_out_broken_images_and_images_of_another_size(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 4)
     (tmp_path / "0.png").write_bytes(b"no image at all")
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:500])
@@ -62,7 +62,7 @@ def test_images_that_differ_from_what_the_file_says(tmp_path: Path) -> None:
     assert "64 x 48 instead of" in size
 
 
-def test_only_the_first_cases_of_a_problem_are_named(tmp_path: Path) -> None:
+def test_lists_only_the_first_cases_of_a_problem(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 1)
     instances["annotations"] = [{"id": i, "image_id": 0, "category_id": 1, "iscrowd": 1} for i in range(50)]
     dataset = CocoDataset(write_json(tmp_path, "data.json", instances))
@@ -81,14 +81,12 @@ def test_only_the_first_cases_of_a_problem_are_named(tmp_path: Path) -> None:
         ("\ufeff\x00", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[1, 2]", "got a list of 2"),
-        ("{}", "got one without images and annotations and categories, whose keys are none"),
-        ('{"images": [], "annotations": []}', "got one without categories, whose keys are images, annotations"),
-        ('{"images": {}, "annotations": [], "categories": []}', "got one without images"),
+        ("{}", "got an object without images and annotations and categories; its keys are none"),
+        ('{"images": [], "annotations": []}', "got an object without categories; its keys are images, annotations"),
+        ('{"images": {}, "annotations": [], "categories": []}', "got an object without images"),
     ],
 )
-def test_files_that_are_not_coco_are_rejected_with_what_was_expected(
-    content: str, message: str, tmp_path: Path
-) -> None:
+def test_rejects_files_that_are_not_coco_with_the_expected_content(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(content)
     with pytest.raises(BadData, match="expected a COCO instances file, an object with the lists images") as raised:
         CocoDataset(tmp_path / "data.json")

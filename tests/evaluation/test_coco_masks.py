@@ -16,7 +16,7 @@ from tests.evaluation.coco_files import to_polygons, to_runs
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_masks_in_every_form(seed: int) -> None:
+def test_reads_the_same_mask_from_every_form(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = np.zeros((37, 53), bool)
     for _ in range(4):
@@ -35,29 +35,29 @@ def test_masks_in_every_form(seed: int) -> None:
 
 
 @pytest.mark.parametrize("segmentation", [None, [], {}])
-def test_no_mask_is_none(segmentation: object) -> None:
+def test_returns_none_for_an_absent_mask(segmentation: object) -> None:
     assert run_lengths(segmentation, (10, 10)) is None
 
 
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 1, 5, 5]], "polygons of three points"),  # pycocotools reads it as a box
-        ([[1, 1, 5, 1, 5]], "polygons of three points"),
-        ([[1, 1, 5, 1, 5, float("nan")]], "polygons of three points"),
-        ([[1, 1, 1e12, 1, 5, 5]], "polygons of three points"),
-        ([[1, 1, 5, 1, "5", 5]], "polygons of three points"),
+        ([[1, 1, 5, 5]], "polygons of at least three points"),  # pycocotools reads it as a box
+        ([[1, 1, 5, 1, 5]], "polygons of at least three points"),
+        ([[1, 1, 5, 1, 5, float("nan")]], "polygons of at least three points"),
+        ([[1, 1, 1e12, 1, 5, 5]], "polygons of at least three points"),
+        ([[1, 1, 5, 1, "5", 5]], "polygons of at least three points"),
         ("mask.png", "text of 8 characters"),
         ({"size": [10, 10]}, "an object with 1 keys"),
         ({"size": [9, 10], "counts": [90]}, r"size \[10, 10\], got \[9, 10\]"),
-        ({"size": [10, 10], "counts": [50, 10]}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": [150, -50]}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": ""}, "runs of 100 pixels"),
-        ({"size": [10, 10], "counts": "1000000000"}, "runs of 100 pixels"),
+        ({"size": [10, 10], "counts": [50, 10]}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": [150, -50]}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": ""}, "run lengths with a sum of 100 pixels"),
+        ({"size": [10, 10], "counts": "1000000000"}, "run lengths with a sum of 100 pixels"),
         ({"size": [10, 10], "counts": "äöü"}, "compressed run lengths, got other text"),
     ],
 )
-def test_malformed_masks_are_rejected_with_what_was_expected(segmentation: object, message: str) -> None:
-    """pycocotools answers several of these with uninitialised memory."""
+def test_rejects_malformed_masks_with_the_expected_content(segmentation: object, message: str) -> None:
+    """For several of these, pycocotools returns uninitialised memory."""
     with pytest.raises(ValueError, match=message):
         run_lengths(segmentation, (10, 10))

@@ -1,4 +1,4 @@
-"""The evaluation's command on scenes, and on a COCO file with two models side by side."""
+"""`sam-endpoint evaluate` on scenes, and on a COCO file with two models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.evaluation.coco_files import evaluate_here, evaluate_logged, write_im
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report on the first three scenes."""
+    """Evaluate the embedded model on the first three scenes, and return the report."""
     folder = tmp_path_factory.mktemp("scenes")
     done = evaluate_here(folder, "--model", package.EMBEDDED, "--data", "scenes", "--count", 3, "--output", "out.json")
     assert done.returncode == 0, done.stderr
@@ -32,9 +32,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The embedded model, packaged, beside a copy with noise on its weights, on three scenes as a COCO file.
+    """Evaluate the embedded model and a copy with noise on its weights, on three scenes in a COCO file.
 
-    The folder of the results, and what the command printed.
+    Returns:
+        The folder of the results, and the standard output of the command.
     """
     folder = tmp_path_factory.mktemp("compared")
     shutil.copytree(package.EMBEDDED, folder / "spoilt")
@@ -51,7 +52,7 @@ def compared(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return folder, done.stdout
 
 
-def test_the_same_objects_have_the_same_metrics_from_either_source(
+def test_the_metrics_of_an_object_do_not_depend_on_the_source(
     scenes: dict[str, Any], compared: tuple[Path, str]
 ) -> None:
     assert scenes["model"] == "sam-tiny" and scenes["scenes"] == 3
@@ -60,12 +61,12 @@ def test_the_same_objects_have_the_same_metrics_from_either_source(
     for part in ("figures", "boundary"):
         assert first[part]["all"] == scenes[part]["all"], part
     assert first["calibration"] == scenes["calibration"] and first["encodings"] == scenes["encodings"]
-    # Small is 1 % of a scene, but 32 x 32 pixels of a photograph.
+    # An object is small below 1 % of a scene, but below 32 x 32 pixels of an image in a COCO file.
     assert first["figures"]["small"]["things"] != scenes["figures"]["small"]["things"]
     assert scenes["problems"] == first["problems"] == {}
 
 
-def test_metrics_are_plausible(scenes: dict[str, Any]) -> None:
+def test_more_clicks_give_better_masks_and_png_and_rle_lose_nothing(scenes: dict[str, Any]) -> None:
     figures = scenes["figures"]["all"]
     assert figures["1 click, oracle"] > figures["1 click"] > 0.6
     assert figures["5 clicks"] > figures["1 click"] and figures["box"] > 0.75
@@ -75,7 +76,7 @@ def test_metrics_are_plausible(scenes: dict[str, Any]) -> None:
     assert iou_kept["png"] == iou_kept["rle"] == 1 > iou_kept["polygon"] > 0.9
 
 
-def test_two_models_side_by_side(compared: tuple[Path, str]) -> None:
+def test_a_comparison_reports_prints_and_draws_the_difference_of_two_models(compared: tuple[Path, str]) -> None:
     folder, printed = compared
     report = json.loads((folder / "out" / "two.json").read_text())
     first, second = (model["figures"] for model in report["models"])
@@ -85,7 +86,7 @@ def test_two_models_side_by_side(compared: tuple[Path, str]) -> None:
             assert row["first"] == pytest.approx(first[row["group"]][row["figure"]], abs=1e-4)
             assert row["second"] == pytest.approx(second[row["group"]][row["figure"]], abs=1e-4)
     (box,) = [row for row in report["difference"] if (row["group"], row["figure"]) == ("all", "box")]
-    assert box["difference"] < -2 * box["spread"] < 0  # the spoilt model is worse, and not by chance
+    assert box["difference"] < -2 * box["spread"] < 0  # the model with noise is worse, by more than chance
     assert printed.splitlines()[3].split() == ["model", "spoilt", "difference", "+-"]
     line = f"{box['first']:18.3f}{box['second']:18.3f}{box['difference']:+12.3f}{box['spread']:8.3f}"
     assert f"  {'box':24}{line}" in printed.splitlines()
@@ -110,7 +111,7 @@ def test_each_model_has_a_run_with_metrics_tables_and_images(compared: tuple[Pat
         assert run.data.metrics["encoding/polygon kept"] < 1
         names = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert names >= {"report.json", "things.json", "calibration.json", "encodings.json", "curves.png", "worst.png"}
-        # The artifacts' folder is relative to where the command ran.
+        # MLflow writes artifacts into the working directory of the command.
         artifacts = folder / "mlruns" / "0" / run.info.run_id / "artifacts"
         assert json.loads((artifacts / "report.json").read_text()) == report
         content = json.loads((artifacts / "things.json").read_text())

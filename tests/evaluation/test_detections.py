@@ -1,4 +1,4 @@
-"""The average precision of masks from a detector's boxes."""
+"""The average precision of masks that are prompted with the boxes of a detector."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from sam_endpoint.model.segmenter import Segmenter
 from tests.evaluation.coco_files import evaluate_here, to_polygons, write_images, write_json
 
 
-def test_average_precision_is_pycocotools(tiny: Segmenter, tmp_path: Path) -> None:
-    """Boxes are off by a little and some categories are wrong; a crowd region is neither prompted nor penalised."""
+def test_average_precision_equals_that_of_pycocotools(tiny: Segmenter, tmp_path: Path) -> None:
+    """The boxes are slightly wrong, and so are some categories.
+
+    The data set has a crowd region, which is neither prompted nor counted as missed.
+    """
     instances = write_images(tmp_path, 4)
     rng = np.random.default_rng(0)
     images = {entry["id"]: np.asarray(Image.open(tmp_path / entry["file_name"])) for entry in instances["images"]}

@@ -1,4 +1,4 @@
-"""The evaluation's command and its function: what they leave out and what they reject."""
+"""`sam-endpoint evaluate`: the images that it leaves out, and the arguments that it rejects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sam_endpoint.model.segmenter import Segmenter
 from tests.evaluation.coco_files import evaluate_here, write_images, write_json
 
 
-def test_an_image_too_large_for_memory_is_left_out(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For both models, so that they are evaluated on the same objects."""
+def test_leaves_out_an_image_for_which_memory_is_short(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image is left out for both models, so that both are evaluated on the same objects."""
     embed, calls = tiny.family.embed, []
 
     def embed_or_fail(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -36,13 +36,13 @@ def test_an_image_too_large_for_memory_is_left_out(tiny: Segmenter, monkeypatch:
     }
 
 
-def test_a_data_set_without_usable_images_fails(tmp_path: Path) -> None:
+def test_fails_if_the_data_set_has_no_usable_image(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 1)
     (tmp_path / "0.png").unlink()
     write_json(tmp_path, "data.json", instances)
     done = evaluate_here(tmp_path, "--model", package.EMBEDDED, "--data", "data.json", "--output", "out.json")
     assert done.returncode == 1
-    assert "error: nothing in data.json could be judged" in done.stderr
+    assert "error: data.json has no object that can be evaluated" in done.stderr
     assert "1 images missing, left out: 0.png" in done.stderr
     assert not (tmp_path / "out.json").exists()
 
@@ -53,14 +53,14 @@ def test_a_data_set_without_usable_images_fails(tmp_path: Path) -> None:
         (["--data", "missing.json"], "'missing.json' cannot be read: No such file or directory; expected a COCO"),
         (["--data", "list.json"], "'list.json': expected a COCO instances file"),
         (["--data", "good.json", "--boxes", "good.json"], "expected COCO results, a list of objects"),
-        (["--data", "good.json", "--boxes", "list.json"], "got a list of 2 with none such"),
+        (["--data", "good.json", "--boxes", "list.json"], "got a list of 2 without a valid result"),
         (["--data", "good.json", "--model", "."], "no model can be loaded from '.'"),
-        (["--data", "scenes", "--boxes", "list.json"], "--boxes needs a COCO file"),
-        (["--count", "-1"], "--count: expected a whole number from 0 on"),
+        (["--data", "scenes", "--boxes", "list.json"], "--boxes needs a COCO instances file"),
+        (["--count", "-1"], "--count: expected a whole number of at least 0"),
         (["--model", "a", "--model", "b", "--model", "c"], "--model: expected one or two"),
     ],
 )
-def test_bad_arguments_are_rejected_before_the_work(
+def test_rejects_bad_arguments_before_it_evaluates(
     arguments: list[str],
     message: str,
     tmp_path: Path,

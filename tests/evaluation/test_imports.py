@@ -1,4 +1,4 @@
-"""Imports between evaluation and training go one way."""
+"""Imports between evaluation and training: training may import parts of evaluation, but not the reverse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ SHARED = ("sam_endpoint.evaluation.scenes", "sam_endpoint.evaluation.geometry")
 
 
 def imported_modules(folder: Path) -> set[str]:
+    """Return the names of all modules that the code in a folder imports."""
     trees = [ast.parse(file.read_text()) for file in folder.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

@@ -1,4 +1,4 @@
-"""Malformed data sets: every problem is counted and named, and the evaluation goes on."""
+"""Malformed data sets: the evaluation counts and reports every problem, and continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam_endpoint.model.mlflow import package
 from tests.evaluation.coco_files import evaluate_logged, write_images, write_json
 
 
-def test_every_problem_is_counted_and_named(tmp_path: Path) -> None:
+def test_counts_and_reports_every_problem_of_a_data_set(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 4)
     valid = [annotation for annotation in instances["annotations"] if annotation["image_id"] in (0, 1)]
     counts = [sum(annotation["image_id"] == image for annotation in instances["annotations"]) for image in (2, 3)]
@@ -60,9 +60,9 @@ def test_every_problem_is_counted_and_named(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["figures"]["all"]["things"] == len(valid) + 4  # 906, 907, 908 and 911
     expected = {
-        "image ids used twice, the first counts": ["image 0"],
-        "image entries without id and file_name, left out": ["images[5]", "images[6]"],
-        "annotations of categories that the file lacks, judged": ["annotation 908", "annotation 911"],
+        "image ids used twice, only the first image used": ["image 0"],
+        "image entries that lack id or file_name, left out": ["images[5]", "images[6]"],
+        "annotations of categories that the file lacks, used": ["annotation 908", "annotation 911"],
         "annotations of images that the file lacks, left out": ["annotation 909"],
         "annotations without image_id, left out": [
             f"annotations[{len(instances['annotations']) - back}]" for back in (3, 1)
@@ -73,12 +73,12 @@ def test_every_problem_is_counted_and_named(tmp_path: Path) -> None:
             f"3.png ({counts[1]} annotations): got 6 bytes of no known image format"
         ],
         "crowd regions, left out": ["annotation 901"],
-        "empty annotations, or outside their image, left out": ["annotation 902", "annotation 903", "annotation 904"],
+        "annotations without pixels in the image, left out": ["annotation 902", "annotation 903", "annotation 904"],
         "annotations whose mask cannot be read, left out": [
-            f"annotation 901: expected runs of {first_image['height'] * first_image['width']} pixels together",
-            "annotation 905: expected polygons of three points or more, x and y in turn",
+            f"annotation 901: expected run lengths with a sum of {first_image['height'] * first_image['width']} pixels",
+            "annotation 905: expected polygons of at least three points, as a list x1, y1, x2, y2, ...",
         ],
-        "annotations with a box outside the image, judged by their masks": ["annotation 906", "annotation 907"],
+        "annotations with a box outside the image, used without the box": ["annotation 906", "annotation 907"],
         "results without a good bbox, score, image_id and category_id, left out": [
             "results[3]",
             "results[4]",

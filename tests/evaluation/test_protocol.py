@@ -1,4 +1,4 @@
-"""The evaluation protocol: where clicks are placed, and the results of one object."""
+"""The evaluation protocol: the positions of clicks, and the results of an object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Segmenter
 
 
-def test_clicks_are_placed_at_the_center_of_the_larger_error() -> None:
+def test_places_a_click_at_the_center_of_the_larger_error() -> None:
     true = np.zeros((40, 60), bool)
     true[10:31, 20:41] = True
     assert next_click(true, np.zeros_like(true)) == ((30, 20), 1)
@@ -24,10 +24,10 @@ def test_clicks_are_placed_at_the_center_of_the_larger_error() -> None:
     predicted[:, 45:60] = True
     (x, y), label = next_click(true, predicted)
     assert label == 0 and 45 <= x < 60 and not true[y, x]
-    assert x == 52  # the middle of a strip that the image's edge bounds
+    assert x == 52  # the middle of the strip from 45 to the edge of the image
 
 
-def test_results_are_those_of_the_models_answers(tiny: Segmenter, disc: tuple[bytes, Mask]) -> None:
+def test_an_objects_results_are_those_of_the_models_masks(tiny: Segmenter, disc: tuple[bytes, Mask]) -> None:
     image, true = np.asarray(Image.open(io.BytesIO(disc[0]))), disc[1]
     (embedding,) = tiny.embed([image])
     (result,) = measure_objects(tiny, embedding, [true])
@@ -53,7 +53,7 @@ def test_results_are_those_of_the_models_answers(tiny: Segmenter, disc: tuple[by
         assert result.qualities[f"{count} clicks"].iou == pytest.approx(iou(tiny.masks(answer)[0], true))
 
 
-def test_objects_measured_together_are_measured_as_alone(tiny: Segmenter) -> None:
+def test_results_do_not_depend_on_the_other_objects_of_an_image(tiny: Segmenter) -> None:
     (image,) = SceneDataset(1)
     (embedding,) = tiny.embed([image.pixels])
     true_masks = [true.mask for true in image.objects]

@@ -1,4 +1,4 @@
-"""Images encoded once, by transformers' models and by ours, however many prompts they are asked."""
+"""Caches of image embeddings, for transformers' models and for those of this project, to save time in tests."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor
 from sam_endpoint.model.segmenter import Embedding, Segmenter
 
 
-def remembered(model: Any) -> Any:
-    """A transformers model whose image encoder answers pixels it has had before as it did then."""
-    encode, answers = model.vision_encoder.forward, {}
+def cache_encoder(model: Any) -> Any:
+    """Make the image encoder of a transformers model return its earlier output for the same pixels."""
+    encode, outputs = model.vision_encoder.forward, {}
 
     def forward(pixel_values: Tensor, **options: Any) -> Any:
         pixels = pixel_values.numpy().tobytes()
-        if pixels not in answers:
-            answers[pixels] = encode(pixel_values, **options)
-        return copy(answers[pixels])  # for a SAM 2 writes into it
+        if pixels not in outputs:
+            outputs[pixels] = encode(pixel_values, **options)
+        return copy(outputs[pixels])  # a SAM 2 changes the output
 
     model.vision_encoder.forward = forward
     return model
 
 
-def embedding(segmenter: Segmenter, image: np.ndarray) -> Embedding:
-    """Our embedding of an image (height, width, 3)."""
-    return _embedding(segmenter, image.tobytes(), image.shape)
+def cached_embedding(segmenter: Segmenter, image: np.ndarray) -> Embedding:
+    """Return the embedding of an image, (height, width, 3) uint8, by a segmenter of this project."""
+    return _cached_embedding(segmenter, image.tobytes(), image.shape)
 
 
 @cache
-def _embedding(segmenter: Segmenter, pixels: bytes, shape: tuple[int, ...]) -> Embedding:
+def _cached_embedding(segmenter: Segmenter, pixels: bytes, shape: tuple[int, ...]) -> Embedding:
     return segmenter.embed([np.frombuffer(pixels, np.uint8).reshape(shape).copy()])[0]

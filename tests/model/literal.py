@@ -1,5 +1,7 @@
-"""Automatic mask generation read literally, step by step, slowly: plain transformers and numpy, every mask at the
-image's size, nothing shared with the code under test."""
+"""A slow reference implementation of automatic mask generation, written step by step from the algorithm.
+
+It uses only transformers and numpy, holds every mask at the size of the image, and shares no code with the project.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,18 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import Sam2Model, SamModel, SamProcessor
 
-from tests.model.encodings import remembered
+from tests.model.encodings import cache_encoder
 
-# An image (h, w, 3) and points (n, 2) in its pixels to logits (n, 3, h, w) and scores (n, 3).
-Ask = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# A function from an image, (h, w, 3) uint8, and points in pixels, (n, 2), to logits, (n, 3, h, w), and scores, (n, 3).
+Predictor = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def ask_sam(folder: Path) -> Ask:
+def sam_predictor(folder: Path) -> Predictor:
+    """Load a SAM with transformers, and return its predictor."""
     processor = SamProcessor.from_pretrained(folder)
-    model = remembered(SamModel.from_pretrained(folder))
+    model = cache_encoder(SamModel.from_pretrained(folder))
 
-    def ask(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nested = [[[[float(x), float(y)]] for x, y in points]]
         inputs = processor(Image.fromarray(image), input_points=nested, return_tensors="pt")
         with torch.no_grad():
@@ -35,15 +38,16 @@ def ask_sam(folder: Path) -> Ask:
         )[0]
         return logits.numpy(), out.iou_scores[0].numpy()
 
-    return ask
+    return predict
 
 
-def ask_sam2(folder: Path) -> Ask:
-    model = remembered(Sam2Model.from_pretrained(folder))
+def sam2_predictor(folder: Path) -> Predictor:
+    """Load a SAM 2 with transformers, and return its predictor."""
+    model = cache_encoder(Sam2Model.from_pretrained(folder))
     side = model.config.prompt_encoder_config.image_size
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
-    def ask(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
@@ -53,15 +57,15 @@ def ask_sam2(folder: Path) -> Ask:
             logits = F.interpolate(out.pred_masks[0], (height, width), mode="bilinear", align_corners=False)
         return logits.numpy(), out.iou_scores[0].numpy()
 
-    return ask
+    return predict
 
 
-ASKS = {"sam": ask_sam, "sam2": ask_sam2}
+PREDICTORS = {"sam": sam_predictor, "sam2": sam2_predictor}
 
 
 @dataclass
-class Literal:
-    """One mask (h, w) bool of the whole image with what the filters look at."""
+class ReferenceMask:
+    """A mask of the whole image, (h, w) bool, and the values that the filters read."""
 
     mask: np.ndarray
     score: float
@@ -71,7 +75,14 @@ class Literal:
     box: tuple[float, float, float, float]
 
 
-def generate(ask: Ask, image: np.ndarray, **given: Any) -> list[Literal]:
+def generate(predict: Predictor, image: np.ndarray, **options: Any) -> list[ReferenceMask]:
+    """Return the masks of all objects in an image, the best score first.
+
+    Args:
+        predict: predictor of a model.
+        image: image, (h, w, 3) uint8.
+        **options: settings of the algorithm that differ from the defaults.
+    """
     settings = {
         "points_per_side": 32,
         "pred_iou_thresh": 0.88,
@@ -83,9 +94,9 @@ def generate(ask: Ask, image: np.ndarray, **given: Any) -> list[Literal]:
         "crop_overlap_ratio": 512 / 1500,
         "crop_n_points_downscale_factor": 1,
         "min_mask_region_area": 0,
-    } | given
+    } | options
     height, width = image.shape[:2]
-    everything: list[Literal] = []
+    results: list[ReferenceMask] = []
     boxes_of_crops = [(0, (0, 0, width, height))]
     for layer in range(1, settings["crop_n_layers"] + 1):
         per_side = 2**layer
@@ -104,20 +115,22 @@ def generate(ask: Ask, image: np.ndarray, **given: Any) -> list[Literal]:
         offset = 1 / (2 * per_side)
         line = np.linspace(offset, 1 - offset, per_side)
         points = np.array([[x, y] for y in line for x in line]) * [x1 - x0, y1 - y0]
-        candidates: list[Literal] = []
-        # A row of points at a time, whose logits stay in the cache.
-        logits, scores = map(np.concatenate, zip(*[ask(part, row) for row in np.split(points, per_side)], strict=True))
+        candidates: list[ReferenceMask] = []
+        # One row of points at a time, because its logits fit into the processor's cache.
+        logits, scores = map(
+            np.concatenate, zip(*[predict(part, row) for row in np.split(points, per_side)], strict=True)
+        )
         for p, point in enumerate(points):
             for m in range(3):
-                found = logits[p, m]
+                mask_logits = logits[p, m]
                 if settings["pred_iou_thresh"] > 0 and not scores[p, m] > settings["pred_iou_thresh"]:
                     continue
-                high = (found > settings["stability_score_offset"]).sum()
-                low = (found > -settings["stability_score_offset"]).sum()
+                high = (mask_logits > settings["stability_score_offset"]).sum()
+                low = (mask_logits > -settings["stability_score_offset"]).sum()
                 stability = high / low if low else 0.0
                 if settings["stability_score_thresh"] > 0 and not stability >= settings["stability_score_thresh"]:
                     continue
-                box = box_of(found > 0)
+                box = box_of(mask_logits > 0)
                 box = (box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0)
                 near = [
                     abs(side - edge) <= 20 and not abs(side - border) <= 20
@@ -126,65 +139,90 @@ def generate(ask: Ask, image: np.ndarray, **given: Any) -> list[Literal]:
                 if any(near):
                     continue
                 whole = np.zeros((height, width), dtype=bool)
-                whole[y0:y1, x0:x1] = found > 0
+                whole[y0:y1, x0:x1] = mask_logits > 0
                 candidates.append(
-                    Literal(whole, float(scores[p, m]), float(stability), (point[0] + x0, point[1] + y0), crop, box)
+                    ReferenceMask(
+                        whole, float(scores[p, m]), float(stability), (point[0] + x0, point[1] + y0), crop, box
+                    )
                 )
-        everything += suppress(candidates, [one.score for one in candidates], settings["box_nms_thresh"])
+        results += suppress(candidates, [candidate.score for candidate in candidates], settings["box_nms_thresh"])
     if len(boxes_of_crops) > 1:
-        small_first = [1 / ((one.crop[2] - one.crop[0]) * (one.crop[3] - one.crop[1])) for one in everything]
-        everything = suppress(everything, small_first, settings["crop_nms_thresh"])
+        small_first = [
+            1 / ((candidate.crop[2] - candidate.crop[0]) * (candidate.crop[3] - candidate.crop[1]))
+            for candidate in results
+        ]
+        results = suppress(results, small_first, settings["crop_nms_thresh"])
     if settings["min_mask_region_area"]:
         cleaned, clean = [], []
-        for one in everything:
-            mask, holes = flooded(one.mask, settings["min_mask_region_area"], holes=True)
-            mask, pieces = flooded(mask, settings["min_mask_region_area"], holes=False)
-            values = {field.name: getattr(one, field.name) for field in fields(one)}
-            cleaned.append(Literal(**{**values, "mask": mask, "box": box_of(mask)}))
+        for candidate in results:
+            mask, holes = remove_regions(candidate.mask, settings["min_mask_region_area"], holes=True)
+            mask, pieces = remove_regions(mask, settings["min_mask_region_area"], holes=False)
+            values = {field.name: getattr(candidate, field.name) for field in fields(candidate)}
+            cleaned.append(ReferenceMask(**{**values, "mask": mask, "box": box_of(mask)}))
             clean.append(0.0 if holes or pieces else 1.0)
-        everything = suppress(cleaned, clean, max(settings["box_nms_thresh"], settings["crop_nms_thresh"]))
-    return sorted(everything, key=lambda one: one.score, reverse=True)
+        results = suppress(cleaned, clean, max(settings["box_nms_thresh"], settings["crop_nms_thresh"]))
+    return sorted(results, key=lambda candidate: candidate.score, reverse=True)
 
 
 def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the box of a mask as x1, y1, x2, y2, or zeros for an empty mask."""
     ys, xs = np.nonzero(mask)
     return (float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())) if len(xs) else (0.0, 0.0, 0.0, 0.0)
 
 
-def suppress(candidates: list[Literal], scores: list[float], threshold: float) -> list[Literal]:
+def suppress(candidates: list[ReferenceMask], scores: list[float], threshold: float) -> list[ReferenceMask]:
+    """Return the candidates that remain after non-maximum suppression of their boxes."""
     order = sorted(range(len(candidates)), key=lambda i: -scores[i])
     return [candidates[i] for i in brute_force_nms([candidates[i].box for i in order], threshold, order)]
 
 
 def brute_force_nms(boxes: list[tuple[float, ...]], threshold: float, names: list[int]) -> list[int]:
-    """Of boxes in falling order of score, the names of those that no kept better one overlaps too much."""
-    kept: list[int] = []
+    """Do non-maximum suppression by comparing all pairs of boxes.
+
+    Args:
+        boxes: boxes as x1, y1, x2, y2, the highest score first.
+        threshold: IoU above which a box suppresses a later one.
+        names: an identifier for each box.
+
+    Returns:
+        The identifiers of the boxes that remain.
+    """
+    remaining: list[int] = []
     for i, box in enumerate(boxes):
-        for j in kept:
-            other = boxes[j]
-            wide = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
-            tall = max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
-            areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+        for j in remaining:
+            better = boxes[j]
+            wide = max(0.0, min(box[2], better[2]) - max(box[0], better[0]))
+            tall = max(0.0, min(box[3], better[3]) - max(box[1], better[1]))
+            areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (box, better))
             if areas - wide * tall > 0 and wide * tall / (areas - wide * tall) > threshold:
                 break
         else:
-            kept.append(i)
-    return [names[i] for i in kept]
+            remaining.append(i)
+    return [names[i] for i in remaining]
 
 
-def flooded(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
-    """Pieces (or holes) of fewer than `area` pixels gone, found by flooding pixel by pixel over eight neighbours."""
+def remove_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
+    """Remove small regions from a mask. Finds regions pixel by pixel with a flood fill over eight neighbours.
+
+    Args:
+        mask: mask, (h, w) bool.
+        area: number of pixels below which a region is removed.
+        holes: fill holes in the mask, instead of removing pieces of it.
+
+    Returns:
+        The new mask, and whether it differs from `mask`.
+    """
     padded = np.pad(~mask if holes else mask, 1)
-    row, dry = padded.shape[1], bytearray(padded.tobytes())
-    around = (-row - 1, -row, -row + 1, -1, 1, row - 1, row, row + 1)
+    row, unvisited = padded.shape[1], bytearray(padded.tobytes())
+    neighbours = (-row - 1, -row, -row + 1, -1, 1, row - 1, row, row + 1)
     regions: list[list[int]] = []
-    while (start := dry.find(1)) >= 0:
-        dry[start] = 0
+    while (start := unvisited.find(1)) >= 0:
+        unvisited[start] = 0
         region = [start]
-        for place in region:  # it grows meanwhile
-            for step in around:
-                if dry[place + step]:
-                    dry[place + step] = 0
+        for place in region:  # the list grows during the loop
+            for step in neighbours:
+                if unvisited[place + step]:
+                    unvisited[place + step] = 0
                     region.append(place + step)
         regions.append(region)
     small = [region for region in regions if len(region) < area]

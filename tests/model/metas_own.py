@@ -1,7 +1,10 @@
-"""Meta's own models, built by Meta's own code in a process of its own: what is in them, and what they answer.
+"""Models that Meta's code builds: their tensors, and the results that they compute.
 
-python -m tests.model.metas_own names names.json
-python -m tests.model.metas_own answers KIND FOLDER
+This module runs as a process of its own, because it replaces packages that are missing here by mocks.
+
+Usage:
+    python -m tests.model.metas_own names FILE
+    python -m tests.model.metas_own answers KIND FOLDER
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ import numpy as np
 import torch
 import yaml
 
-from tests.checkpoints import redraw
+from tests.checkpoints import randomize
 from tests.warm import python
 
-# Imported there for resizing, command lines and downloads, none of which a model needs.
+# Meta's code imports these packages for resizing, command lines and downloads. A model needs none of them.
 ABSENT: tuple[str, ...] = ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms")
 ABSENT += ("torchvision.transforms.functional", "hydra", "hydra.core", "hydra.core.global_hydra", "hydra.utils")
 ABSENT += ("iopath", "iopath.common", "iopath.common.file_io", "omegaconf")
@@ -32,75 +35,82 @@ SMALL_SAM = (32, 2, 2, [1])
 SAM2 = [f"{version}/{version}_hiera_{size}" for version in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l")]
 
 
-def run(*arguments: object) -> None:
-    """This file as a process: what it puts in place of missing packages must not reach the tests' own."""
+def run_metas_code(*arguments: object) -> None:
+    """Run this module as a process with the given arguments."""
     command = [python(), "-m", "tests.model.metas_own", *map(str, arguments)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def sam(channels: int, layers: int, heads: int, global_layers: list[int]) -> Any:
+def build_sam(channels: int, layers: int, heads: int, global_layers: list[int]) -> Any:
+    """Build a SAM with Meta's code."""
     return importlib.import_module("segment_anything.build_sam")._build_sam(channels, layers, heads, global_layers)
 
 
-def sam2(name: str) -> Any:
+def build_sam2(name: str) -> Any:
+    """Build the SAM 2 of a configuration file, with the settings of Meta's builder for prediction."""
     package: ModuleType = importlib.import_module("sam2")
     text = (Path(package.__path__[0]) / "configs" / f"{name}.yaml").read_text()
-    config = yaml.safe_load(text.replace("1e-6", "1.0e-6"))["model"]  # the former is text to PyYAML
-    # What Meta's builder sets for prediction.
+    config = yaml.safe_load(text.replace("1e-6", "1.0e-6"))["model"]  # PyYAML reads 1e-6 as text
     decoder = {
         "dynamic_multimask_via_stability": True,
         "dynamic_multimask_stability_delta": 0.05,
         "dynamic_multimask_stability_thresh": 0.98,
     }
-    return built({**config, "sam_mask_decoder_extra_args": decoder})
+    return instantiate({**config, "sam_mask_decoder_extra_args": decoder})
 
 
-def built(config: Any) -> Any:
-    """The object that a nested description with `_target_` names stands for."""
+def instantiate(config: Any) -> Any:
+    """Return the object that a nested configuration with `_target_` names describes."""
     if isinstance(config, list):
-        return [built(one) for one in config]
+        return [instantiate(item) for item in config]
     if not isinstance(config, dict):
         return config
-    parts = {name: built(value) for name, value in config.items() if name != "_target_"}
+    parts = {name: instantiate(value) for name, value in config.items() if name != "_target_"}
     if "_target_" not in config:
         return parts
     module, _, name = config["_target_"].rpartition(".")
     return getattr(importlib.import_module(module), name)(**parts)
 
 
-def names() -> dict[str, Any]:
-    """Of every size: each tensor's shape by name, and each block's heads and window."""
-    found = {}
+def describe_all_sizes() -> dict[str, Any]:
+    """Return the shapes of all tensors by name, and the heads and window of each block, for every size of model."""
+    descriptions = {}
     for name, size in SAM.items():
         with torch.device("meta"):
-            model = sam(*size)
-        found[name] = described(model, model.image_encoder.blocks)
+            model = build_sam(*size)
+        descriptions[name] = describe(model, model.image_encoder.blocks)
     for name in SAM2:
-        model = sam2(name)
-        found[name] = described(model, model.image_encoder.trunk.blocks)
-    return found
+        model = build_sam2(name)
+        descriptions[name] = describe(model, model.image_encoder.trunk.blocks)
+    return descriptions
 
 
-def described(model: Any, blocks: Any) -> dict[str, Any]:
+def describe(model: Any, blocks: Any) -> dict[str, Any]:
+    """Return the shapes of a model's tensors by name, and the number of heads and the window size of each block."""
     return {
         "tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
         "blocks": [[block.attn.num_heads, block.window_size] for block in blocks],
     }
 
 
-def answers(kind: str, folder: Path) -> None:
-    """Writes a drawn model as Meta publishes it, and what it answers to one click on one image, to be judged."""
+def write_results(kind: str, folder: Path) -> None:
+    """Write a model with random weights as a file in Meta's format, and the model's results for a click on an image.
+
+    Args:
+        kind: `sam` or `sam2`.
+        folder: folder for `KIND.pth`, the checkpoint, and `KIND.npz`, the image, the click and the results.
+    """
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((64, 64, 1))).astype(np.uint8)
     click, label = torch.tensor([[[300.0, 410.0]]]), torch.tensor([[1]])
-    model = sam(*SMALL_SAM) if kind == "sam" else sam2("sam2.1/sam2.1_hiera_t")
-    redraw(model.eval(), 7)
+    model = build_sam(*SMALL_SAM) if kind == "sam" else build_sam2("sam2.1/sam2.1_hiera_t")
+    randomize(model.eval(), 7)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     pixels = ((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None]
     with torch.no_grad():
         if kind == "sam":
-            encoder, decoder, fine = model.prompt_encoder, model.mask_decoder, {}
+            encoder, decoder, options = model.prompt_encoder, model.mask_decoder, {}
             embedding = model.image_encoder(pixels)
         else:
             encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
@@ -109,9 +119,9 @@ def answers(kind: str, folder: Path) -> None:
             *high, embedding = (
                 part.permute(1, 2, 0).reshape(1, -1, *size) for part, size in zip(features, sizes, strict=True)
             )
-            fine = {"repeat_image": False, "high_res_features": high}
+            options = {"repeat_image": False, "high_res_features": high}
         sparse, dense = encoder(points=(click, label), boxes=None, masks=None)
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for multimask in (True, False):
             logits, scores, *_ = decoder(
                 image_embeddings=embedding,
@@ -119,12 +129,12 @@ def answers(kind: str, folder: Path) -> None:
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 multimask_output=multimask,
-                **fine,
+                **options,
             )
-            found |= {f"logits {multimask}": logits[0].numpy(), f"scores {multimask}": scores[0].numpy()}
+            results |= {f"logits {multimask}": logits[0].numpy(), f"scores {multimask}": scores[0].numpy()}
     state = model.state_dict()
     torch.save(state if kind == "sam" else {"model": state}, folder / f"{kind}.pth")
-    np.savez(folder / f"{kind}.npz", image=image, click=click[0].numpy(), **found)
+    np.savez(folder / f"{kind}.npz", image=image, click=click[0].numpy(), **results)
 
 
 if __name__ == "__main__":
@@ -132,6 +142,6 @@ if __name__ == "__main__":
     for absent in ABSENT:
         sys.modules[absent] = MagicMock()
     if sys.argv[1] == "names":
-        Path(sys.argv[2]).write_text(json.dumps(names()))
+        Path(sys.argv[2]).write_text(json.dumps(describe_all_sizes()))
     else:
-        answers(sys.argv[2], Path(sys.argv[3]))
+        write_results(sys.argv[2], Path(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""A packaged model stands alone: beside a user's own modules of any name, and beside another version of itself."""
+"""A packaged model works next to a user's modules of any name, and next to another version of the packaged model."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import pytest
 
 from tests.conftest import free_port, server
 
-ANSWERED = '"image_id": image_id, "error": None}'
+ANSWER_CODE = '"image_id": image_id, "error": None}'
 
 
 @pytest.fixture(scope="module")
 def other_version(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packaged model as another version would package it: its code has another name and answers differently."""
+    """Return a copy of the packaged model whose code has another name and returns other answers."""
     copy = shutil.copytree(packaged, tmp_path_factory.mktemp("other") / "model")
     (code,) = (copy / "code").iterdir()
     renamed = code.rename(code.with_name("sam_endpoint_model_0_1_9_feedc0ffee"))
     loader = copy / "loader.py"
     loader.write_text(loader.read_text().replace(code.name, renamed.name))
     scorer = renamed / "scorer.py"
-    assert ANSWERED in scorer.read_text()
-    scorer.write_text(scorer.read_text().replace(ANSWERED, ANSWERED.replace("None", '"version 0.1.9"')))
+    assert ANSWER_CODE in scorer.read_text()
+    scorer.write_text(scorer.read_text().replace(ANSWER_CODE, ANSWER_CODE.replace("None", '"version 0.1.9"')))
     return copy
 
 
 @pytest.fixture
 def users_folder(tmp_path: Path) -> Path:
-    """A folder like a user's, with modules named as the packages of this project."""
+    """Return a folder with modules that have the names of this project's packages."""
     for name in ("model.py", "scoring.py", "evaluation.py", "loader.py"):
         (tmp_path / name).write_text(f"OWN = {name!r}\n")
     (tmp_path / "training").mkdir()
@@ -42,8 +42,8 @@ def users_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_in(folder: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a script in a folder, in a fresh process that cannot see this project."""
+def run_script(folder: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a folder, in a new process from which this project cannot be imported."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(code))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -52,7 +52,7 @@ def run_in(folder: Path, code: str, *arguments: object) -> subprocess.CompletedP
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
-def test_it_loads_beside_modules_of_the_users_own(packaged: Path, users_folder: Path) -> None:
+def test_a_model_loads_next_to_a_users_modules_of_the_same_names(packaged: Path, users_folder: Path) -> None:
     code = """
         import sys
         import mlflow
@@ -64,7 +64,7 @@ def test_it_loads_beside_modules_of_the_users_own(packaged: Path, users_folder: 
         print(model.OWN, scoring.OWN, training.OWN, evaluation.OWN, loader.OWN)
         print("sam_endpoint" in sys.modules)
     """
-    done = run_in(users_folder, code, packaged)
+    done = run_script(users_folder, code, packaged)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["True", "model.py scoring.py training evaluation.py loader.py", "False"]
 
@@ -79,7 +79,7 @@ def test_two_versions_in_one_process_run_their_own_code(
         for model in (*models, *models):
             print(model.predict(model.input_example)["error"][0])
     """
-    done = run_in(users_folder, code, packaged, other_version)
+    done = run_script(users_folder, code, packaged, other_version)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["None", "version 0.1.9"] * 2
 
@@ -101,12 +101,12 @@ def test_two_versions_in_one_spark_session_run_their_own_code(
             (row,) = frame.select(udf(struct(*frame.columns)).alias("answer")).collect()
             print(row["answer"]["error"], row["answer"]["predictions"][0]["mask_per_prediction"][0]["size"])
     """
-    done = run_in(users_folder, code, packaged, other_version)
+    done = run_script(users_folder, code, packaged, other_version)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["None [64, 96]", "version 0.1.9 [64, 96]"]
 
 
-def test_mlflow_serves_it_from_a_folder_with_modules_of_the_users_own(other_version: Path, users_folder: Path) -> None:
+def test_mlflow_serves_a_model_from_a_folder_with_a_users_modules(other_version: Path, users_folder: Path) -> None:
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", str(other_version), "--env-manager", "local", "--port", str(port)]
     with server(command, port, "/ping", users_folder / "log", MLFLOW_MODELS_WORKERS="1") as url:

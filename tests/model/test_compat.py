@@ -1,4 +1,4 @@
-"""The workarounds for MLflow's faults are still needed, and change nothing else."""
+"""The workarounds for faults of MLflow: MLflow still has the faults, and the workarounds change nothing else."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from sam_endpoint.model.mlflow.compat import Refusal, accept_untyped_columns
+from sam_endpoint.model.mlflow.compat import RequestError, accept_untyped_columns
 
 UNTYPED = "Schema([ColSpec(AnyType(), 'image'), ColSpec(DataType.long, 'n')])"
 IMPORTS = "from mlflow.types import ColSpec, DataType, Schema; from mlflow.types.schema import AnyType"
 
 
-def test_mlflow_itself_still_refuses_untyped_columns() -> None:
-    """Once this fails, `accept_untyped_columns` can be deleted."""
+def test_mlflow_itself_still_rejects_untyped_columns() -> None:
+    """If this test fails, MLflow has fixed the fault, and `accept_untyped_columns` can be deleted."""
     done = subprocess.run(
         [sys.executable, "-c", f"{IMPORTS}; {UNTYPED}.pandas_types()"], capture_output=True, text=True
     )
     assert done.returncode == 1 and "not DataType" in done.stderr
 
 
-def test_untyped_columns_are_objects_and_typed_schemas_are_left_to_mlflow() -> None:
+def test_untyped_columns_are_objects_and_other_schemas_are_unchanged() -> None:
     accept_untyped_columns()
     method = Schema.pandas_types
     accept_untyped_columns()
@@ -37,10 +37,10 @@ def test_untyped_columns_are_objects_and_typed_schemas_are_left_to_mlflow() -> N
         tensor.pandas_types()
 
 
-def test_a_refusals_message_cannot_be_extended() -> None:
-    refusal = Refusal("expected a box")
+def test_mlflow_cannot_extend_the_message_of_a_refusal() -> None:
+    refusal = RequestError("expected a box")
     refusal.message = "Failed to predict data 'secret'. Error: expected a box"
     assert refusal.message == "expected a box" and "secret" not in refusal.serialize_as_json()  # type: ignore[no-untyped-call]  # MLflow has no hints there
-    other = MlflowException("expected a box")
-    other.message = "more"
-    assert other.message == "more"
+    mlflow_error = MlflowException("expected a box")
+    mlflow_error.message = "more"
+    assert mlflow_error.message == "more"

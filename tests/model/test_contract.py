@@ -1,4 +1,4 @@
-"""The contract as a user of the loaded model meets it: columns, params, answers, errors."""
+"""The table contract of a model that MLflow loaded: columns, params, answers and errors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ MASK_KEYS = {"encoded_binary_mask", "iou_score", "size", "bbox", "area"}
 
 @pytest.fixture(scope="module")
 def picture(disc: tuple[bytes, np.ndarray]) -> str:
+    """Return the image of the disc as base64 text."""
     return pictures.to_text(disc[0])
 
 
 def frame(*rows: dict[str, Any], index: list[Any] | None = None) -> pd.DataFrame:
+    """Return a table of rows, each a dict from column names to cells."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}).set_axis(
         index or range(len(rows))
     )
 
 
-def test_a_box_finds_the_disc(pyfunc: Any, disc: tuple[bytes, np.ndarray]) -> None:
+def test_a_box_returns_the_mask_of_the_disc(pyfunc: Any, disc: tuple[bytes, np.ndarray]) -> None:
     data, truth = disc
     answer = pyfunc.predict(frame({"image": data, "input_boxes": BOX, "multimask_output": False}))
     assert list(answer.columns) == ["predictions", "image_id", "error"]
@@ -61,17 +63,17 @@ def test_a_box_finds_the_disc(pyfunc: Any, disc: tuple[bytes, np.ndarray]) -> No
         (float("nan"), 3),
     ],
 )
-def test_multimask_output(pyfunc: Any, picture: str, multimask: object, count: int) -> None:
+def test_multimask_output_sets_the_number_of_masks(pyfunc: Any, picture: str, multimask: object, count: int) -> None:
     answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX, "multimask_output": multimask}))
-    assert [len(one["mask_per_prediction"]) for one in answer["predictions"][0]] == [count]
+    assert [len(prediction["mask_per_prediction"]) for prediction in answer["predictions"][0]] == [count]
 
 
-def test_multimask_output_left_out_means_three(pyfunc: Any, picture: str) -> None:
+def test_returns_three_masks_without_multimask_output(pyfunc: Any, picture: str) -> None:
     answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}))
     assert len(answer["predictions"][0][0]["mask_per_prediction"]) == 3
 
 
-def test_rows_are_answered_in_order_under_their_index(pyfunc: Any, picture: str) -> None:
+def test_answers_have_the_order_and_index_of_the_rows(pyfunc: Any, picture: str) -> None:
     boxes = [[[68, 38, 153, 123]], [[0, 0, 50, 50], [5, 5, 90, 90]], [[60, 30, 160, 130]]]
     rows = frame(*({"image": picture, "input_boxes": box} for box in boxes), index=["c", "a", "b"])
     answer = pyfunc.predict(rows)
@@ -82,7 +84,7 @@ def test_rows_are_answered_in_order_under_their_index(pyfunc: Any, picture: str)
 
 
 @pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
-def test_encodings_hold_the_same_mask(pyfunc: Any, picture: str, encoding: str) -> None:
+def test_all_encodings_contain_the_same_mask(pyfunc: Any, picture: str, encoding: str) -> None:
     rows = frame({"image": picture, "input_boxes": BOX, "multimask_output": False})
     decoded = {}
     for name in ("png", encoding):
@@ -91,25 +93,27 @@ def test_encodings_hold_the_same_mask(pyfunc: Any, picture: str, encoding: str) 
     assert pictures.iou(decoded["png"], decoded[encoding]) >= (0.98 if encoding == "polygon" else 1.0)
 
 
-def test_azureml_format(pyfunc: Any, picture: str) -> None:
+def test_response_format_azureml_has_the_columns_of_azures_models(pyfunc: Any, picture: str) -> None:
     answer = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}), params={"response_format": "azureml"})
     assert list(answer.columns) == ["response"]
     (prediction,) = answer["response"][0]["predictions"]
     assert [set(mask) for mask in prediction["masks_per_prediction"]] == [{"encoded_binary_mask", "iou_score"}] * 3
 
 
-def test_logits_go_out_and_come_back(pyfunc: Any, picture: str) -> None:
+def test_returned_logits_can_be_sent_as_mask_input(pyfunc: Any, picture: str) -> None:
     first = pyfunc.predict(frame({"image": picture, "input_points": CLICK}), params={"return_logits": True})
     best = max(first["predictions"][0][0]["mask_per_prediction"], key=lambda mask: mask["iou_score"])
-    again = frame(
+    rows = frame(
         {"image": picture, "input_points": CLICK, "mask_input": best["low_res_logits"], "multimask_output": False}
     )
-    (refined,) = pyfunc.predict(again)["predictions"][0][0]["mask_per_prediction"]
-    was, now = (masks.decode(one["encoded_binary_mask"], "png", (160, 240)) for one in (best, refined))
-    assert pictures.iou(was, now) > 0.7
+    (refined,) = pyfunc.predict(rows)["predictions"][0][0]["mask_per_prediction"]
+    first_mask, refined_mask = (
+        masks.decode(mask["encoded_binary_mask"], "png", (160, 240)) for mask in (best, refined)
+    )
+    assert pictures.iou(first_mask, refined_mask) > 0.7
 
 
-def test_image_id_stands_for_the_image(pyfunc: Any, picture: str) -> None:
+def test_an_image_id_replaces_the_image(pyfunc: Any, picture: str) -> None:
     named = frame({"image": picture, "image_id": "cup", "input_boxes": BOX}, {"image_id": "cup", "input_boxes": BOX})
     first = pyfunc.predict(named)
     assert list(first["image_id"]) == ["cup", "cup"]
@@ -118,16 +122,16 @@ def test_image_id_stands_for_the_image(pyfunc: Any, picture: str) -> None:
     later = pyfunc.predict(frame({"image_id": "cup", "input_boxes": BOX}))
     assert pictures.tolerant(later["predictions"][0]) == once
     by_hash = pyfunc.predict(frame({"image": picture, "input_boxes": BOX}))["image_id"][0]
-    again = pyfunc.predict(frame({"image_id": by_hash, "input_boxes": BOX}))
-    assert pictures.tolerant(again["predictions"][0]) == once
+    by_hash_only = pyfunc.predict(frame({"image_id": by_hash, "input_boxes": BOX}))
+    assert pictures.tolerant(by_hash_only["predictions"][0]) == once
 
 
-def test_an_image_id_given_twice_names_the_later_image(pyfunc: Any, picture: str) -> None:
-    other = pictures.to_text(pictures.disc(200, 150)[0])
+def test_a_repeated_image_id_names_the_latest_image(pyfunc: Any, picture: str) -> None:
+    second_picture = pictures.to_text(pictures.disc(200, 150)[0])
     rows = frame(
         {"image": picture, "image_id": "x", "input_boxes": BOX},
         {"image_id": "x", "input_boxes": BOX},
-        {"image": other, "image_id": "x", "input_boxes": BOX},
+        {"image": second_picture, "image_id": "x", "input_boxes": BOX},
         {"image_id": "x", "input_boxes": BOX},
     )
     answer = pyfunc.predict(rows)
@@ -141,7 +145,7 @@ LOOSE = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh":
 
 
 @pytest.mark.parametrize("encoding", ["png", "rle", "polygon"])
-def test_a_row_without_prompts_answers_every_object_the_best_first(
+def test_a_row_without_prompts_returns_every_object_the_best_first(
     pyfunc: Any, disc: tuple[bytes, np.ndarray], encoding: str
 ) -> None:
     data, truth = disc
@@ -149,40 +153,40 @@ def test_a_row_without_prompts_answers_every_object_the_best_first(
     answer = pyfunc.predict(rows, params={**LOOSE, "mask_encoding": encoding})
     objects = [prediction["mask_per_prediction"] for prediction in answer["predictions"][0]]
     assert len(objects) >= 2 and all(len(masks_of) == 1 for masks_of in objects)
-    assert all(set(one) == MASK_KEYS and one["size"] == [160, 240] for (one,) in objects)
-    scores = [one["iou_score"] for (one,) in objects]
+    assert all(set(mask) == MASK_KEYS and mask["size"] == [160, 240] for (mask,) in objects)
+    scores = [mask["iou_score"] for (mask,) in objects]
     assert scores == sorted(scores, reverse=True) and scores[-1] > 0.5
-    found = [masks.decode(one["encoded_binary_mask"], encoding, (160, 240)) for (one,) in objects]
-    assert max(pictures.iou(mask, truth) for mask in found) > 0.85
+    decoded = [masks.decode(mask["encoded_binary_mask"], encoding, (160, 240)) for (mask,) in objects]
+    assert max(pictures.iou(mask, truth) for mask in decoded) > 0.85
     assert len(answer["predictions"][1]) == 1 and answer["predictions"][2] == answer["predictions"][0]
 
 
 @pytest.mark.parametrize("column", ["input_boxes", "input_points", "mask_input"])
 @pytest.mark.parametrize("empty", [[], "[]", " [ ]", np.zeros((0, 4), np.float32), ()], ids=repr)
-def test_an_empty_list_of_prompts_answers_no_predictions(pyfunc: Any, picture: str, column: str, empty: object) -> None:
+def test_an_empty_list_of_prompts_returns_no_predictions(pyfunc: Any, picture: str, column: str, empty: object) -> None:
     answer = pyfunc.predict(frame({"image": picture, column: empty}), params=LOOSE)
     assert answer["predictions"][0] == [] and answer["error"][0] is None and len(answer["image_id"][0]) == 64
 
 
-def test_an_empty_list_beside_prompts_is_ignored(pyfunc: Any, picture: str) -> None:
+def test_an_empty_list_next_to_other_prompts_is_ignored(pyfunc: Any, picture: str) -> None:
     rows = frame({"image": picture, "input_boxes": BOX, "input_points": [], "input_labels": "[]"})
     assert len(pyfunc.predict(rows)["predictions"][0]) == 1
 
 
 @pytest.mark.parametrize("image_id", [7, 7.0, np.int64(7), np.float32(7), "7"], ids=repr)
-def test_whole_numbers_are_ids(pyfunc: Any, picture: str, image_id: object) -> None:
+def test_a_whole_number_is_an_image_id(pyfunc: Any, picture: str, image_id: object) -> None:
     pyfunc.predict(frame({"image": picture, "image_id": image_id, "input_boxes": BOX}))
     assert pyfunc.predict(frame({"image_id": "7", "input_boxes": BOX}))["image_id"][0] == "7"
 
 
 @pytest.mark.parametrize("image_id", [7.5, True, {"a": 1}, b"a"], ids=repr)
-def test_other_values_are_not_ids(pyfunc: Any, picture: str, image_id: object) -> None:
+def test_rejects_other_values_as_image_id(pyfunc: Any, picture: str, image_id: object) -> None:
     answer = pyfunc.predict(frame({"image": picture, "image_id": image_id}), params={"on_error": "record"})
     assert "column 'image_id': expected text of at most 512 characters, or a whole number" in answer["error"][0]
 
 
-def test_orientation_upright_turns_the_image_and_its_masks(pyfunc: Any) -> None:
-    """A phone's photograph: stored 240 x 160, shown as 160 x 240."""
+def test_orientation_upright_rotates_the_image_and_its_masks(pyfunc: Any) -> None:
+    """The photograph is stored as 240 x 160 pixels and shown as 160 x 240."""
     stored, truth = pictures.disc(240, 160)
     photo = Image.open(io.BytesIO(stored))
     exif = Image.Exif()
@@ -199,35 +203,35 @@ def test_orientation_upright_turns_the_image_and_its_masks(pyfunc: Any) -> None:
     as_stored = pyfunc.predict(frame({"image": data, "input_boxes": BOX}))
     assert as_stored["predictions"][0][0]["mask_per_prediction"][0]["size"] == [160, 240]
     assert as_stored["image_id"][0] != as_shown["image_id"][0]
-    kept = pyfunc.predict(frame({"image_id": as_shown["image_id"][0], "input_boxes": box}))
-    assert kept["predictions"][0][0]["mask_per_prediction"][0]["size"] == [240, 160]
+    by_id = pyfunc.predict(frame({"image_id": as_shown["image_id"][0], "input_boxes": box}))
+    assert by_id["predictions"][0][0]["mask_per_prediction"][0]["size"] == [240, 160]
     plain = pyfunc.predict(frame({"image": stored}), params={"orientation": "upright", **LOOSE})
     assert plain["image_id"][0] == pyfunc.predict(frame({"image": stored, "input_boxes": BOX}))["image_id"][0]
 
 
-def test_everything_of_a_kept_image(pyfunc: Any, picture: str) -> None:
+def test_segments_everything_of_a_cached_image(pyfunc: Any, picture: str) -> None:
     whole = pyfunc.predict(frame({"image": picture, "image_id": "all of it"}), params=LOOSE)
-    again = pyfunc.predict(frame({"image_id": "all of it"}), params={**LOOSE, "return_logits": True})
-    logits = [one["mask_per_prediction"][0].pop("low_res_logits") for one in again["predictions"][0]]
-    assert pictures.tolerant(again["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
+    by_id = pyfunc.predict(frame({"image_id": "all of it"}), params={**LOOSE, "return_logits": True})
+    logits = [prediction["mask_per_prediction"][0].pop("low_res_logits") for prediction in by_id["predictions"][0]]
+    assert pictures.tolerant(by_id["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
     assert all(np.load(io.BytesIO(base64.b64decode(text))).shape == (180, 180) for text in logits)
 
 
-def test_crops_need_the_image_itself_unless_they_are_kept(pyfunc: Any, picture: str) -> None:
+def test_crops_need_the_image_unless_their_embeddings_are_cached(pyfunc: Any, picture: str) -> None:
     layers = {**LOOSE, "crop_n_layers": 1, "on_error": "record"}
-    other = {"image": pictures.disc(220, 150)[0], "image_id": "never in parts", "input_boxes": BOX}
-    pyfunc.predict(frame(other))
+    other_row = {"image": pictures.disc(220, 150)[0], "image_id": "never in parts", "input_boxes": BOX}
+    pyfunc.predict(frame(other_row))
     rows = frame({"image_id": "never in parts"}, {"image_id": "never in parts", "input_boxes": BOX})
     answer = pyfunc.predict(rows, params=layers)
-    assert "row 0, column 'image': expected the image itself, since crop_n_layers" in answer["error"][0]
+    assert "row 0, column 'image': expected the image itself, because crop_n_layers" in answer["error"][0]
     assert answer["error"][1] is None and len(answer["predictions"][1]) == 1
     whole = pyfunc.predict(frame({"image": picture, "image_id": "in parts"}), params=layers)
     assert whole["error"][0] is None and len(whole["predictions"][0]) >= 2
-    again = pyfunc.predict(frame({"image_id": "in parts"}), params=layers)
-    assert pictures.tolerant(again["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
+    by_id = pyfunc.predict(frame({"image_id": "in parts"}), params=layers)
+    assert pictures.tolerant(by_id["predictions"][0]) == pictures.tolerant(whole["predictions"][0])
 
 
-REFUSED = [
+BAD_ROWS = [
     ({"image": "hello, world", "input_boxes": BOX}, "row 0, column 'image': expected base64 text"),
     ({"image": base64.b64encode(b"no image").decode(), "input_boxes": BOX}, "8 bytes of no known image format"),
     ({"image": 7, "input_boxes": BOX}, "the number 7"),
@@ -239,7 +243,10 @@ REFUSED = [
     ({"input_points": "[[[1, Infinity]]]"}, "finite coordinates"),
     ({"input_points": CLICK, "input_labels": "[[3]]"}, "column 'input_labels': expected (prompts, points) labels"),
     ({"input_labels": "[[1]]"}, "labels without points"),
-    ({"input_points": CLICK, "input_labels": "[[1, 0]]"}, "expected 1 labels for prompt 0, one a point, got 2 labels"),
+    (
+        {"input_points": CLICK, "input_labels": "[[1, 0]]"},
+        "expected 1 labels for prompt 0, one per point, got 2 labels",
+    ),
     (
         {"input_points": CLICK, "input_boxes": "[[1,2,3,4],[1,2,3,4]]"},
         "as many boxes as prompts of points (1), got 2 boxes",
@@ -249,29 +256,29 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("cells", "said"), REFUSED, ids=lambda value: value[:40] if isinstance(value, str) else "")
-def test_bad_rows_are_refused_or_recorded(pyfunc: Any, picture: str, cells: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("cells", "message"), BAD_ROWS, ids=lambda value: value[:40] if isinstance(value, str) else "")
+def test_rejects_or_records_bad_rows(pyfunc: Any, picture: str, cells: dict[str, Any], message: str) -> None:
     bad = {"image": picture, **cells}
-    with pytest.raises(MlflowException) as caught:
+    with pytest.raises(MlflowException) as raised:
         pyfunc.predict(frame(bad))
-    assert said in caught.value.message and caught.value.error_code == "INVALID_PARAMETER_VALUE"
-    assert "row 0" in caught.value.message and picture[:30] not in caught.value.message
+    assert message in raised.value.message and raised.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "row 0" in raised.value.message and picture[:30] not in raised.value.message
     good = {"image": picture, "input_boxes": BOX}
     answer = pyfunc.predict(frame(good, bad, good), params={"on_error": "record"})
-    assert said.replace("row 0", "row 1") in answer["error"][1] and answer["predictions"][1] == []
+    assert message.replace("row 0", "row 1") in answer["error"][1] and answer["predictions"][1] == []
     assert answer["error"][1].startswith("row 1, column ")
     assert [answer["error"][0], answer["error"][2]] == [None, None]
     assert pictures.tolerant(answer["predictions"][0]) == pictures.tolerant(answer["predictions"][2]) != []
 
 
-def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
-    with pytest.raises(MlflowException, match="the id of an image that is still kept") as caught:
+def test_an_unknown_image_id_has_status_404(pyfunc: Any) -> None:
+    with pytest.raises(MlflowException, match="the id of a cached image") as caught:
         pyfunc.predict(frame({"image_id": "never seen", "input_boxes": BOX}))
     assert caught.value.get_http_status_code() == 404
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"mask_encoding": "jpeg"}, "parameter 'mask_encoding': expected 'png' or 'rle' or 'polygon', got text of"),
         ({"response_format": "xml"}, "parameter 'response_format'"),
@@ -295,18 +302,18 @@ def test_an_unknown_image_id_is_404(pyfunc: Any) -> None:
         ({"min_mask_region_area": -5}, "parameter 'min_mask_region_area': expected a whole number from 0 to"),
     ],
 )
-def test_unknown_parameter_values(pyfunc: Any, picture: str, params: dict[str, Any], said: str) -> None:
+def test_rejects_bad_values_of_params(pyfunc: Any, picture: str, params: dict[str, Any], message: str) -> None:
     with pytest.raises(MlflowException) as caught:
         pyfunc.predict(frame({"image": picture, "input_boxes": BOX}), params=params)
-    assert said in caught.value.message and caught.value.get_http_status_code() == 400
+    assert message in caught.value.message and caught.value.get_http_status_code() == 400
 
 
-def test_a_table_without_images(pyfunc: Any) -> None:
-    with pytest.raises(MlflowException, match="a table with the columns image, "):
+def test_rejects_a_table_without_images(pyfunc: Any) -> None:
+    with pytest.raises(MlflowException, match="a table with a column image or image_id"):
         pyfunc.predict(pd.DataFrame({"input_boxes": [BOX]}))
 
 
-def test_deployment_defaults_and_what_a_request_says_over_them(packaged: Path, picture: str) -> None:
+def test_params_of_a_request_override_the_defaults_of_the_deployment(packaged: Path, picture: str) -> None:
     config = {"mask_encoding": "rle", "on_error": "record", "device": "cpu", "max_pixels": 10_000}
     model = mlflow.pyfunc.load_model(str(packaged), model_config=config)
     answer = model.predict(frame({"image": picture, "input_boxes": BOX}))
@@ -319,7 +326,7 @@ def test_deployment_defaults_and_what_a_request_says_over_them(packaged: Path, p
     assert polygon["encoded_binary_mask"].startswith("[")
 
 
-def test_signature_names_every_param_with_its_default(pyfunc: Any) -> None:
+def test_the_signature_lists_every_param_with_its_default(pyfunc: Any) -> None:
     params = {spec.name: spec.default for spec in pyfunc.metadata.signature.params}
     assert params == {
         "mask_encoding": "png",

@@ -1,43 +1,41 @@
-"""The Engine: tenants see only their own images, calls can be cancelled, and image sources can be exchanged."""
+"""The engine: images of tenants, references to images, cancelled calls, and the stages of a call."""
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from sam_endpoint.model import engine as engine_module
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.errors import BadInput, ClientDisconnected, UnknownImage
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
-from tests.conftest import ROOT
 from tests.engines import engine_of
 
 BOX = [Prompt(box=np.array([68, 38, 153, 123], np.float32))]
 
 
-def test_a_tenants_images_and_names_are_its_own(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+def test_a_tenant_sees_only_its_own_images_and_names(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
     engine = engine_of(tiny)
     first, second = engine.for_tenant("first"), engine.for_tenant("second")
     image = first.embed(ImageRef.content(disc[0]))
     first.name("disc", image)
     assert first.find("disc").embedding is image.embedding and first.find(image.key).key == image.key
-    for other in (second, engine):
+    for other_engine in (second, engine):
         for name in ("disc", image.key):
             with pytest.raises(UnknownImage):
-                other.find(name)
-    again = second.embed(ImageRef.content(disc[0]))
-    assert again.embedding is not image.embedding  # encoded again, so that nothing tells that another tenant has it
-    assert engine.cache.nbytes == 2 * image.embedding.nbytes  # in one memory
+                other_engine.find(name)
+    second_image = second.embed(ImageRef.content(disc[0]))
+    # The image is encoded again. Otherwise the response time would reveal that another tenant has sent it.
+    assert second_image.embedding is not image.embedding
+    assert engine.cache.nbytes == 2 * image.embedding.nbytes  # all tenants share a cache
 
 
-def test_an_image_id_is_a_reference(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+def test_an_image_id_refers_to_a_cached_image(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
     engine = engine_of(tiny)
     image = engine.embed(ImageRef.content(disc[0]))
     assert engine.embed(ImageRef.id(image.key)).embedding is image.embedding
@@ -45,7 +43,7 @@ def test_an_image_id_is_a_reference(tiny: Segmenter, disc: tuple[bytes, np.ndarr
         engine.embed(ImageRef.id("unknown"))
 
 
-def test_equal_references_are_equal_keys(disc: tuple[bytes, np.ndarray], tiny: Segmenter) -> None:
+def test_references_to_the_same_image_are_equal(disc: tuple[bytes, np.ndarray], tiny: Segmenter) -> None:
     reference = engine_of(tiny).images.reference
     text = pictures.to_text(disc[0])
     assert len({reference(disc[0]), reference(bytearray(disc[0])), ImageRef.content(disc[0])}) == 1
@@ -74,7 +72,7 @@ def test_a_cancelled_call_stops_before_its_next_stage(tiny: Segmenter, disc: tup
         engine.segment(image, BOX, call=call)
 
 
-def test_stages_are_timed_by_name(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
+def test_a_call_reports_its_stages_by_name(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
     stages: list[str] = []
 
     @contextmanager
@@ -87,9 +85,3 @@ def test_stages_are_timed_by_name(tiny: Segmenter, disc: tuple[bytes, np.ndarray
         image = engine.embed(ImageRef.content(disc[0]), Call(watch))
         engine.segment(image, BOX, call=Call(watch))
     assert stages == ["fetch", "decode", "encode", "prompt", "fetch", "prompt"]
-
-
-def test_the_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    outcome = doctest.testmod(engine_module)
-    assert outcome.attempted and not outcome.failed

@@ -1,4 +1,4 @@
-"""Segmenting everything: agreement with a literal reading of the algorithm, and its parts."""
+"""Segmenting everything: agreement with the slow reference implementation, and the parts of the algorithm."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from scipy import ndimage
 
 from sam_endpoint.model import families, masks
-from sam_endpoint.model.everything import Grid, crops, everything, nms, points
+from sam_endpoint.model.boxes import nms
+from sam_endpoint.model.everything import Grid, crop_boxes, everything, point_grid
 from sam_endpoint.model.mlflow import package
-from sam_endpoint.model.regions import without_regions
+from sam_endpoint.model.regions import remove_small_regions
 from sam_endpoint.model.segmenter import Segmenter
 from tests import pictures
 from tests.model import literal
-from tests.model.encodings import embedding
+from tests.model.encodings import cached_embedding
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"points_per_side": 9},
@@ -29,12 +30,17 @@ CASES: dict[str, dict[str, Any]] = {
     "regions": {"points_per_side": 7, "min_mask_region_area": 120},
     "regions and crops": {"points_per_side": 5, "crop_n_layers": 1, "min_mask_region_area": 60},
 }
-# What a checkpoint with drawn weights predicts is no IoU, and its masks reach over the whole image, so that any
-# suppression leaves one: thresholds that let a share of them pass.
-SPRAWLING = {"box_nms_thresh": 0.99, "crop_nms_thresh": 0.99}
+# A checkpoint with random weights does not predict an IoU, and its masks cover the whole image, so that the usual
+# suppression leaves only one mask. These thresholds let a part of the masks pass.
+LOOSE_SUPPRESSION = {"box_nms_thresh": 0.99, "crop_nms_thresh": 0.99}
 THRESHOLDS = {
-    "sam": {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.5, "stability_score_offset": 0.01, **SPRAWLING},
-    "sam2": {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6, "stability_score_offset": 0.05, **SPRAWLING},
+    "sam": {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.5, "stability_score_offset": 0.01, **LOOSE_SUPPRESSION},
+    "sam2": {
+        "pred_iou_thresh": 0.4,
+        "stability_score_thresh": 0.6,
+        "stability_score_offset": 0.05,
+        **LOOSE_SUPPRESSION,
+    },
     "sam-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
     "sam2-tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "stability_score_offset": 0.2},
 }
@@ -42,68 +48,69 @@ THRESHOLDS = {
 
 @pytest.fixture(scope="module", params=["sam", "sam2", "sam-tiny", "sam2-tiny"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Segmenter, Any]:
+    """Return the name of a checkpoint, its segmenter, and the reference implementation's predictor."""
     embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
     source = embedded.get(request.param) or request.getfixturevalue(f"{request.param}_folder")
     segmenter = Segmenter.load(str(source), "cpu")
     folder = tmp_path_factory.mktemp("resaved")
     families.save(segmenter.family, folder)
-    return request.param, segmenter, literal.ASKS[segmenter.family.name](folder)
+    return request.param, segmenter, literal.PREDICTORS[segmenter.family.name](folder)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_agrees_with_a_literal_reading(subject: tuple[str, Segmenter, Any], case: str) -> None:
-    name, segmenter, ask = subject
+def test_agrees_with_the_reference_implementation(subject: tuple[str, Segmenter, Any], case: str) -> None:
+    name, segmenter, predict = subject
     settings = {**CASES[case], **THRESHOLDS[name]}
     image = pictures.clutter(150, 212)
-    expected = literal.generate(ask, image, **settings)
-    found = everything(
+    expected = literal.generate(predict, image, **settings)
+    actual = everything(
         segmenter,
-        embedding(segmenter, image),
-        lambda box: embedding(segmenter, image[box[1] : box[3], box[0] : box[2]]),
+        cached_embedding(segmenter, image),
+        lambda box: cached_embedding(segmenter, image[box[1] : box[3], box[0] : box[2]]),
         Grid(points_per_batch=16, **settings),
     )
     assert len(expected) >= 2, "the case shows nothing"
-    assert len(found) == len(expected)
-    assert np.allclose([one.point for one in found], [one.point for one in expected], atol=1e-3)
-    assert [one.crop for one in found] == [one.crop for one in expected]
-    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
-    for one, other in zip(found, expected, strict=True):
-        mask = masks.from_rle(one.rle)
-        # Rounding may turn one pixel, which is more than 0.002 of a small mask.
-        assert one.stability == pytest.approx(other.stability, abs=max(2e-3, 1.01 / mask.sum()))
-        assert (mask & other.mask).sum() >= 0.999 * (mask | other.mask).sum()
+    assert len(actual) == len(expected)
+    assert np.allclose([item.point for item in actual], [item.point for item in expected], atol=1e-3)
+    assert [item.crop for item in actual] == [item.crop for item in expected]
+    assert [item.score for item in actual] == pytest.approx([item.score for item in expected], abs=1e-3)
+    for item, reference in zip(actual, expected, strict=True):
+        mask = masks.from_rle(item.rle)
+        # Rounding may change one pixel, which is more than 0.002 of a small mask.
+        assert item.stability == pytest.approx(reference.stability, abs=max(2e-3, 1.01 / mask.sum()))
+        assert (mask & reference.mask).sum() >= 0.999 * (mask | reference.mask).sum()
 
 
-def test_nms_is_the_brute_force_one() -> None:
+def test_nms_equals_brute_force_nms() -> None:
     rng = np.random.default_rng(5)
     for count in (0, 1, 2, 40, 300):
         corners = rng.integers(0, 60, (count, 2))
         boxes = np.concatenate([corners, corners + rng.integers(0, 40, (count, 2))], axis=1)
-        scores = rng.integers(0, 20, count) / 20  # many are equal
+        scores = rng.integers(0, 20, count) / 20  # many scores are equal
         order = sorted(range(count), key=lambda i: -scores[i])
         for threshold in (0.0, 0.3, 0.7, 1.0):
             expected = literal.brute_force_nms([tuple(boxes[i].tolist()) for i in order], threshold, order)
             assert nms(boxes, scores, threshold) == expected
 
 
-def test_small_regions_are_those_found_by_flooding() -> None:
+def test_removes_the_same_small_regions_as_a_flood_fill() -> None:
     rng = np.random.default_rng(6)
     for density in (0.2, 0.5, 0.8):
         mask = ndimage.uniform_filter(rng.random((60, 80)), 3) < density
         for area in (1, 5, 40, 10_000):
             for holes in (True, False):
-                ours, changed = without_regions(mask, area, holes)
-                theirs, also_changed = literal.flooded(mask, area, holes)
+                ours, changed = remove_small_regions(mask, area, holes)
+                theirs, also_changed = literal.remove_regions(mask, area, holes)
                 assert changed == also_changed
                 assert (ours == theirs).all()
 
 
-def test_points_are_the_centres_of_cells() -> None:
-    assert points(2, (40, 80)).tolist() == [[20, 10], [60, 10], [20, 30], [60, 30]]
+def test_points_are_the_centers_of_grid_cells() -> None:
+    assert point_grid(2, (40, 80)).tolist() == [[20, 10], [60, 10], [20, 30], [60, 30]]
 
 
 def test_crops_cover_the_image_and_overlap() -> None:
-    boxes = list(crops((300, 500), Grid(crop_n_layers=2)))
+    boxes = list(crop_boxes((300, 500), Grid(crop_n_layers=2)))
     assert [layer for layer, _ in boxes] == [0] + [1] * 4 + [2] * 16
     assert boxes[0][1] == (0, 0, 500, 300)
     for layer in (1, 2):
@@ -115,13 +122,13 @@ def test_crops_cover_the_image_and_overlap() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 2)])
-def test_images_of_a_few_pixels(tiny: Segmenter, size: tuple[int, int]) -> None:
+def test_segments_everything_in_images_of_a_few_pixels(tiny: Segmenter, size: tuple[int, int]) -> None:
     image = np.full((*size, 3), 120, dtype=np.uint8)
     grid = Grid(points_per_side=2, crop_n_layers=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    found = everything(
+    objects = everything(
         tiny, tiny.embed([image])[0], lambda box: tiny.embed([image[box[1] : box[3], box[0] : box[2]]])[0], grid
     )
-    assert all(tuple(one.rle["size"]) == size for one in found)
+    assert all(tuple(item.rle["size"]) == size for item in objects)
 
 
 TWELVE_MEGAPIXELS = """
@@ -139,7 +146,7 @@ print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) 
 """
 
 
-def test_hundreds_of_masks_of_twelve_megapixels_take_less_than_a_gigabyte() -> None:
+def test_hundreds_of_masks_of_12_megapixels_need_less_than_a_gigabyte() -> None:
     script = [sys.executable, "-c", TWELVE_MEGAPIXELS, str(package.EMBEDDED)]
     root = Path(__file__).resolve().parents[2]
     count, megabytes = map(

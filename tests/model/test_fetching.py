@@ -1,6 +1,6 @@
-"""Which URLs are fetched, and the errors for the others.
+"""Fetching of URLs: the URLs that are allowed, the requests, and the errors.
 
-The servers are real ones on loopback. Only the resolver is replaced, where a test chooses the address of a name.
+The tests use real servers on loopback. Some tests replace the resolver of host names, to choose the address of a name.
 """
 
 from __future__ import annotations
@@ -26,39 +26,50 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 @pytest.fixture
 def serve() -> Iterator[Servers]:
+    """Return a function that starts servers, and stop the servers after the test."""
     servers = Servers()
     yield servers
     servers.close()
 
 
 def fetch(url: str, hosts: tuple[str, ...] = LOOPBACK, max_bytes: int = 1000, seconds: float = 5) -> bytes:
+    """Fetch a URL with the limits of these tests."""
     return fetching.fetch(url, hosts, max_bytes, seconds)
 
 
 def refusal(url: str, hosts: tuple[str, ...] = LOOPBACK, max_bytes: int = 1000, seconds: float = 5) -> str:
+    """Return the message of the error for a URL that cannot be fetched."""
     with pytest.raises(BadInput) as caught:
         fetch(url, hosts, max_bytes, seconds)
     return str(caught.value)
 
 
 def resolves(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]]) -> list[str]:
-    """Resolve host names to these addresses, one after the other; return the list of names that are looked up."""
+    """Replace the resolver of host names.
+
+    Args:
+        monkeypatch: pytest's fixture.
+        names: addresses of each host name. Each lookup of a name returns the next address, and the last one repeatedly.
+
+    Returns:
+        A list that receives each name that is looked up.
+    """
     original = socket.getaddrinfo
-    asked: list[str] = []
+    lookups: list[str] = []
 
     def getaddrinfo(host: str, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> object:
         address = host
         if host in names:
-            asked.append(host)
+            lookups.append(host)
             answers = names[host]
             address = answers.pop(0) if len(answers) > 1 else answers[0]
         return original(address, port, family, type, proto, flags)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return lookups
 
 
-def test_what_is_asked_and_what_comes_back(serve: Servers) -> None:
+def test_sends_an_encoded_request_and_returns_the_body(serve: Servers) -> None:
     url = serve(head(Content_Length=5) + b"image and more")
     assert fetch(f"{url}/a%20b/ü?q=1&r=x y#part") == b"image"
     request = serve.requests[0]
@@ -96,18 +107,18 @@ def test_what_is_asked_and_what_comes_back(serve: Servers) -> None:
         "localhost",
     ],
 )
-def test_private_addresses_are_not_asked_however_written(address: str) -> None:
-    said = refusal(f"http://{address}/latest/meta-data", hosts=("*",))
-    assert "expected a URL of a host that may be asked, got one that is private or not on the list" in said
-    assert "meta-data" not in said
+def test_rejects_private_addresses_in_every_notation(address: str) -> None:
+    message = refusal(f"http://{address}/latest/meta-data", hosts=("*",))
+    assert "expected a URL of an allowed host, got a host that is private or not on the list of hosts" in message
+    assert "meta-data" not in message
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
-def test_public_addresses_are_asked(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert fetching._is_public(ipaddress.ip_address(address))
 
 
-def test_a_list_of_hosts(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetches_only_from_hosts_on_the_list(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     url = serve(head() + b"image")
     port = url.rpartition(":")[2]
     hosts: tuple[str, ...]
@@ -121,34 +132,32 @@ def test_a_list_of_hosts(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "not on the list" in refusal(f"http://public.org:{port}/", hosts=("store.example.com",))
 
 
-def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_a_host_with_one_private_address_among_public_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80)) for ip in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: both)
     assert "private" in refusal("http://two-faced.org/", hosts=("*",))
 
 
-def test_the_address_that_was_looked_at_is_the_one_connected_to(
-    serve: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connects_to_the_address_that_was_checked(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     good = serve(head() + b"image", "127.0.0.1")
     port = int(good.rpartition(":")[2])
     serve(head() + b"secret", "127.0.0.2", port)
-    asked = resolves(monkeypatch, {"changes.org": ["127.0.0.1", "127.0.0.2"]})
+    lookups = resolves(monkeypatch, {"changes.org": ["127.0.0.1", "127.0.0.2"]})
     assert fetch(f"http://changes.org:{port}/", hosts=("127.0.0.1/32",)) == b"image"
-    assert asked == ["changes.org"]
+    assert lookups == ["changes.org"]
     assert "not on the list" in refusal(f"http://changes.org:{port}/", hosts=("127.0.0.1/32",))
 
 
-def test_redirects_are_looked_at_like_the_first(serve: Servers) -> None:
+def test_checks_redirects_like_the_first_url(serve: Servers) -> None:
     image = serve(head() + b"image")
-    for place, said in {
+    for location, message in {
         "http://169.254.169.254/latest/meta-data": "private",
         "http://[::ffff:10.0.0.1]/": "private",
         "file:///etc/passwd": "scheme 'file'",
         "gopher://127.0.0.1/": "scheme 'gopher'",
         "http://user:word@127.0.0.1/": "without a user name",
     }.items():
-        assert said in refusal(serve(head("302 Found", Location=place)) + "/picture")
+        assert message in refusal(serve(head("302 Found", Location=location)) + "/picture")
     assert fetch(serve(head("301 Moved", Location=f"{image}/a")) + "/picture") == b"image"
     assert fetch(serve(head("307 Moved", Location=f"//{image.removeprefix('http://')}/a"))) == b"image"
     for hops, ends in ((3, True), (4, False)):
@@ -161,12 +170,12 @@ def test_redirects_are_looked_at_like_the_first(serve: Servers) -> None:
             assert "at most 3 redirects" in refusal(url)
 
 
-def test_a_redirect_to_itself_ends(serve: Servers) -> None:
+def test_a_redirect_to_itself_fails_after_three_redirects(serve: Servers) -> None:
     assert "at most 3 redirects" in refusal(serve(head("302 Found", Location="/again")))
     assert len(serve.requests) == 4
 
 
-def test_an_endless_body_is_not_read_on(serve: Servers) -> None:
+def test_stops_reading_an_endless_body_at_the_limit(serve: Servers) -> None:
     sent = 0
 
     def endless(client: socket.socket) -> None:
@@ -175,13 +184,13 @@ def test_an_endless_body_is_not_read_on(serve: Servers) -> None:
         while True:
             sent += client.send(b"x" * 1000)
 
-    assert len(fetch(serve(endless), max_bytes=100_000)) == 100_001  # which the reader refuses
+    assert len(fetch(serve(endless), max_bytes=100_000)) == 100_001  # ImageReader rejects a body over the limit
     time.sleep(0.2)
     assert sent < 10_000_000
 
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
-def test_a_slow_server_is_left(serve: Servers, part: str) -> None:
+def test_a_slow_response_fails_after_the_timeout(serve: Servers, part: str) -> None:
     def drip(client: socket.socket) -> None:
         if part == "body":
             client.sendall(head(Content_Length=1000))
@@ -190,52 +199,52 @@ def test_a_slow_server_is_left(serve: Servers, part: str) -> None:
             time.sleep(0.05)
         time.sleep(10)
 
-    began = time.monotonic()
-    assert "within 1 s, got an answer that takes longer" in refusal(serve(drip), seconds=1)
-    assert time.monotonic() - began < 4
+    start = time.monotonic()
+    assert "within 1 s, got a slower response" in refusal(serve(drip), seconds=1)
+    assert time.monotonic() - start < 4
 
 
-def test_a_slow_body_without_a_length_is_no_image(serve: Servers) -> None:
+def test_a_slow_body_without_a_length_fails_after_the_timeout(serve: Servers) -> None:
     def drip(client: socket.socket) -> None:
         client.sendall(head())
         while True:
             client.sendall(b"x")
             time.sleep(0.05)
 
-    assert "takes longer" in refusal(serve(drip), seconds=1)
+    assert "a slower response" in refusal(serve(drip), seconds=1)
 
 
-def test_a_lying_content_length(serve: Servers) -> None:
+def test_a_wrong_content_length_fails_or_cuts_the_body(serve: Servers) -> None:
     assert fetch(serve(head(Content_Length=3) + b"image")) == b"ima"
-    assert "broken answer (IncompleteRead)" in refusal(serve(head(Content_Length=10) + b"image"))
+    assert "malformed response (IncompleteRead)" in refusal(serve(head(Content_Length=10) + b"image"))
     assert "at most 1000 bytes, got 5000000000 bytes" in refusal(serve(head(Content_Length=5_000_000_000) + b"image"))
     assert fetch(serve(head(Content_Length=-1) + b"image")) == b"image"
 
 
-def test_a_compressed_body_is_not_unpacked(serve: Servers) -> None:
+def test_rejects_a_compressed_body_without_decompressing_it(serve: Servers) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 100_000
-    assert "one with a Content-Encoding" in refusal(serve(head(Content_Encoding="gzip") + bomb), max_bytes=10**9)
+    assert "a response with a Content-Encoding" in refusal(serve(head(Content_Encoding="gzip") + bomb), max_bytes=10**9)
     assert "Accept-Encoding: identity" in serve.requests[0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "message"),
     [
-        (b"", "broken answer"),
-        (b"nonsense\r\n\r\n", "broken answer"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "broken answer"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "broken answer"),
-        (head(Transfer_Encoding="chunked") + b"5\r\nim", "broken answer"),
+        (b"", "malformed response"),
+        (b"nonsense\r\n\r\n", "malformed response"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "malformed response"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "malformed response"),
+        (head(Transfer_Encoding="chunked") + b"5\r\nim", "malformed response"),
         (head("404 Not Found"), "HTTP status 404"),
         (head("302 Found"), "HTTP status 302"),
         (head("500 Oh"), "HTTP status 500"),
     ],
     ids=str,
 )
-def test_answers_that_are_none(serve: Servers, answer: bytes, said: str) -> None:
-    assert said in refusal(serve(answer) + "/secret?token=1234")
-    assert "secret" not in refusal(serve(answer) + "/secret?token=1234")
+def test_rejects_broken_responses_without_repeating_the_url(serve: Servers, response: bytes, message: str) -> None:
+    assert message in refusal(serve(response) + "/secret?token=1234")
+    assert "secret" not in refusal(serve(response) + "/secret?token=1234")
 
 
 @pytest.mark.parametrize(
@@ -256,17 +265,17 @@ def test_answers_that_are_none(serve: Servers, answer: bytes, said: str) -> None
     ],
     ids=ascii,
 )
-def test_urls_that_lead_nowhere(url: str) -> None:
+def test_rejects_urls_that_cannot_be_fetched(url: str) -> None:
     assert "column 'image': expected a URL" in refusal(url)
 
 
-def test_no_line_can_be_smuggled_into_the_request(serve: Servers) -> None:
+def test_a_url_cannot_add_lines_to_the_request(serve: Servers) -> None:
     url = serve(head() + b"image")
     fetch(url + "/a\r\nX-Evil: 1\r\n\r\nGET /b")
     assert "X-Evil" not in serve.requests[0].split("\r\n", 1)[1]
 
 
-def test_tls_is_held_to_the_name_not_to_the_address(
+def test_tls_verifies_the_host_name_and_not_the_address(
     tmp_path: Path, serve: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

@@ -1,4 +1,4 @@
-"""Where images may come from, what may be in them, and what is said of the wrong ones."""
+"""Images: the forms in which they arrive, their formats and limits, and the errors for bad images."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ PNG = pictures.to_bytes(Image.fromarray(PIXELS))
 
 
 def read(source: object, limits: ImageLimits) -> bytes:
-    """Read the bytes of an image that came in a cell of the `image` column."""
+    """Read the bytes of an image from a cell of the `image` column."""
     reader = ImageReader(limits)
     return reader.read(reader.reference(source))
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """A real web server on loopback with one picture."""
+    """Run a web server on loopback with one image, and return its URL."""
     (tmp_path / "picture.png").write_bytes(PNG)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -74,32 +74,32 @@ def web(tmp_path: Path) -> Iterator[str]:
         *("struct of Hugging Face", "struct with a URL"),
     ],
 )
-def test_the_same_picture_in_every_form(source: object) -> None:
+def test_reads_the_same_image_from_every_form(source: object) -> None:
     assert np.array_equal(images.decode(read(source, LIMITS), LIMITS), PIXELS)
 
 
-def test_urls(web: str) -> None:
+def test_fetches_urls_within_the_limits(web: str) -> None:
     assert read(f"{web}/picture.png", LIMITS) == PNG
     with pytest.raises(BadInput, match="HTTP status 404"):
         read(f"{web}/nothing.png", LIMITS)
     with pytest.raises(BadInput, match="at most 10 bytes"):
         read(f"{web}/picture.png", replace(LIMITS, max_bytes=10))
-    with pytest.raises(BadInput, match="no answer"):
+    with pytest.raises(BadInput, match="no response"):
         read("http://127.0.0.1:1/picture.png", LIMITS)
 
 
-def test_urls_switched_off(web: str) -> None:
-    with pytest.raises(BadInput, match="a URL, and these are switched off here"):
+def test_rejects_urls_if_they_are_switched_off(web: str) -> None:
+    with pytest.raises(BadInput, match="a URL, but fetching images from URLs is disabled"):
         read(f"{web}/picture.png", replace(LIMITS, urls=False))
 
 
-def test_hosts_of_the_operators_own_tables_may_be_private(web: str) -> None:
+def test_private_hosts_are_allowed_with_local_paths(web: str) -> None:
     with pytest.raises(BadInput, match="private"):
         read(f"{web}/picture.png", ImageLimits())
     assert read(f"{web}/picture.png", ImageLimits(local_paths=True)) == PNG
 
 
-def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
+def test_reads_local_paths_only_if_they_are_switched_on(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(PNG)
     spaced = tmp_path / "a picture.png"
@@ -116,7 +116,7 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (7, "the number 7"),
         ([1, 2, 256], "a list of 3"),
@@ -125,7 +125,7 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
         ({"bytes": None, "path": None}, "nothing"),
         ({"uri": "a.png"}, "nothing"),
         ("file:/etc/passwd", "scheme 'file'"),
-        ("secretmarker://host/picture.png", "a URL of an unknown scheme"),
+        ("secretmarker://host/picture.png", "a URL with an unknown scheme"),
         ("", "an empty image"),
         (b"", "an empty image"),
         ("hello, world", "text of 12 characters that is not base64"),
@@ -133,24 +133,24 @@ def test_paths_only_where_they_are_switched_on(tmp_path: Path) -> None:
         ("ftp://host/picture.png", "scheme 'ftp'"),
         ("file:///etc/passwd", "scheme 'file'"),
         ("data:image/png,abc", "a data: URL that is not base64"),
-        ("http://[bad", "no answer"),
+        ("http://[bad", "no response"),
         ("http://169.254.169.254/latest/meta-data", "not on the list"),
     ],
     ids=str,
 )
-def test_what_is_refused_unread(source: object, said: str) -> None:
-    with pytest.raises(BadInput) as caught:
+def test_rejects_cells_that_hold_no_image(source: object, message: str) -> None:
+    with pytest.raises(BadInput) as raised:
         read(source, LIMITS)
-    assert said in str(caught.value) and caught.value.column == "image"
+    assert message in str(raised.value) and raised.value.column == "image"
 
 
 @pytest.mark.parametrize("data", [b"no image at all", PNG[:60], PNG[:-40], PNG[:200] + b"x" * 100], ids=len)
-def test_what_is_no_image(data: bytes) -> None:
+def test_rejects_bytes_that_are_no_image(data: bytes) -> None:
     with pytest.raises(BadInput, match="an image that Pillow can read"):
         images.decode(data, LIMITS)
 
 
-def test_the_pixel_limit() -> None:
+def test_rejects_images_over_the_limit_of_pixels() -> None:
     with pytest.raises(BadInput, match=r"at most 1000 pixels, got 44 x 30 = 1320 pixels"):
         images.decode(PNG, replace(LIMITS, max_pixels=1000))
     bomb = pictures.to_bytes(Image.new("1", (20_000, 20_000)))
@@ -158,7 +158,7 @@ def test_the_pixel_limit() -> None:
         images.decode(bomb, LIMITS)
 
 
-def test_the_side_limit() -> None:
+def test_rejects_images_over_the_limit_of_a_side() -> None:
     with pytest.raises(BadInput, match="at most 40 pixels a side, got 44 x 30 pixels"):
         images.decode(PNG, replace(LIMITS, max_side=40))
     for size in ((1, 1), (1, 20_000), (20_000, 1)):
@@ -166,39 +166,39 @@ def test_the_side_limit() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_that_is_read(name: str) -> None:
+def test_decodes_every_supported_format(name: str) -> None:
     image = Image.fromarray(PIXELS)
-    best: dict[str, dict[str, object]] = {
+    options: dict[str, dict[str, object]] = {
         "WEBP": {"lossless": True},
         "JPEG": {"quality": 100, "subsampling": 0},
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
     }
-    data = pictures.to_bytes(image.quantize(256) if name == "GIF" else image, name, **best.get(name, {}))
-    found = images.decode(data, LIMITS)
-    assert found.shape == PIXELS.shape and np.abs(found.astype(int) - PIXELS).mean() < 12
+    data = pictures.to_bytes(image.quantize(256) if name == "GIF" else image, name, **options.get(name, {}))
+    decoded = images.decode(data, LIMITS)
+    assert decoded.shape == PIXELS.shape and np.abs(decoded.astype(int) - PIXELS).mean() < 12
 
 
 @pytest.mark.parametrize("name", ["EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "ICNS", "DDS"])
-def test_formats_that_nobody_needs_are_not_read(name: str) -> None:
+def test_rejects_other_formats_that_pillow_can_read(name: str) -> None:
     with pytest.raises(BadInput, match="bytes of no known image format"):
         images.decode(pictures.to_bytes(Image.fromarray(PIXELS), name), LIMITS)
 
 
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_an_animation_the_first_picture(name: str) -> None:
+def test_decodes_the_first_frame_of_an_animation(name: str) -> None:
     first, second = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
     data = pictures.to_bytes(first, name, save_all=True, append_images=[second])
     assert (images.decode(data, LIMITS)[5, 5] > [200, -1, -1]).all() and images.decode(data, LIMITS)[5, 5, 2] < 50
 
 
-def test_a_polyglot_is_the_image_it_begins_as() -> None:
+def test_ignores_other_data_after_an_image() -> None:
     assert np.array_equal(images.decode(PNG + b"PK\x03\x04<script>alert(1)</script>%PDF-1.4", LIMITS), PIXELS)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation(name: str, orientation: int) -> None:
-    """Upright as Pillow's `exif_transpose` turns it; stored as the file holds it, which AVIF and Pillow agree on."""
+def test_upright_images_are_rotated_as_pillow_does_and_others_stay_as_stored(name: str, orientation: int) -> None:
+    """The reference is Pillow's `exif_transpose`."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     data = pictures.to_bytes(Image.fromarray(PIXELS), name, exif=exif.tobytes())
@@ -212,14 +212,14 @@ def test_orientation(name: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_a_tiff_is_always_upright_because_pillow_turns_it(upright: bool) -> None:
+def test_a_tiff_is_always_upright_because_pillow_rotates_it(upright: bool) -> None:
     data = pictures.to_bytes(Image.fromarray(PIXELS), "TIFF", tiffinfo={ExifTags.Base.Orientation: 6})
     assert np.array_equal(images.decode(data, LIMITS, upright), np.rot90(PIXELS, -1))
     assert ImageReader(LIMITS).open(ImageRef.content(data, upright)).key == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0" + b"\xff" * 40], ids=len)
-def test_broken_exif_is_no_orientation(exif: bytes) -> None:
+def test_ignores_broken_exif_data(exif: bytes) -> None:
     data = pictures.to_bytes(Image.fromarray(PIXELS), "JPEG", exif=exif)
     assert np.array_equal(images.decode(data, LIMITS, upright=True), images.decode(data, LIMITS))
 
@@ -227,7 +227,7 @@ def test_broken_exif_is_no_orientation(exif: bytes) -> None:
 RAMP = np.linspace(0.05, 0.95, 64 * 96, dtype=np.float32).reshape(64, 96)
 
 
-def with_first(value: float, rows: int = 0) -> np.ndarray:
+def ramp_with(value: float, rows: int = 0) -> np.ndarray:
     """Return the ramp with another value in its first pixel, or in all pixels of its first rows."""
     values = RAMP.copy()
     values[0, 0] = value
@@ -239,12 +239,12 @@ def with_first(value: float, rows: int = 0) -> np.ndarray:
     "values",
     [
         RAMP,
-        with_first(1.02),
-        with_first(np.inf),
-        with_first(-np.inf),
-        with_first(np.nan, 30),
-        with_first(3.4e38, 30),
-        with_first(-9999, 30),
+        ramp_with(1.02),
+        ramp_with(np.inf),
+        ramp_with(-np.inf),
+        ramp_with(np.nan, 30),
+        ramp_with(3.4e38, 30),
+        ramp_with(-9999, 30),
         (RAMP * 0.01),
         (RAMP * 4095).astype(np.uint16),
         (RAMP * 3000).astype(np.uint16),
@@ -258,7 +258,7 @@ def with_first(value: float, rows: int = 0) -> np.ndarray:
         *("12 bits", "reflectance", "16 bits", "big-endian", "Hounsfield", "31 bits"),
     ],
 )
-def test_deep_greys_show_their_own_range(values: np.ndarray) -> None:
+def test_scales_deep_greys_to_the_range_of_their_values(values: np.ndarray) -> None:
     image = Image.frombytes("I;16B", (96, 64), values.tobytes()) if values.dtype == ">u2" else Image.fromarray(values)
     seen = images.decode(pictures.to_bytes(image, "TIFF"), LIMITS)
     assert (seen[..., 0] == seen[..., 1]).all() and (seen[..., 0] == seen[..., 2]).all()
@@ -266,8 +266,8 @@ def test_deep_greys_show_their_own_range(values: np.ndarray) -> None:
     assert (np.diff(levels) >= 0).all() and len(np.unique(levels)) > 100 and levels[-1] == 255
 
 
-def test_pixels_that_a_file_marks_as_without_data_are_black_and_do_not_count() -> None:
-    values = with_first(-7777, 30)
+def test_nodata_pixels_are_black_and_do_not_affect_the_range() -> None:
+    values = ramp_with(-7777, 30)
     data = pictures.to_bytes(Image.fromarray(values), "TIFF", tiffinfo={42113: "-7777"})
     seen = images.decode(data, LIMITS)[..., 0]
     assert (seen[:30] == 0).all() and len(np.unique(seen[30:])) > 100
@@ -299,7 +299,7 @@ BOMBS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_bomb_of_every_format_is_refused_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_a_bomb_of_every_format_before_decoding_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     large = Image.new("1" if name in ("PNG", "BMP", "TIFF", "PPM") else "L", (4000, 3000))
     data = pictures.to_bytes(large, name, **BOMBS[name])
 
@@ -312,8 +312,11 @@ def test_a_bomb_of_every_format_is_refused_before_it_is_decoded(name: str, monke
 
 
 @pytest.mark.parametrize("keyword", [b"zTXt", b"iTXt", b"iCCP"])
-def test_texts_and_profiles_that_unpack_to_much_are_not_unpacked(keyword: bytes) -> None:
-    """300 MB of text in 300 kB of a PNG: the image is refused or read, and the process has not grown by them."""
+def test_does_not_decompress_huge_texts_and_profiles(keyword: bytes) -> None:
+    """A PNG of 300 kB contains 300 MB of compressed text.
+
+    The image is rejected or decoded, and the memory of the process does not grow by the text.
+    """
     packed = zlib.compress(bytes(300_000_000), 9)
     body = b"a\0" + {b"zTXt": b"\0", b"iTXt": b"\1\0\0\0", b"iCCP": b"\0"}[keyword] + packed
     chunk = struct.pack(">I", len(body)) + keyword + body + struct.pack(">I", zlib.crc32(keyword + body))

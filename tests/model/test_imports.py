@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from tests.conftest import run_code
 
-from tests.conftest import ROOT
-
-# Other packages make settings of their own when they are imported. So all modules are imported twice, and their second
-# import, which finds the other packages loaded, must change nothing.
+# Imports of other packages change settings. Therefore the code imports all modules of this project twice. The second
+# import, at which the other packages are already loaded, must not change any setting.
 CODE = """
 import gc, importlib, pkgutil, sys, threading, warnings
 
@@ -41,11 +37,10 @@ assert threads.thread_count() == 2  # read when called
 from sam_endpoint.model.segmenter import Segmenter
 segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
 torch.set_num_threads(3)
-assert settings() == before and memory.keep_freed.cache_info().misses == 0
+assert settings() == before and memory.keep_freed_memory.cache_info().misses == 0
 """
 
 
-def test_no_setting_of_the_process_changes() -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=environment, capture_output=True, text=True)
+def test_imports_and_loading_a_model_change_no_setting_of_the_process() -> None:
+    done = run_code(CODE)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Freed memory is kept for later operators, up to a limit."""
+"""The memory allocator keeps freed memory for later operators, up to a limit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Prints the page faults of allocating a thousand times four blocks of 4 MiB.
+# Allocates four blocks of 4 MiB a thousand times, and prints the number of page faults.
 CODE = """
 import resource, runpy, numpy as np
-keep_freed = runpy.run_path("model/memory.py")["keep_freed"]
-print(keep_freed())
+keep_freed_memory = runpy.run_path("model/memory.py")["keep_freed_memory"]
+print(keep_freed_memory())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(1000):
     blocks = [np.ones(2**19) for _ in range(4)]
@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
-def test_freed_memory_is_reused() -> None:
+def test_later_allocations_reuse_freed_memory() -> None:
     def run(**environment: str) -> tuple[str, int]:
         done = subprocess.run(
             [sys.executable, "-c", CODE], env=environment, cwd=ROOT, check=True, capture_output=True, text=True
@@ -33,4 +33,4 @@ def test_freed_memory_is_reused() -> None:
 
     assert run(MALLOC_ARENA_MAX="8")[0] == "False"
     setting, faults = run()
-    assert setting == "True" and faults < 100_000  # a few thousand, rather than a few million
+    assert setting == "True" and faults < 100_000  # without the setting, there are a few million

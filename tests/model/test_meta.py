@@ -1,4 +1,4 @@
-"""Meta's checkpoint files, held against models that Meta's own code builds."""
+"""Checkpoint files in Meta's format, compared with the models that Meta's code builds."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ SMALL = {32: (*SMALL_SAM[1:3], tuple(SMALL_SAM[3]))}
 
 @pytest.fixture(scope="module")
 def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the description of every size of model that Meta publishes."""
     path = tmp_path_factory.mktemp("meta") / "names.json"
-    metas_own.run("names", path)
+    metas_own.run_metas_code("names", path)
     described: dict[str, Any] = json.loads(path.read_text())
     return described
 
 
 @pytest.mark.parametrize("size", [*SAM, *SAM2])
-def test_every_tensor_of_every_size_has_its_place(sizes: dict[str, Any], size: str) -> None:
+def test_every_tensor_of_every_size_has_a_name_in_transformers(sizes: dict[str, Any], size: str) -> None:
     shapes = sizes[size]["tensors"]
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    found = meta.detect_architecture(tensors)
-    assert found is not None
-    kind, config = found
+    architecture = meta.detect_architecture(tensors)
+    assert architecture is not None
+    kind, config = architecture
     with torch.device("meta"):
         model: Any = kind(config)
     state = meta.rename_tensors(tensors, kind)
@@ -46,7 +47,7 @@ def test_every_tensor_of_every_size_has_its_place(sizes: dict[str, Any], size: s
         name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
     }
     video = {name for name in shapes if size in SAM2 and meta.SAM2_VIDEO.match(name)}
-    # The point embeddings are one tensor instead of four there, and the positional embedding stands in it twice.
+    # In transformers, one tensor replaces four point embeddings, and the positional embedding exists twice.
     assert len(state) == len(shapes) - len(video) - (3 if size in SAM2 else 0) + 1
     encoder = model.vision_encoder
     blocks = encoder.backbone.blocks if size in SAM2 else encoder.layers
@@ -54,21 +55,23 @@ def test_every_tensor_of_every_size_has_its_place(sizes: dict[str, Any], size: s
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
-def test_answers_are_those_of_metas_own_code(kind: str, metas_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_and_scores_equal_those_of_metas_code(
+    kind: str, metas_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(meta, "SAM_SIZES", SMALL)
     segmenter = Segmenter.load(str(metas_files / f"{kind}.pth"), "cpu")
     theirs = np.load(metas_files / f"{kind}.npz")
     (embedding,) = segmenter.embed([theirs["image"]])
     prompt = Prompt(points=theirs["click"], labels=np.array([1]))
     for multimask in (True, False):
-        (found,) = segmenter.segment(embedding, [prompt], multimask)
+        (actual,) = segmenter.segment(embedding, [prompt], multimask)
         expected = theirs[f"logits {multimask}"]
-        assert np.ptp(expected) > 0.02  # says something
-        assert np.abs(found.logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()
-        assert found.scores == pytest.approx(theirs[f"scores {multimask}"], abs=1e-4)
+        assert np.ptp(expected) > 0.02  # the logits are not constant
+        assert np.abs(actual.logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()
+        assert actual.scores == pytest.approx(theirs[f"scores {multimask}"], abs=1e-4)
 
 
-def test_it_is_packaged_like_any_other(metas_files: Path, tmp_path: Path) -> None:
+def test_the_command_packages_a_file_in_metas_format(metas_files: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", metas_files / "sam2.pth", "--output", tmp_path / "m", "--no-log"]
     done = subprocess.run(
         [python(), "-m", "sam_endpoint", "package", *map(str, arguments)],
@@ -84,33 +87,39 @@ def test_it_is_packaged_like_any_other(metas_files: Path, tmp_path: Path) -> Non
 
 
 class Harmful:
+    """An object that creates a folder when pickle loads it."""
+
     def __reduce__(self) -> Any:
         return os.mkdir, ("harmed",)
 
 
-def missing(state: dict[str, Any]) -> Any:
+def without_iou_token(state: dict[str, Any]) -> Any:
+    """Return the tensors without the IoU token."""
     return {name: tensor for name, tensor in state.items() if "iou_token" not in name}
 
 
-REFUSED = [
-    (missing, "has tensors missing: mask_decoder.iou_token.weight; supported are SAM vit_b, vit_l, vit_h and SAM 2"),
+BAD_FILES = [
+    (
+        without_iou_token,
+        "has missing tensors: mask_decoder.iou_token.weight; this project supports SAM vit_b, vit_l, vit_h and SAM 2",
+    ),
     (
         lambda state: {**state, "mask_decoder.hf_token.weight": torch.zeros(1)},
-        "left over: mask_decoder.hf_token.weight",
+        "unexpected tensors: mask_decoder.hf_token.weight",
     ),
     (
         lambda state: {**state, "mask_decoder.iou_token.weight": torch.zeros(1, 7)},
         "of another shape: mask_decoder.iou_token.weight",
     ),
     (lambda state: {"epoch": 3, "model": {**state, "more": Harmful()}}, "holds a pickled object"),
-    (lambda state: [1, 2], "is not a table of tensors by name"),
-    (lambda state: {"layer1.weight": torch.zeros(1)}, "is not one of Meta's; supported are SAM vit_b"),
+    (lambda state: [1, 2], "is not a dictionary of tensors"),
+    (lambda state: {"layer1.weight": torch.zeros(1)}, "is not one of Meta's; this project supports SAM vit_b"),
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED, ids=[said[:30] for _, said in REFUSED])
-def test_other_files_are_refused(
-    metas_files: Path, tmp_path: Path, change: Any, said: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("change", "message"), BAD_FILES, ids=[message[:30] for _, message in BAD_FILES])
+def test_rejects_other_files_and_saves_nothing(
+    metas_files: Path, tmp_path: Path, change: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meta, "SAM_SIZES", SMALL)
     monkeypatch.chdir(tmp_path)
@@ -118,11 +127,11 @@ def test_other_files_are_refused(
     torch.save(change(torch.load(metas_files / "sam.pth")), file)
     with pytest.raises(ValueError) as caught:
         package.save(file, tmp_path / "out" / "model")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pth"]
 
 
-def test_what_is_no_file_of_pytorch_is_refused(tmp_path: Path) -> None:
+def test_rejects_files_that_are_not_pytorch_files(tmp_path: Path) -> None:
     for content in (b"", b"hello", b"PK\x03\x04" + bytes(100)):
         (tmp_path / "a.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.pt' (is not a PyTorch file|holds)"):

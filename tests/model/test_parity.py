@@ -1,4 +1,4 @@
-"""Our masks and scores against transformers' own processor, model and post_process_masks."""
+"""Masks and scores of this project, compared with transformers' processor, model and post_process_masks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.prompts import Prompt, parse_prompts
 from sam_endpoint.model.segmenter import Segmenter, SegmentRequest
 from tests import checkpoints, pictures
-from tests.model.encodings import embedding, remembered
+from tests.model.encodings import cache_encoder, cached_embedding
 
 SIZES = [(16, 12), (10, 300), (300, 10), (64, 64), (163, 240), (1100, 1500), (1301, 700)]
 MODES = ["L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"]
@@ -38,7 +38,7 @@ Reference = tuple[np.ndarray, np.ndarray]
 
 
 def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
-    """Return every kind of prompt, scaled to an image."""
+    """Return prompts of every kind, with coordinates for an image of this size."""
     x, y = width / 100, height / 100
     return {
         "one point": {"input_points": [[[30 * x, 40 * y]]]},
@@ -56,10 +56,11 @@ def prompts_of(height: int, width: int) -> dict[str, dict[str, Any]]:
 
 
 @cache
-def loaded(kind: Any, folder: Path) -> Any:
+def load_once(kind: Any, folder: Path) -> Any:
+    """Load a model or processor with transformers. A model caches the outputs of its image encoder."""
     model_or_processor = kind.from_pretrained(folder)
     is_model = isinstance(model_or_processor, PreTrainedModel)
-    return remembered(model_or_processor) if is_model else model_or_processor
+    return cache_encoder(model_or_processor) if is_model else model_or_processor
 
 
 def sam_reference(
@@ -70,9 +71,13 @@ def sam_reference(
     multimask: bool,
     **options: Any,
 ) -> Reference:
-    """Return the (p, m, h, w) masks and (p, m) scores that a user of transformers gets."""
-    # The processor reads the family's own preprocessor_config.json, which is thereby tested too.
-    processor, model = (loaded(kind, folder) for kind in classes)
+    """Segment an image with transformers, as its users do, with the processor of SAM or SAM-HQ.
+
+    Returns:
+        Masks, (prompts, masks, height, width) bool, and scores, (prompts, masks).
+    """
+    # The processor reads preprocessor_config.json, so the tests also cover this file.
+    processor, model = (load_once(kind, folder) for kind in classes)
     nested = {name: [value] for name, value in prompt.items()}
     inputs = processor(picture, **nested, return_tensors="pt")
     sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
@@ -85,14 +90,21 @@ def sam_reference(
 def sam2_reference(
     classes: tuple[Any], folder: Path, picture: Image.Image, prompt: dict[str, Any], multimask: bool, **options: Any
 ) -> Reference:
-    """Do the same for SAM 2 and related families, without their processors, which need torchvision."""
-    model = loaded(classes[0], folder)
+    """Segment an image with transformers' SAM 2 or a related model.
+
+    Does the work of the processors itself, because the processors need torchvision.
+
+    Returns:
+        Masks, (prompts, masks, height, width) bool, and scores, (prompts, masks).
+    """
+    model = load_once(classes[0], folder)
     side = model.config.prompt_encoder_config.image_size
     image = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None]
     height, width = image.shape[-2:]
     pixels = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
-    usual = ([0.5] * 3, [0.5] * 3) if classes[0] is Sam3TrackerModel else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in usual)
+    half, imagenet = ([0.5] * 3, [0.5] * 3), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    statistics = half if classes[0] is Sam3TrackerModel else imagenet
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in statistics)
     scale = torch.tensor([side / width, side / height])
     inputs: dict[str, Any] = {}
     if "input_points" in prompt:
@@ -121,7 +133,7 @@ EMBEDDED = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
 
 @pytest.fixture(scope="session", params=[*EMBEDDED, *checkpoints.SAVERS])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
-    """A segmenter, a folder from which transformers loads the same checkpoint, and the reference function."""
+    """Return a segmenter, a folder from which transformers loads the same checkpoint, and the reference function."""
     if request.param in EMBEDDED:
         source = EMBEDDED[request.param]
     else:
@@ -132,12 +144,14 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return segmenter, folder, REFERENCES[segmenter.family.name]
 
 
-def answer(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], multimask: bool) -> Reference:
-    answers = segmenter.segment(embedding(segmenter, image), prompts, multimask)
+def segment(segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt], multimask: bool) -> Reference:
+    """Segment an image with this project. Returns masks and scores in the shapes of the reference functions."""
+    answers = segmenter.segment(cached_embedding(segmenter, image), prompts, multimask)
     return np.stack([segmenter.masks(answer) for answer in answers]), np.stack([answer.scores for answer in answers])
 
 
 def assert_same(ours: Reference, theirs: Reference) -> None:
+    """Check that scores agree within 1e-3, and that each pair of masks has an IoU of at least 0.999."""
     assert ours[0].shape == theirs[0].shape and ours[1].shape == theirs[1].shape
     assert np.abs(ours[1] - theirs[1]).max() <= 1e-3
     for our, their in zip(
@@ -147,41 +161,42 @@ def assert_same(ours: Reference, theirs: Reference) -> None:
 
 
 def read_prompts(prompt: dict[str, Any]) -> list[Prompt]:
+    """Parse prompts from a dict of columns."""
     return parse_prompts(prompt.get("input_points"), prompt.get("input_labels"), prompt.get("input_boxes"), None)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_every_size(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
+def test_agrees_for_images_of_every_size(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
     segmenter, folder, reference = subject
     image = pictures.clutter(*size, seed=size[0])
     prompt = prompts_of(*size)["boxes and points"]
-    ours = answer(segmenter, image, read_prompts(prompt), True)
+    ours = segment(segmenter, image, read_prompts(prompt), True)
     assert_same(ours, reference(folder, Image.fromarray(image), prompt, True))
     assert ours[0].any() and not ours[0].all()  # neither empty nor full
 
 
 @pytest.mark.parametrize("multimask", [True, False])
 @pytest.mark.parametrize("kind", list(prompts_of(1, 1)))
-def test_every_prompt(subject: tuple[Segmenter, Path, Any], kind: str, multimask: bool) -> None:
+def test_agrees_for_prompts_of_every_kind(subject: tuple[Segmenter, Path, Any], kind: str, multimask: bool) -> None:
     segmenter, folder, reference = subject
     image = pictures.clutter(170, 233, seed=5)
     prompt = prompts_of(170, 233)[kind]
-    ours = answer(segmenter, image, read_prompts(prompt), multimask)
+    ours = segment(segmenter, image, read_prompts(prompt), multimask)
     assert_same(ours, reference(folder, Image.fromarray(image), prompt, multimask))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode(subject: tuple[Segmenter, Path, Any], mode: str) -> None:
+def test_agrees_for_images_of_every_mode(subject: tuple[Segmenter, Path, Any], mode: str) -> None:
     segmenter, folder, reference = subject
     picture = Image.fromarray(pictures.clutter(90, 140, seed=3)).convert(mode)
     image = images.decode(pictures.to_bytes(picture, "TIFF"), ImageLimits())
     prompt = prompts_of(90, 140)["one box"]
-    assert_same(answer(segmenter, image, read_prompts(prompt), True), reference(folder, picture, prompt, True))
+    assert_same(segment(segmenter, image, read_prompts(prompt), True), reference(folder, picture, prompt, True))
 
 
 @pytest.mark.parametrize("multimask", [True, False])
 @pytest.mark.parametrize("kind", ["one point", "one box", None], ids=str)
-def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, multimask: bool) -> None:
+def test_agrees_for_mask_inputs(subject: tuple[Segmenter, Path, Any], kind: str | None, multimask: bool) -> None:
     segmenter, folder, reference = subject
     image = pictures.clutter(100, 150, seed=8)
     low_res = np.random.default_rng(0).normal(0, 3, segmenter.family.low_res_size).astype(np.float32)
@@ -190,17 +205,19 @@ def test_mask_input(subject: tuple[Segmenter, Path, Any], kind: str | None, mult
     theirs = reference(
         folder, Image.fromarray(image), prompt, multimask, input_masks=torch.from_numpy(low_res)[None, None]
     )
-    assert_same(answer(segmenter, image, prompts, multimask), theirs)
+    assert_same(segment(segmenter, image, prompts, multimask), theirs)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
-def test_sizes_that_transformers_cannot_take(subject: tuple[Segmenter, Path, Any], size: tuple[int, int]) -> None:
+def test_segments_images_of_sizes_that_transformers_rejects(
+    subject: tuple[Segmenter, Path, Any], size: tuple[int, int]
+) -> None:
     segmenter, _, _ = subject
-    masks, scores = answer(segmenter, pictures.clutter(*size), parse_prompts([[0.5, 0.5]], None, None, None), True)
+    masks, scores = segment(segmenter, pictures.clutter(*size), parse_prompts([[0.5, 0.5]], None, None, None), True)
     assert masks.shape == (1, 3, *size) and scores.shape == (1, 3) and np.isfinite(scores).all()
 
 
-def test_prompts_do_not_depend_on_their_neighbours(subject: tuple[Segmenter, Path, Any]) -> None:
+def test_results_do_not_depend_on_other_prompts_of_the_batch(subject: tuple[Segmenter, Path, Any]) -> None:
     segmenter, _, _ = subject
     embedding = segmenter.embed([pictures.clutter(120, 200)])[0]
     prompts = [
@@ -214,33 +231,33 @@ def test_prompts_do_not_depend_on_their_neighbours(subject: tuple[Segmenter, Pat
         assert np.allclose(actual.scores, alone.scores, atol=1e-5)
 
 
-def test_prompts_of_several_images_are_answered_together(subject: tuple[Segmenter, Path, Any]) -> None:
+def test_segment_many_returns_the_same_results_as_segment(subject: tuple[Segmenter, Path, Any]) -> None:
     segmenter, _, _ = subject
     embeddings = [segmenter.embed([pictures.clutter(*size, seed=size[0])])[0] for size in ((120, 200), (90, 70))]
     clicks = parse_prompts([[[20, 30]], [[50, 60]]], None, None, None)
-    asks = [
+    requests = [
         SegmentRequest(embeddings[0], clicks),
         SegmentRequest(embeddings[1], clicks[:1], multimask_output=False),
         SegmentRequest(embeddings[1], [*clicks, *parse_prompts(None, None, [[10, 10, 60, 60]], None)]),
         SegmentRequest(embeddings[0], []),
     ]
-    for ask, together in zip(asks, segmenter.segment_many(asks), strict=True):
-        alone = segmenter.segment(ask.embedding, ask.prompts, ask.multimask_output)
-        assert len(together) == len(alone) == len(ask.prompts)
+    for request, together in zip(requests, segmenter.segment_many(requests), strict=True):
+        alone = segmenter.segment(request.embedding, request.prompts, request.multimask_output)
+        assert len(together) == len(alone) == len(request.prompts)
         for actual, expected in zip(together, alone, strict=True):
             assert actual.size == expected.size and actual.logits.shape == expected.logits.shape
             assert torch.allclose(actual.logits, expected.logits, atol=1e-4)
             assert np.allclose(actual.scores, expected.scores, atol=1e-5)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     grey = pictures.clutter(60, 80)[..., 0]
     deep = Image.fromarray(grey.astype(np.uint16) * 256 + 128)
     decoded = images.decode(pictures.to_bytes(deep), ImageLimits())
     assert np.array_equal(decoded, np.repeat(grey[..., None], 3, axis=2))
 
 
-def test_sam2_resize_is_pillows_to_one_level(sam2_folder: Path) -> None:
+def test_sam2_resizes_like_pillow_within_one_grey_level(sam2_folder: Path) -> None:
     family = families.load(str(sam2_folder))
     image = pictures.clutter(300, 517)
     side = family.input_size

@@ -1,4 +1,4 @@
-"""Encoders of lower precision are close to exact ones and have fingerprints of their own."""
+"""Encoders of lower precision: their masks, their fingerprints, and the setting."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from tests import pictures
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 @pytest.mark.parametrize("checkpoint", [package.EMBEDDED, package.EMBEDDED_SAM2], ids=lambda folder: folder.name)
-def test_masks_are_close_to_exact_ones(checkpoint: Path, precision: str, disc: tuple[bytes, np.ndarray]) -> None:
+def test_masks_of_lower_precision_are_close_to_exact_masks(
+    checkpoint: Path, precision: str, disc: tuple[bytes, np.ndarray]
+) -> None:
     exact = Segmenter.load(str(checkpoint), "cpu")
     quantized = Segmenter.load(str(checkpoint), "cpu", precision)
     image = images.decode(disc[0], ImageLimits())
     prompt = Prompt(box=np.array([68, 38, 153, 123], np.float32))
     expected, actual = (segmenter.embed([image])[0] for segmenter in (exact, quantized))
     difference = (expected.features[-1] - actual.features[-1]).norm() / expected.features[-1].norm()
-    assert 1e-5 < difference < 0.1  # neither exact nor far from it
+    assert 1e-5 < difference < 0.1  # neither exact nor far off
     masks = [s.masks(s.segment(e, [prompt], False)[0])[0] for s, e in ((exact, expected), (quantized, actual))]
     assert pictures.iou(*masks) > 0.97 and pictures.iou(masks[1], disc[1]) > 0.8
-    # The cached embedding of one is not returned for the other.
+    # Different fingerprints prevent the cache from returning the embedding of one model for the other.
     assert exact.family.fingerprint() != quantized.family.fingerprint()
 
 
@@ -45,6 +47,6 @@ def test_precision_is_a_setting_of_the_model(packaged: Path, tmp_path: Path) -> 
     assert score == pytest.approx(scores[0], abs=1e-4)
 
 
-def test_an_unknown_precision_fails() -> None:
+def test_rejects_an_unknown_precision() -> None:
     with pytest.raises(ValueError, match="precision 'int4': expected one of float32, bfloat16, int8"):
         Segmenter.load(str(package.EMBEDDED), "cpu", "int4")

@@ -1,4 +1,4 @@
-"""Where memory is short, a batch is split; where it is too short for one, that one is told to come again."""
+"""Batches of images and prompts, and shortage of memory: the segmenter splits a batch that does not fit."""
 
 from __future__ import annotations
 
@@ -25,63 +25,82 @@ IMAGES = [pictures.clutter(60, 40 + 10 * i, seed=i) for i in range(5)]
 PROMPTS = [Prompt(np.array([[5.0 + i, 9.0]], np.float32), np.array([1])) for i in range(7)]
 
 
-def short(true: Callable[..., Any], room: int, error: BaseException, tried: list[int]) -> Callable[..., Any]:
-    """The function, failing for more than `room` at a time."""
+def limit_batches(
+    function: Callable[..., Any], max_items: int, error: BaseException, sizes: list[int]
+) -> Callable[..., Any]:
+    """Return a function that raises an error for more than `max_items` items.
 
-    def run(first: Any, *others: Any) -> Any:
-        tried.append(len(first[0]) if isinstance(first, tuple) else len(first))
-        if tried[-1] > room:
+    Args:
+        function: function of a batch.
+        max_items: size of the largest batch that does not fail.
+        error: error to raise.
+        sizes: list that receives the size of each batch.
+    """
+
+    def run(first: Any, *arguments: Any) -> Any:
+        sizes.append(len(first[0]) if isinstance(first, tuple) else len(first))
+        if sizes[-1] > max_items:
             raise error
-        return true(first, *others)
+        return function(first, *arguments)
 
     return run
 
 
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
-def test_a_batch_of_images_is_split(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    tried: list[int] = []
+def test_splits_a_batch_of_images_if_memory_is_short(
+    tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    sizes: list[int] = []
     segmenter = Segmenter(tiny.family, "tiny", images_per_batch=5)
     expected = tiny.embed(IMAGES)
-    monkeypatch.setattr(tiny.family, "embed", short(tiny.family.embed, 1, error, tried))
-    found = segmenter.embed(IMAGES)
-    assert tried == [5, 2, 1, 1, 3, 1, 2, 1, 1]
-    for one, other in zip(found, expected, strict=True):
-        assert one.size == other.size and torch.allclose(one.features[0], other.features[0], atol=1e-4)
+    monkeypatch.setattr(tiny.family, "embed", limit_batches(tiny.family.embed, 1, error, sizes))
+    actual = segmenter.embed(IMAGES)
+    assert sizes == [5, 2, 1, 1, 3, 1, 2, 1, 1]
+    for embedding, reference in zip(actual, expected, strict=True):
+        assert embedding.size == reference.size and torch.allclose(
+            embedding.features[0], reference.features[0], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
-def test_a_batch_of_prompts_is_split(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    tried: list[int] = []
+def test_splits_a_batch_of_prompts_if_memory_is_short(
+    tiny: Segmenter, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    sizes: list[int] = []
     segmenter = Segmenter(tiny.family, "tiny", prompts_per_batch=7)
     embedding = tiny.embed(IMAGES[:1])[0]
     expected = tiny.segment(embedding, PROMPTS)
-    monkeypatch.setattr(tiny.family, "decode", short(tiny.family.decode, 2, error, tried))
-    monkeypatch.setattr(threads, "thread_count", lambda: 1)  # one batch, in place of one a thread
-    found = segmenter.segment(embedding, PROMPTS)
-    assert tried == [7, 3, 1, 2, 4, 2, 2]
-    for one, other in zip(found, expected, strict=True):
-        assert np.allclose(one.scores, other.scores, atol=1e-4)
+    monkeypatch.setattr(tiny.family, "decode", limit_batches(tiny.family.decode, 2, error, sizes))
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)  # one batch, instead of one batch per thread
+    actual = segmenter.segment(embedding, PROMPTS)
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    for segmentation, reference in zip(actual, expected, strict=True):
+        assert np.allclose(segmentation.scores, reference.scores, atol=1e-4)
 
 
-def test_where_memory_is_too_short_for_one(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fails_as_overloaded_if_memory_is_short_for_a_single_image(
+    tiny: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embed = tiny.family.embed
-    monkeypatch.setattr(tiny.family, "embed", short(embed, 0, SHORTAGES[1], []))
+    monkeypatch.setattr(tiny.family, "embed", limit_batches(embed, 0, SHORTAGES[1], []))
     with pytest.raises(Overloaded, match="not enough memory"):
         tiny.embed(IMAGES[:3])
     monkeypatch.setattr(tiny.family, "embed", embed)
     assert len(tiny.embed(IMAGES[:1])) == 1
 
 
-def test_another_error_is_not_taken_for_it(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
+def test_does_not_split_a_batch_after_another_error(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    monkeypatch.setattr(tiny.family, "embed", short(tiny.family.embed, 0, error, tried))
+    monkeypatch.setattr(tiny.family, "embed", limit_batches(tiny.family.embed, 0, error, sizes))
     with pytest.raises(RuntimeError, match="shapes"):
         Segmenter(tiny.family, "tiny", images_per_batch=4).embed(IMAGES[:4])
-    assert tried == [4]
+    assert sizes == [4]
 
 
-def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_a_shortage_of_memory_and_scores_the_next_rows(
+    tiny: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer, embed = scorer_of(tiny), tiny.family.embed
     texts = [pictures.to_bytes(Image.fromarray(image)) for image in IMAGES[:3]]
     calls: list[int] = []
@@ -101,38 +120,39 @@ def test_a_job_records_the_row_and_goes_on(tiny: Segmenter, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def trained() -> Segmenter:
+    """Load the embedded default checkpoint."""
     return Segmenter.load(str(package.EMBEDDED), "cpu")
 
 
-def test_prompts_side_by_side_are_answered_as_alone(trained: Segmenter) -> None:
-    """So many that every thread has some, of two layouts and both kinds of answer."""
+def test_prompts_of_a_large_batch_have_the_same_results_alone(trained: Segmenter) -> None:
+    """The batch has prompts for every thread, with two numbers of points and both kinds of output."""
     first, second = trained.embed(IMAGES[:2])
     points = [Prompt(np.array([[x, y]], np.float32), np.array([1])) for x in range(4, 44, 8) for y in range(4, 60, 8)]
     boxes = [Prompt(box=np.array([x, x, x + 20, x + 30], np.float32)) for x in range(20)]
-    asks = [
+    requests = [
         SegmentRequest(first, points),
         SegmentRequest(second, boxes),
         SegmentRequest(second, points + boxes, multimask_output=False),
     ]
-    for ask, found in zip(asks, trained.segment_many(asks), strict=True):
-        for prompt, one in zip(ask.prompts, found, strict=True):
-            (alone,) = trained.segment(ask.embedding, [prompt], ask.multimask_output)
-            assert one.size == alone.size and torch.allclose(one.logits, alone.logits, atol=1e-3)
-            assert one.scores == pytest.approx(alone.scores, abs=1e-5)
+    for request, results in zip(requests, trained.segment_many(requests), strict=True):
+        for prompt, actual in zip(request.prompts, results, strict=True):
+            (alone,) = trained.segment(request.embedding, [prompt], request.multimask_output)
+            assert actual.size == alone.size and torch.allclose(actual.logits, alone.logits, atol=1e-3)
+            assert actual.scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("checkpoint", [package.EMBEDDED, package.EMBEDDED_SAM2], ids=lambda folder: folder.name)
-def test_masks_predicted_to_be_bad_are_not_made(checkpoint: Path) -> None:
+def test_does_not_compute_masks_of_prompts_below_the_minimum_score(checkpoint: Path) -> None:
     segmenter = Segmenter.load(str(checkpoint), "cpu")
     (embedding,) = segmenter.embed([pictures.clutter(90, 120)])
     points = [
         Prompt(np.array([[x, y]], np.float32), np.array([1])) for x in range(5, 120, 16) for y in range(5, 90, 16)
     ]
-    all_made = segmenter.segment(embedding, points)
-    least = float(np.median([one.scores.max() for one in all_made]))
-    for expected, found in zip(all_made, segmenter.segment(embedding, points, min_score=least), strict=True):
-        assert found.scores == pytest.approx(expected.scores, abs=1e-6)
-        if expected.scores.max() > least:
-            assert torch.allclose(found.logits, expected.logits, atol=1e-4)
+    all_results = segmenter.segment(embedding, points)
+    min_score = float(np.median([result.scores.max() for result in all_results]))
+    for expected, actual in zip(all_results, segmenter.segment(embedding, points, min_score=min_score), strict=True):
+        assert actual.scores == pytest.approx(expected.scores, abs=1e-6)
+        if expected.scores.max() > min_score:
+            assert torch.allclose(actual.logits, expected.logits, atol=1e-4)
         else:
-            assert not found.logits.any()
+            assert not actual.logits.any()

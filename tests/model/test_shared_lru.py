@@ -1,4 +1,4 @@
-"""The cache that tenants share."""
+"""The least-recently-used cache that all tenants share."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import random
 from sam_endpoint.model.embeddings.shared_lru import SharedLRU
 
 
-def kept(cache: SharedLRU[str], owner: str, keys: str) -> str:
+def cached_keys(cache: SharedLRU[str], owner: str, keys: str) -> str:
+    """Return the keys whose values the cache contains for an owner."""
     return "".join(key for key in keys if cache.get(owner, key) is not None)
 
 
-def test_one_owner_may_fill_the_cache_and_loses_what_it_used_longest_ago() -> None:
+def test_a_single_owner_can_fill_the_cache_and_loses_its_oldest_value() -> None:
     cache: SharedLRU[str] = SharedLRU(4, len)
     for key in "abcd":
         cache.put("first", key, "1")
     assert cache.get("first", "a") == "1"
     cache.put("first", "e", "2")
-    assert kept(cache, "first", "abcde") == "acde" and cache.size == 4
+    assert cached_keys(cache, "first", "abcde") == "acde" and cache.size == 4
 
 
-def test_an_owner_cannot_evict_what_another_keeps_within_its_share() -> None:
+def test_an_owner_cannot_evict_values_within_the_share_of_another() -> None:
     cache: SharedLRU[str] = SharedLRU(4, len)
     cache.put("quiet", "a", "1")
     cache.put("quiet", "b", "1")
     for number in range(1000):
         cache.put("loud", str(number), "1")
-    assert kept(cache, "quiet", "ab") == "ab" and cache.get("loud", "999") == "1" and cache.size == 4
+    assert cached_keys(cache, "quiet", "ab") == "ab" and cache.get("loud", "999") == "1" and cache.size == 4
 
 
-def test_a_value_in_place_of_another_and_one_that_is_too_large() -> None:
+def test_replaces_a_value_and_does_not_cache_one_that_is_too_large() -> None:
     cache: SharedLRU[str] = SharedLRU(4, len)
     cache.put("owner", "a", "111")
     cache.put("owner", "a", "2")
@@ -38,7 +39,7 @@ def test_a_value_in_place_of_another_and_one_that_is_too_large() -> None:
     assert cache.get("owner", "a") is None and cache.size == 0
 
 
-def test_sizes_stay_right_under_random_use() -> None:
+def test_the_size_is_the_sum_of_the_cached_values() -> None:
     cache, draw = SharedLRU[str](50, len), random.Random(0)
     for _ in range(3000):
         cache.put(draw.choice("ABC"), draw.choice("abcdefgh"), "x" * draw.randint(0, 60))

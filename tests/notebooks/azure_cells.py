@@ -1,6 +1,8 @@
-"""Runs a notebook's cells for Azure with Azure's own SDK, whose client is a stand-in that knows the methods' signatures.
+"""Run the Azure cells of a notebook with Azure's SDK and a mock client, and print the client's calls as JSON.
 
-.venv/clients/bin/python azure_cells.py NOTEBOOK MODEL FOLDER: prints the calls, and the deployment that was asked for.
+The mock client checks the arguments of each call against the signature of the SDK's method.
+
+Usage: .venv/clients/bin/python azure_cells.py NOTEBOOK MODEL FOLDER
 """
 
 from __future__ import annotations
@@ -31,12 +33,20 @@ PARTS = {
 
 
 def download(name: str, download_path: str, output_name: str) -> None:
-    found = Path(download_path) / "named-outputs" / output_name / "predictions.csv"
-    found.parent.mkdir(parents=True)
-    found.write_text("0,[]\n")
+    """Write predictions as the SDK's download of a job does."""
+    file = Path(download_path) / "named-outputs" / output_name / "predictions.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("0,[]\n")
 
 
 def main(notebook: str, model: str, folder: str) -> None:
+    """Run the cells that begin with `if RUN_ON_AZURE:`, and print the calls and the deployment.
+
+    Args:
+        notebook: file of the notebook.
+        model: folder of a packaged model.
+        folder: folder for inputs and downloads.
+    """
     workspace = mock.MagicMock()
     for name, kind in PARTS.items():
         workspace.attach_mock(mock.create_autospec(kind, instance=True), name)
@@ -45,9 +55,10 @@ def main(notebook: str, model: str, folder: str) -> None:
     workspace.jobs.download.side_effect = download
     answer = [{"predictions": [{"mask_per_prediction": [{"encoded_binary_mask": "", "iou_score": 0.9}]}]}]
     workspace.online_endpoints.invoke.return_value = json.dumps(answer)
-    made: dict[str, Any] = {name: mock.MagicMock() for name in ("overlay", "decode", "shown", "ImageLimits", "display")}
-    made |= {"Path": Path, "json": json, "pd": pd, "time": time, "body": {"input_data": []}, "coffee": b""}
-    made |= {"RUN_ON_AZURE": True, "saved": Path(model), "folder": Path(folder), "inputs": Path(folder)}
+    names = ("overlay", "decode", "shown", "ImageLimits", "display")
+    variables: dict[str, Any] = {name: mock.MagicMock() for name in names}
+    variables |= {"Path": Path, "json": json, "pd": pd, "time": time, "body": {"input_data": []}, "coffee": b""}
+    variables |= {"RUN_ON_AZURE": True, "saved": Path(model), "folder": Path(folder), "inputs": Path(folder)}
     with (
         mock.patch.object(azure.ai.ml.MLClient, "from_config", return_value=workspace),
         mock.patch.object(azure.identity, "DefaultAzureCredential"),
@@ -55,8 +66,8 @@ def main(notebook: str, model: str, folder: str) -> None:
         for cell in json.loads(Path(notebook).read_text())["cells"]:
             text = "".join(cell["source"])
             if cell["cell_type"] == "code" and text.startswith(GUARD):
-                exec(text, made)
-    deployment = made["deployment"]
+                exec(text, variables)
+    deployment = variables["deployment"]
     calls = [name for name, _, _ in workspace.method_calls]
     print(json.dumps({"calls": calls, "endpoint": deployment.endpoint_name, "model": str(deployment.model.path)}))
 

@@ -1,4 +1,4 @@
-"""The notebooks' twins for the command line: what they do here, and what they would have `az` do."""
+"""The shell scripts that do the same as the notebooks: their files, and their calls of Azure's `az`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.warm import python
 
-# Notes what it is asked, and answers as far as the scripts look at answers.
+# A replacement for `az` that logs its arguments and prints the outputs that the scripts read.
 AZ = """#!/usr/bin/env bash
 echo "$*" >>"$AZ_LOG"
 case "$*" in
@@ -23,7 +23,7 @@ case "$*" in
 esac
 """
 ANSWER = '[{"predictions": [{"mask_per_prediction": [{"encoded_binary_mask": "", "area": 7, "iou_score": 0.5}]}]}]'
-STEPS = {
+CALLS = {
     "online": ["online-endpoint create", "online-deployment create", "online-endpoint invoke", "online-endpoint delete"],
     "batch": [
         "compute show",
@@ -36,11 +36,15 @@ STEPS = {
         "batch-endpoint delete",
     ],
 }
-MADE = {"online": ["cup.png"], "batch": ["from-csv.parquet", "from-csv.png", "from-folder.parquet", "from-folder.png"]}
+FILES = {
+    "online": ["cup.png"],
+    "batch": ["from-csv.parquet", "from-csv.png", "from-folder.parquet", "from-folder.png"],
+}
 
 
 @pytest.fixture
 def clone(packaged: Path, tmp_path: Path) -> Path:
+    """Return a folder like a clone of the project with a packaged model, and with `az` in its folder bin/."""
     folder = tmp_path / "clone"
     folder.mkdir()
     for name in ("sam_endpoint", "model", "scoring", "samples", "deploy", "notebooks"):
@@ -54,31 +58,32 @@ def clone(packaged: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("on_azure", ["false", "true"])
 @pytest.mark.parametrize("kind", ["online", "batch"])
-def test_shell_twins(kind: str, on_azure: str, clone: Path, tmp_path: Path) -> None:
+def test_a_script_scores_here_and_calls_az_in_order_on_azure(kind: str, on_azure: str, clone: Path, tmp_path: Path) -> None:
     log = tmp_path / "az.log"
     folders = [clone / "bin", Path(python()).parent, Path(sys.executable).parent, os.environ["PATH"]]
     path = os.pathsep.join(map(str, folders))
-    more = {"RUN_ON_AZURE": on_azure, "RESOURCE_GROUP": "group", "WORKSPACE": "space", "HF_HUB_OFFLINE": "1"}
-    more |= {"PYTHONPATH": str(ROOT), "PATH": path, "AZ_LOG": str(log), "AZ_ANSWER": ANSWER, "TMPDIR": str(tmp_path)}
+    environment = {"RUN_ON_AZURE": on_azure, "RESOURCE_GROUP": "group", "WORKSPACE": "space", "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(tmp_path)}
+    environment |= {"AZ_LOG": str(log), "AZ_ANSWER": ANSWER}
     done = subprocess.run(
         [str(clone / "notebooks" / f"mask-generation-{kind}-endpoint.sh")],
         cwd=tmp_path,
-        env={**os.environ, **more},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    made = {file.name for file in (clone / "out").iterdir()}
-    asked = log.read_text().splitlines() if log.exists() else []
+    outputs = {file.name for file in (clone / "out").iterdir()}
+    calls = log.read_text().splitlines() if log.exists() else []
     if on_azure == "false":
-        assert made == set(MADE[kind]) and not asked
+        assert outputs == set(FILES[kind]) and not calls
     else:
-        assert made >= set(MADE[kind])
-        assert [" ".join(line.split()[1:3]) for line in asked] == STEPS[kind]
-        assert all(line.endswith("--resource-group group --workspace-name space") for line in asked)
-        named = {word for line in asked for word in line.split() if word.startswith("segment-anything-")}
+        assert outputs >= set(FILES[kind])
+        assert [" ".join(line.split()[1:3]) for line in calls] == CALLS[kind]
+        assert all(line.endswith("--resource-group group --workspace-name space") for line in calls)
+        named = {word for line in calls for word in line.split() if word.startswith("segment-anything-")}
         assert len(named) == 1
-        for word in (word for line in asked for word in line.split() if word.endswith(".yaml")):
+        for word in (word for line in calls for word in line.split() if word.endswith(".yaml")):
             assert (ROOT / word).exists()
-    assert {file.name for file in tmp_path.iterdir()} <= {"clone", "az.log"}  # scratch is gone
+    assert {file.name for file in tmp_path.iterdir()} <= {"clone", "az.log"}  # temporary files are removed

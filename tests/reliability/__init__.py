@@ -1,0 +1,1 @@
+"""Tests of reliability, privacy and robustness."""

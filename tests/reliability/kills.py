@@ -1,6 +1,7 @@
-"""A batch job that is killed (SIGKILL) at random moments: `python -m tests.reliability.kills --kills 50`.
+"""Kill a batch job with SIGKILL at random moments: `python -m tests.reliability.kills --kills 50`.
 
-Started with the same arguments each time, in the end it must have written what an undisturbed job writes.
+After each kill, the program starts the job again with the same arguments. In the end, the output of the job must equal
+that of an undisturbed job.
 """
 
 from __future__ import annotations
@@ -25,76 +26,88 @@ from tests import pictures
 from tests.conftest import ROOT
 
 
-def table(folder: Path, rows: int) -> Path:
-    """Rows of boxes on a dozen pictures, some of them broken, in no order."""
-    chance = random.Random(0)
+def write_table(folder: Path, rows: int) -> Path:
+    """Write a table of boxes on twelve images and a broken file, in random order."""
+    rng = random.Random(0)
     for i in range(12):
         (folder / f"{i}.png").write_bytes(pictures.to_bytes(Image.fromarray(pictures.clutter(90, 120, i))))
     (folder / "12.png").write_bytes(b"no image")
-    lines = [
-        {"image": str(folder / f"{chance.randrange(13)}.png"), "input_boxes": f"[[{i % 40}, 5, {i % 40 + 50}, 60]]"}
+    table = [
+        {"image": str(folder / f"{rng.randrange(13)}.png"), "input_boxes": f"[[{i % 40}, 5, {i % 40 + 50}, 60]]"}
         for i in range(rows)
     ]
-    pd.DataFrame(lines).to_csv(folder / "table.csv", index=False)
+    pd.DataFrame(table).to_csv(folder / "table.csv", index=False)
     return folder / "table.csv"
 
 
-def answers(output: Path) -> pa.Table:
+def read_output(output: Path) -> pa.Table:
+    """Return the rows of a finished output."""
     files = sorted(output.glob("*.parquet")) if output.is_dir() else [output]
     return pa.dataset.dataset(files).to_table()
 
 
 def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tuple[pa.Table, pa.Table, int, int]:
-    """What an undisturbed job has written, what the killed one has, how often this was killed, and how many of these
-    kills found it at work on its rows."""
+    """Run an undisturbed job and a job that is killed.
+
+    Args:
+        kills: number of kills.
+        rows: number of rows of the table.
+        folder: folder for the model, the table and the outputs.
+        python: Python executable of the jobs.
+
+    Returns:
+        The output of the undisturbed job, the output of the killed job, the number of kills, and the number of kills
+        after which the job had written new parts.
+    """
     model = package.save(package.EMBEDDED, folder / "model")
-    common = [python, "-m", "sam_endpoint", "score", "--model", str(model)]
-    common += ["--input", str(table(folder, rows)), "--part-rows", "8"]
-    began = time.monotonic()
-    subprocess.run([*common, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
-    whole, chance = time.monotonic() - began, random.Random(1)
-    killed, at_work = 0, 0
+    command = [python, "-m", "sam_endpoint", "score", "--model", str(model)]
+    command += ["--input", str(write_table(folder, rows)), "--part-rows", "8"]
+    start = time.monotonic()
+    subprocess.run([*command, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
+    duration, rng = time.monotonic() - start, random.Random(1)
+    kill_count, productive_kills = 0, 0
     with tqdm(total=kills, unit="kill", disable=None) as bar:
         while True:
             process = subprocess.Popen(
-                [*common, "--output", str(folder / "killed")],
+                [*command, "--output", str(folder / "killed")],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
-            before = parts(folder / "killed")
+            before = count_parts(folder / "killed")
             try:
-                _, said = process.communicate(timeout=whole * chance.random() * 1.2 if killed < kills else None)
+                _, output = process.communicate(timeout=duration * rng.random() * 1.2 if kill_count < kills else None)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-                killed += 1
-                at_work += parts(folder / "killed") > before
+                kill_count += 1
+                productive_kills += count_parts(folder / "killed") > before
                 bar.update()
                 continue
-            assert process.returncode == 0, said.decode()[-2000:]
-            if killed < kills:  # it came to its end between two kills: once more from the start
+            assert process.returncode == 0, output.decode()[-2000:]
+            if kill_count < kills:  # the job has finished too early: start again without its output
                 subprocess.run(["rm", "-r", str(folder / "killed")], check=True)
                 continue
             break
-    return answers(folder / "whole"), answers(folder / "killed"), killed, at_work
+    return read_output(folder / "whole"), read_output(folder / "killed"), kill_count, productive_kills
 
 
-def parts(output: Path) -> int:
+def count_parts(output: Path) -> int:
+    """Return the number of finished parts in an output."""
     return len(list(output.glob("*.parquet"))) if output.is_dir() else 0
 
 
 def main() -> int:
+    """Run the program, and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rows", type=int, default=600)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed, kills, at_work = run(chosen.kills, chosen.rows, Path(folder))
+        whole, killed, kills, productive_kills = run(options.kills, options.rows, Path(folder))
     same = json.dumps(whole.to_pylist(), default=str) == json.dumps(killed.to_pylist(), default=str)
-    print(
-        f"killed {kills} times, {at_work} of them after parts were written; {killed.num_rows} of {whole.num_rows} rows"
-    )
+    rows = f"{killed.num_rows} of {whole.num_rows} rows"
+    print(f"killed {kills} times, {productive_kills} of them after parts were written; {rows}")
     print("the output is that of an undisturbed job" if same else "THE OUTPUT DIFFERS")
     return 0 if same else 1
 

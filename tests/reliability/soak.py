@@ -1,7 +1,8 @@
-"""Mixed traffic on the embedded model for as long as asked: `python -m tests.reliability.soak --minutes 30`.
+"""Send mixed traffic to the endpoint for a long time: `python -m tests.reliability.soak --minutes 30`.
 
-Clients ask in three dialects, some of them wrongly; each answer is compared with what its own request must get. Memory
-is read all the while: its growth is that of the median of the last fifth over the median of the second.
+Clients send requests in three dialects, some of which are invalid. The program compares each response with the expected
+response. It reads the memory of the endpoint repeatedly. The growth of memory is the median of the last fifth of the
+readings relative to the median of the second fifth.
 """
 
 from __future__ import annotations
@@ -23,11 +24,20 @@ from tqdm import tqdm
 from tests.reliability.traffic import Question, endpoint, questions, resident
 
 CLIENTS = 6
-MOST_GROWTH = 0.02
+MAX_GROWTH = 0.02
 
 
 @dataclass
 class Report:
+    """Measurements of a run.
+
+    Attributes:
+        statuses: number of responses per HTTP status.
+        wrong: description of each response that was lost or wrong.
+        resident: readings of the resident memory, in bytes.
+        seconds: latency of each response.
+    """
+
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
@@ -35,26 +45,37 @@ class Report:
 
     @property
     def growth(self) -> float:
+        """The growth of the resident memory, 0.01 for 1 %."""
         fifth = max(1, len(self.resident) // 5)
         return statistics.median(self.resident[-fifth:]) / statistics.median(self.resident[fifth : 2 * fifth]) - 1
 
 
-def run(seconds: float, log: Path, asked: Sequence[Question], *options: str, least: int = 0) -> Report:
-    """What came of so many seconds of traffic, and of more until there are `least` answers; every request that was
-    sent is in it."""
+def run(seconds: float, log: Path, requests: Sequence[Question], *options: str, min_responses: int = 0) -> Report:
+    """Send requests from several clients at the same time.
+
+    Args:
+        seconds: duration of the traffic.
+        log: file for the output of the endpoint.
+        requests: questions, which each client sends in turn.
+        *options: options of `serve`.
+        min_responses: number of responses before which the traffic does not end, whatever the duration.
+
+    Returns:
+        Measurements, which include every request that was sent.
+    """
     report = Report()
 
-    def goes_on() -> bool:
-        return time.monotonic() < until or len(report.seconds) + len(report.wrong) < least
+    def continues() -> bool:
+        return time.monotonic() < until or len(report.seconds) + len(report.wrong) < min_responses
 
     with endpoint(log, *options) as (host, port, process), tqdm(total=round(seconds), unit="s", disable=None) as bar:
         until = time.monotonic() + seconds
 
         def client(number: int) -> None:
             connection, turn = http.client.HTTPConnection(host, port, timeout=60), number
-            while goes_on():
-                question, turn = asked[turn % len(asked)], turn + 1
-                began = time.monotonic()
+            while continues():
+                question, turn = requests[turn % len(requests)], turn + 1
+                start = time.monotonic()
                 try:
                     connection.request("POST", question.path, question.body, {"Content-Type": "application/json"})
                     response = connection.getresponse()
@@ -63,31 +84,32 @@ def run(seconds: float, log: Path, asked: Sequence[Question], *options: str, lea
                     report.wrong.append(f"{question.path}: lost ({error!r})")
                     connection.close()
                     continue
-                report.seconds.append(time.monotonic() - began)
+                report.seconds.append(time.monotonic() - start)
                 report.statuses[status] += 1
-                if (said := question.wrong(status, body)) is not None:
-                    report.wrong.append(said)
+                if (problem := question.wrong(status, body)) is not None:
+                    report.wrong.append(problem)
 
         clients = [threading.Thread(target=client, args=[7 * number]) for number in range(CLIENTS)]
-        for one in clients:
-            one.start()
-        while goes_on():
+        for thread in clients:
+            thread.start()
+        while continues():
             time.sleep(min(1, seconds / 20))
             report.resident.append(resident(process.pid))
             bar.n = min(bar.total, round(seconds - (until - time.monotonic())))
             bar.refresh()
-        for one in clients:
-            one.join()
+        for thread in clients:
+            thread.join()
     return report
 
 
 def main() -> int:
+    """Run the program, and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        # So few embeddings are kept that images are encoded all the time.
-        report = run(60 * chosen.minutes, Path(folder) / "log", questions(48), "--embedding-bytes", "10000000")
+        # The cache is so small that the endpoint has to encode images all the time.
+        report = run(60 * options.minutes, Path(folder) / "log", questions(48), "--embedding-bytes", "10000000")
     times = sorted(report.seconds)
     print(f"{sum(report.statuses.values())} requests, by status {dict(report.statuses)}")
     print(
@@ -95,7 +117,7 @@ def main() -> int:
     )
     print(f"memory {report.resident[0] / 1e6:.0f} to {report.resident[-1] / 1e6:.0f} MB, grown by {report.growth:.2%}")
     print(f"{len(report.wrong)} lost, crossed or wrong", *report.wrong[:10], sep="\n")
-    return 1 if report.wrong or report.growth > MOST_GROWTH else 0
+    return 1 if report.wrong or report.growth > MAX_GROWTH else 0
 
 
 if __name__ == "__main__":

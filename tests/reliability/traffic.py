@@ -1,4 +1,4 @@
-"""Requests whose answers are known, and a server to send them to."""
+"""Requests with known responses, and an endpoint to which tests send them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,16 @@ from tests.engines import scorer_of
 
 @dataclass(frozen=True)
 class Question:
-    """A request's path and body, and what must come back: the status, and the run lengths of its mask where there is
-    one. Each question's image has a size of its own, so that an answer to another one is known."""
+    """A request and its expected response.
+
+    The image of each question has a different size, so that a response to another question is recognised.
+
+    Attributes:
+        path: path of the URL.
+        body: body of the request.
+        status: expected HTTP status.
+        truth: expected mask as COCO run lengths, or None if the response has no mask.
+    """
 
     path: str
     body: bytes
@@ -42,44 +50,44 @@ class Question:
     truth: dict[str, Any] | None
 
     def wrong(self, status: int, body: bytes) -> str | None:
-        """What is wrong with an answer."""
+        """Return a description of what is wrong with a response, or None."""
         if status != self.status:
             return f"{self.path}: status {status} for {self.status}: {body[:200]!r}"
         if self.truth is None:
             return None
         answer = json.loads(body)
         if self.path == "/sam/segment_image":
-            found = coco.frPyObjects([np.ravel(answer["masks"][0]).tolist()], *self.truth["size"])[0]
-            least = 0.9  # a polygon of whole pixels beside a mask
+            mask = coco.frPyObjects([np.ravel(answer["masks"][0]).tolist()], *self.truth["size"])[0]
+            min_iou = 0.9  # the response is a polygon with integer coordinates
         else:
             row = (answer["predictions"] if self.path == "/invocations" else answer)[0]
-            one = row["predictions"][0]["mask_per_prediction"][0]
-            if one["size"] != self.truth["size"]:
-                return f"{self.path}: an answer of size {one['size']} for {self.truth['size']}"
-            found = {"size": one["size"], "counts": one["encoded_binary_mask"].encode()}
-            least = 0.98  # batches add up in another order
-        iou = float(coco.iou([found], [self.truth], [0])[0, 0])
-        return None if iou >= least else f"{self.path}: a mask with IoU {iou:.3f} to its own"
+            item = row["predictions"][0]["mask_per_prediction"][0]
+            if item["size"] != self.truth["size"]:
+                return f"{self.path}: an answer of size {item['size']} for {self.truth['size']}"
+            mask = {"size": item["size"], "counts": item["encoded_binary_mask"].encode()}
+            min_iou = 0.98  # sums depend on the size of the batch
+        iou = float(coco.iou([mask], [self.truth], [0])[0, 0])
+        return None if iou >= min_iou else f"{self.path}: a mask with IoU {iou:.3f} to its own"
 
 
 @cache
 def questions(count: int) -> tuple[Question, ...]:
-    """Good ones in three dialects, with a bad one among eight."""
+    """Return questions in three dialects. One in eight is an invalid request."""
     scorer = scorer_of(Segmenter.load(str(package.EMBEDDED), "cpu"), 2**20)
-    chance, found = random.Random(0), []
+    rng, result = random.Random(0), []
     for i in range(count):
         size = (220 + 2 * i, 160 + 3 * i)
-        x, y, radius = (chance.randint(60, 120) for _ in range(3))
+        x, y, radius = (rng.randint(60, 120) for _ in range(3))
         radius //= 3
         box = [x - radius, y - radius, x + radius, y + radius]
-        picture = Image.new("RGB", size, tuple(chance.randint(150, 255) for _ in range(3)))
-        ImageDraw.Draw(picture).ellipse(box, fill=tuple(chance.randint(0, 90) for _ in range(3)))
+        picture = Image.new("RGB", size, tuple(rng.randint(150, 255) for _ in range(3)))
+        ImageDraw.Draw(picture).ellipse(box, fill=tuple(rng.randint(0, 90) for _ in range(3)))
         data = pictures.to_bytes(picture)
         text = base64.b64encode(data).decode()
         point = parse_prompts([[[x, y]]], None, None, None)
         (answer,) = scorer.score([Row(i, ImageRef.content(data), None, point, False)], Params(mask_encoding="rle"))
-        one = answer["predictions"][0]["mask_per_prediction"][0]
-        truth = {"size": one["size"], "counts": one["encoded_binary_mask"].encode()}
+        mask = answer["predictions"][0]["mask_per_prediction"][0]
+        truth = {"size": mask["size"], "counts": mask["encoded_binary_mask"].encode()}
         row = {"image": text, "input_points": [[[x, y]]], "multimask_output": False}
         params = {"mask_encoding": "rle"}
         bodies: dict[str, Any] = {
@@ -94,21 +102,29 @@ def questions(count: int) -> tuple[Question, ...]:
         path = list(bodies)[i % 3]
         if i % 8 == 7:
             bad = {"input_data": [{**row, "input_points": [[[x, "here"]]]}]}
-            found.append(Question("/score", json.dumps(bad).encode(), 400, None))
+            result.append(Question("/score", json.dumps(bad).encode(), 400, None))
         else:
-            found.append(Question(path, json.dumps(bodies[path]).encode(), 200, truth))
-    return tuple(found)
+            result.append(Question(path, json.dumps(bodies[path]).encode(), 200, truth))
+    return tuple(result)
 
 
 def resident(process: int) -> int:
-    """Bytes of memory that a process holds."""
+    """Return the resident memory of a process in bytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
 
 
 @contextlib.contextmanager
 def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int, subprocess.Popen[bytes]]]:
-    """The endpoint on the embedded model, as a process: its host, its port and the process."""
+    """Run the endpoint with the embedded models until the block ends.
+
+    Args:
+        log: file for the output of the endpoint.
+        *options: options of `serve`.
+
+    Yields:
+        The host, the port, and the process of the endpoint.
+    """
     port = free_port()
     command = [sys.executable, "-m", "sam_endpoint", "serve", "--port", str(port), *options]
     with log.open("w") as stream, subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream) as process:

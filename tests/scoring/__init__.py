@@ -1,0 +1,1 @@
+"""Tests of the code that opens models and reads tables for scoring."""

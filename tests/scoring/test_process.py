@@ -1,14 +1,11 @@
-"""A command's settings of its whole process."""
+"""The settings that a command makes for its whole process."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 
 from sam_endpoint.model import threads
-from tests.conftest import ROOT
+from tests.conftest import run_code
 
 CODE = """
 import gc, sys
@@ -22,7 +19,7 @@ assert gc.isenabled() and gc.get_freeze_count() > 100_000
 import torch
 from sam_endpoint.model import memory, threads
 
-assert memory.keep_freed.cache_info().misses == 1
+assert memory.keep_freed_memory.cache_info().misses == 1
 print(torch.get_num_threads(), threads.thread_count())
 frozen = gc.get_freeze_count()
 configure_process({operator_threads})
@@ -32,9 +29,9 @@ print(torch.get_num_threads(), threads.thread_count())
 
 
 @pytest.mark.parametrize("operator_threads", [None, 1])
-def test_configure_process(operator_threads: int | None) -> None:
+def test_configure_process_sets_threads_memory_and_garbage_collection_once(operator_threads: int | None) -> None:
     code = CODE.format(operator_threads=operator_threads)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_code(code)
     assert done.returncode == 0, done.stderr
-    count = threads.thread_count()  # torch's usual number here too
+    count = threads.thread_count()  # this process has torch's default number of threads, too
     assert done.stdout.splitlines() == [f"{operator_threads or count} {count}"] * 2

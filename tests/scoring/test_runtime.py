@@ -1,4 +1,4 @@
-"""Models are opened from wherever they are, as data, and only if this version can read them."""
+"""Opening of packaged models: their places and settings, and models that this version cannot read."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import yaml
 from sam_endpoint.__main__ import main
 from sam_endpoint.model.errors import BadModel, BadParameter
 from sam_endpoint.scoring.runtime import open_model
-from tests.conftest import ROOT, free_port, run_here, server
-from tests.warm import python
+from tests.conftest import ROOT, free_port, run_here, serve_endpoint
 
 
 @pytest.fixture
-def linked(packaged: Path, tmp_path: Path) -> Path:
+def linked_model(packaged: Path, tmp_path: Path) -> Path:
+    """Return a symbolic link to the packaged model."""
     (tmp_path / "link").symlink_to(packaged)
     return tmp_path / "link"
 
 
-def test_a_folder_behind_a_link_with_settings(linked: Path) -> None:
-    model = open_model(linked, pred_iou_thresh=0.5, max_prompts=7)
+def test_opens_a_model_behind_a_link_with_settings(linked_model: Path) -> None:
+    model = open_model(linked_model, pred_iou_thresh=0.5, max_prompts=7)
     assert (model.defaults.read({}).pred_iou_thresh, model.engine.max_prompts) == (0.5, 7)
 
 
-def test_every_command_takes_one(linked: Path, tmp_path: Path) -> None:
+def test_every_command_accepts_a_model_behind_a_link(linked_model: Path, tmp_path: Path) -> None:
     samples = ROOT / "samples"
     for words in (
         ["score", "--input", str(samples / "prompts.csv"), "--output", str(tmp_path / "rows")],
@@ -43,16 +43,14 @@ def test_every_command_takes_one(linked: Path, tmp_path: Path) -> None:
         ],
         ["embed", "--images", str(samples), "--store", str(tmp_path / "store")],
     ):
-        done = run_here(main, *words, "--model", linked)
+        done = run_here(main, *words, "--model", linked_model)
         assert done.returncode == 0, done.stderr[-2000:]
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(linked)]
-    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)):
+    with serve_endpoint(tmp_path / "log", "--model", linked_model):
         pass
 
 
-def changed(packaged: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy of a packaged model with another MLmodel file."""
+def copy_with_changes(packaged: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Copy a packaged model and change the content of its MLmodel file."""
     copy = shutil.copytree(packaged, folder / "model")
     described = yaml.safe_load((copy / "MLmodel").read_text())
     change(described)
@@ -60,50 +58,50 @@ def changed(packaged: Path, folder: Path, change: Callable[[dict[str, Any]], Non
     return copy
 
 
-def test_a_model_of_an_unknown_format_is_refused_with_its_version(packaged: Path, tmp_path: Path) -> None:
-    def later(described: dict[str, Any]) -> None:
+def test_rejects_a_model_of_an_unknown_format_with_its_version(packaged: Path, tmp_path: Path) -> None:
+    def set_later_version(described: dict[str, Any]) -> None:
         described["metadata"] |= {"packaged_by": "9.1.0", "format": 7}
 
-    model = changed(packaged, tmp_path, later)
+    model = copy_with_changes(packaged, tmp_path, set_later_version)
     with pytest.raises(BadModel, match=r"packaged by version 9\.1\.0 in format 7; this version reads format 1"):
         open_model(model)
     done = run_here(main, "serve", "--model", model, "--port", free_port())
     assert done.returncode == 2 and "packaged by version 9.1.0" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_model_from_before_versions_were_recorded_opens(packaged: Path, tmp_path: Path) -> None:
-    def earlier(described: dict[str, Any]) -> None:
+def test_opens_a_model_without_a_recorded_version(packaged: Path, tmp_path: Path) -> None:
+    def remove_version(described: dict[str, Any]) -> None:
         del described["metadata"]["packaged_by"], described["metadata"]["format"]
 
-    opened = open_model(changed(packaged, tmp_path, earlier))
+    opened = open_model(copy_with_changes(packaged, tmp_path, remove_version))
     assert opened.describe()["packaged_by"] == "0.1.0" and opened.engine.family == "sam"
 
 
-def test_another_projects_model_is_refused(packaged: Path, tmp_path: Path) -> None:
-    def foreign(described: dict[str, Any]) -> None:
+def test_rejects_a_model_of_another_project(packaged: Path, tmp_path: Path) -> None:
+    def remove_metadata(described: dict[str, Any]) -> None:
         described["metadata"] = None
 
     with pytest.raises(BadModel, match="not one packaged by `sam-endpoint package`"):
-        open_model(changed(packaged, tmp_path, foreign))
+        open_model(copy_with_changes(packaged, tmp_path, remove_metadata))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "MLmodel").write_text("{[")
     with pytest.raises(BadModel, match="no readable MLmodel file"):
         open_model(tmp_path / "broken")
 
 
-def test_code_inside_a_model_does_not_run(packaged: Path, tmp_path: Path) -> None:
+def test_opening_a_model_does_not_run_its_code(packaged: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(packaged, tmp_path / "model")
     for file in (copy / "loader.py", *(copy / "code").rglob("*.py")):
         file.write_text("raise SystemExit('the code of the model ran')\n")
     assert open_model(copy).describe()["packaged_by"] == "0.2.0"
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_rejects_a_missing_model(tmp_path: Path) -> None:
     for source in (tmp_path / "none", "models:/nothing@champion"):
         with pytest.raises(BadModel, match="no model can be loaded from"):
             open_model(source)
 
 
-def test_unknown_settings_are_refused(packaged: Path) -> None:
+def test_rejects_unknown_settings(packaged: Path) -> None:
     with pytest.raises(BadParameter, match="unknown setting 'cache_size'"):
         open_model(packaged, cache_size=1)

@@ -1,4 +1,4 @@
-"""Recipes: the commands of the committed recipes, stopped recipes, and malformed files."""
+"""Recipes: the commands of the committed recipes, recipes that were stopped, and malformed files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.conftest import ROOT, run_here
 from tests.warm import python
 
 RECIPES = ROOT / "training" / "recipes"
-COMMANDS = Path(__file__).parent / "recipe_commands"  # how each embedded checkpoint was trained, a command a line
+COMMANDS = Path(__file__).parent / "recipe_commands"  # the commands that trained each checkpoint, one per line
 
 
 def parse(kind: str, words: list[str]) -> TrainingOptions | argparse.Namespace:
-    """Parse the arguments of a stage's command."""
+    """Parse the arguments of a stage as the command of its kind does."""
     if kind == "mean":
         return mean.make_parser().parse_args(words)
     parser = argparse.ArgumentParser()
@@ -38,7 +38,7 @@ def test_the_stages_are_the_commands_that_trained_the_embedded_checkpoints(name:
     assert stages == [(kind, parse(kind, words)) for kind, *words in lines]
 
 
-def test_folders_of_outputs_and_caches_can_be_chosen(tmp_path: Path) -> None:
+def test_a_recipe_writes_to_the_chosen_folders_for_outputs_and_caches(tmp_path: Path) -> None:
     recipe = read_recipe(RECIPES / "sam-tiny.toml", tmp_path / "out", tmp_path / "scenes")
     second, first_mean = recipe.arguments(recipe.stages[1]), recipe.arguments(recipe.stages[5])
     assert second[:4] == ["--family", "sam", "--output", f"{tmp_path}/out/sam-tiny-2"]
@@ -71,7 +71,7 @@ options = { side = 64 }
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """Run the recipe in a folder, and return what it printed."""
+    """Run the recipe in a folder, and return its standard output."""
     command = [folder / "recipe.toml", "--output", folder / "out", "--cache", folder / "cache", *arguments]
     done = run_here(main, *command)
     assert done.returncode == 0, done.stderr
@@ -80,19 +80,19 @@ def run(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages run in a Python that starts quickly."""
+    """Make the stages run with a Python that starts quickly."""
     monkeypatch.setattr(sys, "executable", python())
 
 
 @pytest.mark.usefixtures("quick_start")
-def test_finished_stages_are_skipped_and_interrupted_ones_continue(tmp_path: Path) -> None:
+def test_skips_finished_stages_and_continues_interrupted_ones(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(SMALL_RECIPE)
     assert len(run(tmp_path, "--dry-run").splitlines()) == 2 and not (tmp_path / "out").exists()
     assert [line.split()[0] for line in run(tmp_path).splitlines()] == ["running", "running"]
     assert json.loads((tmp_path / "out" / "b" / "config.json").read_text())["vision_config"]["image_size"] == 64
     assert run(tmp_path).split() == ["finished", "a", "finished", "b"]
-    # A training writes its output long before its end. Without the record of its end it continues from its state, which
-    # is at the last step here, so no step is taken.
+    # A training writes its output long before it ends. Without the record that it ended, it continues from its state.
+    # Here the state is that of the last step, so the training takes no step.
     state = tmp_path / "cache" / "sam.pt"
     saved = state.stat().st_mtime_ns
     shutil.rmtree(tmp_path / "out" / "a")
@@ -147,7 +147,7 @@ def test_the_output_of_another_stage_is_not_skipped(tmp_path: Path) -> None:
         ('family = "sam"', "family = ", r"recipe.toml' cannot be read as a recipe: Invalid value \(at line 2"),
     ],
 )
-def test_a_malformed_recipe_is_rejected_with_its_file_stage_and_key(
+def test_rejects_a_malformed_recipe_with_its_file_stage_and_key(
     before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     assert before in SMALL_RECIPE
@@ -164,7 +164,7 @@ def test_a_malformed_recipe_is_rejected_with_its_file_stage_and_key(
         ('family = "sam"\nstage = [1]', "stage 1: expected a table, got 1"),
     ],
 )
-def test_a_file_without_stages_is_rejected(content: str | None, message: str, tmp_path: Path) -> None:
+def test_rejects_a_file_without_stages(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "recipe.toml").write_text(content)
     with pytest.raises(BadData, match=message):

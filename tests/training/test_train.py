@@ -1,4 +1,4 @@
-"""Training lowers the loss, and a stopped training continues as if it had not been stopped."""
+"""Training: the loss, the saved checkpoints, and the continuation of a stopped training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def test_whole_inputs_come_at_intervals(tmp_path: Path) -> None:
+def test_every_nth_batch_has_whole_inputs(tmp_path: Path) -> None:
     batches = batches_of("sam", replace(SMALL, windowed=2, whole_every=3), tmp_path)
     assert [batches[step].images.shape[:2] for step in range(7)] == [
         (4, 64), (4, 64), (2, 128), (4, 64), (4, 64), (2, 128), (4, 64),
@@ -40,7 +40,7 @@ def test_whole_inputs_come_at_intervals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_close_windows_show_objects_as_large_as_whole_inputs(
+def test_close_windows_show_objects_at_the_scale_of_whole_inputs(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sam_endpoint.training.batches.recolor", lambda rng, image: image)
@@ -51,16 +51,18 @@ def test_close_windows_show_objects_as_large_as_whole_inputs(
     for image, (height, width) in zip(images, sizes, strict=True):
         extent = np.ptp(image[:height, :width, :2].reshape(-1, 2).astype(int), axis=0).max()  # of the scene
         assert images.shape[1] == 64
-        assert 0.3 < extent / 256 < 0.7  # the whole, twice as wide, shows 256
+        assert 0.3 < extent / 256 < 0.7  # a whole input is twice as wide and shows all 256 pixels
 
 
 def trainer_of(family: str, plan: Plan, bfloat16: bool = False) -> Trainer:
+    """Return a trainer of a small network on the CPU."""
     network_class = FAMILIES[family]
     config = network_class.config(**SIZES[family], image_size=plan.side)
     return Trainer(plan, network_class, config, "cpu", compiled=False, bfloat16=bfloat16)
 
 
 def batches_of(family: str, plan: Plan, folder: Path) -> Batches:
+    """Draw the scenes of a plan into a folder, and return the batches."""
     cache = SceneCache(folder, plan.seed, plan.scenes)
     cache.draw(1)
     return make_batches(plan, cache, FAMILIES[family])
@@ -91,7 +93,7 @@ def test_a_frozen_encoder_does_not_change_while_the_decoder_learns(family: str, 
 
 
 def test_the_mask_with_the_best_score_has_a_cost() -> None:
-    """The first of three alternatives is right. Scores that select another have a cost with `picked` only."""
+    """The first of three alternatives is right. Scores that select another one have a cost only with `picked`."""
     target = torch.zeros(1, 8, 8)
     target[:, 2:6, 2:6] = 1
     right, wrong = (target - 0.5) * 20, (0.5 - target) * 20
@@ -111,8 +113,8 @@ def test_the_mask_with_the_best_score_has_a_cost() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_and_inference_compute_the_same(family: str, tmp_path: Path) -> None:
-    """The forward pass of training gives the logits and scores of the exported checkpoint."""
+def test_training_and_inference_compute_the_same_logits_and_scores(family: str, tmp_path: Path) -> None:
+    """Compares the forward pass of training with the exported checkpoint."""
     trainer = trainer_of(family, replace(SMALL, side=256))
     network.save_checkpoint(trainer.model, tmp_path / "checkpoint")
     segmenter = Segmenter.load(str(tmp_path / "checkpoint"), "cpu")
@@ -132,7 +134,7 @@ def test_training_and_inference_compute_the_same(family: str, tmp_path: Path) ->
             logits, scores = network_of.decode(features, network_of.positions(32, (0, 0)), sparse, *none)
             (answer,) = segmenter.segment(embedding, [prompt], multimask)
             if not multimask and answer.scores[0] != pytest.approx(float(scores[0, 0]), abs=1e-05):
-                assert family == "sam2"  # an unstable single mask is replaced by the best of three
+                assert family == "sam2"  # which replaces an unstable single mask by the best of three
                 continue
             kind = slice(1, 4) if multimask else slice(0, 1)
             assert torch.allclose(answer.logits, logits[0, kind], atol=1e-4)
@@ -156,23 +158,23 @@ def test_a_stopped_training_continues_with_the_same_result(family: str, tmp_path
         return weights
 
     train("stopped", 3)
-    train("stopped", 9)  # past the change from windows to whole inputs
+    train("stopped", 9)  # after the change from windows to whole inputs
     resumed, undisturbed = train("stopped", 10), train("undisturbed", 10)
     assert all(torch.allclose(resumed[name], undisturbed[name], atol=1e-6) for name in undisturbed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_finished_checkpoint_can_be_trained_on(family: str, tmp_path: Path) -> None:
+def test_training_can_start_from_a_finished_checkpoint(family: str, tmp_path: Path) -> None:
     finished = trainer_of(family, SMALL)
     network.save_checkpoint(finished.average, tmp_path / "finished")
-    again = trainer_of(family, replace(SMALL, seed=5))
-    again.start_from(tmp_path / "finished")
+    second_trainer = trainer_of(family, replace(SMALL, seed=5))
+    second_trainer.start_from(tmp_path / "finished")
     expected = finished.average.state_dict()
-    assert all(torch.equal(weight, expected[name]) for name, weight in again.model.state_dict().items())
+    assert all(torch.equal(weight, expected[name]) for name, weight in second_trainer.model.state_dict().items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path) -> None:
+def test_the_command_writes_a_checkpoint_that_transformers_loads(family: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     small = ("scenes", "side", "windowed", "images", "masks", "warmup")
     arguments = [f"--{name}={getattr(SMALL, name)}" for name in small]
@@ -190,7 +192,7 @@ def test_the_command_writes_what_transformers_reads(family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_checkpoint_can_be_trained_on_with_a_larger_input(family: str, tmp_path: Path) -> None:
+def test_training_can_start_from_a_checkpoint_with_a_smaller_input(family: str, tmp_path: Path) -> None:
     finished = trainer_of(family, SMALL)
     network.save_checkpoint(finished.average, tmp_path / "finished")
     plan = replace(SMALL, side=192, windowed=1)
@@ -206,7 +208,7 @@ def test_a_checkpoint_can_be_trained_on_with_a_larger_input(family: str, tmp_pat
     assert segmenter.family.input_size == 192 and answer.logits.shape == (3, 96, 96)
 
 
-def test_the_mean_of_two_checkpoints_for_another_input(tmp_path: Path) -> None:
+def test_mean_averages_weights_and_resizes_the_input_of_checkpoints(tmp_path: Path) -> None:
     network_class, sides = FAMILIES["sam"], (256, 352)
     configs = [network_class.config(image_size=side) for side in sides]
     models = [network_class.create(config, seed).model for seed, config in enumerate(configs)]

@@ -1,4 +1,4 @@
-"""Read boxes from a COCO instances file."""
+"""Read boxes from a COCO instances file (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,31 @@ from typing import Any
 import numpy as np
 
 from sam_endpoint.model.errors import BadData, kind
-from sam_endpoint.scoring.batch.boxes.found import Boxes, Detection, ImageBoxes, Listed, Size
-from sam_endpoint.scoring.batch.boxes.matching import Place, split
-from sam_endpoint.scoring.batch.files import shown
+from sam_endpoint.scoring.batch.boxes.box_labels import BoxLabels, Detection, ImageBoxes, ListedImage, Size
+from sam_endpoint.scoring.batch.boxes.matching import ImagePath, split
+from sam_endpoint.scoring.batch.files import printable_name
 
 EXPECTED_BOX = "bbox [x, y, width, height]"
 
 
-def read(file: Path) -> Boxes:
-    """Read a COCO instances file. Raises BadData."""
+def read(file: Path) -> BoxLabels:
+    """Read the boxes in a COCO instances file.
+
+    Args:
+        file: the JSON file.
+
+    Returns:
+        The categories, and the boxes of each listed image. Malformed annotations are in `skipped`.
+
+    Raises:
+        BadData: the file is not a COCO instances file, or its images or categories are malformed.
+    """
     try:
-        content = json.loads(file.read_bytes())  # the encoding is detected, with or without a byte-order mark
+        content = json.loads(file.read_bytes())  # json.loads detects the encoding and removes a byte-order mark
     except (OSError, ValueError, RecursionError) as error:
         raise _no_coco(file, str(error)) from None
     if not isinstance(content, dict):
-        raise _no_coco(file, f"it holds {kind(content)}, not an object")
+        raise _no_coco(file, f"it has {kind(content)} instead of an object")
     for name in ("categories", "annotations", "images"):
         if not isinstance(content.get(name), list):
             raise _no_coco(file, f"its '{name}' is {kind(content[name])}" if name in content else f"it has no '{name}'")
@@ -43,16 +53,18 @@ def read(file: Path) -> Boxes:
         if image_id in name_of_id:
             by_name[name_of_id[image_id]].append(annotation)
         else:
-            skipped.append(f"{annotation['origin']}: its image_id is that of no image in 'images'")
+            skipped.append(f"{annotation['origin']}: its image_id is not the id of an image in 'images'")
     listed = {
-        name: Listed(name, Place.of(file.parent, name), partial(_boxes, names, by_name[name], frozenset(sizes)))
+        name: ListedImage(
+            name, ImagePath.of(file.parent, name), partial(_boxes, names, by_name[name], frozenset(sizes))
+        )
         for name, (_, sizes) in images.items()
     }
-    return Boxes(file, names, listed, True, skipped)
+    return BoxLabels(file, names, listed, True, skipped)
 
 
 def _id(value: object) -> str | None:
-    """Return an id as text, whether the file has it as a number or as text; None if it is neither."""
+    """Return an id as text. The file may have it as a number or text; for other values, return None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
@@ -66,18 +78,18 @@ def _categories(file: Path, categories: list[Any]) -> dict[int, str]:
         if not isinstance(category, dict) or "name" not in category:
             raise _no_coco(file, f"{place} has no 'name'")
         if not isinstance(category["name"], (str, int, float)):
-            raise _no_coco(file, f"the 'name' of {place} is {kind(category['name'])}")
+            raise _no_coco(file, f"the 'name' of {place} is {kind(category['name'])}, expected text")
         number = _whole_number(category.get("id"))
         if number is None:
-            raise _no_coco(file, f"the 'id' of {place} is {kind(category.get('id'))}, not a whole number")
-        name = shown(str(category["name"]))
+            raise _no_coco(file, f"the 'id' of {place} is {kind(category.get('id'))}, expected a whole number")
+        name = printable_name(str(category["name"]))
         if names.setdefault(number, name) != name:
             raise _no_coco(file, f"{place} has the id of another category")
     return names
 
 
 def _images(file: Path, images: list[Any]) -> dict[str, tuple[set[str], set[Size]]]:
-    """Return the ids and the stated sizes of each image by its name; an image may be listed twice. Raises BadData."""
+    """Return the ids and sizes of each image by its name. The file may list an image twice. Raises BadData."""
     by_parts: dict[tuple[str, ...], tuple[str, set[str], set[Size]]] = {}
     parts_of_id: dict[str, tuple[str, ...]] = {}
     for position, image in enumerate(images):
@@ -92,12 +104,13 @@ def _images(file: Path, images: list[Any]) -> dict[str, tuple[set[str], set[Size
         if height and width and min(height, width) > 0:
             sizes.add((height, width))
         if parts_of_id.setdefault(image_id, parts) != parts:
-            other = by_parts[parts_of_id[image_id]][0]
-            raise _no_coco(file, f"'{shown(other)}' and '{shown(name)}' have the same id in 'images'")
+            first = by_parts[parts_of_id[image_id]][0]
+            raise _no_coco(file, f"'{printable_name(first)}' and '{printable_name(name)}' have the same id in 'images'")
     return {name: (ids, sizes) for name, ids, sizes in by_parts.values()}
 
 
 def _boxes(names: dict[int, str], annotations: list[dict[str, Any]], sizes: frozenset[Size], size: Size) -> ImageBoxes:
+    """Return the boxes of one image. The file has them in pixels, so `size` is not used."""
     detections, skipped = [], []
     for annotation in annotations:
         box, category = _box(annotation.get("bbox")), _whole_number(annotation.get("category_id"))
@@ -105,14 +118,14 @@ def _boxes(names: dict[int, str], annotations: list[dict[str, Any]], sizes: froz
         if box is None:
             skipped.append(f"{origin}: expected {EXPECTED_BOX}, got {kind(annotation.get('bbox'))}")
         elif category not in names:
-            skipped.append(f"{origin}: its category_id is that of no category in 'categories'")
+            skipped.append(f"{origin}: its category_id is not the id of a category in 'categories'")
         else:
             detections.append(Detection(box, category, origin=origin))
     return ImageBoxes(detections, skipped, sizes)
 
 
 def _box(bbox: object) -> np.ndarray | None:
-    """Return (4,) x1, y1, x2, y2, or None if the value is no box."""
+    """Return `(4,)` x1, y1, x2, y2 in pixels, or None if the value is not a box."""
     try:
         x, y, width, height = (float(number) for number in (bbox if isinstance(bbox, list) else ()))
     except (TypeError, ValueError, OverflowError):
@@ -122,7 +135,7 @@ def _box(bbox: object) -> np.ndarray | None:
 
 
 def _whole_number(value: object) -> int | None:
-    """Return a whole number, or text of one, as an int; None for anything else."""
+    """Convert a whole number, or text with a whole number, to an int. Return None for other values."""
     text = _id(value)
     try:
         return None if text is None else int(text)
@@ -132,8 +145,8 @@ def _whole_number(value: object) -> int | None:
 
 def _origin(annotation: dict[str, Any], position: int) -> str:
     number = _id(annotation.get("id"))
-    return f"annotations[{position}]" if number is None else f"annotation {shown(number[:40])}"
+    return f"annotations[{position}]" if number is None else f"annotation {printable_name(number[:40])}"
 
 
 def _no_coco(file: Path, problem: str) -> BadData:
-    return BadData(f"'{file}' is no COCO file with images, annotations and categories: {problem}")
+    return BadData(f"'{file}' is not a COCO instances file with images, annotations and categories: {problem}")

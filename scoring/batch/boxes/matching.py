@@ -1,4 +1,4 @@
-"""Match the names in label files with the images of a folder."""
+"""Match the names in label files to the images of a folder."""
 
 from __future__ import annotations
 
@@ -9,35 +9,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam_endpoint.model.errors import BadData
-from sam_endpoint.scoring.batch.files import shown
+from sam_endpoint.scoring.batch.files import printable_name
 
-# Folders that hold the same names side by side: YOLO's images/ and labels/, Pascal VOC's JPEGImages/ and Annotations/.
+# Sibling folders for images and their label files: YOLO's images/ and labels/, Pascal VOC's JPEGImages/ and
+# Annotations/. Their names count as equal.
 _SIDE_BY_SIDE = {"labels": "images", "annotations": "images", "jpegimages": "images"}
 Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an image is, or where a label file says that it is.
+class ImagePath:
+    """Path of an image, in its folder or according to a label file.
 
     Attributes:
-        parts: parts of the relative path, as it is listed.
-        whole: parts of the absolute path.
+        parts: parts of the path as the label file or the folder has it. The path is usually relative.
+        absolute: parts of the absolute path. The parts `labels`, `annotations` and `jpegimages` are replaced by
+            `images`, so the folders of an image and of its label file are equal.
     """
 
     parts: Parts
-    whole: Parts
+    absolute: Parts
 
     @classmethod
-    def of(cls, folder: Path, name: str) -> Place:
-        """Return the place of a name that is relative to a folder, or absolute, or a URL."""
+    def of(cls, folder: Path, name: str) -> ImagePath:
+        """Return the path of an image.
+
+        Args:
+            folder: folder that a relative name refers to.
+            name: relative path, absolute path or URL.
+        """
         parts = split(name)
         root = () if is_absolute(name) else folder.absolute().parts
         return cls(parts, tuple(_SIDE_BY_SIDE.get(part.lower(), part) for part in (*root, *parts)))
 
 
 def split(name: str) -> Parts:
-    """Return the parts of a path or URL of any system, without `.` and `..`."""
+    r"""Split a path or URL into its parts, without `.` and `..`. Windows paths are split on every system.
+
+    Example:
+        >>> split("D:\\data\\a.png"), split("https://host/a.png?token=1")
+        (('D:', 'data', 'a.png'), ('host', 'a.png'))
+    """
     if name.lower().startswith(("http://", "https://")):
         name = name.partition("?")[0]
     _, _, path = name.rpartition("://")
@@ -46,47 +58,56 @@ def split(name: str) -> Parts:
 
 
 def is_absolute(name: str) -> bool:
-    """Return whether a name is an absolute path of any system, or a URL."""
+    """Return whether a name is an absolute path, on Windows or elsewhere, or a URL."""
     return name.startswith(("/", "\\")) or name[1:2] == ":" or "://" in name
 
 
-def pair(listed: Mapping[str, Place], images: Mapping[str, Place], where: str) -> dict[str, str]:
-    """Return the listed name of each image that label files list.
+def pair(listed: Mapping[str, ImagePath], images: Mapping[str, ImagePath], where: str) -> dict[str, str]:
+    """Match images to the names in label files.
 
-    Equal relative names belong together. Other names belong to the image with which they share the most parts at the
-    end of the path. Names that share only the file name, in folders that differ, belong together if the file name is
-    unique.
+    First, this function matches equal relative paths. It then compares the absolute paths from their ends, and matches
+    each remaining name to the image with the most equal parts. The file name alone is enough only if no image with this
+    file name has been matched before.
 
     Args:
-        listed: places by name in the label files.
-        images: places by name in the folder.
-        where: path of the label files, for messages.
+        listed: the names in the label files, each with its path.
+        images: the names of the images in the folder, each with its path.
+        where: path of the label files, for error messages.
+
+    Returns:
+        For each matched image, its name in the label files.
 
     Raises:
-        BadData: a name could be several images, or an image several names.
+        BadData: a name matches several images, or an image matches several names.
+
+    Example:
+        >>> listed = {"train/a.png": ImagePath.of(Path("/labels"), "train/a.png")}
+        >>> images = {"a.png": ImagePath.of(Path("/photos/train"), "a.png")}
+        >>> pair(listed, images, "instances.json")
+        {'a.png': 'train/a.png'}
     """
-    by_parts = {place.parts: name for name, place in listed.items()}
+    by_parts = {path.parts: name for name, path in listed.items()}
     pairs: dict[str, str] = {}
-    for image, place in images.items():
-        name = image if image in listed else by_parts.get(place.parts)
+    for image, path in images.items():
+        name = image if image in listed else by_parts.get(path.parts)
         if name is not None:
             pairs[image] = name
     exact = set(pairs.values())
     matched_files = {listed[name].parts[-1] for name in exact}
-    other_names = {name: place for name, place in listed.items() if name not in exact}
-    other_images = {image: place for image, place in images.items() if image not in pairs}
-    for shared in range(max((len(place.whole) for place in other_names.values()), default=0), 0, -1):
+    other_names = {name: path for name, path in listed.items() if name not in exact}
+    other_images = {image: path for image, path in images.items() if image not in pairs}
+    for shared in range(max((len(path.absolute) for path in other_names.values()), default=0), 0, -1):
         groups = _by_end(other_images, shared)
         for end, names in _by_end(other_names, shared).items():
             for is_whole in (True, False):
                 if shared == 1 and not is_whole and end[-1] in matched_files:
-                    continue  # folders tell images of this file name apart, and these folders differ
+                    continue  # only the file names are equal, and an image with this file name has been matched before
                 candidates = [
                     (name, image)
                     for name in names
                     for image in groups.get(end, ())
                     if name in other_names and image in other_images
-                    # Whether all parts are shared that one of the two has.
+                    # The right side is true if the equal parts at the end cover one of the two relative paths.
                     if is_whole is (shared >= min(len(other_names[name].parts), len(other_images[image].parts)))
                 ]
                 for name, image in _unambiguous(candidates, where):
@@ -96,17 +117,17 @@ def pair(listed: Mapping[str, Place], images: Mapping[str, Place], where: str) -
     return pairs
 
 
-def _by_end(places: Mapping[str, Place], length: int) -> dict[Parts, list[str]]:
-    """Group names by the last parts of their absolute paths."""
+def _by_end(paths: Mapping[str, ImagePath], length: int) -> dict[Parts, list[str]]:
+    """Group names by the last `length` parts of their absolute paths."""
     groups: defaultdict[Parts, list[str]] = defaultdict(list)
-    for name, place in places.items():
-        if len(place.whole) >= length:
-            groups[place.whole[-length:]].append(name)
+    for name, path in paths.items():
+        if len(path.absolute) >= length:
+            groups[path.absolute[-length:]].append(name)
     return groups
 
 
 def _unambiguous(candidates: Sequence[tuple[str, str]], where: str) -> Sequence[tuple[str, str]]:
-    """Return pairs of listed names and images. Raises BadData if a name or an image is in several pairs."""
+    """Return the pairs of listed names and images. Raises BadData if a name or an image occurs in several pairs."""
     images_of: defaultdict[str, list[str]] = defaultdict(list)
     names_of: defaultdict[str, list[str]] = defaultdict(list)
     for name, image in candidates:
@@ -115,10 +136,10 @@ def _unambiguous(candidates: Sequence[tuple[str, str]], where: str) -> Sequence[
     for kind, rivals in (("", images_of), ("the image ", names_of)):
         for subject, choices in rivals.items():
             if len(choices) > 1:
-                raise BadData(f"'{where}': {kind}'{shown(subject)}' could be {_either(choices)}; rename one")
+                raise BadData(f"'{where}': {kind}'{printable_name(subject)}' matches {_join(choices)}; rename one")
     return candidates
 
 
-def _either(names: Sequence[str]) -> str:
-    more = "" if len(names) <= 3 else f" or one of {len(names) - 3} more"
-    return " or ".join(f"'{shown(name)}'" for name in names[:3]) + more
+def _join(names: Sequence[str]) -> str:
+    remainder = "" if len(names) <= 3 else f" and {len(names) - 3} more"
+    return " and ".join(f"'{printable_name(name)}'" for name in names[:3]) + remainder

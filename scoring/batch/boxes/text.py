@@ -14,11 +14,17 @@ _MARKS = (
 
 
 def read_text(file: Path) -> str:
-    """Read a file as UTF-8, or in the encoding of its byte-order mark; the mark is removed.
+    """Read a text file.
+
+    Args:
+        file: the file, in the encoding of its byte-order mark, or in UTF-8 if it has no mark.
+
+    Returns:
+        The text without the byte-order mark.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not text in that encoding.
+        ValueError: the content is not valid in that encoding.
     """
     data = file.read_bytes()
     encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8-sig")
@@ -26,5 +32,5 @@ def read_text(file: Path) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Read the lines of a file; only line feeds and carriage returns end a line. Raises as `read_text` does."""
+    """Read the lines of a text file. Only line feeds and carriage returns end a line. Raises as `read_text` does."""
     return read_text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")

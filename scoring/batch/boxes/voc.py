@@ -1,4 +1,8 @@
-"""Read boxes from Pascal VOC XML files, in which pixel coordinates begin at 1 and the maxima are inclusive."""
+"""Read boxes from Pascal VOC XML files, one per image.
+
+In these files, pixel coordinates start at 1 and the maxima belong to the box. The readers convert them to coordinates
+that start at 0 and maxima that do not belong to the box.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sam_endpoint.model.errors import BadData
-from sam_endpoint.scoring.batch.boxes.found import Boxes, Detection, ImageBoxes, Size, list_files
+from sam_endpoint.scoring.batch.boxes.box_labels import BoxLabels, Detection, ImageBoxes, Size, list_files
 from sam_endpoint.scoring.batch.files import files_in
 
 EXPECTED = "a name and a bndbox with xmin, ymin, xmax and ymax"
@@ -23,19 +27,30 @@ def label_files(folder: Path, without: Path | None = None) -> list[Path]:
     return files_in(folder, (".xml",), without)
 
 
-def read(folder: Path, files: Sequence[Path]) -> Boxes:
-    """Read a folder of Pascal VOC files. Categories are numbered in the order of their names."""
+def read(folder: Path, files: Sequence[Path]) -> BoxLabels:
+    """Read the boxes in Pascal VOC files.
+
+    Args:
+        folder: folder of the files.
+        files: the XML files. Malformed files are reported when the boxes of their images are read.
+
+    Returns:
+        The categories, numbered from 0 in alphabetical order, and the boxes of each listed image.
+
+    Raises:
+        BadData: two files belong to the same image.
+    """
     categories: set[str] = set()
     for file in files:
         with suppress(BadData, OSError):  # reported when the boxes of its image are read
             categories.update(_name(element) for element in _parse(file).iterfind("object"))
     numbers = {name: number for number, name in enumerate(sorted(categories - {""}))}
     listed = list_files(folder, files, partial(_boxes, numbers))
-    return Boxes(folder, {number: name for name, number in numbers.items()}, listed)
+    return BoxLabels(folder, {number: name for name, number in numbers.items()}, listed)
 
 
 def _boxes(numbers: dict[str, int], file: Path, size: Size) -> ImageBoxes:
-    """Return the boxes of one file. Raises BadData and OSError."""
+    """Return the boxes in one file. They are in pixels, so `size` is not used. Raises BadData and OSError."""
     detections, skipped = [], []
     root = _parse(file)
     for position, element in enumerate(root.iterfind("object"), 1):
@@ -62,7 +77,7 @@ def _name(element: ElementTree.Element) -> str:
 
 
 def _parse(file: Path) -> ElementTree.Element:
-    """Return the root of an XML file. Expat limits how far entities may expand."""
+    """Return the root element of an XML file. The parser, Expat, limits the expansion of entities. Raises BadData."""
     try:
         root = ElementTree.parse(file).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding

@@ -1,4 +1,4 @@
-"""The input of a batch job: tables, folders of tables, or images, by path, pattern or fsspec URL."""
+"""Read the input of a batch job: tables or images, given by path, glob pattern or fsspec URL."""
 
 from .listing import IMAGES, TABLES, image_files
 from .source import ImageFiles, Source, TableFiles, find

@@ -1,4 +1,4 @@
-"""The files of an input: which are read, and which are hidden, of other kinds, or the output of earlier jobs."""
+"""List the files of a batch job's input, without hidden files, other formats and the output of earlier jobs."""
 
 from __future__ import annotations
 
@@ -17,66 +17,73 @@ from fsspec.utils import glob_translate
 from sam_endpoint.model.errors import BadData
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
-# The usual endings of the formats that `sam_endpoint.model.images.decode` reads.
+# Usual endings of the formats that `sam_endpoint.model.images.decode` reads.
 IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
-UNFINISHED = ("_temporary", "_SUCCESS", "_delta_log", "_spark_metadata")  # what Spark keeps beside its data
+# Files and folders that Spark writes beside data.
+SPARK_FILES = ("_temporary", "_SUCCESS", "_delta_log", "_spark_metadata")
 JOB_FILE = "job.json"
-MAGIC = re.compile(r"[*?[]")
+PATTERN_CHARACTERS = re.compile(r"[*?[]")  # characters of a glob pattern
 
 
 @dataclass
 class Listing:
-    """The files of an input, sorted by path.
+    """The files of an input by kind, sorted by path.
 
     Attributes:
         tables: paths of tables.
         images: paths of images.
-        others: names of files that are neither.
-        jobs: names of the folders that hold the output of earlier jobs, whose files are left out.
+        other_files: names of other files.
+        jobs: names of folders with the output of earlier jobs. Their files are not in the listing.
     """
 
     tables: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    other_files: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
 
     def notes(self, images_are_read: bool) -> list[str]:
-        """Return sentences about the files that are not read."""
+        """Return sentences about the files that the job does not read.
+
+        Args:
+            images_are_read: whether the job reads the images rather than the tables.
+        """
         notes = []
-        if self.others:
-            notes.append(_count(len(self.others), "other file", self.others[0]))
+        if self.other_files:
+            notes.append(_not_read(len(self.other_files), "other file", self.other_files[0]))
         if self.images and not images_are_read:
-            notes.append(_count(len(self.images), "image", _name(self.images[0])) + "; a row can name it")
+            notes.append(
+                _not_read(len(self.images), "image", _name(self.images[0])) + "; only rows of tables are scored"
+            )
         if self.jobs:
             notes.append(f"'{self.jobs[0]}' holds the output of an earlier job; it is not read")
         return notes
 
 
-def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> Listing:
-    """Return the files of a path: a file, a folder with its subfolders and links, or a pattern.
+def list_input_files(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> Listing:
+    """List the files of an input: a file, a folder with its subfolders and links, or a glob pattern.
 
-    A path that exists is never taken as a pattern. Hidden files and folders are left out, and so are the folders of
-    earlier jobs, which hold a `job.json`.
+    A path that exists is used literally, even if it contains characters of a pattern. Hidden files and folders are left
+    out, and so are the output folders of earlier jobs, which contain a `job.json`.
 
     Args:
-        fs: the file system.
+        fs: the fsspec file system.
         where: the input as the user wrote it, for error messages.
-        path: the input's path in the file system.
-        exclude: paths that are left out, with all that is below them.
+        path: path of the input in the file system.
+        exclude: files and folders to leave out.
 
     Raises:
-        BadData: there is no such file, or it is neither a file nor a folder.
+        BadData: the path does not exist, or is neither a file nor a folder.
         OSError: a folder cannot be read.
     """
     if fs.exists(path) and not fs.isdir(path):
         if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
             raise BadData(f"'{where}' is neither a file nor a folder")
-        return _sorted([path], [])
+        return _group_by_kind([path], [])
     root, pattern = (path, "") if fs.isdir(path) else _split_pattern(fs, path)
-    if not fs.isdir(path) and not MAGIC.search(pattern):
+    if not fs.isdir(path) and not PATTERN_CHARACTERS.search(pattern):
         raise BadData(f"'{where}': there is no such file")
     root = root.rstrip("/") if root.strip("/") else root
     start = len(root.rstrip("/")) + 1 if root else 0
@@ -87,39 +94,44 @@ def listing(fs: Any, where: str, path: str, exclude: Sequence[str] = ()) -> List
     else:
         files = [file for file in fs.find(root, maxdepth=depth) if hidden or not is_hidden(file[start:])]
     jobs = [file.rpartition("/")[0] for file in files if file[start:].endswith(f"/{JOB_FILE}")]
-    jobs = [folder for folder in jobs if _is_ours(fs, f"{folder}/{JOB_FILE}")]
+    jobs = [folder for folder in jobs if _is_job_file(fs, f"{folder}/{JOB_FILE}")]
     if pattern:
         matches = re.compile(glob_translate(pattern)).match
         files = [file for file in files if matches(file[start:])]
-    left_out = tuple(f"{folder}/" for folder in [*jobs, *exclude])
-    files = [file for file in files if file not in exclude and not file.startswith(left_out)]
-    others = [folder[start:] for folder in jobs if folder not in exclude]
-    return _sorted(sorted(files), sorted(others), start)
+    excluded_folders = tuple(f"{folder}/" for folder in [*jobs, *exclude])
+    files = [file for file in files if file not in exclude and not file.startswith(excluded_folders)]
+    earlier_jobs = [folder[start:] for folder in jobs if folder not in exclude]
+    return _group_by_kind(sorted(files), sorted(earlier_jobs), start)
 
 
 def image_files(
-    folder: Path, exclude: Path | None = None, tell: Callable[[str], object] = lambda note: print(note, file=sys.stderr)
+    folder: Path, exclude: Path | None = None, log: Callable[[str], object] = lambda note: print(note, file=sys.stderr)
 ) -> dict[str, Path]:
-    """Return the images in a folder, its subfolders and linked folders, by their paths below it.
+    """List the images in a folder, its subfolders and linked folders.
 
     Args:
         folder: the folder.
-        exclude: a file or folder that is left out, such as the job's own output.
-        tell: is called with a sentence about the files that are not read.
+        exclude: a file or folder to leave out, such as the job's own output.
+        log: function that receives sentences about files that are not read. By default it prints them to stderr.
+
+    Returns:
+        Paths of the images, by their path relative to the folder.
 
     Raises:
-        BadData: there is no such folder, it cannot be read, or holds no images.
+        BadData: the folder does not exist, cannot be read, or has no images.
     """
     expected = f"'{folder}': expected a folder of images ({', '.join(IMAGES)})"
     if not folder.is_dir():
         raise BadData(expected)
     root = os.path.abspath(folder)
     try:
-        files = listing(LocalFileSystem(), str(folder), root, [] if exclude is None else [os.path.abspath(exclude)])
+        files = list_input_files(
+            LocalFileSystem(), str(folder), root, [] if exclude is None else [os.path.abspath(exclude)]
+        )
     except OSError as error:
         raise BadData(f"'{folder}' cannot be read: {error}") from None
     for note in files.notes(images_are_read=True):
-        tell(note)
+        log(note)
     if not files.images:
         raise BadData(expected)
     names = [Path(file).relative_to(root).as_posix() for file in files.images]
@@ -127,17 +139,17 @@ def image_files(
 
 
 def is_hidden(path: str) -> bool:
-    """Return whether a part of a relative path is hidden, or holds what Spark keeps beside its data."""
-    return any(part.startswith(".") or part in UNFINISHED for part in path.split("/"))
+    """Return whether a part of a relative path is hidden or is an auxiliary file or folder of Spark."""
+    return any(part.startswith(".") or part in SPARK_FILES for part in path.split("/"))
 
 
 def suffix(file: str) -> str:
-    """Return the ending of a file's name in lower case, with its dot."""
+    """Return the ending of a file's name in lower case, with its dot. Empty if the name has no dot."""
     name = _name(file).lower()
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 
-def _sorted(files: list[str], jobs: list[str], start: int = 0) -> Listing:
+def _group_by_kind(files: list[str], jobs: list[str], start: int = 0) -> Listing:
     files_by_kind = Listing(jobs=jobs)
     for file in files:
         ending = suffix(file)
@@ -146,24 +158,25 @@ def _sorted(files: list[str], jobs: list[str], start: int = 0) -> Listing:
         elif ending in IMAGES:
             files_by_kind.images.append(file)
         else:
-            files_by_kind.others.append(file[start:])
+            files_by_kind.other_files.append(file[start:])
     return files_by_kind
 
 
 def _split_pattern(fs: Any, path: str) -> tuple[str, str]:
-    """Split a pattern behind the longest folder that exists by its literal name."""
+    """Split a pattern into the longest leading folder that exists by its literal name, and the remaining pattern."""
     parts = path.split("/")
     root: list[str] = []
-    while len(parts) > 1 and (not MAGIC.search(parts[0]) or fs.isdir("/".join([*root, parts[0]]))):
+    while len(parts) > 1 and (not PATTERN_CHARACTERS.search(parts[0]) or fs.isdir("/".join([*root, parts[0]]))):
         root.append(parts.pop(0))
     folder = "/".join(root) or ("/" if path.startswith("/") else "")
     return (folder, "/".join(parts)) if fs.isdir(folder) else (folder, "")
 
 
 def _walk(folder: str, depth: int | None, hidden: bool, visited: set[str], top: str) -> Iterator[str]:
-    """Yield the files below a local folder; a folder that links lead to again is entered once. Raises OSError.
+    """Yield the files below a local folder. Raises OSError.
 
-    A link into the tree itself is not followed, because its files are read under their own names.
+    Links are followed, but each folder is visited only once. A link into the same tree is not followed, because its
+    target is visited anyway.
     """
     with os.scandir(folder or ".") as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -171,7 +184,7 @@ def _walk(folder: str, depth: int | None, hidden: bool, visited: set[str], top: 
                 continue
             path = f"{folder.rstrip('/')}/{entry.name}" if folder else entry.name
             if not os.path.isdir(path):
-                if os.path.isfile(path) or entry.is_symlink():  # a link that leads nowhere is an error of its row
+                if os.path.isfile(path) or entry.is_symlink():  # a broken link becomes a row with an error
                     yield path
             elif depth is None or depth > 1:
                 real = os.path.realpath(path)
@@ -182,8 +195,8 @@ def _walk(folder: str, depth: int | None, hidden: bool, visited: set[str], top: 
                 yield from _walk(path, None if depth is None else depth - 1, hidden, visited, top)
 
 
-def _is_ours(fs: Any, file: str) -> bool:
-    """Return whether a job.json is that of a batch job or of an annotation job."""
+def _is_job_file(fs: Any, file: str) -> bool:
+    """Return whether a batch job or annotation job of this project wrote a job.json."""
     try:
         job = json.loads(fs.cat_file(file))
     except (OSError, ValueError, RecursionError):
@@ -191,7 +204,7 @@ def _is_ours(fs: Any, file: str) -> bool:
     return isinstance(job, dict) and "params" in job and ("weights" in job or "model" in job)
 
 
-def _count(count: int, noun: str, example: str) -> str:
+def _not_read(count: int, noun: str, example: str) -> str:
     if count == 1:
         return f"1 {noun} was not read: '{example}'"
     return f"{count} {noun}s were not read, such as '{example}'"

@@ -1,4 +1,7 @@
-"""Readers of table files. A line of a text file that is no row becomes a row with its fault; the others are read."""
+"""Read table files: CSV, JSON lines and Parquet.
+
+A malformed line of a text file does not stop the reader. It becomes a row whose column FAULT has the reason.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ import pyarrow.parquet as pq
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.rows import column_names
 from sam_endpoint.scoring.batch import parquet
-from sam_endpoint.scoring.batch.sources.kinds import ANSWERS, FAULT, as_text
+from sam_endpoint.scoring.batch.sources.column_types import ANSWERS, FAULT, as_text
 
-ROWS = 1000
-PROBE_BYTES = 2**20
-MAX_FIELD = 2**29  # characters, enough for the base64 text of the largest image; ends the search for a closing quote
+ROWS = 1000  # rows per table
+PROBE_BYTES = 2**20  # bytes at the start of a file that are checked for UTF-8
+MAX_FIELD = 2**29  # characters: enough for the largest image in base64, and a limit for a field without closing quote
 ENCODINGS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 SAVE_AS = "save the file as UTF-8"
 TEXT = pa.large_string()
 
 
 class BadLine(BadInput):
-    """A line of a text file that cannot be read as a row; `column` holds its place."""
+    """A malformed line of a text file. The attribute `column` is the line's place in the file."""
 
     def __str__(self) -> str:
         place = self.column if self.row is None else f"row {self.row} ({self.column})"
@@ -35,24 +38,41 @@ class BadLine(BadInput):
 
     @classmethod
     def from_text(cls, fault: str) -> BadLine:
-        """Return the error that a cell of the column FAULT holds."""
+        """Convert a cell of the column FAULT to an error."""
         return cls(*json.loads(fault))
 
 
 def fault(place: str, expected: str, got: str) -> str:
-    """Return a cell of the column FAULT."""
+    """Return a cell of the column FAULT, for a malformed line.
+
+    Args:
+        place: line and file.
+        expected: description of a valid line.
+        got: description of this line, without its content.
+    """
     return json.dumps([place, expected, got])
 
 
 def csv_schema(stream: Any) -> pa.Schema:
-    """Return the columns of a CSV file, all text. Raises BadData."""
+    """Read the schema of a CSV file, in which all columns are text. Raises BadData."""
     _check_text(stream)
     lines = _Lines(stream)
     return pa.schema([(name, TEXT) for name in _header(csv.reader(lines, strict=True))])
 
 
 def csv_tables(stream: Any, name: str) -> Iterator[pa.Table]:
-    """Yield the rows of a CSV file as text, because a CSV file has no types."""
+    """Read a CSV file.
+
+    Args:
+        stream: the file as a binary stream.
+        name: name of the file, for error messages.
+
+    Yields:
+        Tables with the rows. All values are text, because CSV has no types.
+
+    Raises:
+        BadData: the file has no valid header.
+    """
     csv.field_size_limit(MAX_FIELD)
     lines = _Lines(stream)
     reader = csv.reader(lines, strict=True)
@@ -67,7 +87,7 @@ def csv_tables(stream: Any, name: str) -> Iterator[pa.Table]:
         except StopIteration:
             break
         except csv.Error as error:
-            fields, problem = [], f"a line that is no CSV ({error})"
+            fields, problem = [], f"a line that is not valid CSV ({error})"
         problem = lines.problem() or problem
         place = f"line {line}" if reader.line_num == line else f"lines {line} to {reader.line_num}"
         if problem:
@@ -85,7 +105,7 @@ def csv_tables(stream: Any, name: str) -> Iterator[pa.Table]:
 
 
 def json_schema(stream: Any) -> pa.Schema:
-    """Return the keys of the first rows of a file of JSON lines, all text. Raises BadData."""
+    """Read the keys of the first ROWS lines of a file of JSON lines, as a schema of text columns. Raises BadData."""
     _check_text(stream)
     names: dict[str, None] = {}
     refused: dict[str, None] = {}
@@ -96,16 +116,24 @@ def json_schema(stream: Any) -> pa.Schema:
             except BadInput:
                 refused.update(dict.fromkeys(row))
     if not names and not refused:
-        raise BadData("its first lines hold no JSON object")
+        raise BadData("its first lines have no JSON object")
     try:
         _renamed({**names, **refused})
-    except BadInput:  # not only some rows are wrong; the caller refuses these names
+    except BadInput:  # the names are wrong in all rows, so the caller rejects the file
         names.update(refused)
     return pa.schema([(name, TEXT) for name in names])
 
 
 def json_tables(stream: Any, name: str) -> Iterator[pa.Table]:
-    """Yield the rows of a file of JSON lines: text as it is, other values as JSON text; a missing key is null."""
+    """Read a file of JSON lines.
+
+    Args:
+        stream: the file as a binary stream.
+        name: name of the file, for error messages.
+
+    Yields:
+        Tables with the rows. Text stays as it is, other values become JSON text, and missing keys become null.
+    """
     rows: list[dict[str, str | None] | str] = []
     names: dict[str, None] = {}
 
@@ -125,17 +153,17 @@ def json_tables(stream: Any, name: str) -> Iterator[pa.Table]:
 
 
 def parquet_schema(stream: Any) -> pa.Schema:
-    """Return the columns of a Parquet file. Raises pa.ArrowException."""
+    """Read the schema of a Parquet file. Raises pa.ArrowException."""
     return pq.read_schema(stream)
 
 
 def parquet_tables(stream: Any, name: str) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file."""
+    """Yield tables with the rows of a Parquet file. Raises pa.ArrowException and OSError."""
     return parquet.tables(stream, 256)
 
 
 class _Lines:
-    """Lines of text that may be broken: bytes that are not UTF-8 and null bytes are noted, not raised."""
+    """The lines of a text file. Null bytes and bytes that are not UTF-8 raise no exception; `problem` reports them."""
 
     def __init__(self, stream: Any) -> None:
         self._lines = _text_lines(stream)
@@ -147,19 +175,19 @@ class _Lines:
             yield line
 
     def problem(self) -> str | None:
-        """Return what was wrong with the lines since the last call, or None."""
+        """Return the problem of the lines since the last call, or None."""
         problem, self._problem = self._problem, None
         return problem
 
 
 def _text_lines(stream: Any) -> Iterator[str]:
-    """Yield the lines of a stream, with their ends; bytes that are not UTF-8 become surrogates."""
+    """Yield the lines of a stream with their line ends. Bytes that are not UTF-8 become surrogates."""
     lines = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
     try:
         yield from lines
     finally:
-        with suppress(ValueError):  # the stream is closed already
-            lines.detach()  # else the wrapper would close it
+        with suppress(ValueError):  # the stream is already closed
+            lines.detach()  # because the wrapper would close the stream
 
 
 def _problem(line: str) -> str | None:
@@ -174,21 +202,21 @@ def _problem(line: str) -> str | None:
 
 
 def _header(reader: Any) -> list[str]:
-    """Return the names in the first line that is not blank; an empty cell gets the name that pandas gives it."""
+    """Return the names in the first line that is not blank. Empty names are replaced as in pandas. Raises BadData."""
     try:
         header: list[str] = next(fields for fields in reader if "".join(fields).strip())
     except StopIteration:
         raise BadData("it is empty") from None
     except csv.Error as error:
-        raise BadData(f"its first line is no CSV ({error})") from None
-    others = [sign for sign in (";", "\t", "|") if len(header) == 1 and sign in header[0]]
-    if others:
-        raise BadData(f"expected commas between the columns, got {others[0]!r}")
+        raise BadData(f"its first line is not valid CSV ({error})") from None
+    separators = [sign for sign in (";", "\t", "|") if len(header) == 1 and sign in header[0]]
+    if separators:
+        raise BadData(f"expected commas between the columns, got {separators[0]!r}")
     return [name if name.strip() else f"Unnamed: {position}" for position, name in enumerate(header)]
 
 
 def _objects(stream: Any, name: str) -> Iterator[dict[str, str | None] | str]:
-    """Yield the objects in a file of JSON lines, their values as text, and the faults of the other lines."""
+    """Yield the objects in a file of JSON lines with their values as text; for malformed lines, cells of FAULT."""
     for number, line in enumerate(_text_lines(stream), 1):
         if not line.strip():
             continue
@@ -201,41 +229,41 @@ def _objects(stream: Any, name: str) -> Iterator[dict[str, str | None] | str]:
                     "".join([*values, *filter(None, values.values())]).encode()
                     yield values
                     continue
-                problem = "another value"
+                problem = "a JSON value of another type"
             except UnicodeEncodeError:
-                problem = "an escape of half a character"
+                problem = "an unpaired surrogate escape"
             except (ValueError, RecursionError):
-                problem = "something else"
+                problem = "text that is not JSON"
         yield fault(f"line {number} of '{name}'", "a JSON object", problem)
 
 
 def _checked(rows: Iterable[dict[str, str | None] | str], name: str) -> Iterator[dict[str, str | None] | str]:
-    """Yield rows with the contract's names of their keys; a row of misspelt keys becomes a fault."""
-    known: dict[tuple[str, ...], dict[str, str] | str] = {}
+    """Yield rows with their keys in standard spelling. A row with a misspelt key becomes a cell of FAULT."""
+    names_by_keys: dict[tuple[str, ...], dict[str, str] | str] = {}
     for row in rows:
         if isinstance(row, dict):
             keys = tuple(row)
-            if keys not in known:
+            if keys not in names_by_keys:
                 try:
-                    known[keys] = _renamed(keys)
+                    names_by_keys[keys] = _renamed(keys)
                 except BadInput as error:
-                    known[keys] = fault(f"a line of '{name}'", error.expected, f"a key '{error.column}'")
-            names = known[keys]
+                    names_by_keys[keys] = fault(f"a line of '{name}'", error.expected, f"a key '{error.column}'")
+            names = names_by_keys[keys]
             yield names if isinstance(names, str) else {names[key]: value for key, value in row.items()}
         else:
             yield row
 
 
 def _renamed(keys: Iterable[str]) -> dict[str, str]:
-    """Map keys to the contract's names. Raises BadInput."""
+    """Map keys to their standard spelling. Raises BadInput for a misspelt key and for the name of an output column."""
     for key in keys:
         if key in (*ANSWERS, FAULT):
-            raise BadInput(key, "another key, because the answers need this one", "")
+            raise BadInput(key, "a key that is not the name of an output column", "")
     return {str(key): str(name) for key, name in column_names(keys).items()}
 
 
 def _table(names: list[str], rows: list[Any]) -> pa.Table:
-    """Return rows as a table of text; a row that is a fault has its text in the column FAULT."""
+    """Convert rows to a table of text. A row given as text is a cell of the column FAULT."""
     faults = [row if isinstance(row, str) else None for row in rows]
     empty = [None] * len(names)
     columns = zip(*(empty if isinstance(row, str) else row for row in rows), strict=True)
@@ -246,7 +274,7 @@ def _table(names: list[str], rows: list[Any]) -> pa.Table:
 
 
 def _check_text(stream: Any) -> None:
-    """Raise BadData if the first bytes of a file are no UTF-8 text."""
+    """Check that the first bytes of a file are UTF-8 text. Raises BadData."""
     head = stream.read(PROBE_BYTES)
     stream.seek(0)
     if not head.strip():

@@ -1,4 +1,4 @@
-"""Sources of rows: images, or tables of one schema."""
+"""Sources of rows for batch jobs: lists of images, and tables with a common schema."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import pyarrow as pa
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS
-from sam_endpoint.scoring.batch.sources.kinds import canonical, conformed, unified
-from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, listing, suffix
+from sam_endpoint.scoring.batch.files import printable_name
+from sam_endpoint.scoring.batch.sources.column_types import canonical_names, conform_table, unify_schemas
+from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, list_input_files, suffix
 from sam_endpoint.scoring.batch.sources.readers import READERS, SCHEMAS
 
-THREADS = 16  # that read the schemas of files
+THREADS = 16  # for reading the schemas of files
 UNREADABLE = (pa.ArrowException, ValueError, OSError, ImportError)
 
 
 class Source(ABC):
-    """Rows in order.
+    """Interface of an input: rows in a fixed order.
 
     Attributes:
         name: path or URL of the input.
-        identity: value that differs for another input, and for the same input after a change.
-        schema: columns of the rows; later rows of JSON lines may have more, of text.
-        orientation: the param `orientation` of jobs over this source that do not set it.
+        identity: value that identifies the input's content. It changes when a file changes.
+        schema: columns of the rows. Later rows of JSON lines can have further columns of text.
+        orientation: default of the param `orientation` for jobs on this input.
         notes: sentences about files and columns that are not read.
-        done: share of the input that has been read, if known.
+        done: share of the input that has been read, 0..1, or None if unknown.
         rows_read: number of rows that have been read.
     """
 
@@ -44,19 +45,19 @@ class Source(ABC):
 
     @abstractmethod
     def tables(self) -> Iterator[pa.Table]:
-        """Yield all rows, in tables of any size. Raises BadData."""
+        """Yield all rows, in tables of any number of rows. Raises BadData."""
 
     @abstractmethod
     def split(self) -> list[Source]:
-        """Return sources that can be read independently and together have the same rows in the same order."""
+        """Divide the source into parts that can be read in parallel. Together, they have the same rows and order."""
 
     def check(self) -> None:
-        """Raise BadData if there are no rows, or if the first rows cannot be read."""
+        """Check that the first row can be read. Raises BadData."""
         if next(self.windows(1), None) is None:
             raise BadData(f"'{self.name}' has no rows")
 
     def windows(self, rows: int) -> Iterator[pa.Table]:
-        """Yield all rows in tables of `rows` rows; the last table may be shorter. Raises BadData."""
+        """Yield all rows in tables of `rows` rows. The last table can be shorter. Raises BadData."""
         waiting: list[pa.Table] = []
         count = self.rows_read = 0
         for table in self.tables():
@@ -71,20 +72,26 @@ class Source(ABC):
             yield pa.concat_tables(waiting, promote_options="permissive")
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return the row of a number by reading the rows before it again. Raises BadData."""
+        """Return a row by its number, by reading the input again from the start. Raises BadData."""
         first = 0
         for table in copy(self).tables():
             if number < first + len(table):
                 row: dict[str, Any] = table.slice(number - first, 1).to_pylist()[0]
                 return row
             first += len(table)
-        raise BadData(f"'{self.name}' has changed while it was read")
+        raise BadData(f"'{self.name}' has changed since the job started")
 
 
 class ImageFiles(Source):
-    """One row per image, without prompts."""
+    """Images as input: one row per image, without prompts.
 
-    orientation = "upright"  # as browsers, cameras and annotation tools show a picture
+    Args:
+        name: path or URL of the input.
+        names: paths or URLs of the images.
+        notes: sentences about files that are not read.
+    """
+
+    orientation = "upright"  # as browsers, cameras and labelling tools show images
 
     def __init__(self, name: str, names: Sequence[str], notes: Iterable[str] = ()) -> None:
         self.name, self.names, self.notes = name, names, [*notes]
@@ -92,9 +99,11 @@ class ImageFiles(Source):
         self.schema = pa.schema([("image", pa.string())])
 
     def split(self) -> list[Source]:
+        """Divide the images into groups of 1000."""
         return [ImageFiles(self.name, self.names[i : i + 1000]) for i in range(0, len(self.names), 1000)]
 
     def tables(self) -> Iterator[pa.Table]:
+        """Yield tables with the column `image`."""
         for start in range(0, len(self.names), 1000):
             names = self.names[start : start + 1000]
             self.done = (start + len(names)) / len(self.names)
@@ -102,17 +111,17 @@ class ImageFiles(Source):
 
 
 class TableFiles(Source):
-    """The rows of several table files, in order.
+    """Tables as input: the rows of one or several files, in the order of the files.
 
     Args:
         name: path or URL of the input.
-        fs: the file system.
-        schemas: the files with their schemas.
-        schema: the common schema; by default that of these files.
+        fs: the fsspec file system.
+        schemas: paths of the files with their schemas.
+        schema: common schema of the files; None computes it from `schemas`.
         notes: sentences about files that are not read.
 
     Raises:
-        BadData: a file's columns cannot be scored, or the files' types cannot be brought together.
+        BadData: the columns of a file cannot be scored, or the files have no common schema.
     """
 
     def __init__(
@@ -125,12 +134,15 @@ class TableFiles(Source):
     ) -> None:
         self.name, self.fs, self.schemas = name, fs, schemas
         self.files = [file for file, _ in schemas]
-        self._names = {file: canonical(found.names, file) for file, found in schemas}
+        self._names = {file: canonical_names(file_schema.names, file) for file, file_schema in schemas}
         renamed = [
-            (file, pa.schema([column.with_name(name) for column, name in zip(found, self._names[file], strict=True)]))
-            for file, found in schemas
+            (
+                file,
+                pa.schema([field.with_name(name) for field, name in zip(file_schema, self._names[file], strict=True)]),
+            )
+            for file, file_schema in schemas
         ]
-        self.schema = unified(renamed) if schema is None else schema
+        self.schema = unify_schemas(renamed) if schema is None else schema
         infos = [fs.info(file) for file in self.files]
         self.sizes = [int(info.get("size") or 0) for info in infos]
         changed = [str(info.get("mtime", info.get("LastModified", info.get("ETag", "")))) for info in infos]
@@ -139,43 +151,57 @@ class TableFiles(Source):
         unread = [name for name in self.schema.names if name not in COLUMNS]
         if unread:
             columns = ", ".join(f"'{name}'" for name in unread)
-            are = "column {} is not read; it stays" if len(unread) == 1 else "columns {} are not read; they stay"
-            self.notes.append(are.format(columns) + " in the output")
+            text = "column {} is not read; it stays" if len(unread) == 1 else "columns {} are not read; they stay"
+            self.notes.append(text.format(columns) + " in the output")
 
     def split(self) -> list[Source]:
-        return [TableFiles(file, self.fs, [(file, found)], self.schema) for file, found in self.schemas]
+        """Divide the input into its files."""
+        return [TableFiles(file, self.fs, [(file, file_schema)], self.schema) for file, file_schema in self.schemas]
 
     def tables(self) -> Iterator[pa.Table]:
+        """Yield the rows of all files, with the types of the common schema. Raises BadData."""
         total = max(1, sum(self.sizes))
-        for i, (file, found) in enumerate(self.schemas):
+        for i, (file, file_schema) in enumerate(self.schemas):
             before = sum(self.sizes[:i])
-            names = dict(zip(found.names, self._names[file], strict=True))
+            names = dict(zip(file_schema.names, self._names[file], strict=True))
             try:
                 with self.fs.open(file, "rb") as stream:
                     for table in READERS[suffix(file)](stream, file.rpartition("/")[2]):
                         self.done = (before + min(stream.tell(), self.sizes[i])) / total
                         table = table.rename_columns([names.get(name, name) for name in table.column_names])
-                        yield conformed(table, self.schema, file)
+                        yield conform_table(table, self.schema, file)
             except UNREADABLE as error:
                 raise _unreadable(file, error) from None
             self.done = (before + self.sizes[i]) / total
 
 
 def find(where: str, exclude: Iterable[str] = ()) -> Source:
-    """Return the source at a path, pattern or URL: tables if there are any, else images.
+    r"""Open the input of a job. If the input has tables, the source is the tables; else it is the images.
 
     Args:
-        where: a file, a folder, a pattern such as `photos/*.jpg`, or an fsspec URL of these.
-        exclude: files and folders that are not read though they are part of the input, such as the job's own output.
+        where: a file, a folder, a glob pattern such as `photos/*.jpg`, or an fsspec URL of a file, folder or pattern.
+        exclude: paths or URLs of files and folders to leave out, such as the job's own output.
+
+    Returns:
+        The source of the job's rows.
 
     Raises:
-        BadData: there is nothing to read, or a file cannot be read or scored.
+        BadData: the input has no tables and no images, or a table cannot be read or scored.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "prompts.csv").write_text('image,input_boxes\na.png,"[[1, 2, 30, 40]]"\n')
+        ...     (table,) = find(f"{folder}/prompts.csv").windows(512)
+        >>> table.column_names, table.num_rows
+        (['image', 'input_boxes'], 1)
     """
     if not where.strip():
-        raise BadData("the input has no name: expected a file, folder, pattern or URL")
+        raise BadData("the input path is empty; expected a file, folder, pattern or URL")
     try:
         fs, path = fsspec.core.url_to_fs(where)
-        files = listing(fs, where, path, [*_paths(exclude, fs)])
+        files = list_input_files(fs, where, path, [*_paths(exclude, fs)])
         schemas = _schemas(fs, files.tables)
         if files.tables != [path]:  # a folder or a pattern
             outputs = [file for file, schema in schemas if set(OUTPUT_COLUMNS) <= set(schema.names)]
@@ -186,15 +212,14 @@ def find(where: str, exclude: Iterable[str] = ()) -> Source:
     except UNREADABLE as error:
         raise _unreadable(where, error) from None
     if not files.images:
-        only = "; only the output of earlier jobs is there" if files.jobs else ""
+        only = ", got only the output of earlier jobs" if files.jobs else ""
         raise BadData(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)}){only}")
     names = [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in files.images]
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            raise BadData(f"'{shown}': the file's name is not UTF-8; rename it") from None
+            raise BadData(f"'{printable_name(name)}': the file name is not valid UTF-8; rename the file") from None
     return ImageFiles(where, names, files.notes(images_are_read=True))
 
 
@@ -213,20 +238,20 @@ def _schemas(fs: Any, files: Sequence[str]) -> list[tuple[str, pa.Schema]]:
 
 
 def _unreadable(file: str, error: Exception, always: bool = False) -> BadData:
-    """Return an error that names the file; a BadData names it itself, unless it comes from the reader of a schema."""
+    """Return an error with the file's name. A BadData has it already, unless `always` is true."""
     if isinstance(error, BadData) and not always:
         return error
     return BadData(f"'{file}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def _paths(urls: Iterable[str], fs: Any) -> Iterator[str]:
-    """Yield the paths of those URLs that belong to a file system."""
+    """Yield the paths of the URLs that belong to the same kind of file system."""
     for url in filter(None, urls):
         try:
-            other, path = fsspec.core.url_to_fs(url)
+            url_fs, path = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError, OSError):
-            continue  # reported when it is written
-        if type(other) is type(fs):
+            continue  # the error is reported when the file is written
+        if type(url_fs) is type(fs):
             yield path.rstrip("/")
 
 

@@ -8,10 +8,29 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.dialects import azureml, livepeer, mlflow, roboflow
+from sam_endpoint.scoring.online.dialects import (
+    azureml,
+    cvat,
+    label_studio,
+    livepeer,
+    mlflow,
+    open_inference,
+    roboflow,
+    xanylabeling,
+)
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (azureml.DIALECT, roboflow.SAM, roboflow.SAM2, livepeer.DIALECT, mlflow.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    azureml.DIALECT,
+    roboflow.SAM,
+    roboflow.SAM2,
+    livepeer.DIALECT,
+    cvat.DIALECT,
+    label_studio.DIALECT,
+    open_inference.DIALECT,
+    xanylabeling.DIALECT,
+    mlflow.DIALECT,
+)
 
 
 def dialect_of(path: str) -> Dialect:

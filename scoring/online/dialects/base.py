@@ -97,8 +97,9 @@ class JsonRoute(APIRoute):
                 with context.call.stage("parse"):
                     return json_text.parse(context.body, "a JSON object")
 
-            # `Request.json` returns this attribute if it is set.
-            request._json = await run_in_threadpool(parse)
+            if request.method == "POST":
+                # `Request.json` returns this attribute if it is set.
+                request._json = await run_in_threadpool(parse)
             return await handle(request)
 
         return parse_and_handle

@@ -1,14 +1,21 @@
-"""Livepeer's dialect: `/segment-anything-2` accepts a multipart form and returns three arrays as JSON texts."""
+"""Livepeer's dialect, that is, the requests and responses of Livepeer's API.
+
+`/segment-anything-2` accepts a multipart form. It returns a JSON object with three strings. Each string is the JSON
+text of an array.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
+from fastapi.routing import APIRoute
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
@@ -20,17 +27,46 @@ from sam_endpoint.model.prompts.cells import parse_cell
 from sam_endpoint.model.prompts.parsing import MASK_FORM, nesting_depth
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.scoring.errors import Problem
-from sam_endpoint.scoring.online.catalog import Catalog, ServedModel
+from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.served_model import ServedModel
 
-MAX_NUMBERS = 50_000_000  # pixels of all masks of one response, each of which becomes a number in the JSON text
+MAX_NUMBERS = 50_000_000  # pixels in all masks of one response together; the JSON text has a number for each pixel
 ROWS_PER_CHUNK = 16  # rows of a mask in one chunk of the response
 FULL_BYTES = 8  # memory per pixel of a mask while it is upscaled
-router = APIRouter(tags=["Livepeer"])
+
+
+class _FormParser(MultiPartParser):
+    """Keeps all parts of a form in memory, where its body is already; a disk could be full or read-only."""
+
+    spool_max_size = sys.maxsize
+
+
+class _FormRoute(APIRoute):
+    """A route whose form is parsed without temporary files."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, preceded by a step that parses the form."""
+        handle = super().get_route_handler()
+
+        async def parse_and_handle(request: Request) -> Response:
+            if "boundary=" in request.headers.get("content-type", ""):
+                try:
+                    # `Request.form` returns this attribute if it is set.
+                    request._form = await _FormParser(request.headers, request.stream()).parse()
+                except MultiPartException:
+                    raise HTTPException(400) from None
+            return await handle(request)
+
+        return parse_and_handle
+
+
+router = APIRouter(tags=["Livepeer"], route_class=_FormRoute)
 
 MODEL_HELP = (
-    "Name of a served model, as `/models` lists them. If empty, a SAM 2 model answers, or else the default model."
+    "Name of a served model; `/models` lists the names. If empty, the endpoint uses a SAM 2 model. If it serves no "
+    "SAM 2 model, it uses the default model."
 )
 LABELS_HELP = "JSON: one label for each point. 1: the point is on the object; 0: it is not."
 MASK_INPUT_HELP = "JSON: logits of one mask of an earlier response, 1 x h x w."
@@ -47,14 +83,15 @@ def segment(
     box: Annotated[str | None, Form(description="JSON: [x1, y1, x2, y2]", examples=["[30, 14, 66, 50]"])] = None,
     mask_input: Annotated[str | None, Form(description=MASK_INPUT_HELP)] = None,
     multimask_output: Annotated[bool, Form(description="true: return three masks; false: return one mask")] = True,
-    return_logits: Annotated[bool, Form(description="true: masks are logits; false: masks are true and false")] = True,
+    return_logits: Annotated[bool, Form(description="true: masks of logits; false: masks of true/false")] = True,
     normalize_coords: Annotated[bool, Form(description=COORDINATES_HELP)] = True,
     safety_check: Annotated[bool, Form(description="Accepted and ignored.", include_in_schema=False)] = True,
 ) -> Response:
     """Return the masks of one prompt, the mask with the highest score first.
 
-    The response holds three arrays as JSON texts: `masks` (masks x height x width), `scores` (the predicted IoU of each
-    mask), and `logits` (masks x h x w, the low-resolution logits that `mask_input` accepts).
+    The response has three strings. Each string is the JSON text of an array: `masks` (masks x height x width), `scores`
+    (the predicted IoU of each mask), and `logits` (masks x h x w, the low-resolution logits). `mask_input` accepts the
+    logits of one mask.
     """
     started = time.perf_counter()
     context = context_of(request.scope)
@@ -64,7 +101,7 @@ def segment(
         return error_response(Problem.of_status(400, str(error)))
     engine = served.engine_for(context)
     embedded = engine.embed(ImageRef.content(image.file.read()), context.call)
-    size = (1, 1) if normalize_coords else embedded.size
+    size = (1, 1) if normalize_coords else embedded.size  # the factors from the request's coordinates to pixels
     prompts = parse_prompts(
         _parse_coordinates(point_coords, "point_coords", size),
         point_labels,
@@ -91,7 +128,7 @@ def segment(
 def _stream_response(
     engine: Engine, segmentation: Segmentation, order: np.ndarray, logits: np.ndarray, as_logits: bool, call: Call
 ) -> Iterator[bytes]:
-    """Yield the response in chunks: a JSON object whose values are JSON texts.
+    """Yield the response in chunks: a JSON object with three strings, each the JSON text of an array.
 
     The response is streamed because the masks of a 12-megapixel image are a gigabyte of text. The texts hold only
     numbers, brackets and commas, so nothing in them needs JSON escapes.
@@ -102,7 +139,7 @@ def _stream_response(
         order: indices of the masks, highest score first.
         logits: (masks, h, w) low-resolution logits in that order.
         as_logits: whether the full-size masks are logits instead of booleans.
-        call: limits and times the work.
+        call: deadline, cancellation and memory budget of the request.
     """
     height, width = segmentation.size
     with call.hold(FULL_BYTES * height * width * len(order)):
@@ -116,7 +153,7 @@ def _stream_response(
 
 
 def _stream_array(maps: np.ndarray, order: np.ndarray, call: Call) -> Iterator[bytes]:
-    """Yield the JSON text of an array (masks, height, width), with the first axis in the given order."""
+    """Yield the JSON text of an array (masks, height, width), with its masks in the order of the indices `order`."""
     before = b"[["
     for place in order:
         for start in range(0, maps.shape[1], ROWS_PER_CHUNK):
@@ -161,12 +198,12 @@ def _check_size(size: tuple[int, int], masks: int) -> None:
 
 
 def _parse_coordinates(text: str | None, column: str, size: tuple[int, int]) -> Any:
-    """Parse the JSON text of coordinates x, y, x, y, ... and multiply them by a size.
+    """Parse the JSON text of coordinates x, y, x, y, ... and convert fractions of the image's size to pixels.
 
     Args:
         text: the form field, or None.
         column: name of the form field, for error messages.
-        size: (height, width) of the image if the coordinates are fractions of it, else (1, 1).
+        size: (height, width) of the image if the coordinates are fractions of it; (1, 1) if they are in pixels already.
 
     Returns:
         Nested lists of numbers in pixels, or None if the field is missing.
@@ -190,7 +227,7 @@ def _parse_coordinates(text: str | None, column: str, size: tuple[int, int]) -> 
 
 
 def _parse_logits(text: str | None) -> Any:
-    """Parse the JSON text of (1, h, w) logits, and drop further leading axes of length 1, which some clients send."""
+    """Parse the JSON text of (1, h, w) logits. Some clients send more leading axes of length 1, which are dropped."""
     value = parse_cell("mask_input", text, MASK_FORM)
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and nesting_depth(value) > 3:
         value = value[0]

@@ -83,8 +83,8 @@ def _read(body: bytes, content_type: str, limits: RequestLimits, call: Call) -> 
     media_type, *options = (part.strip().lower() for part in content_type.split(";"))
     if options not in ([], ["charset=utf-8"], ['charset="utf-8"']):
         raise UnsupportedContent("content-type: expected no parameter other than charset=utf-8, got another")
-    if media_type == scoring_server.CONTENT_TYPE_PARQUET and (reason := parquet.check(body, limits.rows, call.check)):
-        raise BadRequest(reason)
+    if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+        parquet.check(body, limits.rows, call)
     with call.stage("parse"):
         if media_type == scoring_server.CONTENT_TYPE_JSON:
             return _read_json(body, limits)

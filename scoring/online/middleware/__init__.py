@@ -23,7 +23,10 @@ from sam_endpoint.scoring.online.middleware.headers import HeadersMiddleware
 from sam_endpoint.scoring.online.middleware.sending import SendingMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
-OPEN_PATHS = ("/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico")
+OPEN_PATHS = (
+    "/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico", "/v2/health/live",
+    "/v2/health/ready",
+)  # fmt: skip
 METRICS_PATH = "/metrics"
 OPEN_PREFIX = "/page/"
 
@@ -75,5 +78,6 @@ class GuardMiddleware:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         is_open = scope["type"] != "http" or path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+        is_open = is_open and scope.get("method") != "POST"  # CVAT's requests for masks are sent to /
         is_open = is_open or (path == METRICS_PATH and self.metrics_are_open)
         await (self.unguarded if is_open else self.guarded)(scope, receive, send)

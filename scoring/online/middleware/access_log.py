@@ -55,7 +55,8 @@ class AccessLogMiddleware:
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         path = scope["path"]
-        route = path if path in self.paths else "none"
+        # A route with names in its path has been found by the router, and is logged as its template.
+        route = path if path in self.paths else getattr(scope.get("route"), "path", "none")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         line = {

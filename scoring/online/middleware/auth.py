@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -18,9 +19,11 @@ from sam_endpoint.scoring.online.dialects import respond
 from sam_endpoint.scoring.tenants import tenant_of
 
 KEY_NEEDED = Problem.of_status(
-    401, "an API key is needed: send `Authorization: Bearer KEY`, `X-API-Key: KEY` or `?api_key=KEY`"
+    401,
+    "an API key is needed: send `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or KEY as the password "
+    "of basic authentication",
 )
-KEY_HEADERS = ("x-api-key", "api-key")
+KEY_HEADERS = ("x-api-key", "api-key", "token")
 _BODY_KEY = re.compile(rb'"api_key"\s*:\s*("(?:[^"\\]|\\.){1,512}")')
 
 
@@ -113,15 +116,36 @@ class BodyKeyMiddleware:
 
 
 def _key_before_body(scope: Scope) -> bytes:
-    headers = Headers(scope=scope)
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials:
-        return credentials.strip().encode("latin-1")
-    for name in KEY_HEADERS:
-        if name in headers:
-            return headers[name].encode("latin-1")
+    key = key_in_headers(Headers(scope=scope))
+    if key is not None:
+        return key
     query = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
     return query[0].encode() if query else b""
+
+
+def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
+    """Return the API key in the headers of a request, or None if no header holds a key.
+
+    Args:
+        headers: values by lower-case name.
+    """
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials:
+        return credentials.strip().encode("latin-1", "replace")
+    if scheme.lower() == "basic" and credentials:
+        return _password(credentials)
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name].encode("latin-1", "replace")
+    return None
+
+
+def _password(credentials: str) -> bytes:
+    """Return the password of basic authentication, which stands for the key; the user name may be anything."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _key_in_body(body: bytes) -> bytes:

@@ -1,4 +1,7 @@
-"""Read request bodies, within limits on their size before and after decompression, their memory and their time."""
+"""Read request bodies.
+
+The size of a body (before and after decompression), its memory, and the time until it arrives are limited.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from sam_endpoint.scoring.errors import problem_of
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 
-MAX_UNKNOWN = 16  # largest number of bodies that are received at the same time before their API key is known
+MAX_UNKNOWN = 16  # maximum number of bodies with an unknown API key that arrive at the same time
 UNKNOWN_SECONDS = 10.0  # timeout for such a body
 COPIES = 2  # the body, and the values parsed from it
 GZIP = 16 + zlib.MAX_WBITS  # makes zlib expect a gzip header
@@ -40,13 +43,14 @@ class UnsupportedEncoding(BadRequest):
 
 
 class BodyMiddleware:
-    """Reads the whole body into the context, and decompresses gzip.
+    """Reads the whole body into the context of the request, and decompresses gzip.
 
-    Rejects a body that is too large (413), too slow (408), badly encoded (400, 415) or for which memory is short (503).
+    The middleware rejects a request with status 413 if its body is too large, 408 if it arrives too slowly, 400 or 415
+    if its encoding is bad, and 503 if too little memory is free.
 
-    Some clients send the API key in the body. A body whose key is not known yet has a shorter timeout, and at most
-    `MAX_UNKNOWN` such bodies are received at the same time. A further body replaces the oldest one, which gets status
-    408.
+    Some clients send the API key in the body, so the key is unknown until the body has arrived. Such a body has a
+    shorter timeout, and at most `MAX_UNKNOWN` such bodies arrive at the same time. If one more begins, the oldest of
+    them gets status 408.
 
     Args:
         app: the application.
@@ -75,7 +79,14 @@ class BodyMiddleware:
             held.release()
 
     async def _receive(self, scope: Scope, receive: Receive, held: Held, seconds: float) -> EndpointError | None:
-        """Read the body into the context. Return the error if it is rejected. Raise ClientDisconnect."""
+        """Read the body into the context.
+
+        Returns:
+            The error if the body is rejected, else None.
+
+        Raises:
+            ClientDisconnect: the client disconnected before the body was complete.
+        """
         context = context_of(scope)
         try:
             async with asyncio.timeout(seconds) as timeout:
@@ -100,7 +111,13 @@ class BodyMiddleware:
         self._unknown[timeout] = None
 
     async def _read(self, headers: Headers, receive: Receive, held: Held) -> bytes:
-        """Return the whole decompressed body. Raise BadRequest, Overloaded or ClientDisconnect."""
+        """Return the whole body, decompressed.
+
+        Raises:
+            BadRequest: the body is too large, or its encoding is bad.
+            Overloaded: too little memory is free.
+            ClientDisconnect: the client disconnected before the body was complete.
+        """
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip", ""):
             raise UnsupportedEncoding("content-encoding: expected gzip or none, got another encoding")
@@ -115,7 +132,8 @@ class BodyMiddleware:
             part = message.get("body", b"")
             arrived += len(part)
             if inflater:
-                # In a thread, because 64 KiB can decompress to 64 MiB. One byte over the limit is enough to reject it.
+                # 64 KiB can decompress to 64 MiB, so this runs in a thread. The inflater stops one byte above the
+                # limit, because this byte is enough to reject the body.
                 part = await asyncio.to_thread(inflater.inflate, part, self.max_bytes - size + 1)
             size += len(part)
             if max(size, arrived) > self.max_bytes:
@@ -126,7 +144,7 @@ class BodyMiddleware:
                 break
         if inflater and not inflater.complete:
             raise BadRequest("content-encoding: expected a complete gzip body, got one that ends early")
-        # In a thread, since copying a large body takes long; Python's lock is free meanwhile.
+        # Copying a large body takes long, so this runs in a thread. `join` releases the GIL, and other threads go on.
         return parts[0] if len(parts) == 1 else await asyncio.to_thread(b"".join, parts)
 
     def _too_large(self) -> TooLarge:

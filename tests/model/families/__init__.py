@@ -1,0 +1,1 @@
+"""Tests of the model families and of their fast layers."""

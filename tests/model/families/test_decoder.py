@@ -1,4 +1,4 @@
-"""The fast mask decoder returns what transformers' mask decoders return."""
+"""The fast mask decoder, compared with transformers' mask decoders."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ DECODER_SIZES: dict[str, Any] = {"hidden_size": 64, "mlp_dim": 96, "num_attentio
 
 @pytest.fixture(autouse=True)
 def _without_gradients() -> Iterator[None]:
+    """Run every test without gradients and with the same seed."""
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
 
 
 def sam_decoder() -> Any:
+    """Return transformers' mask decoder of SAM with random weights."""
     config = SamMaskDecoderConfig(**DECODER_SIZES)
     config._attn_implementation = "eager"
     return with_random_weights(SamMaskDecoder(config))
 
 
 def prompts(count: int, tokens: int, images: int, mask: bool) -> tuple[Tensor, ...]:
-    """Image features, positions, sparse and dense prompts; 32 tokens a side, 64 channels."""
+    """Return random image features, positions, sparse prompts and dense prompts: 32 tokens a side, 64 channels."""
     features = torch.randn(images, 64, 32, 32)
     image = features.expand(count, -1, -1, -1) if images == 1 else features
     dense = torch.randn(count if mask else 1, 64, 32, 32).expand(count, -1, -1, -1)
@@ -51,7 +53,9 @@ def prompts(count: int, tokens: int, images: int, mask: bool) -> tuple[Tensor, .
     ],
 )
 @pytest.mark.parametrize("family", ["sam", "sam2", "dynamic"])
-def test_decoder(family: str, count: int, tokens: int, images: int, mask: bool, multimask_output: bool) -> None:
+def test_logits_and_scores_equal_those_of_transformers(
+    family: str, count: int, tokens: int, images: int, mask: bool, multimask_output: bool
+) -> None:
     image, positions, sparse, dense = prompts(count, tokens, images, mask)
     high_resolution: tuple[Tensor, ...] = ()
     if family == "sam":
@@ -93,7 +97,7 @@ def test_transformers_decoder_runs_with_gradients_or_off_the_cpu() -> None:
             assert calls == [torch.device("meta")]
 
 
-def test_the_callers_features_stay_as_they_are() -> None:
+def test_does_not_change_the_callers_features() -> None:
     image, positions, sparse, dense = prompts(2, 2, 2, False)
     before = image.clone(), dense.clone(), positions.clone()
     decoder.predict_masks(sam_decoder(), image, positions, sparse, dense, True)

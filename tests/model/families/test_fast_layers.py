@@ -1,4 +1,4 @@
-"""The fast layers of image encoders return what transformers' layers return, and take their place cleanly."""
+"""The fast layers of image encoders: they return the same as transformers' layers, and replace them without patches."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from tests.model.families.numerics import error, with_random_weights
 
 @pytest.fixture(autouse=True)
 def _without_gradients() -> Iterator[None]:
+    """Run every test without gradients and with the same seed."""
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
 
 
 def sam_encoder(use_rel_pos: bool = True, image_size: int = 224, hq: bool = False) -> Any:
-    """A small image encoder of SAM or SAM-HQ."""
+    """Return a small image encoder of SAM or SAM-HQ with random weights."""
     sizes: dict[str, Any] = {
         "hidden_size": 48,
         "num_hidden_layers": 3,
@@ -50,7 +51,7 @@ def sam_encoder(use_rel_pos: bool = True, image_size: int = 224, hq: bool = Fals
 
 
 def hiera_backbone(image_size: int = 128, windows: tuple[int, ...] = (8, 4, 14, 7)) -> Any:
-    """A small image encoder of SAM 2, without its neck."""
+    """Return a small image encoder of SAM 2 with random weights, without its neck."""
     config = Sam2HieraDetConfig(
         hidden_size=16,
         num_attention_heads=1,
@@ -66,8 +67,9 @@ def hiera_backbone(image_size: int = 128, windows: tuple[int, ...] = (8, 4, 14, 
 
 
 @pytest.mark.parametrize("use_rel_pos", [True, False])
-@pytest.mark.parametrize("image_size", [640, 560])  # 40 tokens a side: more than a block of rows; 35: padded windows
-def test_encoder(use_rel_pos: bool, image_size: int) -> None:
+# 640 pixels are 40 tokens, more than a block of rows. 560 pixels are 35 tokens, so that windows are padded.
+@pytest.mark.parametrize("image_size", [640, 560])
+def test_a_sam_encoder_returns_the_same_with_fast_layers(use_rel_pos: bool, image_size: int) -> None:
     encoder = sam_encoder(use_rel_pos, image_size)
     images = torch.randn(2, 3, image_size, image_size)
     expected = encoder(images).last_hidden_state
@@ -79,13 +81,13 @@ def test_encoder(use_rel_pos: bool, image_size: int) -> None:
     ("image_size", "windows"),
     [
         (640, (8, 4, 14, 7)),  # 160 to 20 tokens a side
-        (256, (8, 4, 14, 7)),  # 64 to 8: windows are padded
-        (128, (8, 4, 14, 7)),  # 32 to 4
+        (256, (8, 4, 14, 7)),  # 64 to 8 tokens a side: windows are padded
+        (128, (8, 4, 14, 7)),  # 32 to 4 tokens a side
         (640, (8, 8, 8, 8)),
-        (256, (8, 4, 7, 4)),  # odd windows, which pooling cuts
+        (256, (8, 4, 7, 4)),  # windows of odd size, which pooling cuts
     ],
 )
-def test_hiera(image_size: int, windows: tuple[int, ...]) -> None:
+def test_a_hiera_backbone_returns_the_same_with_fast_layers(image_size: int, windows: tuple[int, ...]) -> None:
     backbone = hiera_backbone(image_size, windows)
     images = torch.randn(2, 3, image_size, image_size)
     expected = backbone(images).intermediate_hidden_states
@@ -96,7 +98,14 @@ def test_hiera(image_size: int, windows: tuple[int, ...]) -> None:
 
 
 class EncoderCase(NamedTuple):
-    """How to create an encoder and to replace its layers, which are a list under `name`, of transformers' class."""
+    """An image encoder, and how to replace its layers.
+
+    Attributes:
+        create: function that creates the encoder.
+        use_fast_layers: function that replaces the layers of the encoder.
+        name: name of the encoder's list of layers.
+        layer_class: transformers' class of the layers.
+    """
 
     create: Callable[[], Any]
     use_fast_layers: Callable[[Any], None]
@@ -113,6 +122,7 @@ every_encoder = pytest.mark.parametrize("encoder_case", CASES.values(), ids=CASE
 
 
 def images_of(encoder: Any) -> Tensor:
+    """Return a random image, (1, 3, height, width), of the size of an encoder's input."""
     size = encoder.config.image_size
     return torch.randn(1, 3, *([size, size] if isinstance(size, int) else size))
 
@@ -140,7 +150,7 @@ def test_layers_are_replaced_and_share_their_tensors(encoder_case: EncoderCase) 
     assert all(isinstance(layer, FastLayer) and isinstance(layer, layer_class) for layer in layers)
     after = encoder.state_dict(keep_vars=True)
     assert list(after) == list(before) and all(after[key] is before[key] for key in before)
-    use_fast_layers(encoder)  # a second time, which changes nothing
+    use_fast_layers(encoder)  # the second call changes nothing
     assert all(layer is same for layer, same in zip(getattr(encoder, name), layers, strict=True))
 
 
@@ -171,7 +181,7 @@ def test_the_reference_runs_only_with_gradients_or_off_the_cpu(
         with torch.no_grad():
             fast(images)
             assert len(calls) == 0
-            fast.to("meta")(images.to("meta"))  # like a GPU, a device that is not the CPU
+            fast.to("meta")(images.to("meta"))  # represents a GPU: a device that is not the CPU
             assert len(calls) == len(getattr(fast, name))
 
 
@@ -180,7 +190,7 @@ def test_the_reference_runs_in_blocks_that_pool_odd_windows(monkeypatch: pytest.
     hiera.use_fast_layers(backbone)
     calls = count_reference_calls(monkeypatch, Sam2MultiScaleBlock)
     backbone(images_of(backbone))
-    assert len(calls) == 1  # the first block of the last stage, which pools the previous stage's windows of 7 tokens
+    assert len(calls) == 1  # by the first block of the last stage, which pools windows of 7 tokens
 
 
 @every_encoder
@@ -191,7 +201,7 @@ def test_transformers_records_the_outputs_of_fast_layers(encoder_case: EncoderCa
     fast, images = copy.deepcopy(plain), images_of(plain)
     expected = plain(images, output_hidden_states=True)
     if recorded_before:
-        fast(images, output_hidden_states=True)  # transformers registers its hooks at this call
+        fast(images, output_hidden_states=True)  # transformers registers its hooks in this call
     use_fast_layers(fast)
     actual = fast(images, output_hidden_states=True)
     assert len(actual.hidden_states) == 1 + len(getattr(fast, name)) and actual.keys() == expected.keys()
@@ -201,7 +211,7 @@ def test_transformers_records_the_outputs_of_fast_layers(encoder_case: EncoderCa
 
 
 @every_encoder
-def test_a_copy_of_a_model_has_weights_of_its_own(encoder_case: EncoderCase) -> None:
+def test_a_copy_of_a_model_has_its_own_weights(encoder_case: EncoderCase) -> None:
     create, use_fast_layers, name, _ = encoder_case
     encoder = create()
     use_fast_layers(encoder)
@@ -216,7 +226,7 @@ def test_a_copy_of_a_model_has_weights_of_its_own(encoder_case: EncoderCase) -> 
 
 @every_encoder
 @pytest.mark.parametrize(("precision", "linear_class"), [("bfloat16", Bfloat16), ("int8", Int8)])
-def test_an_encoder_is_quantized_before_or_after(
+def test_an_encoder_can_be_quantized_before_or_after_its_layers_are_replaced(
     encoder_case: EncoderCase, precision: str, linear_class: type[nn.Module]
 ) -> None:
     create, use_fast_layers, name, _ = encoder_case
@@ -230,7 +240,7 @@ def test_an_encoder_is_quantized_before_or_after(
     assert all(isinstance(layer.attn.qkv, linear_class) for layer in getattr(second, name))
 
 
-def test_position_encodings_of_zeros_hold_one_number() -> None:
+def test_a_position_encoding_of_zeros_stores_a_single_number() -> None:
     encoding = ZeroPositionEncoding()(torch.Size((2, 8, 4, 4)), torch.device("cpu"), torch.float32)
     assert encoding.shape == (2, 8, 4, 4) and encoding.dtype == torch.float32 and not encoding.any()
     assert encoding.untyped_storage().nbytes() == 4

@@ -1,4 +1,4 @@
-"""A checkpoint whose tensors have the model's own names is read without transformers' conversions."""
+"""Loading of checkpoints whose tensors have the names of the model, without transformers' conversions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from tests import checkpoints
 
 
 @pytest.mark.parametrize("name", ["sam", "sam2", "sam_hq", "sam-tiny", "sam2-tiny"])
-def test_the_weights_are_those_that_transformers_reads(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loads_the_same_weights_as_transformers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
     folder = embedded.get(name) or checkpoints.SAVERS[name](tmp_path)
     expected = families.FAMILIES[name.split("-")[0]].model_class.from_pretrained(folder).state_dict()
@@ -27,13 +25,13 @@ def test_the_weights_are_those_that_transformers_reads(
     assert not any(tensor.requires_grad for tensor in model.parameters())
 
 
-def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
+def test_loads_half_precision_as_float32(tmp_path: Path) -> None:
     file = checkpoints.save_sam(tmp_path) / "model.safetensors"
     save_file({key: tensor.half() for key, tensor in load_file(file).items()}, file)
     assert {tensor.dtype for tensor in families.load(str(tmp_path)).model.parameters()} == {torch.float32}
 
 
-def test_overwriting_the_file_later_changes_nothing(tmp_path: Path) -> None:
+def test_overwriting_the_file_after_loading_does_not_change_the_model(tmp_path: Path) -> None:
     file = checkpoints.save_sam(tmp_path) / "model.safetensors"
     model = families.load(str(tmp_path)).model
     before = model.mask_decoder.iou_token.weight.clone()

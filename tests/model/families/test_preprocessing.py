@@ -1,4 +1,4 @@
-"""Preprocessing takes read-only images, which the image decoder returns, without a warning or a change."""
+"""Preprocessing of read-only images, which the image decoder returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests import checkpoints, pictures
 
 @pytest.fixture(autouse=True)
 def _every_warning_is_an_error() -> Iterator[None]:
-    torch.set_warn_always(True)  # otherwise, torch emits a warning only once per process
+    """Raise every warning as an error."""
+    torch.set_warn_always(True)  # otherwise torch emits each warning only once per process
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -24,7 +25,7 @@ def _every_warning_is_an_error() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["sam", "sam2"])
 @pytest.mark.parametrize("part", [slice(None), slice(7, 61)], ids=["image", "crop"])
-def test_a_read_only_image(name: str, part: slice, tmp_path: Path) -> None:
+def test_preprocesses_a_read_only_image_without_warning_or_change(name: str, part: slice, tmp_path: Path) -> None:
     family = families.load(str(checkpoints.SAVERS[name](tmp_path)))
     image = pictures.clutter(80, 120)
     read_only = image.copy()

@@ -1,4 +1,4 @@
-"""`sam-endpoint score` as a user runs it."""
+"""`sam-endpoint score` and `embed`, as a user runs them."""
 
 from __future__ import annotations
 
@@ -16,33 +16,29 @@ import pytest
 import requests
 from PIL import Image
 
-from sam_endpoint import commands
-from sam_endpoint.__main__ import main
 from sam_endpoint.model import masks
 from tests import pictures
-from tests.conftest import ROOT, free_port, run_here, server
+from tests.conftest import ROOT, serve_endpoint
+from tests.scoring.batch.jobs import run
 from tests.warm import python
 
 BOX = "[[68, 38, 153, 123]]"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command that the first argument names, or else `score`."""
-    command = () if arguments[0] in commands.NAMES else ("score",)
-    return run_here(main, *command, *arguments)
-
-
-def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_score_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `score` as a process of its own."""
     words = [python(), "-m", "sam_endpoint", "score", *map(str, arguments)]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
 
 
-def test_the_samples(packaged: Path, tmp_path: Path) -> None:
+def test_scores_the_samples(packaged: Path, tmp_path: Path) -> None:
     output, overlay = tmp_path / "deep" / "predictions.parquet", tmp_path / "overlay.png"
-    done = run_apart("--model", packaged, "--input", "samples/prompts.csv", "--output", output, "--overlay", overlay)
+    done = run_score_process(
+        "--model", packaged, "--input", "samples/prompts.csv", "--output", output, "--overlay", overlay
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "rows         6 (0 failed)" in done.stdout and "images       2" in done.stdout
-    assert "6/6" in done.stderr or "scoring" not in done.stderr  # the bar, where there is a terminal
+    assert "6/6" in done.stderr or "scoring" not in done.stderr  # the progress bar appears only on a terminal
     table = pq.read_table(output).to_pylist()
     assert [row["what"] for row in table] == [
         "left eye",
@@ -60,7 +56,7 @@ def test_the_samples(packaged: Path, tmp_path: Path) -> None:
     assert Image.open(overlay).size[0] > 600
 
 
-def test_paths_bytes_and_base64_in_parquet_with_the_other_columns(
+def test_reads_images_as_paths_bytes_or_base64_and_keeps_other_columns(
     packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path
 ) -> None:
     file = tmp_path / "disc.png"
@@ -76,11 +72,11 @@ def test_paths_bytes_and_base64_in_parquet_with_the_other_columns(
         out = pq.read_table(output).to_pylist()
         assert [(row["weight"], row["shop"]) for row in out] == [(0.5, "a"), (2.0, None)]
         assert [row["image"] for row in out] == [str(file) if name == "path" else None] * 2
-        best = max(out[0]["predictions"][0]["mask_per_prediction"], key=lambda one: one["iou_score"])
+        best = max(out[0]["predictions"][0]["mask_per_prediction"], key=lambda mask: mask["iou_score"])
         assert pictures.iou(masks.decode(best["encoded_binary_mask"], "rle", tuple(best["size"])), disc[1]) > 0.85
 
 
-def test_bad_rows_are_recorded_and_the_rest_scored(packaged: Path, tmp_path: Path) -> None:
+def test_records_bad_rows_and_scores_the_others(packaged: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "samples" / "coins.png", tmp_path / "coins.png")
     good = f"{tmp_path}/coins.png"
     table = pd.DataFrame({"image": [good, "none.png", good], "input_boxes": ["[20, 32, 68, 77]", BOX, "[5, 5, 2, 2]"]})
@@ -93,57 +89,46 @@ def test_bad_rows_are_recorded_and_the_rest_scored(packaged: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "there is no such file"),
         ("", "cannot be read"),
         ("image,input_boxes\n", "has no rows"),
         ("picture,input_boxes\na.png,\n", "expected a column 'image', got picture, input_boxes"),
-        ("image,predictions\na.png,\n", "has a column 'predictions' already"),
+        ("image,predictions\na.png,\n", "has a column 'predictions', which is the name of an output column"),
     ],
 )
-def test_tables_that_cannot_be_scored(content: str | None, said: str, tmp_path: Path) -> None:
+def test_rejects_tables_that_cannot_be_scored(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "in.csv").write_text(content)
     done = run("--input", tmp_path / "in.csv", "--output", tmp_path / "out.parquet")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_rejects_a_missing_model(tmp_path: Path) -> None:
     done = run("--model", tmp_path / "none", "--input", "samples/prompts.csv", "--output", tmp_path / "out.parquet")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
 
 
-def test_every_object_of_an_image_with_an_overlay(
+def test_segments_everything_and_draws_an_overlay(
     packaged: Path, disc: tuple[bytes, np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "disc.png").write_bytes(disc[0])
     pd.DataFrame({"image": [str(tmp_path / "disc.png")]}).to_csv(tmp_path / "in.csv", index=False)
     params = json.dumps({"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5})
     output, overlay = tmp_path / "out.parquet", tmp_path / "overlay.png"
-    done = run(
-        "--input",
-        tmp_path / "in.csv",
-        "--output",
-        output,
-        "--model",
-        packaged,
-        "--params",
-        params,
-        "--overlay",
-        overlay,
-    )
+    arguments = ["--input", tmp_path / "in.csv", "--output", output, "--params", params, "--overlay", overlay]
+    done = run("--model", packaged, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     (row,) = pq.read_table(output).to_pylist()
-    found = [prediction["mask_per_prediction"][0] for prediction in row["predictions"]]
-    assert len(found) >= 2 and overlay.exists()
-    assert (
-        max(pictures.iou(masks.decode(one["encoded_binary_mask"], "rle", (160, 240)), disc[1]) for one in found) > 0.8
-    )
+    objects = [prediction["mask_per_prediction"][0] for prediction in row["predictions"]]
+    assert len(objects) >= 2 and overlay.exists()
+    decoded = [masks.decode(item["encoded_binary_mask"], "rle", (160, 240)) for item in objects]
+    assert max(pictures.iou(mask, disc[1]) for mask in decoded) > 0.8
 
 
-def test_embeddings_made_ahead_are_found_by_the_endpoint(packaged: Path, tmp_path: Path) -> None:
+def test_the_endpoint_uses_the_embeddings_that_embed_stores(packaged: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     shutil.copy(ROOT / "samples" / "coins.png", tmp_path / "photos" / "deep" / "coins.png")
@@ -152,13 +137,11 @@ def test_embeddings_made_ahead_are_found_by_the_endpoint(packaged: Path, tmp_pat
     done = run("embed", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "images       2 (1 failed)" in done.stdout and "broken.png: column 'image'" in done.stdout
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", str(packaged)]
-    command += ["--embedding-store", str(store), "--api-keys", "k,l"]
-    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
+    options = ["--model", packaged, "--embedding-store", store, "--api-keys", "k,l"]
+    with serve_endpoint(tmp_path / "log", *options) as url:
         rows = {"input_data": [{"image_id": "deep/coins.png", "input_boxes": "[20, 32, 68, 77]"}]}
         answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "k"}, timeout=60)
         assert answer.status_code == 200 and len(answer.json()[0]["predictions"]) == 1
         assert 'stage="encode"' not in requests.get(f"{url}/metrics", timeout=10).text
-        other = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "l"}, timeout=60)
-        assert other.status_code == 404
+        answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "l"}, timeout=60)
+        assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""Detectors of every kind, from small re-initialised checkpoints as transformers saves them."""
+"""Detectors of every kind, loaded from small checkpoints with random weights that transformers has saved."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from transformers import BertConfig, ResNetConfig, RTDetrResNetConfig, SwinConfi
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import detectors
 from sam_endpoint.scoring.batch.boxes import Detection
-from sam_endpoint.scoring.batch.detectors import Rules, chosen
+from sam_endpoint.scoring.batch.detectors import BoxFilter, filter_boxes
 from tests import pictures
 
 
 class Transformer(TypedDict):
-    """Sizes of a transformer, as detectors of the DETR kind name them."""
+    """Sizes of a transformer, in the names of DETR's configurations."""
 
     d_model: int
     encoder_layers: int
@@ -35,7 +35,7 @@ class Transformer(TypedDict):
 
 
 class Encoder(TypedDict):
-    """Sizes of a transformer encoder, as BERT and ViT name them."""
+    """Sizes of a transformer encoder, in the names of BERT's and ViT's configurations."""
 
     hidden_size: int
     intermediate_size: int
@@ -67,12 +67,14 @@ NAMES = {0: "cup", 1: "spoon", 2: "plate"}
 
 
 def yolos(folder: Path) -> None:
+    """Save a small YOLOS with random weights."""
     config = transformers.YolosConfig(**TEXT, image_size=[64, 96], num_detection_tokens=10, id2label=NAMES)
     transformers.YolosForObjectDetection(config).save_pretrained(folder)
     transformers.YolosImageProcessorPil(size=SIDES).save_pretrained(folder)
 
 
 def detr(folder: Path) -> None:
+    """Save a small DETR with random weights."""
     backbone = ResNetConfig(**STAGES)
     backbone.out_features = ["stage4"]
     config = transformers.DetrConfig(**SMALL, backbone_config=backbone, num_queries=10, id2label=NAMES)
@@ -81,6 +83,7 @@ def detr(folder: Path) -> None:
 
 
 def rt_detr(folder: Path) -> None:
+    """Save a small RT-DETR with random weights."""
     backbone = RTDetrResNetConfig(**STAGES, layer_type="basic")
     backbone.out_features = ["stage2", "stage3", "stage4"]
     config = transformers.RTDetrConfig(
@@ -97,6 +100,7 @@ def rt_detr(folder: Path) -> None:
 
 
 def owl(folder: Path) -> None:
+    """Save a small OWLv2 with random weights, and a tokenizer of letters."""
     letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
     vocab = {word: i for i, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
     end = len(vocab) - 1
@@ -119,6 +123,7 @@ def owl(folder: Path) -> None:
 
 
 def grounding_dino(folder: Path) -> None:
+    """Save a small Grounding DINO with random weights, and a tokenizer of a few words."""
     vocab = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "cup", "spoon"])}
     backbone = SwinConfig(image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2)
     backbone.out_features = ["stage2", "stage3", "stage4"]
@@ -134,63 +139,69 @@ def grounding_dino(folder: Path) -> None:
     transformers.GroundingDinoProcessor(pixels, transformers.BertTokenizer(vocab=vocab)).save_pretrained(folder)
 
 
-def check(found: list[Detection], image: np.ndarray, names: dict[int, str]) -> None:
+def check(detections: list[Detection], image: np.ndarray, names: dict[int, str]) -> None:
+    """Check that boxes are within the image, have known categories, and are sorted by score."""
     height, width = image.shape[:2]
-    assert found
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    for one in found:
-        assert 0 <= one.box[0] < one.box[2] <= width and 0 <= one.box[1] < one.box[3] <= height
-        assert one.category in names
+    assert detections
+    assert [detection.score for detection in detections] == sorted(
+        (detection.score for detection in detections), reverse=True
+    )
+    for detection in detections:
+        assert 0 <= detection.box[0] < detection.box[2] <= width and 0 <= detection.box[1] < detection.box[3] <= height
+        assert detection.category in names
 
 
 @pytest.mark.parametrize("save", [yolos, detr, rt_detr])
-def test_detectors_of_what_they_were_trained_on(save: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_detector_of_trained_classes_follows_the_rules(save: Callable[[Path], None], tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0))
     assert detector.names == NAMES
-    found = detector(image)
-    check(found, image, NAMES)
-    only = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=(NAMES[found[0].category],)))(image)
-    assert {one.category for one in only} == {found[0].category}
-    assert len(detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, max_det=2))(image)) == 2
+    detections = detector(image)
+    check(detections, image, NAMES)
+    classes = (NAMES[detections[0].category],)
+    filtered = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=classes))(image)
+    assert {detection.category for detection in filtered} == {detections[0].category}
+    assert len(detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, max_det=2))(image)) == 2
     with pytest.raises(BadData, match="the detector has no class 'fork'; it has cup, spoon, plate"):
-        detectors.load(str(tmp_path), Rules(classes=("cup", "fork")))
+        detectors.load(str(tmp_path), BoxFilter(classes=("cup", "fork")))
 
 
 @pytest.mark.parametrize("save", [owl, grounding_dino])
-def test_detectors_of_what_words_say(save: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_detector_of_words_detects_the_classes_that_are_named(save: Callable[[Path], None], tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(tmp_path)
     image = pictures.clutter(120, 160)
-    detector = detectors.load(str(tmp_path), Rules(conf=0.0, iou=1.0, classes=("cup", "spoon")))
+    detector = detectors.load(str(tmp_path), BoxFilter(conf=0.0, iou=1.0, classes=("cup", "spoon")))
     assert detector.names == {0: "cup", 1: "spoon"}
     check(detector(image), image, detector.names)
-    with pytest.raises(BadData, match=r'looks for words: name them, as in --classes "cup, spoon"'):
-        detectors.load(str(tmp_path), Rules())
+    with pytest.raises(
+        BadData, match=r'is a zero-shot detector; name the objects to detect, as in --classes "cup, spoon"'
+    ):
+        detectors.load(str(tmp_path), BoxFilter())
 
 
-def test_what_is_no_detector(sam_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="is a sam, which transformers does not list for object detection"):
-        detectors.load(str(sam_folder), Rules())
+def test_rejects_models_that_are_not_detectors(sam_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="is not an object detector: transformers lists no object detection for 'sam'"):
+        detectors.load(str(sam_folder), BoxFilter())
     with pytest.raises(BadData, match="no detector can be loaded from"):
-        detectors.load(str(tmp_path / "none"), Rules())
+        detectors.load(str(tmp_path / "none"), BoxFilter())
     with pytest.raises(BadData, match="needs the package ultralytics"):
-        detectors.load("yolo11n.pt", Rules())
+        detectors.load("yolo11n.pt", BoxFilter())
 
 
-def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its package needs torchvision, which cannot be had here: a stand-in answers as its `YOLO` does."""
-    asked: dict[str, object] = {}
+def test_an_ultralytics_detector_receives_the_rules_and_bgr_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in replaces `ultralytics`, which needs torchvision. It returns what the package's `YOLO` returns."""
+    received: dict[str, object] = {}
 
     class Yolo:
         def __init__(self, file: str) -> None:
             self.names = {0: "person", 39: "bottle"}
-            asked["file"] = file
+            received["file"] = file
 
         def __call__(self, image: np.ndarray, **options: object) -> list[types.SimpleNamespace]:
-            asked.update(options, pixel=image[0, 0].tolist())
+            received.update(options, pixel=image[0, 0].tolist())
             boxes = types.SimpleNamespace(
                 xyxy=torch.tensor([[1.0, 2, 30, 40], [5, 5, 20, 20]]),
                 conf=torch.tensor([0.5, 0.9]),
@@ -201,33 +212,34 @@ def test_an_ultralytics_detector_where_that_is_installed(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ultralytics", types.SimpleNamespace(YOLO=Yolo))
     image = np.zeros((50, 60, 3), np.uint8)
     image[0, 0] = 1, 2, 3
-    detector = detectors.load("yolo11n.pt", Rules(conf=0.3, iou=0.6, max_det=5))
-    found = [(one.box.tolist(), one.category, round(one.score, 3)) for one in detector(image)]
-    assert found == [([5, 5, 20, 20], 39, 0.9), ([1, 2, 30, 40], 0, 0.5)]
-    assert asked == {
+    detector = detectors.load("yolo11n.pt", BoxFilter(conf=0.3, iou=0.6, max_det=5))
+    detections = [(item.box.tolist(), item.category, round(item.score, 3)) for item in detector(image)]
+    assert detections == [([5, 5, 20, 20], 39, 0.9), ([1, 2, 30, 40], 0, 0.5)]
+    assert received == {
         "file": "yolo11n.pt",
         "conf": 0.3,
         "iou": 0.6,
         "max_det": 5,
         "device": None,
         "verbose": False,
-        "pixel": [3, 2, 1],  # it wants BGR
+        "pixel": [3, 2, 1],  # in the order BGR
     }
 
 
-def test_which_boxes_count() -> None:
+def test_rules_select_boxes_by_score_overlap_class_and_number() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9], [50, 50, 90, 90], [200, 0, 210, 9]])
     scores = torch.tensor([0.9, 0.8, 0.7, 0.3, 0.95])
     image = np.zeros((60, 100, 3), np.uint8)
 
-    def kept(rules: Rules) -> list[tuple[int, float]]:
-        found = chosen(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
-        return [(one.category, round(one.score, 2)) for one in found]
+    def select(rules: BoxFilter) -> list[tuple[int, float]]:
+        detections = filter_boxes(image, boxes, scores, [0, 0, 1, 1, 1], {0: "a", 1: "b"}, rules)
+        return [(detection.category, round(detection.score, 2)) for detection in detections]
 
-    assert kept(Rules()) == [(0, 0.9), (1, 0.7), (1, 0.3)]  # overlap counts within a class; outside the image is none
-    assert kept(Rules(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
-    assert kept(Rules(conf=0.5)) == [(0, 0.9), (1, 0.7)]
-    assert kept(Rules(classes=(1,))) == kept(Rules(classes=("b",))) == [(1, 0.7), (1, 0.3)]
-    assert kept(Rules(max_det=1)) == [(0, 0.9)]
-    cut = chosen(image, boxes[3:4], scores[3:4], [1], {1: "b"}, Rules())
+    # Only boxes of the same class suppress each other. The last box is outside the image.
+    assert select(BoxFilter()) == [(0, 0.9), (1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(iou=0.95)) == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(conf=0.5)) == [(0, 0.9), (1, 0.7)]
+    assert select(BoxFilter(classes=(1,))) == select(BoxFilter(classes=("b",))) == [(1, 0.7), (1, 0.3)]
+    assert select(BoxFilter(max_det=1)) == [(0, 0.9)]
+    cut = filter_boxes(image, boxes[3:4], scores[3:4], [1], {1: "b"}, BoxFilter())
     assert cut[0].box.tolist() == [50, 50, 90, 60]

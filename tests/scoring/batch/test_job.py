@@ -1,4 +1,4 @@
-"""Jobs that are killed and go on, inputs of every kind, outputs that are in the way."""
+"""Batch jobs: jobs that are killed and continue, inputs of every kind, and outputs that must not be overwritten."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -21,46 +19,13 @@ from sam_endpoint.model import masks
 from sam_endpoint.scoring.batch import sources
 from tests import pictures
 from tests.conftest import ROOT
-from tests.scoring.batch.test_batch import run
+from tests.scoring.batch.jobs import rows_of, run, same_rows, table_of
 from tests.warm import python
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures, one of them broken, in two folders."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "more").mkdir()
-    for i in range(12):
-        file = folder / ("more" if i % 3 == 0 else "") / f"{i:02}.png"
-        file.write_bytes(pictures.disc(150 + i, 130)[0] if i != 7 else b"broken")
-    return folder
-
-
-def table_of(photos: Path, rows: int) -> pd.DataFrame:
-    """Shuffled rows over the pictures, numbered."""
-    files = sorted(photos.rglob("*.png"))
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "image": [str(files[i]) for i in rng.integers(0, len(files), rows)],
-            "input_boxes": [json.dumps([10, 20 + i % 50, 90, 120]) for i in range(rows)],
-            "multimask_output": ["false"] * rows,
-            "number": range(rows),
-        }
-    )
-
-
-def rows_of(output: Path) -> list[dict[str, Any]]:
-    """A finished output's rows: a file, or a folder of parts in order."""
-    files = [output] if output.is_file() else sorted(output.glob("part-*.parquet"))
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
-
-
-def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
-    return bool(pictures.tolerant(one) == pictures.tolerant(other))
-
-
-def test_killed_at_any_moment_it_goes_on(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_job_that_is_killed_repeatedly_continues_and_writes_the_same(
+    packaged: Path, photos: Path, tmp_path: Path
+) -> None:
     table_of(photos, 160).to_csv(tmp_path / "in.csv", index=False)
     arguments = ["--model", str(packaged), "--input", str(tmp_path / "in.csv"), "--part-rows", "8"]
     undisturbed = run(*arguments, "--output", tmp_path / "undisturbed.parquet")
@@ -71,9 +36,9 @@ def test_killed_at_any_moment_it_goes_on(packaged: Path, photos: Path, tmp_path:
     output = tmp_path / "out.parquet"
     command = [python(), "-m", "sam_endpoint", "score", *arguments, "--output", str(output)]
     kills, parts = 0, tmp_path / "out.parquet.parts"
-    for wanted in (1, 4, 9, 15):  # parts that are there when it is killed
+    for part_count in (1, 4, 9, 15):  # number of finished parts at which the job is killed
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while process.poll() is None and len(list(parts.glob("part-*.parquet"))) < wanted:
+        while process.poll() is None and len(list(parts.glob("part-*.parquet"))) < part_count:
             time.sleep(0.001)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -83,17 +48,17 @@ def test_killed_at_any_moment_it_goes_on(packaged: Path, photos: Path, tmp_path:
     assert kills == 4
     done = run(*arguments, "--output", output)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert same(rows_of(output), expected) and not parts.exists()
+    assert same_rows(rows_of(output), expected) and not parts.exists()
     failed = sum(row["error"] is not None for row in expected)
-    assert failed and f"rows         160 ({failed} failed)" in done.stdout  # those of all runs together
-    again = run(*arguments, "--output", output)
-    assert again.returncode == 0 and "is complete; there is nothing to do" in again.stdout
-    other = run(*arguments, "--output", output, "--params", '{"mask_encoding": "png"}')
-    assert other.returncode == 2 and "exists and is not this job's" in other.stderr
-    assert same(rows_of(output), expected)
+    assert failed and f"rows         160 ({failed} failed)" in done.stdout  # the sum of all runs
+    done = run(*arguments, "--output", output)
+    assert done.returncode == 0 and "is complete; there is nothing to do" in done.stdout
+    done = run(*arguments, "--output", output, "--params", '{"mask_encoding": "png"}')
+    assert done.returncode == 2 and "exists and is not the output of this job" in done.stderr
+    assert same_rows(rows_of(output), expected)
 
 
-def test_folders_of_images_answer_everything_in_each(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_segments_everything_in_each_image_of_a_folder(packaged: Path, photos: Path, tmp_path: Path) -> None:
     params = json.dumps({"points_per_side": 5, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6})
     output = tmp_path / "parts"
     done = run("--model", packaged, "--input", photos, "--output", output, "--params", params, "--part-rows", 5)
@@ -103,13 +68,15 @@ def test_folders_of_images_answer_everything_in_each(packaged: Path, photos: Pat
     assert (output / "_SUCCESS").exists() and len(list(output.glob("part-*.parquet"))) == 3
     broken = [row for row in rows if row["error"]]
     assert [Path(row["image"]).name for row in broken] == ["07.png"]
-    disc = rows[-1]["predictions"]
-    found = [one["mask_per_prediction"][0] for one in disc]
+    predictions = rows[-1]["predictions"]
+    objects = [item["mask_per_prediction"][0] for item in predictions]
     true = pictures.disc(161, 130)[1]
-    assert max(pictures.iou(masks.decode(one["encoded_binary_mask"], "rle", (130, 161)), true) for one in found) > 0.8
+    assert (
+        max(pictures.iou(masks.decode(item["encoded_binary_mask"], "rle", (130, 161)), true) for item in objects) > 0.8
+    )
 
 
-def test_every_form_of_a_table_gives_the_same(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_every_form_of_a_table_has_the_same_results(packaged: Path, photos: Path, tmp_path: Path) -> None:
     table = table_of(photos, 12)
     (tmp_path / "csvs").mkdir()
     table[:5].to_csv(tmp_path / "csvs" / "a.csv", index=False)
@@ -127,10 +94,10 @@ def test_every_form_of_a_table_gives_the_same(packaged: Path, photos: Path, tmp_
         assert [int(row["number"]) for row in rows] == list(range(12))
         assert json.loads(summary.read_text())["rows"] == 12
         answers.append([row["predictions"] for row in rows])
-    assert all(same(one, answers[0]) for one in answers[1:])
+    assert all(same_rows(rows_of_form, answers[0]) for rows_of_form in answers[1:])
 
 
-def test_tables_of_different_columns_become_one(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_merges_tables_with_different_columns(packaged: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     row = {"image": str(photos / "01.png"), "input_boxes": "[10, 20, 90, 120]"}
     pd.DataFrame([{**row, "first": 1}]).to_csv(tmp_path / "in" / "a.csv", index=False)
@@ -142,7 +109,7 @@ def test_tables_of_different_columns_become_one(packaged: Path, photos: Path, tm
 
 
 @pytest.mark.parametrize("encoding", ["rle", "png", "polygon"])
-def test_show_draws_what_was_found(packaged: Path, photos: Path, tmp_path: Path, encoding: str) -> None:
+def test_show_draws_masks_in_every_encoding(packaged: Path, photos: Path, tmp_path: Path, encoding: str) -> None:
     row = {"image": str(photos / "01.png"), "input_boxes": "[68, 38, 153, 123]", "multimask_output": "false"}
     pd.DataFrame([row]).to_csv(tmp_path / "in.csv", index=False)
     output, drawn = tmp_path / "parts", tmp_path / "sheet.png"
@@ -160,8 +127,8 @@ def test_show_draws_what_was_found(packaged: Path, photos: Path, tmp_path: Path,
     assert wrong.returncode == 2 and "cannot be shown" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-READING = """
-import os, sys
+READ_FILES = """
+import os, sys, time
 import pyarrow as pa
 from sam_endpoint.scoring.batch import show, sources
 from sam_endpoint.scoring.batch.parts import Parts
@@ -174,17 +141,19 @@ before = threads()
 parts = Parts(sys.argv[1], {})
 parts.put(0, pa.table({name: [name] * 9 for name in ("image", "b", "c")}), {})
 parts.finish(1, {})
-print(len(list(show.rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables())), len(threads() - before))
+read = len(list(show.read_rows(sys.argv[1]))), len(next(sources.find(sys.argv[1]).tables()))
+time.sleep(0.2)  # until a thread of the allocator, if it has just begun, has its name
+print(*read, len(threads() - before))
 """
 
 
-def test_arrows_threads_hold_no_file_when_a_job_ends(tmp_path: Path) -> None:
-    """One that lets go of a file while the interpreter ends aborts the process; reading starts none."""
-    command = [python(), "-c", READING, str(tmp_path / "out.parquet")]
+def test_reading_and_writing_start_no_thread_of_arrow(tmp_path: Path) -> None:
+    """A thread that releases a file while the interpreter shuts down would abort the process."""
+    command = [python(), "-c", READ_FILES, str(tmp_path / "out.parquet")]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "9 9 0\n"
 
 
-def test_urls_of_other_file_systems() -> None:
+def test_reads_tables_and_images_from_other_file_systems() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/tables/a.csv", b'image,note\nx.png,"two\nlines"\ny.png,\n')
     memory.pipe("/tables/b.jsonl", b'{"image": "z.png", "input_boxes": [1, 2, 3, 4]}\n')
@@ -198,7 +167,7 @@ def test_urls_of_other_file_systems() -> None:
     assert next(sources.find("memory://pictures").windows(9)).to_pylist() == [{"image": "memory:///pictures/one.jpg"}]
 
 
-def test_windows_are_of_one_size_whatever_the_tables_are(tmp_path: Path) -> None:
+def test_windows_have_the_same_size_for_tables_of_any_size(tmp_path: Path) -> None:
     for i, rows in enumerate((3, 0, 1500, 1)):
         pd.DataFrame({"image": [f"{i}-{j}" for j in range(rows)]}).to_csv(tmp_path / f"{i}.csv", index=False)
     windows = list(sources.find(str(tmp_path)).windows(400))
@@ -206,19 +175,19 @@ def test_windows_are_of_one_size_whatever_the_tables_are(tmp_path: Path) -> None
     assert [name for window in windows for name in window["image"].to_pylist()][2:5] == ["0-2", "2-0", "2-1"]
 
 
-def test_too_many_failures_stop_the_job(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_job_stops_when_more_rows_fail_than_the_limit(packaged: Path, photos: Path, tmp_path: Path) -> None:
     table = pd.DataFrame({"image": [str(photos / "07.png")] * 9 + [str(photos / "01.png")] * 9})
     table.assign(input_boxes="[10, 20, 90, 120]").to_csv(tmp_path / "in.csv", index=False)
     arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 3]
     stopped = run(*arguments, "--output", tmp_path / "a", "--error-threshold", 5)
     assert stopped.returncode == 1 and "6 rows failed; the limit is 5 (--error-threshold)" in stopped.stderr
     assert len(list((tmp_path / "a").glob("part-*.parquet"))) == 2 and not (tmp_path / "a" / "_SUCCESS").exists()
-    borne = run(*arguments, "--output", tmp_path / "b", "--error-threshold", 9)
-    assert borne.returncode == 0 and "rows         18 (9 failed)" in borne.stdout
-    assert "failed       column 'image': expected an image that Pillow can read" in borne.stdout
+    finished = run(*arguments, "--output", tmp_path / "b", "--error-threshold", 9)
+    assert finished.returncode == 0 and "rows         18 (9 failed)" in finished.stdout
+    assert "failed       column 'image': expected an image that Pillow can read" in finished.stdout
 
 
-def test_what_is_in_the_way_stays(packaged: Path, photos: Path, tmp_path: Path) -> None:
+def test_does_not_overwrite_other_files_and_folders(packaged: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     (tmp_path / "notes.parquet").write_text("not parquet")
@@ -229,8 +198,8 @@ def test_what_is_in_the_way_stays(packaged: Path, photos: Path, tmp_path: Path) 
     assert (tmp_path / "notes.parquet").read_text() == "not parquet"
 
 
-def test_a_disk_that_fills_loses_nothing(packaged: Path, photos: Path, tmp_path: Path) -> None:
-    """A file system of its own, of a few megabytes, which fills while the job runs."""
+def test_a_job_continues_after_a_full_disk(packaged: Path, photos: Path, tmp_path: Path) -> None:
+    """The output is on a file system of a few megabytes, which fills up while the job runs."""
     mount = tmp_path / "small"
     mount.mkdir()
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(mount)]).returncode:
@@ -240,10 +209,14 @@ def test_a_disk_that_fills_loses_nothing(packaged: Path, photos: Path, tmp_path:
         pd.DataFrame({"image": files, "input_boxes": "[10, 20, 90, 120]"}).to_csv(tmp_path / "in.csv", index=False)
         arguments = ["--model", packaged, "--input", tmp_path / "in.csv", "--part-rows", 10]
         arguments += ["--params", '{"return_logits": true}']
-        full = run(*arguments, "--output", mount / "out")
-        assert full.returncode == 2 and "No space left on device" in full.stderr and "goes on from there" in full.stderr
-        there = len(list((mount / "out").glob("part-*.parquet")))
-        assert 0 < there < 14
+        stopped = run(*arguments, "--output", mount / "out")
+        assert (
+            stopped.returncode == 2
+            and "No space left on device" in stopped.stderr
+            and "run the same command again to continue" in stopped.stderr
+        )
+        part_count = len(list((mount / "out").glob("part-*.parquet")))
+        assert 0 < part_count < 14
         subprocess.run(["mount", "-o", "remount,size=128m", str(mount)], check=True)
         done = run(*arguments, "--output", mount / "out")
         assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""How the names in label files are matched with images."""
+"""Matching of the names in label files with the files of images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import boxes
-from sam_endpoint.scoring.batch.boxes import Boxes, Matched
-from tests.scoring.batch.test_boxes import SIZE, coco_file, files
+from sam_endpoint.scoring.batch.boxes import BoxLabels, MatchedBoxes
+from tests.scoring.batch.label_files import SIZE, coco_file, write_files
 
 
-def match(given: Boxes, folder: Path, *images: str) -> Matched:
-    return given.match({image: folder / image for image in images}, folder)
+def match(labels: BoxLabels, folder: Path, *images: str) -> MatchedBoxes:
+    """Match boxes with images in a folder."""
+    return labels.match({image: folder / image for image in images}, folder)
 
 
 MATCHES: dict[str, tuple[list[str], dict[str, str | None]]] = {
@@ -36,10 +37,10 @@ MATCHES: dict[str, tuple[list[str], dict[str, str | None]]] = {
 
 
 @pytest.mark.parametrize("case", MATCHES)
-def test_names_of_a_coco_file(case: str, tmp_path: Path) -> None:
+def test_matches_names_of_a_coco_file(case: str, tmp_path: Path) -> None:
     listed, expected = MATCHES[case]
-    given = boxes.read(coco_file(tmp_path / "c.json", listed))
-    matched = match(given, tmp_path / "photos", *expected)
+    labels = boxes.read(coco_file(tmp_path / "c.json", listed))
+    matched = match(labels, tmp_path / "photos", *expected)
     for image, name in expected.items():
         lefts = [detection.box[0] for detection in matched.of(image, SIZE).detections]
         assert lefts == ([] if name is None else [listed.index(name)]), image
@@ -50,21 +51,27 @@ def test_names_of_a_coco_file(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listed", "images", "message"),
     [
-        (["images/a.jpg"], ["x/a.jpg", "y/a.jpg"], "'images/a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], "'a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["x/a.jpg", "y/a.jpg"], ["a.jpg"], "the image 'a.jpg' could be 'x/a.jpg' or 'y/a.jpg'"),
-        (["other.jpg", "b.jpg"], ["a.jpg"], "names 2 images, such as 'other.jpg', but none is in .*holds 1.*'a.jpg'"),
-        ([], ["a.jpg"], "names no image of .*photos', which holds 1, such as 'a.jpg'"),
+        (["images/a.jpg"], ["x/a.jpg", "y/a.jpg"], "'images/a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], "'a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (["x/a.jpg", "y/a.jpg"], ["a.jpg"], "the image 'a.jpg' matches 'x/a.jpg' and 'y/a.jpg'"),
+        (
+            ["other.jpg", "b.jpg"],
+            ["a.jpg"],
+            "lists 2 images, such as 'other.jpg', but none is in .*has 1 image.*'a.jpg'",
+        ),
+        ([], ["a.jpg"], "lists no images of .*photos', which has 1 image, such as 'a.jpg'"),
     ],
 )
-def test_names_that_do_not_match(listed: list[str], images: list[str], message: str, tmp_path: Path) -> None:
-    given = boxes.read(coco_file(tmp_path / "c.json", listed))
+def test_rejects_names_that_are_ambiguous_or_match_no_image(
+    listed: list[str], images: list[str], message: str, tmp_path: Path
+) -> None:
+    labels = boxes.read(coco_file(tmp_path / "c.json", listed))
     with pytest.raises(BadData, match=message):
-        match(given, tmp_path / "photos", *images)
+        match(labels, tmp_path / "photos", *images)
 
 
 YOLO_MATCHES: list[tuple[str, str, dict[str, str | None]]] = [
-    # --boxes, --data, and the label file of each image
+    # The folder of --boxes, the folder of --data, and the label file of each image.
     ("labels", "images", {"train/a.jpg": "labels/train/a.txt", "val/a.jpg": "labels/val/a.txt"}),
     ("labels", "images/val", {"a.jpg": "labels/val/a.txt"}),
     ("labels/val", "images", {"train/a.jpg": None, "val/a.jpg": "labels/val/a.txt"}),
@@ -75,12 +82,14 @@ YOLO_MATCHES: list[tuple[str, str, dict[str, str | None]]] = [
 
 
 @pytest.mark.parametrize(("where", "data", "expected"), YOLO_MATCHES)
-def test_names_of_yolo_files(where: str, data: str, expected: dict[str, str | None], tmp_path: Path) -> None:
-    """Each file's box has a width of its own."""
+def test_matches_the_folders_of_yolo_files(
+    where: str, data: str, expected: dict[str, str | None], tmp_path: Path
+) -> None:
+    """The box in each file has a different width."""
     everywhere = ["labels/train/a.txt", "labels/val/a.txt"] if where.startswith("labels") else []
     names = [*everywhere, *(name for name in expected.values() if name and name not in everywhere)]
     for i, name in enumerate(names, 1):
-        files(tmp_path, name, text=f"0 0.5 0.5 0.{i} 0.2")
+        write_files(tmp_path, name, text=f"0 0.5 0.5 0.{i} 0.2")
     matched = match(boxes.read(tmp_path / where), tmp_path / data, *expected)
     for image, file in expected.items():
         widths = [round(float(item.box[2] - item.box[0]) / 96, 6) for item in matched.of(image, SIZE).detections]

@@ -1,4 +1,4 @@
-"""Jobs that stop within a part, images that are named by earlier rows, and progress in logs."""
+"""Jobs that stop inside a part and continue, image ids of earlier rows, and progress without a terminal."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from sam_endpoint.scoring.batch.parts import Parts
 from sam_endpoint.scoring.batch.progress import Progress, tracked
 from tests import pictures
 from tests.conftest import ROOT
-from tests.scoring.batch.test_job import rows_of, same
+from tests.scoring.batch.jobs import rows_of, same_rows
 from tests.warm import python
 
 PARAMS = Params(mask_encoding="rle", on_error="record")
 
 
-class Stopped(Exception):
-    """Ends a job from within."""
+class JobStopped(Exception):
+    """The error with which a test stops a job."""
 
 
 @dataclass
-class Images:
-    """Reads images, counts how often each is read, and stops the job at a chosen one.
+class CountingReader:
+    """An image reader that records each image and stops the job at a chosen image.
 
     Attributes:
-        stop_at: name of the file that is not read any more.
+        stop_at: name of the file at which the job stops.
         read: names of the files that were read, in order.
+        reader: reader that does the work.
     """
 
     stop_at: str = ""
@@ -50,98 +51,118 @@ class Images:
 
     @property
     def limits(self) -> ImageLimits:
+        """The limits of the images."""
         return self.reader.limits
 
     def reference(self, value: object, upright: bool = False) -> ImageRef:
+        """Return a reference to the image in a cell."""
         return self.reader.reference(value, upright)
 
     def open(self, ref: ImageRef, call: Call = UNTRACKED) -> OpenedImage:
+        """Record and open an image, or stop the job."""
         name = Path(str(ref.value)).name if ref.kind == "path" else ref.kind
         if name == self.stop_at:
-            raise Stopped
+            raise JobStopped
         self.read.append(name)
         return self.reader.open(ref, call)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
+    """Write six images of discs of different widths, and return the files."""
     for i in range(6):
         (tmp_path / f"{i}.png").write_bytes(pictures.disc(150 + i, 130)[0])
     return [tmp_path / f"{i}.png" for i in range(6)]
 
 
 def score(
-    tiny: Segmenter, table: Path, output: Path, images: Images, rows: int, cache: int = 2**28, seconds: float = 60.0
+    tiny: Segmenter,
+    table: Path,
+    output: Path,
+    images: CountingReader,
+    rows: int,
+    cache: int = 2**28,
+    seconds: float = 60.0,
 ) -> job.Summary:
+    """Run a job on a table.
+
+    Args:
+        tiny: segmenter.
+        table: file of the table.
+        output: folder of the parts.
+        images: reader of the images.
+        rows: number of rows per part.
+        cache: size of the cache of embeddings, in bytes.
+        seconds: interval at which the job saves its progress inside a part.
+    """
     engine = Engine(tiny, images, EmbeddingCache(cache))
     return job.run(engine, PARAMS, sources.find(str(table)), Parts(str(output), {}), rows, save_seconds=seconds)
 
 
-def boxes(images: list[Any], **columns: list[Any]) -> pd.DataFrame:
+def table_of_boxes(images: list[Any], **columns: list[Any]) -> pd.DataFrame:
+    """Return a table with one box per image, and additional columns."""
     box = [json.dumps([60, 30 + i % 60, 150, 110]) for i in range(len(images))]
     return pd.DataFrame({"image": images, "input_boxes": box, "multimask_output": "false", **columns})
 
 
-def test_a_job_that_stops_within_a_part_goes_on_where_it_stopped(
+def test_a_job_that_stops_inside_a_part_continues_after_the_last_row(
     tiny: Segmenter, photos: list[Path], tmp_path: Path
 ) -> None:
-    boxes([str(photos[i % 6]) for i in range(24)]).to_csv(tmp_path / "in.csv", index=False)
-    undisturbed = score(tiny, tmp_path / "in.csv", tmp_path / "whole", Images(), 24)
-    stopped = Images(stop_at="4.png")
-    with pytest.raises(Stopped):
+    table_of_boxes([str(photos[i % 6]) for i in range(24)]).to_csv(tmp_path / "in.csv", index=False)
+    undisturbed = score(tiny, tmp_path / "in.csv", tmp_path / "whole", CountingReader(), 24)
+    stopped = CountingReader(stop_at="4.png")
+    with pytest.raises(JobStopped):
         score(tiny, tmp_path / "in.csv", tmp_path / "out", stopped, 24, seconds=0)
     assert not list((tmp_path / "out").glob("*.parquet")) and len(list((tmp_path / "out").glob(".*.piece"))) == 4
-    resumed = Images()
+    resumed = CountingReader()
     broken = sorted((tmp_path / "out").glob(".*.piece"))[1]
     broken.write_bytes(broken.read_bytes()[:-20])
     summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 24)
-    assert sorted(resumed.read) == ["1.png", "4.png", "5.png"]  # each once, though 4 rows need each
+    assert sorted(resumed.read) == ["1.png", "4.png", "5.png"]  # each is read once for its 4 rows
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
     assert not list((tmp_path / "out").glob(".*"))
     counts = [{**part.to_dict(), "seconds": None} for part in (summary, undisturbed)]
     assert counts[0] == counts[1] and summary.rows == 24 and set(summary.seconds) == set(undisturbed.seconds)
 
 
-def test_a_stop_by_an_error_or_by_hand_saves_what_is_done(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
-    boxes([str(photo) for photo in photos]).to_csv(tmp_path / "in.csv", index=False)
-    with pytest.raises(Stopped):
-        score(tiny, tmp_path / "in.csv", tmp_path / "out", Images(stop_at="4.png"), 6)
-    resumed = Images()
+def test_a_job_saves_finished_rows_when_an_error_stops_it(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
+    table_of_boxes([str(photo) for photo in photos]).to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(JobStopped):
+        score(tiny, tmp_path / "in.csv", tmp_path / "out", CountingReader(stop_at="4.png"), 6)
+    resumed = CountingReader()
     score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 6)
     assert sorted(resumed.read) == ["4.png", "5.png"]
 
 
-def test_an_image_is_read_once_a_part_however_many_rows_it_has(
-    tiny: Segmenter, photos: list[Path], tmp_path: Path
-) -> None:
-    boxes([str(photos[i % 2]) for i in range(300)]).to_csv(tmp_path / "in.csv", index=False)
-    images = Images()
+def test_reads_an_image_once_per_part(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
+    table_of_boxes([str(photos[i % 2]) for i in range(300)]).to_csv(tmp_path / "in.csv", index=False)
+    images = CountingReader()
     summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", images, 300)
     assert sorted(images.read) == ["0.png", "1.png"] and summary.failed == 0
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes"])
 @pytest.mark.parametrize("cache", [2**28, 1])
-def test_an_id_names_the_image_of_an_earlier_part_stopped_or_not(
+def test_an_image_id_refers_to_an_image_of_an_earlier_part_after_a_restart(
     tiny: Segmenter, photos: list[Path], tmp_path: Path, kind: str, cache: int
 ) -> None:
-    """Whatever the cache of embeddings holds: one of a byte holds nothing."""
+    """The result does not depend on the cache of embeddings. A cache of 1 byte is always empty."""
     images: list[Any] = [str(photo) if kind == "path" else photo.read_bytes() for photo in photos]
     cells = [images[0], images[1], None, None, images[2], None, images[3], None]
-    ids = ["a", "b", "a", "b", "a", "a", None, "c"]  # row 4 gives the name to another image; c is nobody's
-    boxes(cells, image_id=ids).to_parquet(tmp_path / "in.parquet")
-    score(tiny, tmp_path / "in.parquet", tmp_path / "whole", Images(), 2, cache)
+    ids = ["a", "b", "a", "b", "a", "a", None, "c"]  # row 4 gives "a" to another image; no image has the id "c"
+    table_of_boxes(cells, image_id=ids).to_parquet(tmp_path / "in.parquet")
+    score(tiny, tmp_path / "in.parquet", tmp_path / "whole", CountingReader(), 2, cache)
     expected = rows_of(tmp_path / "whole")
     assert [row["error"] is None for row in expected] == [True] * 7 + [False]
     sizes = [row["predictions"][0]["mask_per_prediction"][0]["size"][1] for row in expected[:7]]
     assert sizes == [150, 151, 150, 151, 152, 152, 153]
-    for done in range(1, 4):  # parts that are there already
+    for done in range(1, 4):  # number of parts that already exist
         parts = Parts(str(tmp_path / f"{done}"), {})
         for number in range(done):
             part = tmp_path / "whole" / f"part-{number:06d}.parquet"
             Path(parts.name(number)).write_bytes(part.read_bytes())
-        score(tiny, tmp_path / "in.parquet", tmp_path / f"{done}", Images(), 2, cache)
-        assert same(rows_of(tmp_path / f"{done}"), expected)
+        score(tiny, tmp_path / "in.parquet", tmp_path / f"{done}", CountingReader(), 2, cache)
+        assert same_rows(rows_of(tmp_path / f"{done}"), expected)
 
 
 SLOW = """
@@ -172,11 +193,11 @@ job.run(engine, params, sources.find(sys.argv[1]), Parts(sys.argv[2], {}), save_
 
 
 def test_a_slow_job_that_is_killed_loses_only_the_last_interval(tiny: Segmenter, tmp_path: Path) -> None:
-    """All rows are in one part. The interval is a second here, in place of a minute."""
+    """All rows are in one part. The interval is one second, instead of a minute."""
     names = [f"{i:02}.png" for i in range(20)]
     for i, name in enumerate(names):
         (tmp_path / name).write_bytes(pictures.disc(100 + i, 90)[0])
-    boxes([str(tmp_path / name) for name in names]).to_csv(tmp_path / "in.csv", index=False)
+    table_of_boxes([str(tmp_path / name) for name in names]).to_csv(tmp_path / "in.csv", index=False)
     process = subprocess.Popen([python(), "-c", SLOW, str(tmp_path / "in.csv"), str(tmp_path / "out")], cwd=ROOT)
     until = time.monotonic() + 120
     while len(list((tmp_path / "out").glob(".part-*.piece"))) < 3:
@@ -187,15 +208,15 @@ def test_a_slow_job_that_is_killed_loses_only_the_last_interval(tiny: Segmenter,
     process.wait()
     killed_at = time.time()
     pieces = sorted((tmp_path / "out").glob(".part-*.piece"))
-    assert killed_at - pieces[-1].stat().st_mtime < 3  # the interval, and a row on a busy machine
+    assert killed_at - pieces[-1].stat().st_mtime < 3  # the interval, plus the time of a row on a busy machine
     saved = [position for piece in pieces for position in pq.read_table(piece)["position"].to_pylist()]
     assert saved == list(range(len(saved))) and len(saved) >= 3
-    resumed = Images()
+    resumed = CountingReader()
     summary = score(tiny, tmp_path / "in.csv", tmp_path / "out", resumed, 512)
     assert sorted(resumed.read) == names[len(saved) :] and summary.rows == 20 and summary.failed == 0
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_without_a_terminal_is_a_line_per_interval(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("scoring", "row", 40, seconds=0.2) as progress:
         progress.add(10, skipped=True)
         progress.add(10, images=3, failed=1)
@@ -204,12 +225,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.Captu
     assert 2 <= len(lines) <= 3
     assert lines[0].startswith("scoring: 20 of 40 rows, 3 images, 1 failed, ") and lines[0].endswith(" s left")
     rate = float(lines[0].rpartition(" rows/s")[0].rpartition(" ")[2])
-    assert 10 / 0.6 < rate <= 10 / 0.2  # of the 10 rows that this run did
+    assert 10 / 0.6 < rate <= 10 / 0.2  # the rate counts only the 10 rows of this run
 
 
-def test_progress_through_items(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracked_yields_all_items_and_prints_nothing_in_the_first_interval(capsys: pytest.CaptureFixture[str]) -> None:
     def slowly() -> Iterator[int]:
         yield from tracked([1, 2, 3], "drawing", "image")
 
     assert list(slowly()) == [1, 2, 3]
-    assert capsys.readouterr().err == ""  # it was over before the first line
+    assert capsys.readouterr().err == ""  # the loop ended before the first line was due

@@ -1,4 +1,4 @@
-"""Azure's batch endpoint, driven as the platform does: processes side by side, mini-batches of files, rows appended."""
+"""The entry script of Azure's batch endpoint, run as the platform does: parallel processes, each with mini-batches."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tests.warm import python
 
 WORKER = """
 import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("entry", sys.argv[1])  # by its path, as the runner does
+spec = importlib.util.spec_from_file_location("entry", sys.argv[1])  # Azure's runner also loads the script by its path
 entry = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(entry)
 entry.init()
 with open(sys.argv[2], "a") as output:
     for line in sys.stdin:
         result = entry.run(json.loads(line))
-        result.to_csv(output, header=False, index=False)  # append_row
+        result.to_csv(output, header=False, index=False)  # the output action append_row
 """
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Tables and images, some of them bad."""
+    """Write tables and images, some of which are bad, and return the files."""
     folder = tmp_path_factory.mktemp("inputs")
     for i in range(3):
         (folder / f"disc{i}.png").write_bytes(pictures.disc(180 + i, 130)[0])
@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / name) for name in ("a.csv", "b.parquet", "c.csv", "disc1.png", "disc2.png")]
 
 
-def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[str], tmp_path: Path) -> None:
+def test_parallel_processes_append_a_row_per_row_or_image(packaged: Path, files: list[str], tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "AZUREML_MODEL_DIR": str(packaged.parent),
@@ -61,7 +61,7 @@ def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[st
     }
     script = str(ROOT / "scoring" / "batch" / "score.py")
 
-    def process(i: int) -> str:
+    def run_process(i: int) -> str:
         mini_batches = [[file] for file in files[i::2]]
         done = subprocess.run(
             [python(), "-c", WORKER, script, str(tmp_path / f"{i}.csv")],
@@ -74,7 +74,7 @@ def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[st
         return done.stderr[-3000:] if done.returncode else ""
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(process, range(2))) == ["", ""]
+        assert list(pool.map(run_process, range(2))) == ["", ""]
     names = ["file", "row", "image", "image_id", "error", "predictions"]
     rows = pd.concat([pd.read_csv(tmp_path / f"{i}.csv", names=names) for i in range(2)])
     assert rows["file"].value_counts().to_dict() == {
@@ -86,8 +86,8 @@ def test_processes_mini_batches_and_appended_rows(packaged: Path, files: list[st
     }
     table = rows[rows["file"] == "a.csv"]
     assert list(table["row"]) == list(range(7)) and table["error"].isna().all()
-    one = json.loads(table["predictions"].iloc[1])[0]["mask_per_prediction"][0]
-    mask = masks.decode(one["encoded_binary_mask"], "rle", tuple(one["size"]))
+    encoded = json.loads(table["predictions"].iloc[1])[0]["mask_per_prediction"][0]
+    mask = masks.decode(encoded["encoded_binary_mask"], "rle", tuple(encoded["size"]))
     assert pictures.iou(mask, pictures.disc(181, 130)[1]) > 0.85
     errors = rows.dropna(subset="error").set_index("file")["error"].to_dict()
     assert set(errors) == {"b.parquet", "c.csv"}
@@ -104,7 +104,7 @@ print(score.run(json.loads(sys.argv[1])).to_json(orient="records"))
 """
 
 
-def test_broken_lines_hidden_files_names_of_images_and_photographs(packaged: Path, tmp_path: Path) -> None:
+def test_records_broken_files_and_lines_and_skips_hidden_files(packaged: Path, tmp_path: Path) -> None:
     photo = Image.open(io.BytesIO(pictures.disc()[0]))
     exif = photo.getexif()
     exif[274] = 6
@@ -135,13 +135,15 @@ def test_broken_lines_hidden_files_names_of_images_and_photographs(packaged: Pat
     assert rows[5]["image"] == "own.png"
     predictions = [json.loads(row["predictions"])[:1] for row in rows]
     sizes = [[mask["size"] for item in first for mask in item["mask_per_prediction"]] for first in predictions]
-    assert sizes[0] == sizes[2] == [[160, 240]] * 3  # a table: as stored; the id is that of an earlier row
-    assert sizes[6] == [[240, 160]]  # a photograph: upright
+    assert sizes[0] == sizes[2] == [[160, 240]] * 3  # images of a table are as stored; row 2 has the id of row 0
+    assert sizes[6] == [[240, 160]]  # an image file is upright
     assert done.stderr.count("column 'shop' is not read; it stays in the output") == 1
 
 
-def test_without_a_script_azure_feeds_the_model_csv(packaged: Path, disc: tuple[bytes, np.ndarray]) -> None:
-    """A table as `pandas.read_csv` gives it: base64, and NaN where a cell is empty."""
+def test_a_model_without_a_script_scores_tables_that_pandas_reads(
+    packaged: Path, disc: tuple[bytes, np.ndarray]
+) -> None:
+    """Azure passes the result of `pandas.read_csv`: images are base64 text, and empty cells are NaN."""
     model: Any = mlflow.pyfunc.load_model(str(packaged))
     text = "image,input_points,input_boxes,input_labels,multimask_output\n"
     for prompts in (

@@ -1,4 +1,4 @@
-"""What is read of an input, what is refused before anything is scored, and what is told about the rest."""
+"""Inputs of batch jobs: the rows that are read, the inputs that are rejected, and the notes about the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.scoring.batch import sources
-from sam_endpoint.scoring.batch.sources.kinds import FAULT
+from sam_endpoint.scoring.batch.sources.column_types import FAULT
 from sam_endpoint.scoring.batch.sources.readers import BadLine
 
 Content: TypeAlias = "str | bytes | Mapping[str, Any] | pa.Table"
@@ -27,7 +27,7 @@ Files = Callable[..., Path]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    """Return a function that fills a folder: text or bytes as they are, columns as Parquet."""
+    """Return a function that fills a folder: text and bytes as they are, columns as Parquet."""
 
     def write(content: Mapping[str, Content]) -> Path:
         for name, data in content.items():
@@ -43,7 +43,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def rows_in(where: Path | str) -> list[dict[str, Any]]:
-    """Return all rows of an input; a broken line is represented by its error."""
+    """Return all rows of an input. A broken line is represented by its error."""
     source = sources.find(str(where))
     source.check()
     rows = [row for window in source.windows(2) for row in window.to_pylist()]
@@ -52,30 +52,32 @@ def rows_in(where: Path | str) -> list[dict[str, Any]]:
 
 
 def names_in(where: Path, root: Path) -> list[str]:
+    """Return the names of the images in an input, relative to a folder."""
     return [Path(row["image"]).relative_to(root).as_posix() for row in rows_in(where)]
 
 
 def png() -> bytes:
+    """Return a small image as PNG bytes."""
     stream = io.BytesIO()
     Image.new("RGB", (9, 9)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def test_lines_that_are_no_rows_cost_only_themselves(files: Files) -> None:
+def test_records_csv_lines_that_are_not_rows_and_reads_the_others(files: Files) -> None:
     text = 'image,note\na.png,"two\nlines"\nb.png,x,y\n\nc.png\n   \nd.png,"e" f\ng.png,\0\nh.png,"open\ni.png,j\n'
-    two = "expected 2 fields, as many as the header has, got"
-    broken = "expected a row of text, got a line that is no CSV"
+    wrong_count = "expected 2 fields, as many as the header has, got"
+    broken = "expected a row of text, got a line that is not valid CSV"
     assert rows_in(files({"a.csv": text}) / "a.csv") == [
         {"image": "a.png", "note": "two\nlines"},
-        {"fault": f"line 4 of 'a.csv', {two} 3"},
-        {"fault": f"line 6 of 'a.csv', {two} 1"},
+        {"fault": f"line 4 of 'a.csv', {wrong_count} 3"},
+        {"fault": f"line 6 of 'a.csv', {wrong_count} 1"},
         {"fault": f"line 8 of 'a.csv', {broken} (',' expected after '\"')"},
         {"fault": "line 9 of 'a.csv', expected a row of text, got a null byte"},
         {"fault": f"lines 10 to 11 of 'a.csv', {broken} (unexpected end of data)"},
     ]
 
 
-def test_bytes_that_are_no_text_far_down_cost_only_their_line(files: Files) -> None:
+def test_records_a_late_line_that_is_not_utf8_and_reads_the_others(files: Files) -> None:
     text = b"image,note\n" + b"a.png,b\n" * 140_000 + "c.png,é\n".encode("latin-1") + b"d.png,e\n"
     source = sources.find(str(files({"a.csv": text}) / "a.csv"))
     source.check()
@@ -91,7 +93,7 @@ def test_bytes_that_are_no_text_far_down_cost_only_their_line(files: Files) -> N
     )
 
 
-def test_json_lines_that_are_no_rows_cost_only_themselves(files: Files) -> None:
+def test_records_json_lines_that_are_not_rows_and_reads_the_others(files: Files) -> None:
     lines = [
         '{"image": "a", "n": NaN, "input_boxes": [1, 2, 3, 4]}',
         "no json",
@@ -102,31 +104,31 @@ def test_json_lines_that_are_no_rows_cost_only_themselves(files: Files) -> None:
     start = "of 'a.jsonl', expected a JSON object, got"
     assert rows_in(files({"a.jsonl": "\n".join(lines)}) / "a.jsonl") == [
         {"image": "a", "n": "NaN", "input_boxes": "[1, 2, 3, 4]", "late": None},
-        {"fault": f"line 2 {start} something else"},
-        {"fault": f"line 3 {start} another value"},
-        {"fault": f"line 4 {start} an escape of half a character"},
+        {"fault": f"line 2 {start} text that is not JSON"},
+        {"fault": f"line 3 {start} a JSON value of another type"},
+        {"fault": f"line 4 {start} an unpaired surrogate escape"},
         {"image": "c", "n": None, "input_boxes": None, "late": None},
         {"fault": "a line of 'a.jsonl', expected the name 'input_boxes' (rename the column), got a key 'boxes'"},
         {"image": None, "n": None, "input_boxes": None, "late": None},
-        {"fault": f"line 9 {start} something else"},
+        {"fault": f"line 9 {start} text that is not JSON"},
         {"image": "e", "n": None, "input_boxes": None, "late": "1"},
     ]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Files, name: str) -> None:
+def test_removes_a_byte_order_mark_from_the_first_name(files: Files, name: str) -> None:
     text = "image\né.png\n" if name == "a.csv" else '{"image": "é.png"}\n'
     assert rows_in(files({name: text.encode("utf-8-sig")}) / name) == [{"image": "é.png"}]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.csv", "image,note\na.png,é\n".encode("latin-1"), "it is not UTF-8 text (Latin-1, perhaps)"),
         ("a.csv", "image,note\na.png,b\n".encode("utf-16"), "it is not UTF-8 text (UTF-16)"),
         ("a.csv", "image,note\na.png,b\n".encode("utf-16-le"), "it is not UTF-8 text (UTF-16 or binary)"),
         ("a.jsonl", '{"image": "é"}'.encode("latin-1"), "it is not UTF-8 text (Latin-1, perhaps)"),
-        ("a.jsonl", "[1,\n2]", "its first lines hold no JSON object"),
+        ("a.jsonl", "[1,\n2]", "its first lines have no JSON object"),
         ("a.csv", "", "it is empty"),
         ("a.jsonl", "\n\n", "it is empty"),
         ("a.csv", "image,note\n", "has no rows"),
@@ -135,23 +137,23 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Files, name: str)
         ("a.csv", "image;input_boxes\na;\n", "expected commas between the columns, got ';'"),
         ("a.csv", "image,input_box\na,\n", "column 'input_box': expected the name 'input_boxes'"),
         ("a.jsonl", '{"image": "a", "bboxes": []}', "column 'bboxes': expected the name 'input_boxes'"),
-        ("a.csv", "image,error\na,b\n", "has a column 'error' already"),
+        ("a.csv", "image,error\na,b\n", "has a column 'error', which is the name of an output column"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, names=["image", "image"]), "has two columns 'image'"),
     ],
 )
-def test_files_that_are_refused_by_name(files: Files, name: str, content: Content, said: str) -> None:
-    for other in ({}, {"b.csv": "image\nb.png\n"}):  # alone, and in a folder with a good one
-        folder = files({name: content, **other})
-        if said == "has no rows" and other:
+def test_rejects_bad_files_by_name(files: Files, name: str, content: Content, message: str) -> None:
+    for good_files in ({}, {"b.csv": "image\nb.png\n"}):  # the bad file alone, and in a folder with a good file
+        folder = files({name: content, **good_files})
+        if message == "has no rows" and good_files:
             assert rows_in(folder) == [{"image": "b.png"}]
             continue
         with pytest.raises(BadData) as error:
-            rows_in(folder / name if not other else folder)
-        assert f"{folder / name}'" in str(error.value) and said in str(error.value)
+            rows_in(folder if good_files else folder / name)
+        assert f"{folder / name}'" in str(error.value) and message in str(error.value)
 
 
-def test_headers_are_read_forgivingly_and_other_columns_are_named(files: Files) -> None:
+def test_accepts_other_spellings_and_reports_other_columns(files: Files) -> None:
     folder = files({"a.csv": ',IMAGE, Input-Boxes,shop\n0,a.png,"[1,2,3,4]",x\n'})
     assert rows_in(folder) == [{"Unnamed: 0": "0", "image": "a.png", "input_boxes": "[1,2,3,4]", "shop": "x"}]
     notes = sources.find(str(folder)).notes
@@ -171,28 +173,28 @@ def test_headers_are_read_forgivingly_and_other_columns_are_named(files: Files) 
         (pa.nulls(1), pa.array([1]), [None, 1]),
     ],
 )
-def test_tables_of_different_types_get_one(
+def test_merges_tables_with_different_types_of_a_column(
     files: Files, first: pa.Array, second: pa.Array, expected: list[Any]
 ) -> None:
     folder = files({"a.parquet": {"image": ["a"], "v": first}, "b.parquet": {"image": ["b"], "v": second}})
     assert [row["v"] for row in rows_in(folder)] == expected
 
 
-def test_a_csv_beside_parquet_and_types_that_do_not_go_together(files: Files) -> None:
+def test_merges_csv_with_parquet_and_rejects_incompatible_types(files: Files) -> None:
     box = [[20, 32, 68, 77]]
     folder = files({"0.parquet": {"image": ["a"], "input_boxes": [box]}, "1.csv": 'image,input_boxes\nb,"[1,2,3,4]"\n'})
     assert [row["input_boxes"] for row in rows_in(folder)] == ["[[20, 32, 68, 77]]", "[1,2,3,4]"]
     files({"2.parquet": {"image": [b"bytes"]}})
     with pytest.raises(
-        BadData, match=r"2\.parquet': column 'image' holds binary here and large_string in '.*0\.parquet'"
+        BadData, match=r"2\.parquet': column 'image' has the type binary, and large_string in '.*0\.parquet'"
     ):
         rows_in(folder)
 
 
-def test_a_late_value_of_another_type_names_the_file_and_not_the_value(files: Files) -> None:
+def test_the_error_for_a_late_value_of_another_type_hides_the_value(files: Files) -> None:
     late = '{"image": "b"}\n' * 1000 + '{"image": "c", "n": "secret"}\n'
     folder = files({"a.parquet": {"image": ["a"], "n": [1]}, "b.jsonl": late})
-    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' holds a value that is no int64") as error:
+    with pytest.raises(BadData, match=r"b\.jsonl': column 'n' has a value that does not fit int64") as error:
         rows_in(folder)
     assert "secret" not in str(error.value)
 
@@ -209,11 +211,11 @@ def test_a_late_value_of_another_type_names_the_file_and_not_the_value(files: Fi
         (pa.array([{"bytes": b"a", "path": "x"}, None]), [{"bytes": b"a", "path": "x"}, None]),
     ],
 )
-def test_images_of_every_type_of_column(files: Files, images: pa.Array, expected: list[Any]) -> None:
+def test_reads_images_from_every_type_of_column(files: Files, images: pa.Array, expected: list[Any]) -> None:
     assert [row["image"] for row in rows_in(files({"a.parquet": {"image": images}}))] == expected
 
 
-def test_hidden_files_and_what_spark_leaves_are_not_read(files: Files) -> None:
+def test_does_not_read_hidden_files_and_temporary_files_of_spark(files: Files) -> None:
     row = "image\na.png\n"
     names = ("b.csv", "._b.csv", ".ipynb_checkpoints/b.csv", "_temporary/0/c.csv", "deep/.git/d.csv", "deep/e.csv")
     folder = files({**dict.fromkeys(names, row), "_SUCCESS": "", ".DS_Store": "", "__MACOSX/._b.csv": row})
@@ -224,7 +226,7 @@ def test_hidden_files_and_what_spark_leaves_are_not_read(files: Files) -> None:
     assert rows_in(folder / ".*.csv") == [{"image": "a.png"}]
 
 
-def test_a_path_that_exists_is_no_pattern(files: Files) -> None:
+def test_an_existing_path_is_not_a_pattern(files: Files) -> None:
     folder = files({"x.png": "", "[x].png": "", "trip [2024]/a.png": "", "trip [2024]/b1.png": "", "trip 2/c.png": ""})
     assert names_in(folder / "[x].png", folder) == ["[x].png"]
     assert names_in(folder / "[wxy].png", folder) == ["x.png"]
@@ -233,7 +235,7 @@ def test_a_path_that_exists_is_no_pattern(files: Files) -> None:
     assert names_in(folder / "trip [1-3]" / "*.png", folder) == ["trip 2/c.png"]
 
 
-def test_all_endings_of_images_and_linked_folders_are_read(files: Files, tmp_path: Path) -> None:
+def test_reads_all_file_types_of_images_and_linked_folders(files: Files, tmp_path: Path) -> None:
     endings = ["jpg", "jpeg", "jpe", "jfif", "mpo", "PNG", "webp", "avif", "gif", "bmp", "tif", "TIFF", "jp2", "j2k"]
     endings += ["ppm", "pgm", "pbm", "pnm"]
     folder = files({**{f"{ending}.{ending}": "" for ending in endings}, "notes.docx": "", "a.txt": "", "b.txt": ""})
@@ -246,12 +248,12 @@ def test_all_endings_of_images_and_linked_folders_are_read(files: Files, tmp_pat
     (folder / "lost.png").symlink_to("nowhere")
     expected = sorted([*(f"{ending}.{ending}" for ending in endings), "again/linked.jpg", "lost.png"])
     assert names_in(folder, folder) == expected
-    told: list[str] = []
-    assert list(sources.image_files(folder, tell=told.append)) == expected
-    assert told == sources.find(str(folder)).notes == ["3 other files were not read, such as 'a.txt'"]
+    notes: list[str] = []
+    assert list(sources.image_files(folder, log=notes.append)) == expected
+    assert notes == sources.find(str(folder)).notes == ["3 other files were not read, such as 'a.txt'"]
 
 
-def test_outputs_of_jobs_within_the_input_are_not_read(files: Files) -> None:
+def test_does_not_read_outputs_of_jobs_inside_the_input(files: Files) -> None:
     batch, labels = {"input": [], "weights": "w", "params": {}}, {"data": "d", "model": "m", "params": {}}
     output = {"image": ["a.png"], "predictions": [[]], "image_id": ["i"], "error": pa.nulls(1, pa.string())}
     folder = files(
@@ -269,39 +271,41 @@ def test_outputs_of_jobs_within_the_input_are_not_read(files: Files) -> None:
         }
     )
     assert names_in(folder, folder) == names_in(folder / "**", folder) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, tell=lambda note: None)) == ["a.png", "own/b.png"]
-    assert list(sources.image_files(folder, folder / "own", tell=lambda note: None)) == ["a.png"]
+    assert list(sources.image_files(folder, log=lambda note: None)) == ["a.png", "own/b.png"]
+    assert list(sources.image_files(folder, folder / "own", log=lambda note: None)) == ["a.png"]
     assert "'begun.parquet.parts' holds the output of an earlier job; it is not read" in sources.find(str(folder)).notes
-    with pytest.raises(BadData, match="only the output of earlier jobs is there"):
+    with pytest.raises(BadData, match="got only the output of earlier jobs"):
         rows_in(files({}) / "out.*")
 
 
-def test_tables_beside_images_are_the_input(files: Files) -> None:
+def test_reads_only_the_tables_of_a_folder_with_tables_and_images(files: Files) -> None:
     folder = files({"a.csv": "image\nx.png\n", "x.png": png(), "y.png": png()})
     assert rows_in(folder) == [{"image": "x.png"}]
-    assert sources.find(str(folder)).notes == ["2 images were not read, such as 'x.png'; a row can name it"]
+    assert sources.find(str(folder)).notes == [
+        "2 images were not read, such as 'x.png'; only rows of tables are scored"
+    ]
     assert sources.find(str(folder)).orientation == "stored"
     assert sources.find(str(folder / "*.png")).orientation == "upright"
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_rejects_inputs_that_are_not_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.csv")
-    for where, said in [
+    for where, message in [
         (tmp_path / "fifo.csv", "neither a file nor a folder"),
         ("/dev/zero", "neither a file nor a folder"),
-        ("", "the input has no name"),
+        ("", "the input path is empty"),
         ("a\0.csv", "there is no such file"),
         ("nowhere://a.csv", "Protocol not known"),
         (tmp_path / "no*.csv", "expected tables"),
     ]:
-        with pytest.raises(BadData, match=said):
+        with pytest.raises(BadData, match=message):
             sources.find(str(where))
 
 
-def test_names_that_are_not_utf8_and_folders_that_may_not_be_read(tmp_path: Path) -> None:
+def test_rejects_names_that_are_not_utf8_and_folders_without_permission(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/\xe9.png", "wb"):
         pass
-    with pytest.raises(BadData, match=r"\\udce9.png': the file's name is not UTF-8; rename it"):
+    with pytest.raises(BadData, match=r"\\udce9.png': the file name is not valid UTF-8; rename the file"):
         sources.find(str(tmp_path))
     os.unlink(os.fsencode(tmp_path) + b"/\xe9.png")
     (tmp_path / "a.png").touch()
@@ -321,7 +325,7 @@ def test_names_that_are_not_utf8_and_folders_that_may_not_be_read(tmp_path: Path
         os.seteuid(0)
 
 
-def test_the_share_that_is_read_is_known(files: Files) -> None:
+def test_reports_the_share_of_the_input_that_is_read(files: Files) -> None:
     source = sources.find(str(files({"a.csv": "image\n" + "a.png\n" * 5000})))
     shares = [source.done for _ in source.windows(1000)]
     assert np.all(np.diff(np.array(shares, float)) >= 0) and shares[-1] == 1.0 and source.rows_read == 5000

@@ -1,4 +1,4 @@
-"""The job on a real Spark cluster: a master and two workers of one core each, as processes on this machine."""
+"""Jobs on a real Spark cluster: a master and two workers of one core each, as processes on this machine."""
 
 from __future__ import annotations
 
@@ -26,27 +26,25 @@ from sam_endpoint.model.params import Params
 from sam_endpoint.scoring.batch import sources, spark
 from tests import pictures
 from tests.conftest import free_port
-from tests.scoring.batch.test_batch import run
-from tests.scoring.batch.test_job import photos, rows_of, same, table_of
+from tests.scoring.batch.jobs import rows_of, run, same_rows, table_of
 from tests.warm import python
 
-__all__ = ["photos"]
 EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The cluster's URL, and the folder that its workers work in."""
+    """Run the cluster, and return its URL and the working folder of its workers."""
     folder = tmp_path_factory.mktemp("cluster")
     home = str(Path(pyspark.__file__).parent)
     os.environ["PYSPARK_PYTHON"] = python()
     environment = {**os.environ, "SPARK_HOME": home, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
     url = f"spark://127.0.0.1:{free_port()}"
     port = url.rpartition(":")[2]
-    here = ["--host", "127.0.0.1", "--webui-port", "0"]
-    commands = [["master.Master", *here, "--port", port]]
+    options = ["--host", "127.0.0.1", "--webui-port", "0"]
+    commands = [["master.Master", *options, "--port", port]]
     for i in (1, 2):
-        commands.append(["worker.Worker", *here, "--cores", "1", "--memory", "2g", "-d", str(folder / f"{i}"), url])
+        commands.append(["worker.Worker", *options, "--cores", "1", "--memory", "2g", "-d", str(folder / f"{i}"), url])
     running: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
@@ -60,14 +58,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
                 time.sleep(0.1)
         yield url, folder
     finally:
-        for one in running:
-            one.terminate()
-        for one in running:
-            one.wait(30)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(30)
 
 
 @pytest.fixture(scope="module")
 def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a table of 90 rows."""
     file = tmp_path_factory.mktemp("table") / "table.csv"
     table_of(photos, 90).to_csv(file, index=False)
     return file
@@ -75,7 +74,7 @@ def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(packaged: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The one-machine engine's answers to the table."""
+    """Return the results of the table without Spark."""
     output = tmp_path_factory.mktemp("expected") / "out.parquet"
     done = run("--model", packaged, "--input", table, "--output", output)
     assert done.returncode == 0, done.stderr
@@ -83,19 +82,19 @@ def expected(packaged: Path, table: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def executors(folder: Path) -> list[int]:
-    """Processes of the executors that work below a folder."""
-    found = []
+    """Return the ids of all executor processes that work inside a folder."""
+    processes = []
     for entry in Path("/proc").iterdir():
         try:
             ours = entry.name.isdigit() and (entry / "cwd").resolve().is_relative_to(folder)
             if ours and EXECUTOR in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
+                processes.append(int(entry.name))
         except OSError:
-            continue  # it ended meanwhile
-    return sorted(found)
+            continue  # the process has ended
+    return sorted(processes)
 
 
-def test_an_executor_is_killed_and_every_row_is_there_once(
+def test_the_output_has_every_row_once_after_an_executor_is_killed(
     cluster: tuple[str, Path], packaged: Path, table: Path, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     url, folder = cluster
@@ -108,13 +107,13 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
         while "model loaded in" not in "".join(file.read_text() for file in folder.rglob("stderr")):
             assert job.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
-        victim, *others = executors(folder)
-        assert others
+        victim, *other_executors = executors(folder)
+        assert other_executors
         os.kill(victim, signal.SIGKILL)
         assert job.wait(300) == 0, (tmp_path / "log").read_text()
     assert "Lost executor" in (tmp_path / "log").read_text()
     assert [row["number"] for row in rows_of(output)] == [str(number) for number in range(90)]
-    assert same(rows_of(output), expected)
+    assert same_rows(rows_of(output), expected)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["rows"] == 90
     assert summary["failed"] == sum(row["error"] is not None for row in expected) > 0
@@ -125,16 +124,18 @@ def test_an_executor_is_killed_and_every_row_is_there_once(
 
 @pytest.fixture(scope="module")
 def session(cluster: tuple[str, Path]) -> Iterator[SparkSession]:
-    found = SparkSession.builder.master(cluster[0]).config("spark.driver.host", "127.0.0.1").getOrCreate()
-    yield found
-    found.stop()
+    """Connect to the cluster."""
+    spark_session = SparkSession.builder.master(cluster[0]).config("spark.driver.host", "127.0.0.1").getOrCreate()
+    yield spark_session
+    spark_session.stop()
 
 
-def loads(folder: Path) -> int:
+def count_loads(folder: Path) -> int:
+    """Return how many times the executors have loaded a model."""
     return sum(file.read_text().count("model loaded in") for file in folder.rglob("stderr"))
 
 
-def test_one_model_a_worker_and_each_image_in_one_task(
+def test_loads_a_model_per_worker_and_scores_each_image_in_one_task(
     session: SparkSession,
     cluster: tuple[str, Path],
     packaged: Path,
@@ -142,7 +143,7 @@ def test_one_model_a_worker_and_each_image_in_one_task(
     expected: list[dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    before = loads(cluster[1])
+    before = count_loads(cluster[1])
     halves = pd.read_csv(table, dtype=str)
     (tmp_path / "in").mkdir()
     halves[:40].to_csv(tmp_path / "in" / "a.csv", index=False)
@@ -151,32 +152,36 @@ def test_one_model_a_worker_and_each_image_in_one_task(
     source = sources.find(str(tmp_path / "in"))
     summary = spark.run(session, packaged, params, source, str(tmp_path / "out"), rows_at_once=5)
     assert summary.rows == 90
-    assert loads(cluster[1]) - before == 2  # for 2 workers and 16 tasks
-    found = rows_of(tmp_path / "out")
-    assert [row["number"] for row in found] == [str(number) for number in range(90)]
-    answers = [{name: row[name] for name in ("predictions", "image_id")} for row in found]
-    assert same(answers, [{name: row[name] for name in ("predictions", "image_id")} for row in expected])
+    assert count_loads(cluster[1]) - before == 2  # for two workers, which run 16 tasks
+    rows = rows_of(tmp_path / "out")
+    assert [row["number"] for row in rows] == [str(number) for number in range(90)]
+    answers = [{name: row[name] for name in ("predictions", "image_id")} for row in rows]
+    assert same_rows(answers, [{name: row[name] for name in ("predictions", "image_id")} for row in expected])
 
-    gathered = spark.gathered(session, source).select("image", F.spark_partition_id().alias("task"))
+    gathered = spark.group_by_image(session, source).select("image", F.spark_partition_id().alias("task"))
     places: pd.DataFrame = gathered.distinct().toPandas()
     assert len(places) == places["image"].nunique() == 12
     assert places["task"].nunique() > 1
 
 
-def test_an_output_in_the_way_and_rows_that_do_not_fit(
+def test_rejects_an_existing_output_and_a_column_that_appears_late(
     session: SparkSession, packaged: Path, table: Path, tmp_path: Path
 ) -> None:
     params = Params(on_error="record")
-    with pytest.raises(ValueError, match="exists; choose another --output, or start anew with --overwrite"):
+    with pytest.raises(ValueError, match="exists; choose another --output, or replace it with --overwrite"):
         spark.run(session, packaged, params, sources.find(str(table)), str(tmp_path))
     lines = [{"image": "none.png"}] * 1000 + [{"image": "none.png", "late": 1}]
     (tmp_path / "late.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(BadData, match="a column 'late' that the first rows lack, near row 1000 of table 1"):
+    with pytest.raises(
+        BadData, match=r"near row 1000 of table 1, .*: the column 'late' does not occur in the first rows"
+    ):
         spark.run(session, packaged, params, sources.find(str(tmp_path / "late.jsonl")), str(tmp_path / "out"))
 
 
-def test_a_data_set_beside_a_spreadsheets_table(session: SparkSession, packaged: Path, tmp_path: Path) -> None:
-    """As on one machine: broken lines, structs and lists of bytes, types that Spark lacks, images by earlier ids."""
+def test_spark_and_one_machine_have_the_same_results_for_tables_of_every_kind(
+    session: SparkSession, packaged: Path, tmp_path: Path
+) -> None:
+    """The tables have broken lines, structs and lists of bytes, types that Spark lacks, and ids of earlier images."""
     content, box = pictures.disc()[0], [[68, 38, 153, 123]]
     struct = pa.array([{"bytes": content, "path": "own.png"}, {"bytes": b"no", "path": None}, None])
     columns = {
@@ -200,10 +205,10 @@ def test_a_data_set_beside_a_spreadsheets_table(session: SparkSession, packaged:
         params = Params(mask_encoding="rle", on_error="record")
         summary = spark.run(session, packaged, params, sources.find(str(tmp_path / name)), str(output))
         expected = rows_of(local)
-        for one in expected:
-            one.update({"time": str(one["time"])} if "time" in one else {})
-        assert same(rows_of(output), expected)
-        errors = [one["error"] for one in expected]
+        for item in expected:
+            item.update({"time": str(item["time"])} if "time" in item else {})
+        assert same_rows(rows_of(output), expected)
+        errors = [item["error"] for item in expected]
         assert [error is None for error in errors] == [True, False, name != "in.csv"], errors
         assert summary.failed == 3 - sum(error is None for error in errors)
         assert all(reason.startswith(("column 'image'", "expected 3 fields")) for reason in summary.failures)
@@ -214,11 +219,13 @@ def test_a_data_set_beside_a_spreadsheets_table(session: SparkSession, packaged:
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 
 
-def test_spark_udf_types_its_answers(
+def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     session: SparkSession, cluster: tuple[str, Path], photos: Path, tmp_path: Path
 ) -> None:
-    """As MLflow's users write it: no result type given, images as bytes and as paths. The executors are new, and must
-    find what earlier jobs of the session have sent."""
+    """Calls `spark_udf` without a result type, as users of MLflow do.
+
+    The executors are new, and must find the files that earlier jobs of the session have sent.
+    """
     for executor in executors(cluster[1]):
         os.kill(executor, signal.SIGKILL)
     packaged = package.save(package.EMBEDDED, tmp_path / "model", {"local_paths": True, "mask_encoding": "rle"})
@@ -239,15 +246,15 @@ def test_spark_udf_types_its_answers(
         "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>>>,"
         "image_id:string,error:string>"
     )
-    found = answered.orderBy("number").select("answer.*").collect()
-    assert [row.image_id for row in found] == list(expected["image_id"])
-    for row, prediction in zip(found, expected["predictions"], strict=True):
-        (one,) = row.predictions[0].mask_per_prediction
-        (other,) = prediction[0]["mask_per_prediction"]
-        assert pictures.tolerant({**one.asDict(), "low_res_logits": None}) == pictures.tolerant(
-            {**other, "low_res_logits": None}
+    collected = answered.orderBy("number").select("answer.*").collect()
+    assert [row.image_id for row in collected] == list(expected["image_id"])
+    for row, prediction in zip(collected, expected["predictions"], strict=True):
+        (mask,) = row.predictions[0].mask_per_prediction
+        (expected_mask,) = prediction[0]["mask_per_prediction"]
+        assert pictures.tolerant({**mask.asDict(), "low_res_logits": None}) == pictures.tolerant(
+            {**expected_mask, "low_res_logits": None}
         )
 
     paths = session.createDataFrame([(str(file), "[[10, 20, 90, 120]]") for file in files], ["image", "boxes"])
-    found = paths.select(segment(F.struct("image", F.col("boxes").alias("input_boxes"))).alias("answer")).collect()
-    assert [row.answer.image_id for row in found] == list(expected["image_id"])
+    collected = paths.select(segment(F.struct("image", F.col("boxes").alias("input_boxes"))).alias("answer")).collect()
+    assert [row.answer.image_id for row in collected] == list(expected["image_id"])

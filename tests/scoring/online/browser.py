@@ -1,4 +1,4 @@
-"""What the tests of the page share: a server with the embedded models, a browser, and what a person does and sees."""
+"""Functions that run a browser, act on the page as a person does, and read what the page shows."""
 
 from __future__ import annotations
 
@@ -16,19 +16,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, Position, Request, expect, sync_playwright
 
-from tests.conftest import ROOT, free_port, server
-from tests.warm import python
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots, to look at
-
-
-@contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
-    """Serve the default catalog until the block ends. Yields the base URL."""
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), *options]
-    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
-        yield base
+SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots
 
 
 @contextmanager
@@ -39,7 +27,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, wait: bool = True, **options: Any) -> Iterator[Page]:
+def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> Iterator[Page]:
     """Open the page in a context of its own. Fails if it asks another host, or if a script fails.
 
     Args:
@@ -50,29 +38,31 @@ def opened(browser: Browser, url: str, wait: bool = True, **options: Any) -> Ite
     """
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
-    elsewhere: list[str] = []
+    foreign_requests: list[str] = []
     problems: list[str] = []
 
-    def note(request: Request) -> None:
+    def record(request: Request) -> None:
         if not request.url.startswith((url, "blob:", "data:")):
-            elsewhere.append(request.url)
+            foreign_requests.append(request.url)
 
-    page.on("request", note)
+    page.on("request", record)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
     if wait:
         expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
-    assert not elsewhere and not problems
+    assert not foreign_requests and not problems
 
 
 def shoot(page: Page, name: str) -> None:
+    """Save a screenshot, if the environment variable SCREENSHOTS names a folder."""
     if SHOTS:
         page.screenshot(path=f"{SHOTS}/{name}.png")
 
 
 def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
+    """Open an image file in the page, and wait until the page shows it."""
     page.set_input_files("#file", {"name": name, "mimeType": "image/*", "buffer": data})
     expect(page.locator("#status")).to_contain_text("Click on an object")
 
@@ -114,11 +104,12 @@ def wait_for_picture(page: Page) -> None:
 
 
 def wait_for_mask(page: Page) -> None:
+    """Wait until the page reports a mask."""
     expect(page.locator("#status")).to_contain_text(re.compile(r"pixels, score"), timeout=60_000)
 
 
 def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
-    """Wait until masks were drawn `count` times. Returns the page's measures of that: times in ms, and details."""
+    """Wait until the page has drawn masks `count` times, and return its measurements: durations in ms, and details."""
     page.wait_for_function("count => performance.getEntriesByName('draw masks').length >= count", arg=count)
     measures: list[dict[str, Any]] = page.evaluate(
         "performance.getEntriesByName('draw masks').map(({duration, detail}) => ({duration, ...detail}))"
@@ -126,7 +117,7 @@ def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
     return measures
 
 
-def seen(page: Page) -> np.ndarray:
+def canvas_pixels(page: Page) -> np.ndarray:
     """Return the part of the canvas that shows the image, in pixels of the screen, (rows, columns, 3) int."""
     text, (left, top, right, bottom) = page.locator("#canvas").evaluate(
         """canvas => {
@@ -147,5 +138,5 @@ def downloaded(page: Page, button: str) -> bytes:
 
 
 def saved_mask(page: Page) -> np.ndarray:
-    """Return the mask that "Mask as PNG" saves, (h, w) bool."""
+    """Return the mask that the button "Mask as PNG" saves, (height, width) bool."""
     return np.asarray(Image.open(io.BytesIO(downloaded(page, "#save-png"))).convert("L")) > 0

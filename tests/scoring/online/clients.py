@@ -1,6 +1,6 @@
-"""Other systems' published clients, each asking once, run in their own virtual environment: prints what they answer.
+"""Call the endpoint with another project's published client, and print what the client returns as JSON.
 
-.venv/clients/bin/python clients.py roboflow|livepeer URL IMAGE KEY
+Usage: .venv/clients/bin/python clients.py roboflow|livepeer URL IMAGE KEY
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 
 def roboflow(url: str, image: str, key: str) -> object:
+    """Segment an image with Roboflow's client in several ways."""
     from inference_sdk import InferenceHTTPClient
 
     client = InferenceHTTPClient(api_url=url, api_key=key)
@@ -28,6 +29,7 @@ def roboflow(url: str, image: str, key: str) -> object:
 
 
 def livepeer(url: str, image: str, key: str) -> object:
+    """Segment an image with Livepeer's client, and request an unknown model."""
     from livepeer_ai import Livepeer
     from livepeer_ai.models import errors
 
@@ -40,13 +42,13 @@ def livepeer(url: str, image: str, key: str) -> object:
         "return_logits": False,
     }
     with client:
-        found = client.generate.segment_anything2(request=request).masks_response
+        response = client.generate.segment_anything2(request=request).masks_response
         try:
             client.generate.segment_anything2(request={**request, "model_id": "who/knows", "image": request["image"]})
             refused = None
         except errors.HTTPError as error:
             refused = error.data.detail.msg
-    return {"masks": found.masks, "scores": found.scores, "logits": found.logits, "refused": refused}
+    return {"masks": response.masks, "scores": response.scores, "logits": response.logits, "refused": refused}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""The endpoint with faults in it: `python -m tests.scoring.online.faulty [options of `sam-endpoint serve`]`.
+"""The command `sam-endpoint` with faults in the encoder: `python -m tests.scoring.online.faulty serve [options]`.
 
-An image 77 pixels wide never fits into memory, nor do two images in one batch; one 78 pixels wide meets a defect, whose
-message holds a secret; of one 79 pixels wide, libraries tell a secret in every way that there is; encoding one of 60 to
-69 pixels takes two seconds longer, which it says first.
+The width of an image selects the fault:
+
+- 60 to 69 pixels: encoding takes two seconds longer. The process prints the width before.
+- 77 pixels: memory is short. This also happens for a batch of more than one image.
+- 78 pixels: an error whose message contains a secret.
+- 79 pixels: libraries write a secret to logs and warnings in every possible way, and raise it in an error.
 """
 
 from __future__ import annotations
@@ -25,22 +28,23 @@ from sam_endpoint.model.segmenter import Segmenter
 embed = Segmenter._embed
 
 
-def faulty(self: Segmenter, images: Sequence[np.ndarray]) -> Any:
+def embed_with_faults(self: Segmenter, images: Sequence[np.ndarray]) -> Any:
+    """Embed images, with the faults that their widths select."""
     widths = [image.shape[1] for image in images]
     if 77 in widths or len(images) > 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if 78 in widths:
         raise KeyError("secret")
     if 79 in widths:
-        tell("secret")
+        reveal("secret")
     if 60 <= widths[0] < 70:
         print("encoding width", widths[0], flush=True)
         time.sleep(2)
     return embed(self, images)
 
 
-def tell(secret: str) -> None:
-    """Do what libraries do with a value that they do not like."""
+def reveal(secret: str) -> None:
+    """Write a secret to every channel to which libraries write bad values, and raise it in an error."""
 
     class Broken:
         def __del__(self) -> None:
@@ -66,5 +70,5 @@ def tell(secret: str) -> None:
 
 
 if __name__ == "__main__":
-    with mock.patch.object(Segmenter, "_embed", faulty):
-        sys.exit(main(["serve", *sys.argv[1:]]))
+    with mock.patch.object(Segmenter, "_embed", embed_with_faults):
+        sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Calls of many threads are gathered, and one that fails leaves the others alone."""
+"""Batching of calls from several threads: sizes of batches, failures, and full queues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from tests import pictures
 
 
 class Recorder:
-    """Doubles numbers, slowly when told so, and remembers the batches; 13 fails whatever it is batched with."""
+    """A function of a batch that doubles numbers and records the batches. It fails for a batch that contains 13.
+
+    Attributes:
+        batches: batches of all calls, in order.
+        gate: event for which each call waits.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -26,6 +31,7 @@ class Recorder:
         self.gate.set()
 
     def __call__(self, items: list[int]) -> list[int]:
+        """Return the items of a batch, doubled."""
         self.gate.wait(10)
         self.batches.append(items)
         if 13 in items:
@@ -34,14 +40,14 @@ class Recorder:
 
 
 def hold(batcher: Batcher[int, int], recorder: Recorder) -> None:
-    """Keeps the worker busy with item 0, so that what comes next has to wait."""
+    """Make the worker wait on item 0, so that later items stay in the queue."""
     recorder.gate.clear()
     batcher.submit(0)
     while batcher.waiting:
         time.sleep(0.001)
 
 
-def test_what_waits_goes_together_and_no_more_than_the_largest() -> None:
+def test_waiting_items_form_batches_up_to_the_largest_size() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_size=3, wait=0, max_queue=100)
     hold(batcher, recorder)
@@ -51,14 +57,14 @@ def test_what_waits_goes_together_and_no_more_than_the_largest() -> None:
     assert recorder.batches == [[0], [1, 2, 3], [4, 5, 6], [7]]
 
 
-def test_an_idle_worker_does_not_wait() -> None:
+def test_an_idle_worker_runs_an_item_at_once() -> None:
     batcher = Batcher(Recorder(), max_size=8, wait=5, max_queue=100)
-    began = time.monotonic()
+    start = time.monotonic()
     assert batcher.submit(4).result(10) == 8
-    assert time.monotonic() - began < 4  # not the five seconds that a crowded one would give the next
+    assert time.monotonic() - start < 4  # a worker with a queue would wait five seconds for more items
 
 
-def test_a_bad_item_fails_alone() -> None:
+def test_only_the_bad_item_of_a_batch_fails() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_size=8, wait=0, max_queue=100)
     hold(batcher, recorder)
@@ -70,7 +76,7 @@ def test_a_bad_item_fails_alone() -> None:
     assert batcher.submit(3).result(10) == 6
 
 
-def test_a_full_queue_says_so_at_once() -> None:
+def test_a_full_queue_rejects_an_item_at_once() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_size=1, wait=0, max_queue=2)
     hold(batcher, recorder)
@@ -81,29 +87,30 @@ def test_a_full_queue_says_so_at_once() -> None:
     assert [future.result(10) for future in futures] == [2, 4]
 
 
-def test_threads_get_what_they_would_get_alone(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_get_the_same_results_as_without_batching(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [pictures.clutter(60 + 10 * i, 90, seed=i) for i in range(4)]
     prompts = parse_prompts([[[20, 30]], [[50, 40]]], None, None, None)
     alone = [tiny.segment(tiny.embed([image])[0], prompts) for image in images]
-    together: list[int] = []
+    batch_sizes: list[int] = []
     decode = tiny.segment_many
 
     def counting(requests: Sequence[SegmentRequest]) -> list[list[Segmentation]]:
-        together.append(len(requests))
+        batch_sizes.append(len(requests))
         return decode(requests)
 
     monkeypatch.setattr(tiny, "segment_many", counting)
     batched = BatchedSegmenter(tiny, Batching())
     start = threading.Barrier(16)
 
-    def ask(i: int) -> bool:
+    def compare(i: int) -> bool:
         start.wait()
-        found = batched.segment(batched.embed([images[i % 4]])[0], prompts)
+        actual = batched.segment(batched.embed([images[i % 4]])[0], prompts)
         return all(
-            np.array_equal(batched.masks(one), tiny.masks(other)) and np.allclose(one.scores, other.scores, atol=1e-5)
-            for one, other in zip(found, alone[i % 4], strict=True)
+            np.array_equal(batched.masks(ours), tiny.masks(reference))
+            and np.allclose(ours.scores, reference.scores, atol=1e-5)
+            for ours, reference in zip(actual, alone[i % 4], strict=True)
         )
 
     with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(ask, range(16)))
-    assert sum(together) == 16
+        assert all(pool.map(compare, range(16)))
+    assert sum(batch_sizes) == 16

@@ -1,4 +1,4 @@
-"""Which model answers to which name, and how many are held at a time."""
+"""The catalog of models: their names, loading on first use, and eviction when memory is full."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from sam_endpoint.scoring.online.settings import DEFAULT_CATALOG, EndpointSettin
 
 
 def catalog_of(folder: Path, content: Any, **settings: Any) -> Catalog:
+    """Write a catalog file, and return the catalog."""
     file = folder / "catalog.yaml"
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return Catalog(EndpointSettings(catalog=file, **settings))
 
 
 @pytest.fixture
-def three(sam_folder: Path, sam2_folder: Path, tmp_path: Path) -> Catalog:
+def catalog_of_three(sam_folder: Path, sam2_folder: Path, tmp_path: Path) -> Catalog:
+    """Return a catalog of three models, of which two fit into memory."""
     models = {
         "first": {"checkpoint": str(package.EMBEDDED), "names": ["one"]},
         "second": {"checkpoint": str(sam_folder)},
@@ -31,41 +33,43 @@ def three(sam_folder: Path, sam2_folder: Path, tmp_path: Path) -> Catalog:
     return catalog_of(tmp_path, {"default": "first", "models": models}, model_bytes=16_300_000)
 
 
-def warm(catalog: Catalog) -> list[str]:
-    return [str(one["name"]) for one in catalog.describe() if one["warm"]]
+def warm_models(catalog: Catalog) -> list[str]:
+    """Return the names of the models that are loaded."""
+    return [str(model["name"]) for model in catalog.describe() if model["warm"]]
 
 
-def test_names_lead_to_models_loaded_on_first_use(three: Catalog) -> None:
-    assert warm(three) == [] and not three.ready
-    three.warm_up()
-    assert warm(three) == ["first", "third"] and three.ready
-    assert three.get().name == three.get("one").name == "first"
-    assert three.get("sam2/hiera_tiny").name == "third" and three.get("second").name == "second"
-    assert three.name_for_family("sam") == "first" and three.name_for_family("sam2") == "third"
-    with pytest.raises(UnknownModel, match=r"\(text of 1 characters\) is served here; served are first, one, second"):
-        three.get("x")
+def test_a_model_is_loaded_on_first_use_of_one_of_its_names(catalog_of_three: Catalog) -> None:
+    assert warm_models(catalog_of_three) == [] and not catalog_of_three.ready
+    catalog_of_three.warm_up()
+    assert warm_models(catalog_of_three) == ["first", "third"] and catalog_of_three.ready
+    assert catalog_of_three.get().name == catalog_of_three.get("one").name == "first"
+    assert catalog_of_three.get("sam2/hiera_tiny").name == "third" and catalog_of_three.get("second").name == "second"
+    assert catalog_of_three.name_for_family("sam") == "first" and catalog_of_three.name_for_family("sam2") == "third"
+    message = r"\(text of 1 characters\) is served here; this endpoint serves first, one, second"
+    with pytest.raises(UnknownModel, match=message):
+        catalog_of_three.get("x")
 
 
-def test_the_least_recently_used_goes_when_memory_is_full(three: Catalog) -> None:
-    three.warm_up()
-    held = three.get("third")
-    three.get("second")  # with it the three are larger than the memory for models
-    assert warm(three) == ["first", "second"]
-    assert held.engine.family == "sam2"  # still usable for who holds it
-    three.get("third")
-    assert warm(three) == ["first", "third"]
+def test_evicts_the_least_recently_used_model_when_memory_is_full(catalog_of_three: Catalog) -> None:
+    catalog_of_three.warm_up()
+    held = catalog_of_three.get("third")
+    catalog_of_three.get("second")  # the three models together are larger than the memory for models
+    assert warm_models(catalog_of_three) == ["first", "second"]
+    assert held.engine.family == "sam2"  # an evicted model stays usable for its current users
+    catalog_of_three.get("third")
+    assert warm_models(catalog_of_three) == ["first", "third"]
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_others(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_does_not_affect_the_others(tmp_path: Path) -> None:
     models = {"good": {"checkpoint": str(package.EMBEDDED)}, "bad": {"checkpoint": str(tmp_path), "warm": True}}
     catalog = catalog_of(tmp_path, {"default": "good", "models": models})
     catalog.warm_up()
-    assert not catalog.ready and warm(catalog) == ["good"]
+    assert not catalog.ready and warm_models(catalog) == ["good"]
     with pytest.raises(ValueError, match="no transformers model found there"):
         catalog.get("bad")
 
 
-def test_the_default_catalog_answers_to_the_names_clients_ask_for() -> None:
+def test_the_default_catalog_has_the_model_names_of_known_clients() -> None:
     catalog = Catalog(EndpointSettings())
     assert DEFAULT_CATALOG.exists() and set(WELL_KNOWN["sam"]) <= set(catalog.names)
     assert set(WELL_KNOWN["sam2"]) <= set(catalog.names)
@@ -73,7 +77,7 @@ def test_the_default_catalog_answers_to_the_names_clients_ask_for() -> None:
     assert catalog.get("facebook/sam2.1-hiera-large").name == "sam2-tiny"
 
 
-WRONG = [
+BAD_CATALOGS = [
     ("default: [", "catalog .*catalog.yaml"),
     ({"default": "a", "models": {}}, "default 'a' is not among the models"),
     ({"default": "a", "models": {"a": {}}}, "expected one of `checkpoint` and `model`"),
@@ -88,7 +92,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), WRONG, ids=[said[:20] for _, said in WRONG])
-def test_wrong_catalogs_are_refused(content: Any, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("content", "message"), BAD_CATALOGS, ids=[message[:20] for _, message in BAD_CATALOGS])
+def test_rejects_malformed_catalogs(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
         catalog_of(tmp_path, content)

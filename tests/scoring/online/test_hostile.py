@@ -1,4 +1,4 @@
-"""Requests made to break the server: each is the client's fault, is told so soon, and leaves the server as it was."""
+"""Requests that try to break the server: each fails soon with status 400, and the server continues to work."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from sam_endpoint.model.mlflow import package
 from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from tests import pictures
-from tests.conftest import ROOT, Json, free_port, server
-from tests.warm import python
+from tests.conftest import Json, serve_endpoint
 
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port, folder = free_port(), tmp_path_factory.mktemp("hostile")
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port)]
-    with server(command, port, "/ready", folder / "log", PYTHONPATH=str(ROOT)) as base:
+    """Run an endpoint with the embedded models, and return its URL."""
+    with serve_endpoint(tmp_path_factory.mktemp("hostile") / "log") as base:
         yield base
 
 
@@ -42,32 +40,34 @@ HUGE = 10**400
 
 
 def npy(head: bytes) -> str:
-    """A `.npy` with this header."""
+    """Return a .npy file with this header as base64 text."""
     return base64.b64encode(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head).decode()
 
 
-def saved(array: np.ndarray) -> str:
+def saved_array(array: np.ndarray) -> str:
+    """Return an array as a .npy file in base64 text."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def described(shape: str, kind: str = "<f4") -> bytes:
+def npy_header(shape: str, kind: str = "<f4") -> bytes:
+    """Return the header of a .npy file."""
     return f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
 
 
 ARRAYS = {
     "a zip file": base64.b64encode(b"PK\x03\x04 and more").decode(),
-    "a shape beyond all memory": npy(described("(1180591620717411303424, 2)")),
-    "a shape of 10 terabytes": npy(described("(1000000, 2621440)")),
-    "a shape of bools": npy(described("(True, 2)")),
+    "a shape beyond all memory": npy(npy_header("(1180591620717411303424, 2)")),
+    "a shape of 10 terabytes": npy(npy_header("(1000000, 2621440)")),
+    "a shape of bools": npy(npy_header("(True, 2)")),
     "an open bracket": npy(b"{'descr': (((("),
     "no text at all": npy(b"{[]: 1}\n"),
-    "text": saved(np.array(["a", "b"])),
-    "a struct": saved(np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])),
-    "nothing": saved(np.zeros((0, 5), np.float32)),
-    "numbers too large": saved(np.full((180, 180), 3e38, np.float32)),
-    "NaN": saved(np.full((180, 180), np.nan, np.float32)),
+    "text": saved_array(np.array(["a", "b"])),
+    "a struct": saved_array(np.zeros(3, dtype=[("a", "f4"), ("b", "i4")])),
+    "nothing": saved_array(np.zeros((0, 5), np.float32)),
+    "numbers too large": saved_array(np.full((180, 180), 3e38, np.float32)),
+    "NaN": saved_array(np.full((180, 180), np.nan, np.float32)),
 }
 LISTS: dict[str, Any] = {
     "an empty list": [],
@@ -119,7 +119,7 @@ CASES: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "body"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_it_is_the_clients_fault(url: str, path: str, body: Any) -> None:
+def test_rejects_huge_and_malformed_values(url: str, path: str, body: Any) -> None:
     answer = requests.post(url + path, data=json.dumps(body), timeout=20)
     assert answer.status_code == 400, answer.text[:300]
     assert "expected" in answer.text or "at most" in answer.text
@@ -127,13 +127,13 @@ def test_it_is_the_clients_fault(url: str, path: str, body: Any) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_json_in_another_encoding(url: str, encoding: str) -> None:
+def test_rejects_json_in_another_encoding_than_utf8(url: str, encoding: str) -> None:
     answer = requests.post(f"{url}/score", data=json.dumps({"input_data": [ROW]}).encode(encoding), timeout=20)
     assert answer.status_code == 400 and "UTF-8" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/score", "/invocations", "/sam2/segment_image"])
-def test_bytes_that_are_no_text(url: str, path: str) -> None:
+def test_rejects_bytes_that_are_not_utf8(url: str, path: str) -> None:
     answer = requests.post(url + path, data=b'{"input_data": [{"image_id": "\xed\xa0\x80"}]}', timeout=20)
     assert answer.status_code == 400 and "UTF-8" in answer.text
 
@@ -150,7 +150,7 @@ def test_bytes_that_are_no_text(url: str, path: str) -> None:
         ("application/json", json.dumps({"dataframe_records": [{f"SECRET{i}": 1} for i in range(3000)]})),
     ],
 )
-def test_mlflows_errors_tell_neither_the_code_nor_the_data(url: str, kind: str, body: str) -> None:
+def test_errors_of_mlflow_contain_neither_code_nor_data(url: str, kind: str, body: str) -> None:
     answer = requests.post(f"{url}/invocations", data=body, headers={"content-type": kind}, timeout=5)
     assert answer.status_code == 400 and set(answer.json()) == {"error_code", "message"}
     assert len(answer.json()["message"]) > 20
@@ -158,29 +158,29 @@ def test_mlflows_errors_tell_neither_the_code_nor_the_data(url: str, kind: str, 
 
 
 @pytest.mark.parametrize("form", ["records", "columns"])
-def test_a_table_of_many_columns_does_not_hold_the_others_up(url: str, form: str) -> None:
+def test_a_table_of_many_columns_does_not_delay_other_requests(url: str, form: str) -> None:
     records: list[Json] = [{f"c{i}": 1, **(ROW if i == 0 else {"image_id": "none"})} for i in range(8000)]
     columns: dict[str, Json] = {f"c{i}": [1] for i in range(50_000)} | {name: [value] for name, value in ROW.items()}
     body: Json = {"input_data": records if form == "records" else columns, "params": {"on_error": "record"}}
-    waited: list[float] = []
+    latencies: list[float] = []
 
-    def look() -> None:
-        while not over.is_set():
-            began = time.monotonic()
+    def poll() -> None:
+        while not finished.is_set():
+            start = time.monotonic()
             requests.get(f"{url}/ready", timeout=60)
-            waited.append(time.monotonic() - began)
+            latencies.append(time.monotonic() - start)
 
-    over, looking = threading.Event(), threading.Thread(target=look)
-    looking.start()
+    finished, poller = threading.Event(), threading.Thread(target=poll)
+    poller.start()
     answer = requests.post(f"{url}/score", json=body, timeout=60)
-    over.set()
-    looking.join()
-    said = "at most 1,000 rows a request, got 8,000" if form == "records" else "at most 1,000 columns, got 50,0"
-    assert answer.status_code == 400 and said in answer.json()["error"]["message"]
-    assert max(waited) < 4  # it was 17 s, on the thread that answers all
+    finished.set()
+    poller.join()
+    message = "at most 1,000 rows a request, got 8,000" if form == "records" else "at most 1,000 columns, got 50,0"
+    assert answer.status_code == 400 and message in answer.json()["error"]["message"]
+    assert max(latencies) < 4  # it took 17 s when the parser ran on the thread of the event loop
 
 
-MILLION = [[1, 2]] * 10**6  # of one list, as are the others here
+MILLION = [[1, 2]] * 10**6  # a million references to the same list, which takes little memory
 
 
 @pytest.mark.parametrize(
@@ -192,19 +192,19 @@ MILLION = [[1, 2]] * 10**6  # of one list, as are the others here
         ("/sam2/segment_image", {"prompts": {"prompts": [{"points": [{"x": 1, "y": 2, "positive": True}]}] * 10**6}}),
     ],
 )
-def test_a_million_prompts_are_counted_before_they_are_read(url: str, path: str, body: Any) -> None:
+def test_rejects_a_million_prompts_before_it_reads_them(url: str, path: str, body: Any) -> None:
     answer = requests.post(url + path, data=json.dumps(body), timeout=60)
     assert answer.status_code == 400
     assert "at most 100,000 lists and objects, got" in answer.text
 
 
-def long(times: int, length: int = 200_000) -> pa.Array:
-    """The same long text so many times, which is held once."""
+def repeated_text(times: int, length: int = 200_000) -> pa.Array:
+    """Return a column that contains the same long text several times, but stores it once."""
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, np.int32)), pa.array(["x" * length]))
 
 
-def lists(numbers: int) -> pa.Array:
-    """One list of so many zeros."""
+def list_of_zeros(numbers: int) -> pa.Array:
+    """Return a column of one list of zeros."""
     return pa.ListArray.from_arrays([0, numbers], pa.array(np.zeros(numbers)))
 
 
@@ -214,18 +214,21 @@ def lists(numbers: int) -> pa.Array:
         ({"image": pa.array(["x"] * 2_000_000)}, "at most 1,000 rows a request, got 2,000,000"),
         ({f"c{i}": [1] for i in range(1001)}, "at most 1,000 columns, got 1,001"),
         ({"image": pa.array([[[]] * 600_000])}, "at most 300,000 rows, texts and lists, got 600,00"),
-        ({"image": long(900, 400_000)}, "at most 268,435,456 uncompressed bytes, got 36"),
-        ({"image": pa.ListArray.from_arrays([0, 20_000], long(20_000))}, "within 2,147,483,648 bytes of memory and 10"),
+        ({"image": repeated_text(900, 400_000)}, "at most 268,435,456 uncompressed bytes, got 36"),
         (
-            {"image": pa.ListArray.from_arrays([0, 1_400], long(1_400))},
-            "268,435,456 uncompressed bytes, got 28",
+            {"image": pa.ListArray.from_arrays([0, 20_000], repeated_text(20_000))},
+            "within 1,073,741,824 bytes of memory and 10",
         ),
-        ({"image": lists(34_000_000)}, "at most 268,435,456 uncompressed bytes, got 27"),
+        (
+            {"image": pa.ListArray.from_arrays([0, 1_400], repeated_text(1_400))},
+            "at most 268,435,456 uncompressed bytes, got 28",
+        ),
+        ({"image": list_of_zeros(34_000_000)}, "within 1,073,741,824 bytes of memory and 10"),
     ],
 )
-def test_parquet_that_repeats_itself(url: str, table: dict[str, pa.Array], expected: str) -> None:
+def test_rejects_a_parquet_file_that_expands_to_much_data(url: str, table: dict[str, pa.Array], expected: str) -> None:
     buffer = io.BytesIO()
-    # The schema of Arrow, which would say that texts are held once, is not written: they are plain ones to who reads.
+    # Without the schema of Arrow in the file, a reader cannot see that the text is stored only once.
     pq.write_table(pa.table(table), buffer, compression="zstd", store_schema=False)
     assert len(buffer.getvalue()) < 1_100_000
     kind = {"content-type": "application/vnd.apache.parquet"}
@@ -233,7 +236,7 @@ def test_parquet_that_repeats_itself(url: str, table: dict[str, pa.Array], expec
     assert answer.status_code == 400 and expected in answer.json()["message"]
 
 
-def test_parquet_that_is_broken(url: str) -> None:
+def test_rejects_broken_parquet_files(url: str) -> None:
     buffer, kind = io.BytesIO(), {"content-type": "application/vnd.apache.parquet"}
     pq.write_table(pa.table({"image": [PICTURE] * 9}), buffer)
     good = buffer.getvalue()
@@ -248,25 +251,25 @@ def test_parquet_that_is_broken(url: str) -> None:
         assert not any(word in answer.text for word in ("Traceback", "site-packages"))
 
 
-def test_no_broken_byte_of_a_parquet_file_ends_the_server(url: str) -> None:
-    """pyarrow ends its process on some of these."""
+def test_no_changed_byte_of_a_parquet_file_stops_the_server(url: str) -> None:
+    """Some of these files would abort a process that reads them with pyarrow."""
     buffer, kind = io.BytesIO(), {"content-type": "application/vnd.apache.parquet"}
     pq.write_table(pa.table({"image": ["x" * 50] * 9, "input_boxes": [[[1.0, 2.0, 3.0, 4.0]]] * 9}), buffer)
     good = buffer.getvalue()
     footer = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
-    for i in range(footer + 3, footer + 100, 8):  # the twentieth among them
+    for i in range(footer + 3, footer + 100, 8):
         body = bytearray(good)
         body[i] = (body[i] + 1) % 256
         assert requests.post(f"{url}/invocations", data=bytes(body), headers=kind, timeout=60).status_code == 400
 
 
-def test_livepeers_answers_have_a_size(url: str) -> None:
+def test_rejects_an_image_whose_response_in_livepeers_dialect_is_too_large(url: str) -> None:
     image = pictures.to_bytes(Image.new("1", (6000, 6000)))
     answer = requests.post(f"{url}/segment-anything-2", files={"image": image}, data={"box": "[1,1,9,9]"}, timeout=60)
     assert answer.status_code == 400 and "pixels together" in answer.json()["detail"]["msg"]
 
 
-def test_a_model_that_is_put_away_leaves_nothing(tmp_path: Path) -> None:
+def test_an_evicted_model_leaves_no_threads(tmp_path: Path) -> None:
     text = f"default: a\nmodels: {{a: {{checkpoint: {package.EMBEDDED}}}, b: {{checkpoint: {package.EMBEDDED_SAM2}}}, "
     (tmp_path / "catalog.yaml").write_text(text + f"c: {{checkpoint: {package.EMBEDDED}}}}}\n")
     catalog = Catalog(EndpointSettings(catalog=tmp_path / "catalog.yaml", model_bytes=1))

@@ -1,4 +1,4 @@
-"""Which model answered: its URI, registered version, alias and run, from a real registry on SQLite."""
+"""The origin of a model: its URI, registered version, alias and run, from a real registry on SQLite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.scoring.runtime import is_starter, locate, open_model
 from tests import pictures
-from tests.conftest import ROOT, free_port, server
+from tests.conftest import ROOT, serve_endpoint
 from tests.warm import python
 
 BODY: dict[str, Any] = {
@@ -32,7 +32,15 @@ BODY: dict[str, Any] = {
 
 @dataclass
 class Registry:
-    """A registry with two versions of a model; the alias `champion` is at the first, `latest` is the second."""
+    """A registry with two versions of a model.
+
+    The alias `champion` is version 1. `challenger` and `latest` are version 2.
+
+    Attributes:
+        tracking: URI of the tracking store.
+        runs: run ids of the two versions.
+        logged: id of the logged model of the first version.
+    """
 
     tracking: str
     runs: list[str]
@@ -41,6 +49,7 @@ class Registry:
 
 @pytest.fixture(scope="module")
 def registry(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Package and register two versions of a model."""
     folder = tmp_path_factory.mktemp("registry")
     before, tracking = mlflow.get_tracking_uri(), f"sqlite:///{folder}/mlflow.db"
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": tracking}
@@ -52,7 +61,7 @@ def registry(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         )
         assert done.returncode == 0 and f"models:/sam@{alias}" in done.stdout, done.stderr
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", tracking)  # is set back in the end, unlike by MLflow
+        patch.setenv("MLFLOW_TRACKING_URI", tracking)  # MLflow sets this variable too, but never restores it
         mlflow.set_tracking_uri(tracking)
         versions = [mlflow.MlflowClient().get_model_version("sam", number) for number in "12"]
         (logged,) = mlflow.search_logged_models(
@@ -71,7 +80,7 @@ def registry(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ("models:/sam/latest", "2", None, 1),
     ],
 )
-def test_a_registered_model_has_its_version(
+def test_the_origin_of_a_registered_model_has_version_alias_and_run(
     registry: Registry, source: str, version: str, alias: str, run: int
 ) -> None:
     origin = open_model(source).describe()
@@ -79,17 +88,15 @@ def test_a_registered_model_has_its_version(
     assert (origin["source"], origin["run_id"], origin["family"]) == (source, registry.runs[run], "sam")
 
 
-def test_models_of_runs_have_their_run(registry: Registry) -> None:
+def test_the_origin_of_a_model_of_a_run_has_the_run(registry: Registry) -> None:
     for source in (f"runs:/{registry.runs[0]}/model", f"models:/{registry.logged}"):
         origin = open_model(source).describe()
         assert origin["run_id"] == registry.runs[0] and origin["source"] == source and "version" not in origin
 
 
-def test_the_endpoint_tells_which_version_answers(registry: Registry, tmp_path: Path) -> None:
-    port = free_port()
-    command = [python(), "-m", "sam_endpoint", "serve", "--port", str(port), "--model", "models:/sam@champion"]
-    environment = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": registry.tracking}
-    with server(command, port, "/ready", tmp_path / "log", **environment) as url:
+def test_the_endpoint_reports_the_version_that_it_has_loaded(registry: Registry, tmp_path: Path) -> None:
+    options = ["--model", "models:/sam@champion"]
+    with serve_endpoint(tmp_path / "log", *options, MLFLOW_TRACKING_URI=registry.tracking) as url:
         (model,) = requests.get(f"{url}/models", timeout=10).json()
         assert model["origin"] == {
             "source": "models:/sam@champion",
@@ -102,7 +109,7 @@ def test_the_endpoint_tells_which_version_answers(registry: Registry, tmp_path: 
             "alias": "champion",
         }
         assert model["default"] is True and model["starter"] is True
-        # The alias moves; the endpoint goes on with the version that it loaded, and says so.
+        # After the alias has moved, the endpoint still uses and reports the version that it has loaded.
         mlflow.MlflowClient().set_registered_model_alias("sam", "champion", "2")
         try:
             invocation = {"dataframe_records": BODY["input_data"], "params": BODY["params"]}
@@ -114,17 +121,17 @@ def test_the_endpoint_tells_which_version_answers(registry: Registry, tmp_path: 
             mlflow.MlflowClient().set_registered_model_alias("sam", "champion", "1")
 
 
-def test_starters_are_known_by_their_weights(packaged: Path, sam_folder: Path, tmp_path: Path) -> None:
-    """A folder of the same name with other weights is none; a copy under another name is one."""
+def test_recognises_starter_models_by_their_weights(packaged: Path, sam_folder: Path, tmp_path: Path) -> None:
+    """A folder with the name of a starter and other weights is not a starter. A renamed copy is one."""
     copy = shutil.copytree(package.EMBEDDED, tmp_path / "my-own")
-    other = shutil.copytree(sam_folder, tmp_path / "sam-tiny")
+    other_weights = shutil.copytree(sam_folder, tmp_path / "sam-tiny")
     assert is_starter(package.EMBEDDED) and is_starter(package.EMBEDDED_SAM2) and is_starter(copy)
     assert open_model(packaged).is_starter and open_model(copy).is_starter
-    assert not is_starter(other) and not open_model(other).is_starter
+    assert not is_starter(other_weights) and not open_model(other_weights).is_starter
     assert not is_starter(tmp_path)
 
 
-def test_a_catalog_tells_starters_before_they_are_loaded_and_names_that_are_no_header(
+def test_models_lists_starters_before_they_are_loaded_and_headers_escape_names(
     sam_folder: Path, tmp_path: Path
 ) -> None:
     models = {
@@ -133,18 +140,7 @@ def test_a_catalog_tells_starters_before_they_are_loaded_and_names_that_are_no_h
         "absent": {"model": "models:/nothing/1"},
     }
     (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"default": "Modèle\n1", "models": models}))
-    port = free_port()
-    command = [
-        python(),
-        "-m",
-        "sam_endpoint",
-        "serve",
-        "--port",
-        str(port),
-        "--catalog",
-        str(tmp_path / "catalog.yaml"),
-    ]
-    with server(command, port, "/ready", tmp_path / "log", PYTHONPATH=str(ROOT)) as url:
+    with serve_endpoint(tmp_path / "log", "--catalog", tmp_path / "catalog.yaml") as url:
         listed = {model["name"]: model for model in requests.get(f"{url}/models", timeout=10).json()}
         assert {name: (model["starter"], model["warm"]) for name, model in listed.items()} == {
             "Modèle\n1": (False, True),

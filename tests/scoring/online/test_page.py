@@ -1,4 +1,4 @@
-"""The page in a real browser: clicked, keyed and tapped, with nothing fetched from elsewhere."""
+"""The page in a real browser: mouse, keyboard and touch input, saved files, models, and no request to other hosts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from playwright.sync_api import Browser, Page, expect
 from pycocotools import mask as coco
 
 from tests import pictures
+from tests.conftest import serve_endpoint
 from tests.scoring.online.browser import (
     at,
-    chromium,
     click,
     downloaded,
     drag,
     open_file,
-    opened,
+    open_page,
     saved_mask,
-    serving,
     shoot,
     wait_for_mask,
 )
@@ -34,23 +33,12 @@ from tests.scoring.online.browser import (
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page")) as base:
+    """Run an endpoint with the embedded models, and return its URL."""
+    with serve_endpoint(tmp_path_factory.mktemp("page") / "log") as base:
         yield base
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url, permissions=["clipboard-write"]) as page:
-        yield page
-
-
-def test_click_subtract_step_undo_and_take_away(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_click_candidates_subtract_undo_and_clear(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     open_file(page, disc[0])
     click(page, 110, 80)
     wait_for_mask(page)
@@ -82,32 +70,34 @@ def test_click_subtract_step_undo_and_take_away(page: Page, disc: tuple[bytes, n
     expect(page.locator("#save-png")).to_be_disabled()
 
 
-def test_a_dragged_box_everything_and_the_curl(page: Page, disc: tuple[bytes, np.ndarray], tmp_path: Path) -> None:
+def test_a_dragged_box_the_curl_command_and_everything(
+    page: Page, disc: tuple[bytes, np.ndarray], tmp_path: Path
+) -> None:
     open_file(page, disc[0])
     drag(page, (68, 38), (120, 90), (153, 123))
     wait_for_mask(page)
     shoot(page, "box")
-    seen = saved_mask(page)
-    assert pictures.iou(seen, disc[1]) > 0.8
+    page_mask = saved_mask(page)
+    assert pictures.iou(page_mask, disc[1]) > 0.8
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
     page.locator("#copy-curl").evaluate("button => button.click()")
     expect(page.locator("#status")).to_contain_text("clipboard")
     (tmp_path / "disc.png").write_bytes(disc[0])
     command = page.evaluate("window.copied")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-    found = json.loads(done.stdout)[0]["predictions"][0]["mask_per_prediction"]
-    best = max(found, key=lambda one: one["iou_score"])
-    again = coco.decode({"size": best["size"], "counts": best["encoded_binary_mask"]}) > 0
-    assert np.array_equal(again, seen)
+    answers = json.loads(done.stdout)[0]["predictions"][0]["mask_per_prediction"]
+    best = max(answers, key=lambda mask: mask["iou_score"])
+    command_mask = coco.decode({"size": best["size"], "counts": best["encoded_binary_mask"]}) > 0
+    assert np.array_equal(command_mask, page_mask)
     page.keyboard.press("e")
     expect(page.locator("#status")).to_contain_text(re.compile(r"\d+ objects?,"), timeout=60_000)
     shoot(page, "everything")
 
 
-def test_by_keyboard_alone(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_click_and_box_with_the_keyboard(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     open_file(page, disc[0])
     expect(page.locator("#canvas")).to_be_focused()
-    page.keyboard.press("Enter")  # the cross begins in the middle, at 120, 80
+    page.keyboard.press("Enter")  # the cross starts at the center of the image, 120, 80
     wait_for_mask(page)
     assert saved_mask(page)[80, 120]
     page.locator("#canvas").focus()
@@ -115,7 +105,7 @@ def test_by_keyboard_alone(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
     for _ in range(8):
-        page.keyboard.press("ArrowUp")  # to 70, 40
+        page.keyboard.press("ArrowUp")  # the cross is now at 70, 40
     page.keyboard.press("b")
     for _ in range(16):
         page.keyboard.press("ArrowRight")
@@ -133,7 +123,7 @@ def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
         "is_mobile": True,
         "device_scale_factor": 2,
     }
-    with opened(browser, url, **phone) as page:
+    with open_page(browser, url, **phone) as page:
         page.locator("[data-sample]").first.tap()
         expect(page.locator("#canvas")).to_be_visible()
         frame = page.locator("#canvas").bounding_box()
@@ -143,7 +133,7 @@ def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         shoot(page, "phone")
         rows, columns = np.nonzero(saved_mask(page))
-        # One coin, which prompts.csv has as the box 312, 154, 380, 220: the default model does this sample well.
+        # The box of this coin in prompts.csv is 312, 154, 380, 220. The default model segments this sample well.
         assert np.allclose([columns.min(), rows.min(), columns.max(), rows.max()], [312, 154, 380, 220], atol=6)
         page.get_by_text("Subtract", exact=True).tap()
         page.locator("#canvas").tap(position=at(page, 300, 290))
@@ -151,7 +141,7 @@ def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
         wait_for_mask(page)
 
 
-def test_arrow_keys_choose_a_candidate_and_the_focus_stays(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_arrow_keys_select_a_candidate_and_keep_the_focus(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     open_file(page, disc[0])
     click(page, 110, 80)
     wait_for_mask(page)
@@ -162,22 +152,22 @@ def test_arrow_keys_choose_a_candidate_and_the_focus_stays(page: Page, disc: tup
         expect(page.locator("#candidates input").nth(number - 1)).to_be_focused()
 
 
-def test_what_goes_wrong_is_said(page: Page) -> None:
+def test_reports_a_file_that_is_not_an_image(page: Page) -> None:
     page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"})
     expect(page.locator("#status")).to_contain_text("notes.txt is not an image this browser can read")
     shoot(page, "wrong")
 
 
-def test_switching_the_model_asks_again(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_switching_the_model_sends_the_request_again(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     open_file(page, disc[0])
     click(page, 110, 80)
     wait_for_mask(page)
-    with page.expect_response(lambda answer: "score?model=sam%2Fvit_h" in answer.url) as asked:
+    with page.expect_response(lambda answer: "score?model=sam%2Fvit_h" in answer.url) as response:
         page.select_option("#model", "sam/vit_h")
-    assert asked.value.ok and asked.value.headers["x-answered-by"] == "sam-tiny"
+    assert response.value.ok and response.value.headers["x-answered-by"] == "sam-tiny"
 
 
-def test_starter_models_are_called_so_and_the_mask_names_its_model(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_marks_starter_models_and_names_the_model_of_the_mask(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
     expect(page.locator("#model option:checked")).to_have_text("sam-tiny (starter)")
     expect(page.locator("#starter")).to_contain_text("sam-tiny is a starter model")
     open_file(page, disc[0])
@@ -192,7 +182,7 @@ def test_starter_models_are_called_so_and_the_mask_names_its_model(page: Page, d
     expect(page.locator("#answered")).to_be_hidden()
 
 
-def test_the_api_page_works_offline_and_its_examples_can_be_tried(page: Page, url: str) -> None:
+def test_examples_on_the_api_page_work_offline(page: Page, url: str) -> None:
     page.goto(f"{url}/docs")
     page.get_by_text("/sam/segment_image").click()
     page.get_by_role("button", name="Try it out").click()

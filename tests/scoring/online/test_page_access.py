@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import ROOT
-from tests.scoring.online.browser import chromium, click, opened, serving, shoot, wait_for_mask, wait_for_picture
+from tests.conftest import ROOT, serve_endpoint
+from tests.scoring.online.browser import chromium, click, open_page, shoot, wait_for_mask, wait_for_picture
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -22,7 +22,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page")) as base:
+    with serve_endpoint(tmp_path_factory.mktemp("page") / "log") as base:
         yield base
 
 
@@ -43,7 +43,7 @@ def violations(page: Page) -> list[str]:
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_in_any_state(browser: Browser, url: str, size: str, scheme: str) -> None:
     problems: dict[str, list[str]] = {}
-    with opened(browser, url, **SIZES[size], color_scheme=scheme) as page:
+    with open_page(browser, url, **SIZES[size], color_scheme=scheme) as page:
 
         def check(state: str) -> None:
             page.wait_for_timeout(100)
@@ -84,7 +84,7 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, url: str, size: str, s
 
 
 def test_every_control_is_reached_by_tab_and_keys_can_be_turned_off(browser: Browser, url: str) -> None:
-    with opened(browser, url) as page:
+    with open_page(browser, url) as page:
         page.set_input_files("#file", ROOT / "samples/coins.png")
         wait_for_picture(page)
         page.locator("#model").focus()

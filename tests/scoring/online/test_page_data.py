@@ -18,13 +18,12 @@ from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, serve_endpoint
 from tests.scoring.online.browser import (
     chromium,
     click,
     open_file,
-    opened,
-    serving,
+    open_page,
     shoot,
     wait_for_mask,
     wait_for_picture,
@@ -35,7 +34,7 @@ CAT, COINS = ROOT / "samples/cat.jpg", ROOT / "samples/coins.png"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page")) as base:
+    with serve_endpoint(tmp_path_factory.mktemp("page") / "log") as base:
         yield base
 
 
@@ -47,7 +46,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
+    with open_page(browser, url) as page:
         yield page
 
 
@@ -129,7 +128,7 @@ def test_an_export_with_images_goes_on_in_another_browser(
     exact = masks_of(export(labelled, "coco-rle"), tmp_path)
     content = export(labelled, option, images=True)
     assert archive(content)["images/cat.jpg"] == CAT.read_bytes()
-    with opened(browser, url) as other:
+    with open_page(browser, url) as other:
         import_files(other, ("set.zip", content))
         expect(other.locator("#status")).to_contain_text("3 objects imported.")
         expect(other.locator("#images-count")).to_have_text("1 of 2")
@@ -161,7 +160,7 @@ def test_progress_and_undo_span_the_images(labelled: Page) -> None:
 def test_labels_whose_images_are_missing_wait_for_them(labelled: Page, browser: Browser, url: str) -> None:
     content = export(labelled, "coco-rle")
     yolo = export(labelled, "yolo")
-    with opened(browser, url) as page:
+    with open_page(browser, url) as page:
         import_files(page, ("yolo.zip", yolo))
         expect(page.locator("#status")).to_contain_text("0 objects imported. 2 label files (labels/coins.txt")
         import_files(page, ("annotations.json", content))
@@ -218,7 +217,7 @@ def test_an_endpoint_that_asks_for_a_key(
     browser: Browser, tmp_path: Path, disc: tuple[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAM_API_KEYS", "secret-key-of-16")
-    with serving(tmp_path) as url, opened(browser, url, wait=False) as page:
+    with serve_endpoint(tmp_path / "log") as url, open_page(browser, url, wait=False) as page:
         expect(page.locator("#status")).to_contain_text(
             "This endpoint needs an API key. Enter it at the top of the page."
         )
@@ -257,7 +256,7 @@ def elsewhere(tmp_path: Path, disc: tuple[bytes, np.ndarray]) -> Iterator[str]:
 
 
 def test_an_image_of_another_host_is_fetched_by_the_endpoint(browser: Browser, tmp_path: Path, elsewhere: str) -> None:
-    with serving(tmp_path, "--hosts", "127.0.0.1") as url, opened(browser, url) as page:
+    with serve_endpoint(tmp_path / "log", "--hosts", "127.0.0.1") as url, open_page(browser, url) as page:
         page.fill("#url", f"{elsewhere}/far.png")
         page.keyboard.press("Enter")
         expect(page.locator("#progress-text")).to_contain_text("far.png")

@@ -15,18 +15,17 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from tests import pictures
-from tests.conftest import ROOT
+from tests.conftest import ROOT, serve_endpoint
 from tests.scoring.online.browser import (
     at,
+    canvas_pixels,
     chromium,
     click,
     downloaded,
     drag,
     open_file,
-    opened,
+    open_page,
     saved_mask,
-    seen,
-    serving,
     shoot,
     wait_for_drawing,
     wait_for_mask,
@@ -48,7 +47,7 @@ FEW = 60  # the work must take fewer actions
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page")) as base:
+    with serve_endpoint(tmp_path_factory.mktemp("page") / "log") as base:
         yield base
 
 
@@ -60,7 +59,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
+    with open_page(browser, url) as page:
         yield page
 
 
@@ -91,7 +90,7 @@ def assert_on_screen(page: Page, masks: list[np.ndarray]) -> None:
     The pixels within one pixel of an outline are left out, because the outline is drawn over them.
     """
     page.wait_for_timeout(400)
-    screen = seen(page)
+    screen = canvas_pixels(page)
     rows, columns = screen.shape[:2]
     union = Image.fromarray(np.any(masks, axis=0)).resize((columns, rows), Image.Resampling.NEAREST)
     expected = np.asarray(union)
@@ -155,7 +154,7 @@ def test_24_coins_are_labelled_corrected_and_exported(page: Page, tmp_path: Path
 
 
 def test_the_same_on_a_phone_with_fingers(browser: Browser, url: str, tmp_path: Path) -> None:
-    with opened(browser, url, **PHONE) as page:
+    with open_page(browser, url, **PHONE) as page:
         page.locator("[data-sample]").first.tap()
         wait_for_picture(page)
         for name in ("#canvas", "#modes", "#actions", "#report"):
@@ -216,7 +215,7 @@ class Fingers:
 def test_a_long_press_subtracts_and_two_fingers_zoom(
     browser: Browser, url: str, disc: tuple[bytes, np.ndarray]
 ) -> None:
-    with opened(browser, url, **PHONE) as page:
+    with open_page(browser, url, **PHONE) as page:
         open_file(page, disc[0])
         fingers = Fingers(page)
         page.locator("#canvas").tap(position=at(page, 110, 80))

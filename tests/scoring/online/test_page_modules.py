@@ -1,4 +1,4 @@
-"""The page's pure modules in Node (the one that Playwright brings along), and the rules for its files."""
+"""The pure modules of the page, tested in the Node that Playwright includes, and the rules for the page's files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PURE = (
 
 
 def masks() -> dict[str, np.ndarray]:
-    """Return (h, w) bool masks by name."""
+    """Return (height, width) bool masks by name."""
     rng = np.random.default_rng(5)
     blob = np.zeros((40, 30), bool)
     blob[3:37, 5:28] = True
@@ -42,7 +42,7 @@ def masks() -> dict[str, np.ndarray]:
     }
 
 
-def test_run_lengths_geometry_and_requests(tmp_path: Path) -> None:
+def test_the_tests_of_pure_modules_pass_in_node(tmp_path: Path) -> None:
     cases = {}
     for name, mask in masks().items():
         rle = coco.encode(np.asfortranarray(mask, np.uint8))
@@ -76,7 +76,7 @@ def test_files_are_short_and_ask_for_nothing_absolute(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_pure_modules_touch_neither_the_document_nor_the_network(name: str) -> None:
+def test_pure_modules_use_neither_the_document_nor_the_network(name: str) -> None:
     text = re.sub(r"//.*|/\*(?s:.*?)\*/", "", (page.FILES / name).read_text())
     assert "export" in text
     assert not re.findall(r"\b(?:document|window|fetch|performance|navigator|localStorage|sessionStorage)\b", text)

@@ -1,4 +1,4 @@
-"""Pictures on the page: turned upright, 12 megapixels, sent once; and an endpoint behind a proxy."""
+"""Images on the page: orientations, 12 megapixels, images that are sent once, and an endpoint behind a proxy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Browser, Page, Response, expect
 
 from tests import pictures
+from tests.conftest import serve_endpoint
 from tests.scoring.online.browser import (
-    chromium,
+    canvas_pixels,
     click,
     open_file,
-    opened,
+    open_page,
     saved_mask,
-    seen,
-    serving,
     shoot,
     wait_for_drawing,
     wait_for_mask,
@@ -36,24 +35,18 @@ EMBEDDING_BYTES = 1_500_000  # room for one embedding of sam-tiny, which takes 1
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page"), "--embedding-bytes", str(EMBEDDING_BYTES)) as base:
+    """Run an endpoint whose cache holds one embedding, and return its URL."""
+    with serve_endpoint(tmp_path_factory.mktemp("page") / "log", "--embedding-bytes", EMBEDDING_BYTES) as base:
         yield base
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
-        yield page
-
-
 class Proxy(ThreadingHTTPServer):
-    """A reverse proxy that serves `upstream` below /a/prefix, and may drop a param of requests on the way."""
+    """A reverse proxy that serves an endpoint below /a/prefix.
+
+    Args:
+        upstream: URL of the endpoint.
+        drop: name of a param that the proxy removes from requests.
+    """
 
     def __init__(self, upstream: str, drop: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
@@ -62,6 +55,7 @@ class Proxy(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def server_close(self) -> None:
+        """Stop the proxy."""
         self.shutdown()
         super().server_close()
 
@@ -70,6 +64,7 @@ class _Forward(BaseHTTPRequestHandler):
     server: Proxy
 
     def do_GET(self) -> None:
+        """Forward a request to the endpoint."""
         body = self.rfile.read(int(self.headers.get("content-length", 0))) or None
         if body and self.server.drop:
             content = json.loads(body)
@@ -100,17 +95,17 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 def draw_disc(width: int, height: int, center: tuple[int, int], radius: int) -> tuple[Image.Image, np.ndarray]:
-    """Return a picture with a blue disc, and the disc's mask."""
+    """Draw a blue disc. Returns the image, and the mask of the disc."""
     x, y = center
     box = (x - radius, y - radius, x + radius, y + radius)
-    picture, mask = Image.new("RGB", (width, height), (214, 204, 190)), Image.new("L", (width, height))
-    ImageDraw.Draw(picture).ellipse(box, fill=(52, 86, 158))
+    image, mask = Image.new("RGB", (width, height), (214, 204, 190)), Image.new("L", (width, height))
+    ImageDraw.Draw(image).ellipse(box, fill=(52, 86, 158))
     ImageDraw.Draw(mask).ellipse(box, fill=1)
-    return picture.filter(ImageFilter.GaussianBlur(0.7)), np.asarray(mask) > 0
+    return image.filter(ImageFilter.GaussianBlur(0.7)), np.asarray(mask) > 0
 
 
 def photograph(upright: Image.Image, orientation: int, kind: str = "JPEG") -> bytes:
-    """Return a file whose viewers show `upright`, stored as a camera held in another way stores it."""
+    """Return an image file with an EXIF orientation that viewers show as `upright`."""
     transpose = pictures.STORED[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -119,7 +114,7 @@ def photograph(upright: Image.Image, orientation: int, kind: str = "JPEG") -> by
 
 
 def drawn_iou(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float:
-    """Return the IoU of a picture's mask with what changed on the screen."""
+    """Return the IoU of a mask with the pixels of the canvas that have changed."""
     rows, columns = before.shape[:2]
     expected = np.asarray(Image.fromarray(mask).resize((columns, rows)))
     return pictures.iou(np.abs(after - before).sum(2) > 30, expected)
@@ -137,6 +132,7 @@ def sent(responses: list[Response]) -> list[tuple[int, bool]]:
 
 
 def listen(page: Page) -> list[Response]:
+    """Return a list that receives all responses to the page."""
     responses: list[Response] = []
     page.on("response", lambda response: responses.append(response))
     return responses
@@ -151,17 +147,17 @@ def test_the_mask_covers_the_disc_on_the_screen_in_every_orientation(
     for count, orientation in enumerate(orientations, 1):
         open_file(page, photograph(upright, orientation, kind))
         wait_for_picture(page)
-        before = seen(page)
+        before = canvas_pixels(page)
         click(page, 85, 65)
         wait_for_drawing(page, count)
-        scores[orientation] = round(drawn_iou(before, seen(page), mask), 3)
+        scores[orientation] = round(drawn_iou(before, canvas_pixels(page), mask), 3)
         shoot(page, f"{kind}-orientation-{orientation}")
     assert min(scores.values()) > 0.8, scores
 
 
-def test_masks_of_another_size_are_refused_in_plain_words(browser: Browser, url: str) -> None:
+def test_rejects_masks_of_another_size_with_a_clear_message(browser: Browser, url: str) -> None:
     upright, _ = draw_disc(240, 160, (85, 65), 42)
-    with Proxy(url, drop="orientation") as proxy, opened(browser, proxy.url) as page:
+    with Proxy(url, drop="orientation") as proxy, open_page(browser, proxy.url) as page:
         open_file(page, photograph(upright, 6))
         click(page, 85, 65)
         expect(page.locator("#status")).to_contain_text(
@@ -173,9 +169,9 @@ def test_masks_of_another_size_are_refused_in_plain_words(browser: Browser, url:
         assert page.evaluate("performance.getEntriesByName('draw masks').length") == 0
 
 
-def test_behind_a_prefix_and_when_the_endpoint_is_gone(browser: Browser, url: str) -> None:
+def test_works_behind_a_prefix_and_reports_an_endpoint_that_is_gone(browser: Browser, url: str) -> None:
     upright, mask = draw_disc(240, 160, (85, 65), 42)
-    with Proxy(url) as proxy, opened(browser, proxy.url) as page:
+    with Proxy(url) as proxy, open_page(browser, proxy.url) as page:
         open_file(page, photograph(upright, 1))
         click(page, 85, 65)
         wait_for_mask(page)
@@ -185,9 +181,9 @@ def test_behind_a_prefix_and_when_the_endpoint_is_gone(browser: Browser, url: st
         expect(page.locator("#status")).to_have_text("The endpoint answered with HTTP status 502.")
 
 
-def test_twelve_megapixels_are_decoded_once_sent_once_and_drawn_by_the_worker(browser: Browser, url: str) -> None:
+def test_an_image_of_12_megapixels_is_decoded_once_and_sent_once(browser: Browser, url: str) -> None:
     picture, mask = draw_disc(4000, 3000, (1500, 1300), 900)
-    with opened(browser, url) as page:
+    with open_page(browser, url) as page:
         page.evaluate(
             """() => {
                 const decode = window.createImageBitmap;
@@ -201,11 +197,11 @@ def test_twelve_megapixels_are_decoded_once_sent_once_and_drawn_by_the_worker(br
         responses = listen(page)
         open_file(page, pictures.to_bytes(picture, "JPEG", quality=80))
         wait_for_picture(page)
-        before = seen(page)
+        before = canvas_pixels(page)
         click(page, 1500, 1300)
         wait_for_mask(page)
         wait_for_drawing(page, 1)
-        assert drawn_iou(before, seen(page), mask) > 0.8
+        assert drawn_iou(before, canvas_pixels(page), mask) > 0.8
         for count, x in enumerate((1300, 1700, 1900), 2):
             click(page, x, 1500)
             wait_for_drawing(page, count)
@@ -220,22 +216,26 @@ def test_twelve_megapixels_are_decoded_once_sent_once_and_drawn_by_the_worker(br
         assert saved_mask(page).shape == (3000, 4000)
 
 
-def test_an_evicted_picture_is_sent_again(page: Page, url: str, disc: tuple[bytes, np.ndarray]) -> None:
+def test_an_image_is_sent_again_after_the_endpoint_has_evicted_it(
+    page: Page, url: str, disc: tuple[bytes, np.ndarray]
+) -> None:
     responses = listen(page)
     open_file(page, disc[0])
     click(page, 110, 80)
     wait_for_drawing(page, 1)
-    other = pictures.to_text(pictures.to_bytes(draw_disc(200, 200, (90, 90), 50)[0]))
-    body: dict[str, Any] = {"input_data": [{"image": other, "input_boxes": "[40, 40, 140, 140]"}]}
-    evicting = urllib.request.Request(f"{url}/score", json.dumps(body).encode(), {"content-type": "application/json"})
-    urllib.request.urlopen(evicting).close()
+    second_image = pictures.to_text(pictures.to_bytes(draw_disc(200, 200, (90, 90), 50)[0]))
+    body: dict[str, Any] = {"input_data": [{"image": second_image, "input_boxes": "[40, 40, 140, 140]"}]}
+    request = urllib.request.Request(f"{url}/score", json.dumps(body).encode(), {"content-type": "application/json"})
+    urllib.request.urlopen(request).close()
     click(page, 120, 90)
     wait_for_drawing(page, 2)
     assert sent(responses) == [(200, True), (404, False), (200, True)]
     assert pictures.iou(saved_mask(page), disc[1]) > 0.7
 
 
-def test_clicks_during_the_upload_wait_for_its_id(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+def test_clicks_during_an_upload_wait_and_do_not_send_the_image_again(
+    page: Page, disc: tuple[bytes, np.ndarray]
+) -> None:
     responses = listen(page)
     open_file(page, disc[0])
     page.locator("#canvas").evaluate(

@@ -1,4 +1,4 @@
-"""Azure's own inference server with our entry script, fed Azure's own five-row sample."""
+"""The entry script in Azure's inference server: Azure's sample of five rows, other forms of input, and errors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,21 @@ from PIL import Image
 from sam_endpoint.scoring import azure
 from tests.conftest import ROOT, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
+from tests.scoring.online.endpoint import post_bytes
 
 COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The server's folder, with its log."""
+    """Return the folder for models and for the log of the server."""
     return tmp_path_factory.mktemp("azure")
 
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, folder: Path) -> Iterator[str]:
-    shutil.copytree(packaged, folder / "models" / "sam" / "1")  # the MLmodel lies in a subfolder
+    """Run Azure's inference server with the entry script, and return its URL."""
+    shutil.copytree(packaged, folder / "models" / "sam" / "1")  # Azure puts the model into a subfolder
     port = free_port()
     script = str(ROOT / "scoring" / "online" / "score.py")
     command = ["azmlinfsrv", "--entry_script", script, "--port", str(port)]
@@ -39,23 +39,15 @@ def url(packaged: Path, folder: Path) -> Iterator[str]:
         yield base
 
 
-def post(url: str, body: bytes) -> tuple[int, Any]:
-    request = urllib.request.Request(f"{url}/score", body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=120) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
 def sample(photograph: bytes) -> dict[str, Any]:
+    """Return the body of Azure's sample for an image."""
     image = base64.encodebytes(photograph).decode("utf8")
     data = [[image, *(row.get(name, "") for name in COLUMNS[1:4]), False] for row in AZURE_SAMPLE]
     return {"input_data": {"columns": COLUMNS, "index": list(range(5)), "data": data}, "params": {}}
 
 
-def test_azures_sample(url: str, photograph: bytes) -> None:
-    status, body = post(url, json.dumps(sample(photograph)).encode())
+def test_azures_sample_returns_png_masks(url: str, photograph: bytes) -> None:
+    status, body = post_bytes(f"{url}/score", json.dumps(sample(photograph)).encode())
     assert status == 200, body
     assert isinstance(body, list) and [len(row["predictions"]) for row in body] == [2, 1, 1, 1, 1]
     for row in body:
@@ -67,28 +59,28 @@ def test_azures_sample(url: str, photograph: bytes) -> None:
             assert 0 <= mask["iou_score"] <= 1.2
 
 
-def test_azures_notebooks_read_this(url: str, photograph: bytes) -> None:
-    """The deployed model's own shape, as its notebooks take it apart."""
+def test_response_format_azureml_has_the_form_that_azures_notebooks_read(url: str, photograph: bytes) -> None:
+    """The form is that of the model that Azure itself offers."""
     body = {**sample(photograph), "params": {"response_format": "azureml"}}
-    status, answer = post(url, json.dumps(body).encode())
+    status, answer = post_bytes(f"{url}/score", json.dumps(body).encode())
     assert status == 200
     for row in answer:
         for prediction in row["response"]["predictions"]:
-            for one in prediction["masks_per_prediction"]:
-                mask = np.array(Image.open(io.BytesIO(base64.b64decode(one["encoded_binary_mask"]))))
-                assert mask.shape == (600, 900) and isinstance(one["iou_score"], float)
+            for item in prediction["masks_per_prediction"]:
+                mask = np.array(Image.open(io.BytesIO(base64.b64decode(item["encoded_binary_mask"]))))
+                assert mask.shape == (600, 900) and isinstance(item["iou_score"], float)
 
 
 @pytest.mark.parametrize("form", ["records", "by column"])
-def test_the_other_forms_of_input_data(url: str, photograph: bytes, form: str) -> None:
+def test_scores_other_forms_of_input_data(url: str, photograph: bytes, form: str) -> None:
     record = {"image": base64.b64encode(photograph).decode(), "input_boxes": "[[125,240,375,425]]"}
     data = [record] if form == "records" else {name: [value] for name, value in record.items()}
-    status, body = post(url, json.dumps({"input_data": data}).encode())
+    status, body = post_bytes(f"{url}/score", json.dumps({"input_data": data}).encode())
     assert status == 200 and len(body) == 1 and len(body[0]["predictions"][0]["mask_per_prediction"]) == 3
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         (b'{"input_data": ', 400, "not JSON"),
         (b"[1, 2]", 400, "without input_data"),
@@ -101,7 +93,7 @@ def test_the_other_forms_of_input_data(url: str, photograph: bytes, form: str) -
         ),
         (b'{"input_data": {"columns": [["image"]], "data": [["a"]]}}', 400, "names in columns to be text"),
         (b'{"input_data": {"columns": ["image"], "index": [{}], "data": [["a"]]}}', 400, "labels in index to be text"),
-        (b'{"input_data": {"image": ["a"], "input_boxes": []}}', 400, "lists of one length"),
+        (b'{"input_data": {"image": ["a"], "input_boxes": []}}', 400, "lists of the same length"),
         (b'{"input_data": [{"image": "hello!", "input_boxes": [1, 2, 3, 4]}]}', 400, "row 0, column 'image'"),
         (b'{"input_data": [{"image_id": "gone", "input_boxes": [1, 2, 3, 4]}]}', 404, "row 0, column 'image_id'"),
         (b'{"input_data": [{"image": "a"}], "params": 7}', 400, "params: expected an object"),
@@ -109,10 +101,10 @@ def test_the_other_forms_of_input_data(url: str, photograph: bytes, form: str) -
     ],
     ids=lambda value: value.decode()[:40] if isinstance(value, bytes) else "",
 )
-def test_errors_as_a_client_reads_them(url: str, body: bytes, status: int, said: str) -> None:
-    got, answer = post(url, body)
-    assert got == status
-    assert said in answer["error"]["message"] and "Traceback" not in json.dumps(answer)
+def test_bad_requests_have_an_error_with_status_and_message(url: str, body: bytes, status: int, message: str) -> None:
+    actual_status, answer = post_bytes(f"{url}/score", body)
+    assert actual_status == status
+    assert message in answer["error"]["message"] and "Traceback" not in json.dumps(answer)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +120,13 @@ def test_errors_as_a_client_reads_them(url: str, body: bytes, status: int, said:
         b'{"input_data": [{"image": "sEcret", "input_box": "sEcret"}]}',
     ],
 )
-def test_errors_hold_no_data(url: str, folder: Path, body: bytes) -> None:
-    status, answer = post(url, body)
+def test_errors_and_log_contain_no_data(url: str, folder: Path, body: bytes) -> None:
+    status, answer = post_bytes(f"{url}/score", body)
     assert status in (400, 404) and len(answer["error"]["message"]) > 20
     assert "sEcret" not in json.dumps(answer) and "sEcret" not in (folder / "log").read_text()
 
 
-def test_a_null_stays_a_null() -> None:
+def test_keeps_null_in_a_cell() -> None:
     table, params = azure.read_request(
         '{"input_data": {"columns": ["multimask_output"], "data": [[true], [null], [false]]}}'
     )

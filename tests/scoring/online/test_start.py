@@ -1,4 +1,4 @@
-"""How `serve` starts: the URL that it prints, and the reasons for which it does not."""
+"""The start of `sam-endpoint serve`: the URL that it prints, and options with which it does not start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -15,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from sam_endpoint.__main__ import main
-from tests.conftest import ROOT, run_here
+from tests.conftest import ROOT, run_code, run_here
 from tests.warm import python
 
 
-def started(folder: Path, *options: str) -> str:
-    """Return the first line that `serve` prints, once the URL in it has answered."""
+def first_line(folder: Path, *options: str) -> str:
+    """Start `serve`, check that the URL in its first line answers, and return the line."""
     command = [python(), "-m", "sam_endpoint", "serve", *options]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -34,10 +33,10 @@ def started(folder: Path, *options: str) -> str:
     try:
         assert process.stdout
         line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, (folder / "log").read_text()
-        # Without a retry: it is printed once the server listens.
-        assert urllib.request.urlopen(f"{found[0]}/ping", timeout=10).status == 200
+        match = re.search(r"http://\S+", line)
+        assert match, (folder / "log").read_text()
+        # No retry is necessary, because `serve` prints the URL after it has started to listen.
+        assert urllib.request.urlopen(f"{match[0]}/ping", timeout=10).status == 200
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     finally:
@@ -53,20 +52,19 @@ def started(folder: Path, *options: str) -> str:
         ("0.0.0.0", r"http://127\.0\.0\.1:(\d+)  \(and at port \1 of this machine's other addresses\)"),
     ],
 )
-def test_it_prints_a_url_that_answers(packaged: Path, tmp_path: Path, host: str, shown: str) -> None:
-    line = started(tmp_path, "--model", str(packaged), "--port", "0", "--host", host)
+def test_prints_a_url_that_answers(packaged: Path, tmp_path: Path, host: str, shown: str) -> None:
+    line = first_line(tmp_path, "--model", str(packaged), "--port", "0", "--host", host)
     assert re.fullmatch(rf"serving on  {shown}\n", line), line
 
 
-def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+def test_reports_a_port_in_use_before_it_loads_anything() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         code = "import sys; from sam_endpoint.__main__ import main; code = main(sys.argv[1:]); "
         code += "assert 'torch' not in sys.modules; sys.exit(code)"
-        began = time.monotonic()
-        words = [sys.executable, "-c", code, "serve", "--port", str(port), "--model", "nowhere"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and time.monotonic() - began < 10
+        start = time.monotonic()
+        done = run_code(code, "serve", "--port", port, "--model", "nowhere")
+        assert done.returncode == 2 and time.monotonic() - start < 10
     expected = f"error: port {port} of 127.0.0.1 is in use by another process; choose another --port, or 0 for any\n"
     assert done.stderr == expected
 
@@ -75,14 +73,15 @@ def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
     int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80 or os.getuid() != 0,
     reason="every user may open port 80 here, or this user cannot become another",
 )
-def test_a_port_that_this_user_may_not_open() -> None:
+def test_reports_a_port_that_this_user_may_not_open() -> None:
     code = "import encodings.idna, os; from sam_endpoint.commands.serve import bind; os.setuid(65534); "
     code += "bind('127.0.0.1', 80)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "CommandError: port 80 may not be opened by this user; choose a --port above 1023" in done.stderr
+    done = run_code(code)
+    assert "CommandError: this user may not open port 80; choose a --port above 1023" in done.stderr
 
 
-def content(folder: Path, name: str, data: bytes) -> Path:
+def write_content(folder: Path, name: str, data: bytes) -> Path:
+    """Write a file, and return it."""
     (folder / name).write_bytes(data)
     return folder / name
 
@@ -98,15 +97,15 @@ CATALOGS = [
 ]
 
 
-@pytest.mark.parametrize(("data", "said"), CATALOGS, ids=range(len(CATALOGS)))
-def test_a_broken_catalog_is_named_in_one_line(tmp_path: Path, data: bytes, said: str) -> None:
-    done = run_here(main, "serve", "--port", 0, "--catalog", content(tmp_path, "catalog.yaml", data))
+@pytest.mark.parametrize(("data", "message"), CATALOGS, ids=range(len(CATALOGS)))
+def test_reports_a_broken_catalog_in_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    done = run_here(main, "serve", "--port", 0, "--catalog", write_content(tmp_path, "catalog.yaml", data))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"error: catalog {tmp_path}/catalog.yaml: ") and said in done.stderr
+    assert done.stderr.startswith(f"error: catalog {tmp_path}/catalog.yaml: ") and message in done.stderr
 
 
-def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
-    for option, value, said in (
+def test_reports_values_of_options_that_cannot_be_used(tmp_path: Path) -> None:
+    for option, value, message in (
         ("--catalog", tmp_path, "Is a directory"),
         ("--catalog", tmp_path / "none", "No such file or directory"),
         ("--model", tmp_path / "none", "holds no MLflow model"),
@@ -116,10 +115,10 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
         ("--api-keys-file", tmp_path, "Is a directory"),
         (
             "--api-keys-file",
-            content(tmp_path, "utf16", "a key".encode("utf-16")),
+            write_content(tmp_path, "utf16", "a key".encode("utf-16")),
             "expected UTF-8 text, one key per line, got another encoding",
         ),
-        ("--api-keys-file", content(tmp_path, "empty", b"\n \n"), "expected at least one key, got none"),
+        ("--api-keys-file", write_content(tmp_path, "empty", b"\n \n"), "expected at least one key, got none"),
         ("--api-keys", " , ", "expected at least one key, got none"),
         ("--embedding-store", "foo://bar", "--embedding-store 'foo://bar' cannot be used"),
         ("--device", "banana", "device 'banana' is not available on this machine"),
@@ -135,10 +134,10 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
     ):
         done = run_here(main, "serve", "--port", "0", option, value)
         (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-        assert done.returncode == 2 and said in line and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2 and message in line and "Traceback" not in done.stderr, done.stderr
 
 
-def test_wrong_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_all_bad_environment_variables_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAM_PORT", "abc")
     monkeypatch.setenv("SAM_IN_FLIGHT", "0")
     done = run_here(main, "serve")

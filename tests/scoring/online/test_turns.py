@@ -1,4 +1,4 @@
-"""Who is next when several tenants and requests wait."""
+"""Fair scheduling: the order in which requests of several tenants get a turn to compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 from sam_endpoint.scoring.online.turns import Turns
 
 
-def test_tenants_and_their_requests_take_turns() -> None:
+def test_the_queue_alternates_between_tenants_and_between_their_requests() -> None:
     waiting: FairQueue[str] = FairQueue(100)
     for i in range(3):
         waiting.put(f"a-batch-{i}", Owner("a", "batch"))
@@ -29,7 +29,7 @@ def test_tenants_and_their_requests_take_turns() -> None:
         waiting.get()
 
 
-def test_a_full_queue_still_takes_items_of_tenants_below_their_share() -> None:
+def test_a_full_queue_accepts_items_of_tenants_below_their_share() -> None:
     waiting: FairQueue[int] = FairQueue(4)
     for i in range(4):
         waiting.put(i, Owner("a"))
@@ -42,9 +42,9 @@ def test_a_full_queue_still_takes_items_of_tenants_below_their_share() -> None:
     waiting.put(8, Owner("c"))
 
 
-def test_no_more_threads_compute_than_have_turns_and_the_next_is_the_fair_one() -> None:
+def test_the_number_of_computing_threads_is_limited_and_tenants_alternate() -> None:
     turns, order, lock = Turns(2), [], threading.Lock()
-    computing, most = 0, 0
+    computing, max_computing = 0, 0
     begun = threading.Barrier(3)
 
     def block() -> None:
@@ -53,11 +53,11 @@ def test_no_more_threads_compute_than_have_turns_and_the_next_is_the_fair_one() 
             time.sleep(0.1)
 
     def work(owner: Owner) -> None:
-        nonlocal computing, most
+        nonlocal computing, max_computing
         with turns.turn(owner):
             with lock:
                 computing += 1
-                most = max(most, computing)
+                max_computing = max(max_computing, computing)
                 order.append(owner.tenant)
             time.sleep(0.005)
             with lock:
@@ -73,11 +73,11 @@ def test_no_more_threads_compute_than_have_turns_and_the_next_is_the_fair_one() 
                 time.sleep(0.001)
         for future in blocking + waiting:
             future.result(10)
-    assert most == 2 and order.index("b") <= 2 and len(order) == 9
+    assert max_computing == 2 and order.index("b") <= 2 and len(order) == 9
     assert turns._free == 2
 
 
-def test_who_waits_for_a_turn_can_hang_up() -> None:
+def test_a_call_that_waits_for_a_turn_can_be_cancelled() -> None:
     turns, call = Turns(1), Call()
     with turns.turn(Owner("a")):
         threading.Timer(0.05, call.cancel).start()
@@ -121,7 +121,7 @@ def test_skipped_tenants_keep_their_items() -> None:
     assert [waiting.get(), waiting.get()] == ["a1", "a2"]
 
 
-def test_an_item_of_another_tenant_is_in_the_next_batch() -> None:
+def test_the_next_batch_contains_an_item_of_another_tenant() -> None:
     batches: list[list[str]] = []
     gate = threading.Event()
 
@@ -140,7 +140,7 @@ def test_an_item_of_another_tenant_is_in_the_next_batch() -> None:
     assert batches[:2] == [["first"], ["a0", "b"]]
 
 
-def test_batches_are_as_heavy_as_their_time_allows() -> None:
+def test_the_size_of_batches_adapts_to_the_time_limit() -> None:
     batches: list[list[int]] = []
 
     def run(items: list[int]) -> list[int]:

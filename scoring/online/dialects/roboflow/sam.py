@@ -18,7 +18,8 @@ from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.model.prompts.parsing import decode_npy
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import JsonRoute
-from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import EarlierAnswer, LogitsCache
+from sam_endpoint.scoring.online.dialects.best_masks import BestMask, best_masks, largest_polygon
+from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import CacheKey, LogitsCache
 from sam_endpoint.scoring.online.dialects.roboflow.prompts import NPY_FORM, flat_prompt, with_mask_inputs
 from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     EXAMPLE_IMAGE,
@@ -26,15 +27,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     embed_image,
     example,
 )
-from sam_endpoint.scoring.online.dialects.roboflow.responses import (
-    BestMask,
-    best_masks,
-    largest_polygon,
-    respond,
-    respond_bytes,
-    respond_npz,
-    served_model,
-)
+from sam_endpoint.scoring.online.dialects.roboflow.responses import respond, respond_bytes, respond_npz, served_model
 
 router = APIRouter(tags=["Roboflow"], route_class=JsonRoute)
 
@@ -86,7 +79,7 @@ def sam_segment_image(
     image = _image_of_embeddings(engine, body) if has_embeddings else embed_image(engine, body, context)
     prompts = flat_prompt(body, engine.max_prompts) if body.point_coords is not None else [EMPTY_PROMPT]
     cache: LogitsCache = request.app.state.logits_cache
-    key = (context.tenant or "", served.name, body.image_id or image.key)
+    key = CacheKey(context.tenant or "", engine.fingerprint, body.image_id or image.key)
     if body.has_mask_input:
         earlier = cache.get(key) if body.use_mask_input_cache else []
         if earlier:
@@ -98,7 +91,7 @@ def sam_segment_image(
     engine.check_prompts(prompts)
     (result,) = best_masks(engine, image, prompts, False, context.call, body.format == "binary")
     if body.image_id:
-        cache.add(key, EarlierAnswer(prompts, [result.logits]), replace_all=True)
+        cache.add(key, prompts, [result.logits], replace_all=True)
     if body.format == "binary":
         return respond_npz(served, masks=result.array()[None], low_res_masks=result.logits[None])
     answer = _polygons(result, context.call)

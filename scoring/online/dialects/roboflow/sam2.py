@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from starlette.responses import Response
 from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import JsonRoute
-from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import EarlierAnswer, LogitsCache, with_earlier_logits
+from sam_endpoint.scoring.online.dialects.best_masks import best_masks, polygons
+from sam_endpoint.scoring.online.dialects.roboflow.logits_cache import CacheKey, LogitsCache, with_earlier_logits
 from sam_endpoint.scoring.online.dialects.roboflow.prompts import flat_prompt, prompt_set, with_mask_inputs
 from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     EXAMPLE_IMAGE,
@@ -21,14 +21,7 @@ from sam_endpoint.scoring.online.dialects.roboflow.requests import (
     embed_image,
     example,
 )
-from sam_endpoint.scoring.online.dialects.roboflow.responses import (
-    best_masks,
-    polygons,
-    respond,
-    respond_npz,
-    rle,
-    served_model,
-)
+from sam_endpoint.scoring.online.dialects.roboflow.responses import respond, respond_npz, rle, served_model
 
 router = APIRouter(tags=["Roboflow"], route_class=JsonRoute)
 
@@ -80,7 +73,7 @@ def sam2_segment_image(
     image = embed_image(engine, body, context)
     prompts = prompt_set(body, engine.max_prompts) or [EMPTY_PROMPT]
     cache: LogitsCache = request.app.state.logits_cache
-    key = (context.tenant or "", served.name, image.key)
+    key = CacheKey(context.tenant or "", engine.fingerprint, image.key)
     if body.mask_input is not None:
         prompts = with_mask_inputs(engine, prompts, body)
     elif body.load_logits_from_cache:
@@ -88,8 +81,7 @@ def sam2_segment_image(
     engine.check_prompts(prompts)
     results = best_masks(engine, image, prompts, body.multimask_output, context.call, body.format == "binary")
     if body.save_logits_to_cache:
-        without_masks = [replace(prompt, mask=None) for prompt in prompts]
-        cache.add(key, EarlierAnswer(without_masks, [result.logits for result in results]))
+        cache.add(key, prompts, [result.logits for result in results])
     if body.format == "binary":
         masks = np.stack([result.array() for result in results])
         return respond_npz(served, masks=masks, low_res_masks=np.stack([result.logits for result in results]))

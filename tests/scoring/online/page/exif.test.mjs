@@ -13,14 +13,14 @@ const tiff = (order, number, orientation) => [
   ...number(0x112, 2), ...number(3, 2), ...number(1, 4), ...number(orientation, 2), 0, 0,
 ];
 
-test("the orientation is found behind other chunks, in either byte order, with or without a prefix", () => {
+test("finds the orientation after other chunks, in either byte order, with or without a prefix", () => {
   const data = chunk("VP8 ", [1, 2, 3]);
   assert.equal(webpOrientation(webp(data, chunk("EXIF", tiff("II", little, 6)))), 6);
   assert.equal(webpOrientation(webp(data, chunk("EXIF", tiff("MM", big, 3)))), 3);
   assert.equal(webpOrientation(webp(data, chunk("EXIF", [...ascii("Exif\0\0"), ...tiff("MM", big, 8)]))), 8);
 });
 
-test("no orientation, a senseless one, cut data and other files are orientation 1", () => {
+test("files without a valid orientation have orientation 1", () => {
   assert.equal(webpOrientation(webp(chunk("VP8 ", [1, 2]))), 1);
   assert.equal(webpOrientation(webp(chunk("EXIF", tiff("II", little, 9)))), 1);
   for (let length = 0; length < 30; length++) assert.equal(webpOrientation(webp(chunk("EXIF", tiff("II", little, 6).slice(0, length)))), 1);
@@ -28,7 +28,7 @@ test("no orientation, a senseless one, cut data and other files are orientation 
   assert.equal(webpOrientation(new ArrayBuffer(0)), 1);
 });
 
-test("each orientation moves the corner that is first when stored to where viewers show it", () => {
+test("each orientation moves the first stored pixel to the corner where viewers show it", () => {
   const corner = (orientation) => {
     const { width, height, transform: [a, b, c, d, e, f] } = uprightTransform(orientation, { width: 30, height: 20 });
     const [x, y] = [a * 0.5 + c * 0.5 + e, b * 0.5 + d * 0.5 + f];

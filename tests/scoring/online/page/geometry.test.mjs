@@ -15,7 +15,7 @@ test("a point of the canvas is a pixel of the picture, at any scale and within t
   near(toCanvas(view, toImage(view, [123, 456])), [123, 456]);
 });
 
-test("a box has its upper left corner first, however it was drawn, and is two pixels wide at least", () => {
+test("a box starts at its upper left corner for every drag direction and is at least two pixels wide", () => {
   assert.deepEqual(boxBetween([30, 5], [10, 25]), [10, 5, 30, 25]);
   assert.equal(boxBetween([30, 5], [31, 25]), null);
 });
@@ -62,7 +62,7 @@ test("the worker draws what the canvas shows", () => {
   assert.deepEqual(windowOf(view, 2), { left: 200, top: -40, across: 1, down: 1 });
 });
 
-test("the crosshair moves farther in larger images", () => {
+test("the crosshair moves in larger steps in larger images", () => {
   assert.equal(step({ width: 240 }, false), 5);
   assert.equal(step({ width: 4000 }, true), 100);
 });

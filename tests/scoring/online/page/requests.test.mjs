@@ -40,14 +40,14 @@ test("the command asks for what the page shows, whatever the file is called", ()
   assert.ok(everything.includes(`-H "Authorization: Bearer $KEY"`));
 });
 
-test("masks of another size are a problem in words", () => {
+test("masks of another size return a message", () => {
   assert.equal(sizeProblem([{ size: [300, 400] }], { width: 400, height: 300 }), null);
   assert.match(sizeProblem([{ size: [400, 300] }], { width: 400, height: 300 }), /mask has 300 x 400 pixels.* has 400 x 300.*no mask is drawn/);
 });
 
 test("the best mask has the highest score", () => assert.equal(bestOf([{ iou_score: 0.2 }, { iou_score: 0.9 }, { iou_score: 0.5 }]), 1));
 
-test("a starter is called so wherever it is named; a model that does not say so is none", () => {
+test("the names of starter models are marked, and those of other models are not", () => {
   assert.deepEqual(choices(MODELS), [
     { name: "large", text: "large", chosen: true },
     { name: "sam/vit_l", text: "sam/vit_l", chosen: false },

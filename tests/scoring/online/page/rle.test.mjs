@@ -1,4 +1,4 @@
-// Run lengths against masks that pycocotools encoded; CASES names a JSON file of them.
+// Run lengths, compared with masks that pycocotools has encoded. The variable CASES names a JSON file of these masks.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -17,12 +17,12 @@ function draw({ size, counts }, columns, rows, label = 1) {
 for (const [name, mask] of Object.entries(CASES)) {
   const [height, width] = mask.size;
 
-  test(`${name}: at the picture's size it is the mask`, () => {
+  test(`${name}: at the size of the image, the pixels are those of the mask`, () => {
     assert.deepEqual(draw(mask, width, height), mask.rows);
   });
 
   for (const [columns, rows] of [[3 * width, 3 * height], [5, 4], [width, 2], [2 * width + 1, height]]) {
-    test(`${name}: at ${columns} x ${rows} each pixel is the mask's at its centre`, () => {
+    test(`${name}: at ${columns} x ${rows} each pixel has the value of the mask at its center`, () => {
       const sample = (row, column) => mask.rows[Math.floor(((row + 0.5) * height) / rows)][Math.floor(((column + 0.5) * width) / columns)];
       const expected = Array.from({ length: rows }, (_, row) => Array.from({ length: columns }, (_, column) => sample(row, column)).join(""));
       assert.deepEqual(draw(mask, columns, rows), expected);
@@ -30,16 +30,16 @@ for (const [name, mask] of Object.entries(CASES)) {
   }
 }
 
-test("runs by hand: one pixel out, two in, three out, of two rows and three columns", () => {
+test("decodes runs written by hand: one pixel out, two in, three out, of two rows and three columns", () => {
   assert.deepEqual(Array.from(decodeRuns("123", [2, 3])), [1, 3, 6]);
   assert.deepEqual(draw({ size: [2, 3], counts: "123" }, 3, 2), ["010", "100"]);
 });
 
-test("runs that do not cover the picture are refused", () => {
+test("rejects runs that do not cover the image", () => {
   assert.throws(() => decodeRuns("123", [2, 4]), /cover 6 pixels; a mask of 4 x 2 has 8/);
 });
 
-test("12 megapixels are drawn at the screen's size without an array of the picture's", () => {
+test("draws 12 megapixels at the screen's size without an array of the image's size", () => {
   const labels = new Uint16Array(800 * 600);
   rasterize(Int32Array.of(6_000_000, 12_000_000), [3000, 4000], labels, 800, 600, 1);
   assert.equal(labels.reduce((sum, label) => sum + label), 400 * 600);

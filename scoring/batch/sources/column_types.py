@@ -1,4 +1,4 @@
-"""Types of columns: one type for a column of several tables, and tables cast to it."""
+"""Find a common schema for tables with different column types, and cast tables to it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,30 @@ import pyarrow as pa
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.rows import OUTPUT_COLUMNS, column_names
 
-FAULT = "_sam_endpoint_fault"  # column with the reason why a line of a text file is no row; null for good rows
-ANSWERS = tuple(name for name in OUTPUT_COLUMNS if name != "image_id")
+FAULT = "_sam_endpoint_fault"  # column with the error of a malformed line in a text file; null for valid rows
+ANSWERS = tuple(  # columns that only the output has
+    name for name in OUTPUT_COLUMNS if name != "image_id"
+)
 
 
-def canonical(names: Sequence[str], file: str) -> list[str]:
-    """Return the names of a table's columns as the contract spells them. Raises BadData, which names the file."""
+def canonical_names(names: Sequence[str], file: str) -> list[str]:
+    """Check the names of a table's columns, and return them in the spelling of the request format.
+
+    Args:
+        names: names of the columns. Spellings such as `Input Boxes` for `input_boxes` are accepted.
+        file: name of the file, for error messages.
+
+    Returns:
+        The names, with the columns that the model reads in their standard spelling.
+
+    Raises:
+        BadData: a column occurs twice, has a misspelt name or the name of an output column; or the columns `image` and
+            `image_id` are both missing.
+
+    Example:
+        >>> canonical_names(["Image", "Input Boxes", "shop"], "a.csv")
+        ['image', 'input_boxes', 'shop']
+    """
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise BadData(f"'{file}' has two columns '{repeated[0]}'; rename or remove one")
@@ -28,37 +46,54 @@ def canonical(names: Sequence[str], file: str) -> list[str]:
         raise BadData(f"'{file}': expected a column 'image', got {', '.join(names)}")
     taken = [name for name in ANSWERS if name in renamed]
     if taken:
-        raise BadData(f"'{file}' has a column '{taken[0]}' already, which the answers need; rename it")
+        raise BadData(f"'{file}' has a column '{taken[0]}', which is the name of an output column; rename it")
     return renamed
 
 
-def unified(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
-    """Return one schema for tables of these file names and schemas.
+def unify_schemas(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
+    """Return a common schema for tables.
 
-    Numbers and lists of numbers are widened. Other types that differ become text: JSON text, where a value is no text
-    itself.
+    Different numeric types, also in lists, become a wider type. Other different types become text. A value that is not
+    text becomes JSON text.
+
+    Args:
+        schemas: the file name and schema of each table.
 
     Raises:
-        BadData: a column holds bytes in one file and something else in another.
+        BadData: a column has bytes in one file and another type in another file.
+
+    Example:
+        >>> first, second = pa.schema([("shop", pa.int32())]), pa.schema([("shop", pa.float64())])
+        >>> unify_schemas([("a.parquet", first), ("b.parquet", second)]).field("shop").type
+        DataType(double)
     """
     kinds: dict[str, pa.DataType] = {}
     origins: dict[str, str] = {}
     for file, schema in schemas:
         for column in schema:
-            kind, known = _kind(column.name, column.type), kinds.get(column.name)
-            common = kind if known is None else _common(known, kind)
+            kind, earlier = _kind(column.name, column.type), kinds.get(column.name)
+            common = kind if earlier is None else _common(earlier, kind)
             if common is None:
                 raise BadData(
-                    f"'{file}': column '{column.name}' holds {kind} here and {known} in '{origins[column.name]}'; "
-                    "give it one type, or score the files one by one"
+                    f"'{file}': column '{column.name}' has the type {kind}, and {earlier} in '{origins[column.name]}'; "
+                    "use the same type in all files, or score each file in its own job"
                 )
             kinds[column.name] = common
             origins.setdefault(column.name, file)
     return pa.schema(list(kinds.items()))
 
 
-def conformed(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
-    """Cast the columns of a table to a schema's types; columns that the schema lacks stay. Raises BadData."""
+def conform_table(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
+    """Cast the columns of a table to the types of a schema.
+
+    Args:
+        table: the table. Columns that the schema lacks only get their plain type.
+        schema: the common schema.
+        file: name of the file, for error messages.
+
+    Raises:
+        BadData: a value does not fit the type.
+    """
     arrays = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         position = schema.get_field_index(name)
@@ -67,39 +102,39 @@ def conformed(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
             arrays.append(cast(column, kind))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             raise BadData(
-                f"'{file}': column '{name}' holds a value that is no {kind}, its type in the other files"
+                f"'{file}': column '{name}' has a value that does not fit {kind}, the column's type in all files"
             ) from None
     return pa.table(arrays, names=table.column_names)
 
 
-def plain(kind: pa.DataType) -> pa.DataType:
-    """Return the simplest type with the same values: without dictionaries, views and lists of other layouts."""
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the simplest type for the same values, without dictionaries, views and special list layouts."""
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
-        return plain(kind.storage_type)
+        return plain_type(kind.storage_type)
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain(kind.value_type)
+        return plain_type(kind.value_type)
     if types.is_string_view(kind):
         return pa.large_string()
     if types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
         return pa.large_binary()
     if types.is_map(kind):
-        return pa.map_(plain(kind.key_type), plain(kind.item_type))
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
     if types.is_struct(kind):
-        return pa.struct([(field.name, plain(field.type)) for field in kind])
+        return pa.struct([(field.name, plain_type(field.type)) for field in kind])
     if _is_list(kind):
-        return pa.list_(plain(kind.value_type))
+        return pa.list_(plain_type(kind.value_type))
     return kind
 
 
 def _kind(name: str, kind: pa.DataType) -> pa.DataType:
-    """Return the type of a column: its plain type, or binary for images as lists of bytes."""
-    kind = plain(kind)
+    """Return the plain type of a column; binary for a column `image` with lists of bytes."""
+    kind = plain_type(kind)
     return pa.large_binary() if name == "image" and _is_bytes(kind) else kind
 
 
 def as_text(value: object) -> str | None:
-    """Return text as it is, and other values as JSON text."""
+    """Convert a value to text: text and None stay as they are; other values become JSON text."""
     if value is None or isinstance(value, str):
         return value
     simple = isinstance(value, (bool, int, float, list, tuple, dict))
@@ -107,7 +142,7 @@ def as_text(value: object) -> str | None:
 
 
 def _common(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Return a type for the values of both, or None."""
+    """Return a type for the values of both types, or None."""
     if first == second or pa.types.is_null(second):
         return first
     if pa.types.is_null(first):
@@ -129,13 +164,18 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a column in another type. Raises pa.ArrowException, and what Python's conversions raise."""
+    """Cast a column to another type.
+
+    Raises:
+        pa.ArrowException: a value does not fit the type.
+        ValueError, TypeError, OverflowError: a value cannot be converted in Python.
+    """
     if column.type == kind:
         return column
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if is_text and not _is_text(plain(column.type)):
+    if is_text and not _is_text(plain_type(column.type)):
         return pa.chunked_array([pa.array([as_text(value) for value in column.to_pylist()], kind)])
-    if pa.types.is_large_binary(kind) and _is_bytes(plain(column.type)):
+    if pa.types.is_large_binary(kind) and _is_bytes(plain_type(column.type)):
         return pa.chunked_array([_joined(chunk) for chunk in column.cast(pa.list_(pa.uint8())).chunks], kind)
     try:
         return column.cast(kind)
@@ -144,7 +184,7 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _joined(lists: pa.ListArray) -> pa.LargeBinaryArray:
-    """Return lists of bytes as binary values."""
+    """Convert lists of bytes to binary values."""
     content = lists.values.fill_null(0).to_numpy()
     ends = zip(lists.offsets[:-1].to_pylist(), lists.offsets[1:].to_pylist(), lists.is_valid().to_pylist(), strict=True)
     values = [content[start:end].tobytes() if valid else None for start, end, valid in ends]

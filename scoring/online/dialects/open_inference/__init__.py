@@ -1,0 +1,23 @@
+"""The Open Inference Protocol, which Triton's and KServe's clients speak: REST routes, and gRPC in front of them."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+
+from sam_endpoint.scoring.errors import Problem
+from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.dialects.open_inference import rest
+
+
+def error_response(problem: Problem) -> JSONResponse:
+    """Return an error as clients of the protocol read it."""
+    return JSONResponse({"error": problem.message}, problem.status)
+
+
+DIALECT = Dialect(
+    "open-inference",
+    ("/v2",),
+    rest.router,
+    error_response,
+    content_types=("application/json", "application/octet-stream"),
+)

@@ -1,0 +1,237 @@
+"""X-AnyLabeling's dialect: marks on an image in, polygons to edit out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from sam_endpoint.model import masks
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.engine import EmbeddedImage, Engine
+from sam_endpoint.model.errors import BadInput, kind
+from sam_endpoint.model.everything import DEFAULT_GRID
+from sam_endpoint.model.masks import CroppedMask
+from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.prompts.cells import check_count
+from sam_endpoint.model.prompts.parsing import MAX_COORDINATE
+from sam_endpoint.scoring.errors import Problem
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, Dialect, JsonRoute
+from sam_endpoint.scoring.online.dialects.best_masks import best_masks, polygon_area, polygons
+from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
+from sam_endpoint.scoring.online.served_model import ServedModel
+from sam_endpoint.scoring.polygons import simplify_outline
+
+LABEL = "AUTOLABEL_OBJECT"  # the client replaces this label by the one that its user chooses
+FINENESS = 0.001  # default epsilon_factor: tolerance of the outline as a share of its length
+SMALL_PIECE = 0.2  # pieces of a mask below this share of their mean area are left out
+WIDGETS = (
+    {"name": "button_add_point", "value": None},
+    {"name": "button_remove_point", "value": None},
+    {"name": "button_add_rect", "value": None},
+    {"name": "button_clear", "value": None},
+    {"name": "button_finish_object", "value": None},
+    {"name": "button_run", "value": None},
+    {"name": "mask_fineness_slider", "value": 1},
+    {"name": "toggle_preserve_existing_annotations", "value": False},
+)
+MARK_FORM = 'marks [{"type": "point" or "rectangle", "data": [x, y] or [x1, y1, x2, y2], "label": 1 or 0}, ...]'
+OK = 200
+router = APIRouter(prefix="/v1", tags=["X-AnyLabeling"], route_class=JsonRoute)
+
+
+class PredictParams(BaseModel):
+    """Params of a prediction; clients send more, which is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+    conf_threshold: float = Field(default=0.0, ge=0, le=1)
+    epsilon_factor: float = Field(default=FINENESS, ge=0, le=1)
+    text_prompt: str | None = None
+    marks: Any = None
+
+
+class PredictBody(BaseModel):
+    """A request for shapes in an image."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: str
+    image: str
+    params: PredictParams = PredictParams()
+
+
+EXAMPLE = {
+    "model": "sam-tiny",
+    "image": f"data:image/png;base64,{EXAMPLE_PNG}",
+    "params": {"marks": [{"type": "point", "data": [48, 32], "label": 1}]},
+}
+
+
+@router.get("/models", summary="List the models for X-AnyLabeling")
+def list_models(request: Request) -> dict[str, Any]:
+    """List the served models and the controls that the client shows for them."""
+    return _success({model["name"]: _described(model["name"]) for model in request.app.state.catalog.describe()})
+
+
+@router.get("/models/{model:path}/info", summary="Describe one model")
+def model_info(request: Request, model: str) -> dict[str, Any]:
+    """Describe one model."""
+    return _success(_described(request.app.state.catalog.key(model)))
+
+
+@router.post("/predict", response_model=None, summary="Segment the marked object, or every object")
+def predict(
+    request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
+) -> JSONResponse:
+    """Return polygons: of the object that the marks select, or of every object if there are none."""
+    context, params = context_of(request.scope), body.params
+    served: ServedModel = request.app.state.catalog.get(body.model)
+    if params.text_prompt:
+        raise BadInput("text_prompt", "no text, since this model takes points and rectangles only", "a text")
+    engine = served.engine_for(context)
+    prompts = _prompts(params.marks, engine.max_prompts)
+    engine.check_prompts(prompts)
+    if prompts:
+        served.limits.check_prompts(len(prompts))
+    else:
+        served.limits.check_points(1, DEFAULT_GRID.count)
+    image = engine.embed(engine.images.reference(body.image, upright=True), context.call)
+    found: Iterable[tuple[np.ndarray | CroppedMask, float]]
+    found = _selected(engine, image, prompts, context.call) if prompts else _all(engine, image, params, context.call)
+    shapes = [
+        {
+            "label": LABEL,
+            "shape_type": "polygon",
+            "points": points,
+            "score": min(1.0, max(0.0, score)),
+            "group_id": group,
+        }
+        for group, (mask, score) in enumerate(found, 1)
+        for points in outlines(mask, params.epsilon_factor, context.call)
+    ]
+    # A mark adds to the shapes of the image; without marks, the client's own setting says whether shapes are replaced.
+    content = {"shapes": shapes, "description": "", "replace": False if prompts else None}
+    return ChunkedJsonResponse(_success(content), headers=served.headers)
+
+
+def _selected(
+    engine: Engine, image: EmbeddedImage, prompts: list[Prompt], call: Call
+) -> list[tuple[np.ndarray | CroppedMask, float]]:
+    results = best_masks(engine, image, prompts, multimask_output=True, call=call)
+    return [(result.mask, result.score) for result in results]
+
+
+def _all(engine: Engine, image: EmbeddedImage, params: PredictParams, call: Call) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield every object in the image whose predicted IoU is at least the client's threshold, one mask at a time."""
+    for found in engine.everything(image, DEFAULT_GRID, call=call):
+        if found.score >= params.conf_threshold:
+            yield masks.from_rle(found.rle), found.score
+
+
+def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) -> list[list[list[float]]]:
+    """Return the outlines of a mask as closed polygons, without its smallest pieces.
+
+    Args:
+        mask: the mask at the image's size.
+        epsilon_factor: tolerance of each outline as a share of its length, at least a pixel; 0 keeps every corner.
+        call: counts the answer.
+
+    Returns:
+        For each piece [[x, y], ...] in pixels; the first corner is repeated at the end.
+    """
+    pieces = [np.asarray(polygon) for polygon in polygons(mask, call)]
+    areas = [polygon_area(piece) for piece in pieces]
+    with call.stage("render"):
+        simple = [
+            simplify_outline(piece, epsilon_factor)
+            for piece, area in zip(pieces, areas, strict=True)
+            if area > SMALL_PIECE * np.mean(areas)
+        ]
+    return [[*points.tolist(), points[0].tolist()] for points in simple]
+
+
+def _prompts(marks: object, max_prompts: int) -> list[Prompt]:
+    """Return the prompts that marks stand for: one object of all points, or one object a rectangle.
+
+    With several rectangles, a point belongs to those that contain it.
+
+    Raises:
+        BadInput: a mark has another form, or a point is in none of several rectangles.
+    """
+    if marks is None:
+        return []
+    if not isinstance(marks, list):
+        raise BadInput("marks", MARK_FORM, kind(marks))
+    check_count("marks", len(marks), max_prompts)
+    read = [_mark(mark, f"marks[{number}]") for number, mark in enumerate(marks)]
+    points = [(data, label) for data, label in read if len(data) == 2]
+    boxes = [np.array(data, np.float32) for data, _ in read if len(data) == 4]
+    if len(boxes) <= 1:
+        return [_prompt(points, boxes[0] if boxes else None)] if read else []
+    inside = [[(data, label) for data, label in points if _contains(box, data)] for box in boxes]
+    for number, (data, _) in enumerate(read):
+        if len(data) == 2 and not any(_contains(box, data) for box in boxes):
+            raise BadInput(f"marks[{number}]", "a point inside one of the rectangles", "a point outside of all of them")
+    return [_prompt(own, box) for own, box in zip(inside, boxes, strict=True)]
+
+
+def _mark(mark: object, place: str) -> tuple[list[float], int]:
+    """Return the numbers and the label of a mark. Raises BadInput."""
+    if not isinstance(mark, dict):
+        raise BadInput(place, MARK_FORM, kind(mark))
+    form, data, label = mark.get("type"), mark.get("data"), mark.get("label", 1)
+    lengths: dict[object, Literal[2, 4]] = {"point": 2, "rectangle": 4}
+    if form not in ("point", "rectangle") or label not in (0, 1):
+        raise BadInput(place, MARK_FORM, "another type or label")
+    if form == "rectangle" and label == 0:
+        raise BadInput(place, "label 1 of a rectangle; take points away with points of label 0", "label 0")
+    if (
+        not isinstance(data, list)
+        or len(data) != lengths[form]
+        or not all(isinstance(number, (int, float)) and abs(number) <= MAX_COORDINATE for number in data)
+    ):
+        raise BadInput(f"{place}.data", f"{lengths[form]} numbers in pixels", kind(data))
+    if form == "rectangle":
+        data = [*np.minimum(data[:2], data[2:]).tolist(), *np.maximum(data[:2], data[2:]).tolist()]
+    return data, int(label)
+
+
+def _contains(box: np.ndarray, point: Sequence[float]) -> bool:
+    x, y = point
+    return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+
+def _prompt(points: Sequence[tuple[list[float], int]], box: np.ndarray | None) -> Prompt:
+    if not points:
+        return Prompt(box=box)
+    return Prompt(
+        np.array([data for data, _ in points], np.float32), np.array([label for _, label in points], np.int64), box
+    )
+
+
+def _described(name: str) -> dict[str, Any]:
+    return {
+        "model_id": name,
+        "display_name": name,
+        "widgets": list(WIDGETS),
+        "params": {"epsilon_factor": FINENESS},
+        "capabilities": {"points": True, "rectangles": True, "text": False, "video": False},
+        "batch_processing_mode": "default",
+    }
+
+
+def _success(data: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, "data": data}
+
+
+def error_response(problem: Problem) -> JSONResponse:
+    """Return an error as X-AnyLabeling reads it: status 200, except where a key is missing or the endpoint is full."""
+    status = problem.status if problem.status in (401, 403, 503) else OK
+    return JSONResponse({"success": False, "error": {"code": problem.code, "message": problem.message}}, status)
+
+
+DIALECT = Dialect("x-anylabeling", ("/v1/",), router, error_response)

@@ -1,0 +1,103 @@
+"""Bodies in chunks: those that clients send are read, those that keep the event loop busy are rejected."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+import pytest
+import uvicorn
+
+from sam_endpoint.scoring.online.connections import HEADER_BYTES, MAX_CHUNKS, ConnectionGuard, CountingConnection
+
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(size: int, count: int) -> bytes:
+    return HEAD + (f"{size:x}\r\n".encode() + bytes(size) + b"\r\n") * count + b"0\r\n\r\n"
+
+
+def body_of(connection: CountingConnection, message: bytes) -> bytes:
+    connection.receive_data(message)
+    body = b""
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        body += bytes(event.data) if isinstance(event, h11.Data) else b""
+    return body
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, MAX_CHUNKS), (300, 5000), (2**16, 100)])
+def test_bodies_in_ordinary_chunks_are_read(size: int, count: int) -> None:
+    assert len(body_of(CountingConnection(HEADER_BYTES), chunked(size, count))) == size * count
+
+
+def test_a_body_of_many_tiny_chunks_is_rejected_soon() -> None:
+    connection = CountingConnection(HEADER_BYTES)
+    with pytest.raises(h11.RemoteProtocolError):
+        body_of(connection, chunked(1, 500_000))
+    assert connection._chunks == MAX_CHUNKS + 1
+
+
+def test_each_request_of_a_connection_is_counted_alone() -> None:
+    connection = CountingConnection(HEADER_BYTES)
+    for _ in range(3):
+        assert len(body_of(connection, chunked(1, 200))) == 200
+        for event in (h11.Response(status_code=200, headers=[]), h11.EndOfMessage()):
+            connection.send(event)
+        connection.start_next_cycle()
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with two bytes."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http=ConnectionGuard(100, 5, 5).protocol(), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    serving = threading.Thread(target=server.run, args=([listener],))
+    serving.start()
+    yield listener.getsockname()
+    server.should_exit = True
+    serving.join()
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_connection_answers_one_request_after_the_other(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 10) as connection:
+        for _ in range(3):
+            connection.sendall(GET)
+            answer = b""
+            while not answer.endswith(b"ok"):
+                answer += connection.recv(4096)
+
+
+def test_requests_sent_ahead_end_the_connection_after_one_answer(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 10) as connection:
+        connection.sendall(GET * 1000)
+        answers = b""
+        try:
+            while part := connection.recv(4096):
+                answers += part
+        except ConnectionResetError:
+            pass
+    assert answers.count(b"200 OK") <= 1
+
+
+def test_tiny_chunks_get_an_answer_or_a_reset(address: tuple[str, int]) -> None:
+    for _ in range(3):
+        with socket.create_connection(address, 10) as connection:
+            try:
+                connection.sendall(chunked(1, 5000))
+                while connection.recv(4096):
+                    pass
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+    test_a_connection_answers_one_request_after_the_other(address)

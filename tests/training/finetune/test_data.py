@@ -1,0 +1,252 @@
+"""The data of a fine-tuning: every format gives the same masks, and every problem is named and counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sam_endpoint.evaluation.geometry import iou
+from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadData, BadParameter
+from sam_endpoint.scoring.brush import encode_brush
+from sam_endpoint.training.finetune import data
+from sam_endpoint.training.finetune.label_studio import decode_brush
+from sam_endpoint.training.finetune.options import FinetuneOptions, Plan
+
+SIZE = (60, 80)
+IMAGES = 4
+
+
+def rectangle(number: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[10 : 30 + number, 20 : 50 + number] = True
+    return mask
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of images, of which each has one mask, `rectangle` of its number."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(IMAGES):
+        pixels = np.random.default_rng(number).integers(0, 255, (*SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def coco(folder: Path) -> dict[str, Any]:
+    """The images as COCO: polygons and run lengths in turn; the categories are `even` and `odd`."""
+    content: dict[str, Any] = {"images": [], "annotations": []}
+    content["categories"] = [{"id": 0, "name": "even"}, {"id": 1, "name": "odd"}]
+    for number in range(IMAGES):
+        rle = masks.to_rle(rectangle(number))
+        runs = {"size": list(SIZE), "counts": rle["counts"].decode("ascii")}
+        outline = masks.to_polygons(rectangle(number))
+        content["images"].append({"id": number, "file_name": f"{number}.png", "height": SIZE[0], "width": SIZE[1]})
+        annotation = {"id": number, "image_id": number, "category_id": number % 2}
+        content["annotations"].append({**annotation, "segmentation": runs if number % 2 else outline})
+    return content
+
+
+def write(folder: Path, content: object, name: str = "coco.json") -> str:
+    file = folder / name
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+def options(tmp_path: Path, source: str, **more: Any) -> FinetuneOptions:
+    return FinetuneOptions("checkpoints/sam-tiny", source, output=tmp_path / "out", holdout=0.5, **more)
+
+
+def read(split: data.DataSplit) -> dict[str, list[np.ndarray]]:
+    """The masks of all images by the images' names."""
+    found = {}
+    for dataset in (split.open_train(), split.open_held_out()):
+        for image in dataset:
+            found[Path(image.name).name] = [true.mask for true in image.objects]
+        assert not dataset.problems.counts
+    return found
+
+
+def as_yolo(tmp_path: Path, images: Path) -> str:
+    folder = tmp_path / "yolo"
+    (folder / "labels").mkdir(parents=True)
+    shutil.copytree(images, folder / "images")
+    for number in range(IMAGES):
+        outline = np.reshape(masks.to_polygons(rectangle(number))[0], (-1, 2)) / (SIZE[1], SIZE[0])
+        words = " ".join(f"{value:.6f}" for value in outline.ravel())
+        (folder / "labels" / f"{number}.txt").write_text(f"{number % 2} {words}\n")
+    (folder / "classes.txt").write_text("even\nodd\n")
+    return str(folder)
+
+
+def as_label_studio(tmp_path: Path, images: Path) -> str:
+    tasks = []
+    for number in range(IMAGES):
+        region: dict[str, Any] = {"original_width": SIZE[1], "original_height": SIZE[0]}
+        if number % 2:
+            region["value"] = {"rle": list(encode_brush(rectangle(number))), "brushlabels": ["odd"]}
+        else:
+            outline = np.reshape(masks.to_polygons(rectangle(number))[0], (-1, 2)) / (SIZE[1], SIZE[0]) * 100
+            region["value"] = {"points": outline.tolist(), "polygonlabels": ["even"]}
+        source = [f"/data/upload/1/0a1b2c3d-{number}.png", f"/data/local-files/?d=images/{number}.png"][number % 2]
+        tasks.append({"id": number, "data": {"image": source}, "annotations": [{"result": [region]}]})
+    return write(images, tasks, "tasks.json")
+
+
+def rows(images: Path) -> list[dict[str, Any]]:
+    """The rows of a predictions table."""
+    return [
+        {
+            "image": str(images / f"{number}.png"),
+            "category": ["even", "odd"][number % 2],
+            "predictions": [
+                {
+                    "mask_per_prediction": [
+                        {**masks.encode(rectangle(number), masks.ENCODINGS[number % 3]), "iou_score": 0.9}
+                    ]
+                }
+            ],
+            "error": None,
+        }
+        for number in range(IMAGES)
+    ]
+
+
+def as_parquet(tmp_path: Path, images: Path) -> str:
+    pq.write_table(pa.Table.from_pylist(rows(images)), tmp_path / "predictions.parquet")
+    return str(tmp_path / "predictions.parquet")
+
+
+def as_csv(tmp_path: Path, images: Path) -> str:
+    table = [{**row, "predictions": json.dumps(row["predictions"])} for row in rows(images)]
+    pd.DataFrame(table).to_csv(tmp_path / "predictions.csv", index=False)
+    return str(tmp_path / "predictions.csv")
+
+
+@pytest.mark.parametrize("write_as", [None, as_yolo, as_label_studio, as_parquet, as_csv])
+def test_every_format_gives_the_same_masks(write_as: Any, tmp_path: Path, images: Path) -> None:
+    source = write_as(tmp_path, images) if write_as else write(images, coco(images))
+    column = "category" if write_as in (as_parquet, as_csv) else ""
+    split = data.prepare(options(tmp_path, source, category_column=column))
+    assert not split.problems.counts
+    assert set(split.categories) == {"even", "odd"}
+    found = read(split)
+    assert sorted(found) == [f"{number}.png" for number in range(IMAGES)]
+    for number in range(IMAGES):
+        (mask,) = found[f"{number}.png"]
+        assert iou(mask, rectangle(number)) > 0.95
+    assert split.open_held_out().count == 2
+
+
+def test_the_split_depends_on_the_seed_and_keeps_equal_images_together(tmp_path: Path, images: Path) -> None:
+    content = coco(images)
+    for number in range(IMAGES):
+        shutil.copy(images / f"{number}.png", images / f"copy-{number}.png")
+        content["images"].append({"id": f"copy {number}", "file_name": f"copy-{number}.png"})
+        content["annotations"].append(
+            {**content["annotations"][number], "id": f"copy {number}", "image_id": f"copy {number}"}
+        )
+    source = write(images, content)
+    held = []
+    for seed in (1, 1, 2, 3):
+        split = data.prepare(options(tmp_path, source, plan=Plan(seed=seed)))
+        names = {Path(entry["file_name"]).name for entry in split.open_held_out().images.values()}
+        assert {name.replace("copy-", "") for name in names} == {name for name in names if "copy" not in name}
+        held.append(names)
+    assert held[0] == held[1] and len({frozenset(names) for names in held}) > 1
+
+
+def test_images_in_both_parts_are_refused(tmp_path: Path, images: Path) -> None:
+    content = coco(images)
+    shutil.copy(images / "1.png", images / "renamed.png")
+    other = {**content, "images": [{"id": 1, "file_name": "renamed.png"}], "annotations": content["annotations"][1:2]}
+    source, val = write(images, content), write(images, other, "val.json")
+    with pytest.raises(BadData, match=r"1 images are in both --data and --val \(1.png = renamed.png\)"):
+        data.prepare(options(tmp_path, source, val=val))
+
+
+def test_a_category_filter_keeps_its_masks_and_one_that_leaves_nothing_is_refused(tmp_path: Path, images: Path) -> None:
+    source = write(images, coco(images))
+    split = data.prepare(options(tmp_path, source, categories=("odd",)))
+    assert sorted(read(split)) == ["1.png", "3.png"]
+    assert split.problems.counts == {"images without masks, left out": 2}
+    with pytest.raises(BadData, match="no mask has the category oval; the data has even, odd"):
+        data.prepare(options(tmp_path, source, categories=("oval",)))
+
+
+def test_problems_are_counted(tmp_path: Path, images: Path) -> None:
+    content = coco(images)
+    content["images"].append({"id": "bare", "file_name": "bare.png"})
+    content["images"].append({"id": "gone", "file_name": "gone.png"})
+    content["annotations"].append(
+        {"id": "lost", "image_id": 77, "category_id": 0, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    )
+    content["annotations"].append(
+        {"id": "of gone", "image_id": "gone", "category_id": 0, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    )
+    content["annotations"].append({"id": "empty", "image_id": 0, "category_id": 0, "segmentation": []})
+    split = data.prepare(options(tmp_path, write(images, content)))
+    assert split.problems.counts == {"images without masks, left out": 1}
+    train, held_out = split.open_train(), split.open_held_out()
+    assert len(list(train)) + len(list(held_out)) == IMAGES
+    counts = train.problems.counts + held_out.problems.counts
+    assert counts["images missing, left out"] == 1
+    assert counts["annotations of images that the file lacks, left out"] == 1
+    assert counts["empty annotations, or outside their image, left out"] == 1
+
+
+def test_labels_of_other_kinds_are_counted(tmp_path: Path, images: Path) -> None:
+    folder = Path(as_yolo(tmp_path, images))
+    (folder / "labels" / "0.txt").write_text("0 0.5 0.5 0.2 0.2\nnonsense\n")
+    (folder / "labels" / "1.txt").unlink()
+    counts = data.prepare(options(tmp_path, str(folder))).problems.counts
+    assert counts["labels without an outline (boxes are not masks), left out"] == 1
+    assert counts["lines that are no YOLO label, left out"] == 1
+    assert counts["images without a label file, left out"] == 1
+    region = {"original_width": 80, "original_height": 60, "value": {"x": 1, "y": 2, "width": 3, "height": 4}}
+    tasks = json.loads(Path(as_label_studio(tmp_path, images)).read_text())
+    tasks[0]["annotations"][0]["result"] += [region, {**region, "value": {"rle": [1, 2, 3]}}]
+    counts = data.prepare(options(tmp_path, write(images, tasks, "more.json"))).problems.counts
+    assert counts["regions that are no mask (boxes, key points, choices), left out"] == 1
+    assert counts["regions that cannot be read, left out"] == 1
+
+
+@pytest.mark.parametrize("content", [{}, [1], "text", {"images": [], "annotations": [], "categories": []}])
+def test_data_without_masks_is_refused(content: object, tmp_path: Path) -> None:
+    with pytest.raises(BadData):
+        data.prepare(options(tmp_path, write(tmp_path, content)))
+
+
+def test_brush_masks_decode_to_what_was_encoded() -> None:
+    mask = np.random.default_rng(1).random((37, 41)) > 0.7
+    np.testing.assert_array_equal(decode_brush(encode_brush(mask), (37, 41)), mask)
+    for wrong in (b"", encode_brush(mask)[:-9], encode_brush(mask[:-1])):
+        with pytest.raises(ValueError):
+            decode_brush(wrong, (37, 41))
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    good = FinetuneOptions("model", "data.json")
+    for wrong in (
+        {"alias": "challenger"},
+        {"promote": "champion"},
+        {"register": "sam", "log": False},
+        {"holdout": 1.0},
+        {"epochs": 3, "minutes": 5},
+        {"plan": Plan(images=0)},
+        {"plan": Plan(rate=0)},
+        {"plan": Plan(stop_share=1)},
+    ):
+        with pytest.raises(BadParameter):
+            replace(good, **wrong)

@@ -1,0 +1,153 @@
+"""Training images in the form that training reads: targets in memory, embeddings in a store on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sam_endpoint.evaluation.ground_truth import AnnotatedImage, Problems
+from sam_endpoint.model.embeddings import EmbeddingCache, Store
+from sam_endpoint.model.segmenter import Embedding, Segmenter
+from sam_endpoint.training.finetune.targets import Target, make_targets, region_of
+
+CACHE_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training image.
+
+    Attributes:
+        key: The key of its features in the store.
+        size: (height, width) in pixels.
+        region: (height, width) of the low-resolution cells that it covers, from the top left.
+        targets: Its objects, at least one.
+    """
+
+    key: str
+    size: tuple[int, int]
+    region: tuple[int, int]
+    targets: list[Target]
+
+
+class StrictStore(Store):
+    """A store whose failures end the training, so that no image is encoded twice without notice."""
+
+    problem = ""
+
+    def report_invalid(self) -> None:
+        """Do nothing: files that are broken are written anew."""
+
+    def _report(self, message: str) -> None:
+        self.problem = message
+
+    def check(self) -> None:
+        """Wait until everything is written. Raises OSError if the store cannot be read or written."""
+        self.flush()
+        if self.problem:
+            raise OSError(f"{self.root}: {self.problem}; is the disk full? What is encoded so far is kept")
+
+
+class FeatureSource:
+    """Gives the features of training images, each encoded once.
+
+    With a frozen encoder, the features are the encoder's feature maps. Otherwise they are the preprocessed pixels,
+    since every step encodes them with other weights.
+
+    Args:
+        segmenter: The base model.
+        folder: The folder of the store, in the format of the endpoint's embedding store.
+        frozen: Whether the encoder is frozen.
+        cache_bytes: The memory for features that are read again.
+
+    Attributes:
+        encoded: The number of images that were encoded (or preprocessed), not read from the store.
+    """
+
+    def __init__(self, segmenter: Segmenter, folder: Path, frozen: bool, cache_bytes: int = CACHE_BYTES) -> None:
+        self.segmenter, self.frozen = segmenter, frozen
+        self.encoded = 0
+        self.store = StrictStore(str(folder))
+        family = segmenter.family
+        pixels = f"pixels {family.name} {family.input_size} {family.mean} {family.std}"
+        fingerprint = family.fingerprint() if frozen else pixels
+        self.cache = EmbeddingCache(cache_bytes, self.store).for_model(fingerprint, self._is_valid)
+
+    def add(self, image: AnnotatedImage, problems: Problems) -> Sample | None:
+        """Encode an image unless the store has its features, and return its sample.
+
+        Returns:
+            None if none of its objects is large enough.
+
+        Raises:
+            OSError: The store cannot be written.
+        """
+        family = self.segmenter.family
+        targets = make_targets(family, image, problems)
+        if not targets:
+            return None
+        size = (image.pixels.shape[0], image.pixels.shape[1])
+        key = hashlib.sha256(f"{size}".encode() + image.pixels.tobytes()).hexdigest()
+        self.cache.get(key, lambda: self._encode(image))
+        self.store.check()
+        return Sample(key, size, region_of(family, size), targets)
+
+    def features(self, sample: Sample) -> tuple[Tensor, ...]:
+        """Return the features of a sample, each (1, channels, height, width). Raises OSError if they are gone."""
+
+        def missing() -> Embedding:
+            raise OSError(f"{self.store.root}: an embedding of this training is gone; start the same command again")
+
+        return self.cache.get(sample.key, missing).to(self.segmenter.family.device).features
+
+    def _encode(self, image: AnnotatedImage) -> Embedding:
+        self.encoded += 1
+        family = self.segmenter.family
+        pixels = family.preprocess(image.pixels)[None]
+        features: tuple[Tensor, ...] = (pixels,)
+        if self.frozen:
+            # Tensors of inference mode, which `Segmenter.embed` returns, cannot be used in backward passes.
+            with torch.no_grad():
+                features = tuple(part.contiguous().cpu() for part in family.embed(pixels.to(family.device)))
+        return Embedding(features, (image.pixels.shape[0], image.pixels.shape[1]), self.segmenter.name)
+
+    def _is_valid(self, embedding: Embedding) -> bool:
+        family = self.segmenter.family
+        pixels = ((1, 3, family.input_size, family.input_size),)
+        shapes = tuple(tuple(part.shape) for part in embedding.features)
+        return shapes == (family.feature_shapes if self.frozen else pixels)
+
+
+def read_samples(
+    images: Iterable[AnnotatedImage],
+    source: FeatureSource,
+    problems: Problems,
+    on_first: Callable[[Sample, float], None] = lambda sample, seconds: None,
+) -> Iterator[Sample]:
+    """Yield the samples of images that have objects.
+
+    Args:
+        images: The training images.
+        source: Encodes them.
+        problems: Gets the objects and images that are left out.
+        on_first: Is called once, with the first sample that was encoded and the seconds that it took. The very first
+            image is slower than the others, so the second one counts if there is one.
+    """
+    for image in images:
+        if not image.objects:
+            problems.add("images without usable masks, not trained on", image.name)
+            continue
+        encoded, started = source.encoded, time.monotonic()
+        sample = source.add(image, problems)
+        if sample is None:
+            problems.add("images without usable masks, not trained on", image.name)
+            continue
+        if encoded < 2 <= source.encoded:
+            on_first(sample, time.monotonic() - started)
+        yield sample

@@ -1,0 +1,246 @@
+"""Fine-tune a model from start to end: data, training, gate, MLflow run, registry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sam_endpoint.evaluation import runs
+from sam_endpoint.evaluation.coco import CocoDataset
+from sam_endpoint.evaluation.ground_truth import Problems
+from sam_endpoint.model import families
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.families.family import Family
+from sam_endpoint.model.mlflow import package
+from sam_endpoint.model.precision import EXACT
+from sam_endpoint.model.version import VERSION
+from sam_endpoint.scoring.runtime import OpenedModel, open_model
+from sam_endpoint.training.finetune import data, gate, records
+from sam_endpoint.training.finetune.data import DataSplit
+from sam_endpoint.training.finetune.encoder import merge_adapters
+from sam_endpoint.training.finetune.features import FeatureSource, Sample, read_samples
+from sam_endpoint.training.finetune.options import DEFAULT_STEPS, FinetuneOptions, Plan
+from sam_endpoint.training.finetune.trainer import Finetuner
+
+REFUSED = 3  # exit code: --promote was asked for, and the gate refused
+MIN_WATCHED_FROM = 5  # training images, from which early stopping watches one at least
+MIN_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training.
+
+    Attributes:
+        plan: The plan with its number of steps.
+        finetuner: The trained weights and the history.
+        problems: What was left out of the training.
+        images: The number of images trained on.
+        watched: The number of images that early stopping watched.
+    """
+
+    plan: Plan
+    finetuner: Finetuner
+    problems: Problems
+    images: int
+    watched: int
+
+
+def finetune(options: FinetuneOptions) -> int:
+    """Fine-tune a model, compare it with its base, log both, and promote it if the options and the gate say so.
+
+    Returns:
+        0, or REFUSED if `promote` was asked for and the gate refused.
+
+    Raises:
+        BadData: The data cannot be used.
+        BadModel: The model cannot be opened, or the output folder holds something else.
+        MlflowException: The tracking server cannot be reached.
+        OSError: A file cannot be written.
+    """
+    runs.use_default_tracking()  # before a model is opened: its URI may name a registry
+    package.check_output(options.output)
+    base = open_model(options.model, options.device or None, precision=EXACT)
+    if options.log:
+        runs.check_tracking()
+    split = data.prepare(options)
+    guards = [CocoDataset(file) for file in options.guards]  # a broken file is reported before the work
+    training = _train(options, base, split)
+    _export(options, base, split, training)
+    candidate = open_model(str(options.output), options.device or None, precision=EXACT)
+    base = open_model(options.model, options.device or None, precision=EXACT)  # training changed the first one
+    pair = base.engine.segmenter, candidate.engine.segmenter
+    seed = options.plan.seed
+    held_out = gate.compare(*pair, split.open_held_out(), "held-out", seed)
+    compared = [gate.compare(*pair, guard, file.name, seed) for guard, file in zip(guards, options.guards, strict=True)]
+    verdict = gate.judge(held_out, compared, options.figure, options.margin, options.tolerance)
+    for comparison in (held_out, *compared):
+        print(comparison.format_lines(), end="\n\n")
+    print(f"{verdict.name:11} {'; '.join(verdict.reasons)}")
+    record = records.Record(options, training.plan, base, split, training.problems, training.finetuner.history)
+    files = records.write(
+        record, held_out, compared, verdict, dict(zip((gate.BASE, gate.CANDIDATE), pair, strict=True))
+    )
+    if options.log:
+        records.log(record, held_out, compared, verdict, files)
+    print(f"serve it    mlflow models serve -m {options.output} --env-manager local")
+    return REFUSED if options.promote and not verdict.promotes else 0
+
+
+def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Training:
+    segmenter, problems = base.engine.segmenter, split.problems
+    torch.set_flush_denormal(True)
+    fingerprint = segmenter.family.fingerprint()
+    folder = options.work_folder
+    source = FeatureSource(segmenter, folder / "embeddings", frozen=options.plan.mode == "decoder")
+    dataset = split.open_train()
+    started = time.monotonic()
+
+    def tell(sample: Sample, seconds: float) -> None:
+        text = f"encoding    {dataset.count} images, about {_duration(seconds * dataset.count)}"
+        if options.plan.mode == "decoder" and not options.minutes:
+            steps = _steps(options, dataset.count)
+            probe = Finetuner(segmenter.family, replace(options.plan, steps=steps), [sample], [], source).probe()
+            text += f"; training {steps} steps, about {_duration(probe * steps)}; then the gate"
+        print(text, flush=True)
+
+    samples = list(read_samples(dataset, source, problems, tell))
+    for name, count in dataset.problems.counts.items():
+        for place in dataset.problems.names[name][:count]:
+            problems.add(name, place)
+    if problems.counts:
+        print(f"wrong with the data:\n{problems.format_lines()}")
+    samples, watched = _split_watched(samples, options.plan)
+    if not samples:
+        raise BadData(f"'{options.data}': no image can be trained on\n{problems.format_lines()}".rstrip())
+    print(
+        f"data        {len(samples)} images to train on, {len(watched)} watched for early stopping, "
+        f"{split.open_held_out().count} held out; {source.encoded} encoded now, the others were"
+    )
+    resolved = folder / f"plan-{_key(options, fingerprint, split.digest)}.json"
+    plan = _resolve_plan(options, resolved, segmenter.family, samples, watched, source, time.monotonic() - started)
+    finetuner = Finetuner(segmenter.family, plan, samples, watched, source)
+    state = resolved.with_suffix(".pt")
+    if state.exists():
+        finetuner.load(state)
+        print(f"resumed     at step {finetuner.step} of {plan.steps}")
+    with tqdm(initial=finetuner.step, total=plan.steps, unit="step", desc="training", disable=None) as bar:
+        while not finetuner.finished:
+            figures = finetuner.advance()
+            bar.update()
+            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+            finetuner.save_if_due(state)
+    stopped = f" (stopped early at step {finetuner.step})" if finetuner.step < plan.steps else ""
+    print(f"trained     {finetuner.step} steps{stopped}; the best weights are those of step {finetuner.best_step}")
+    finetuner.use_best()
+    if plan.mode == "lora":
+        merge_adapters(segmenter.family)
+    segmenter.family.model.requires_grad_(False)
+    return Training(plan, finetuner, problems, len(samples), len(watched))
+
+
+def _split_watched(samples: Sequence[Sample], plan: Plan) -> tuple[list[Sample], list[Sample]]:
+    """Set a share of the training images aside for early stopping, none if there are too few.
+
+    The held-out images are not used for it: a model that is chosen by them looks better on them than it is.
+    """
+    keys = sorted({sample.key for sample in samples})
+    count = round(plan.stop_share * len(keys))
+    if plan.stop_share and len(keys) >= MIN_WATCHED_FROM:
+        count = max(1, count)
+    order = np.random.default_rng([plan.seed, 4]).permutation(len(keys))
+    watched = {keys[i] for i in order[:count]} if len(keys) >= MIN_WATCHED_FROM else set()
+    return (
+        [sample for sample in samples if sample.key not in watched],
+        [sample for sample in samples if sample.key in watched],
+    )
+
+
+def _steps(options: FinetuneOptions, images: int) -> int:
+    """Return the number of steps that the options say: `--steps`, or `--epochs` of batches."""
+    plan = options.plan
+    if options.epochs:
+        return max(1, round(options.epochs * images / (plan.images * plan.accumulate)))
+    return plan.steps or DEFAULT_STEPS
+
+
+def _resolve_plan(
+    options: FinetuneOptions,
+    file: Path,
+    family: Family,
+    samples: Sequence[Sample],
+    watched: Sequence[Sample],
+    source: FeatureSource,
+    spent: float,
+) -> Plan:
+    """Return the plan with its number of steps, and write it to a file: a resumed training does the same steps.
+
+    Args:
+        options: The options.
+        file: The file of the plan; it is read if it exists.
+        family: The base model.
+        samples: The training images.
+        watched: The images for early stopping.
+        source: Gives their features.
+        spent: Seconds of encoding, which count among `options.minutes`.
+    """
+    if file.exists():
+        return replace(options.plan, steps=int(json.loads(file.read_text())["steps"]))
+    steps = _steps(options, len(samples))
+    if options.minutes:
+        finetuner = Finetuner(family, replace(options.plan, steps=steps), samples, watched, source)
+        seconds = min(finetuner.probe(), finetuner.probe())  # the first pass may be slower
+        started = time.monotonic()
+        finetuner.validate()
+        seconds += (time.monotonic() - started) / options.plan.validate_every
+        if options.plan.mode == "lora":
+            merge_adapters(family)
+        steps = max(MIN_STEPS, int((60 * options.minutes - spent) / seconds))
+        print(f"training    {steps} steps in about {_duration(steps * seconds)}", flush=True)
+    plan = replace(options.plan, steps=steps)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(plan.to_dict(), indent=1))
+    part.replace(file)
+    return plan
+
+
+def _key(options: FinetuneOptions, fingerprint: str, digest: str) -> str:
+    """Return what tells a training from others in the same work folder: its plan, base, data and version."""
+    facts = {**options.plan.to_dict(), "epochs": options.epochs, "minutes": options.minutes}
+    text = json.dumps([facts, fingerprint, digest, VERSION], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _export(options: FinetuneOptions, base: OpenedModel, split: DataSplit, training: Training) -> None:
+    """Package the trained weights like the base, with its settings and its lineage."""
+    config: dict[str, Any] = dict(base.saved.config) if base.saved else {}
+    metadata = {
+        "base_model": (base.saved and base.saved.metadata.get("base_model")) or package.base_model_name(base.source),
+        "finetuned_from": {**base.describe(), "weights": base.weights},
+        "finetuning": {
+            "mode": training.plan.mode,
+            "steps": training.finetuner.best_step,
+            "seed": training.plan.seed,
+            "images": training.images,
+            "data_sha256": split.digest,
+        },
+    }
+    with tempfile.TemporaryDirectory(dir=options.work_folder, prefix="export-") as scratch:
+        families.save(base.engine.segmenter.family, Path(scratch))
+        package.save(scratch, options.output, config, metadata)
+    print(f"saved       {options.output}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

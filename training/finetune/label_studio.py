@@ -1,0 +1,145 @@
+"""Read a Label Studio export (JSON): brush masks and polygons."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_endpoint.evaluation.coco import read_json
+from sam_endpoint.model import masks
+from sam_endpoint.model.errors import BadData
+from sam_endpoint.training.finetune.sources import OBJECT, LabelledImages
+
+MAX_VALUES = 2**32
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # before the name of an uploaded file
+
+
+def read_label_studio(file: Path, images: Path | None) -> LabelledImages:
+    """Read the tasks of an export. The annotations of people count; predictions count for tasks without annotations.
+
+    Args:
+        file: JSON, a list of tasks.
+        images: The folder of the images; None for that of the file.
+
+    Raises:
+        BadData: The file is not a Label Studio export.
+    """
+    tasks = read_json(file, "expected a Label Studio export")
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise BadData(f"'{file}': expected a Label Studio export, a list of tasks")
+    labelled = LabelledImages()
+    for number, task in enumerate(tasks, 1):
+        name = f"task {task.get('id', number)}"
+        source = _image_source(task)
+        if source is None:
+            labelled.problems.add("tasks without an image, left out", name)
+            continue
+        image_id = labelled.add_image(_find_image(source, images or file.parent))
+        for place, region in enumerate(_regions(task), 1):
+            _add_region(labelled, image_id, region, f"{name} region {place}")
+    return labelled
+
+
+def _image_source(task: dict[str, Any]) -> str | None:
+    data = task.get("data")
+    values = list(data.values()) if isinstance(data, dict) else []
+    preferred = [data.get("image"), *values] if isinstance(data, dict) else []
+    return next((value for value in preferred if isinstance(value, str) and value), None)
+
+
+def _find_image(source: str, folder: Path) -> Path:
+    """Return the file of a task's image: by its path below the folder, its storage path or its uploaded name."""
+    parts = urlsplit(source)
+    path = unquote(parts.path)
+    candidates = [folder / value for value in parse_qs(parts.query).get("d", [])]  # /data/local-files/?d=PATH
+    candidates += [Path(source)] if not parts.scheme else []
+    candidates += [folder / path.lstrip("/"), folder / Path(path).name]
+    candidates += [folder / _UPLOAD_PREFIX.sub("", Path(path).name)]
+    candidates += [folder / Path(value).name for value in parse_qs(parts.query).get("d", [])]
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
+
+
+def _regions(task: dict[str, Any]) -> list[dict[str, Any]]:
+    for key in ("annotations", "predictions"):
+        entries = [entry for entry in task.get(key) or [] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+        if entries:
+            # The last annotation is the latest; several people's masks of the same objects would count twice.
+            result = entries[-1].get("result")
+            return [region for region in result or [] if isinstance(region, dict)]
+    return []
+
+
+def _add_region(labelled: LabelledImages, image_id: int, region: dict[str, Any], name: str) -> None:
+    value = region.get("value")
+    if not isinstance(value, dict) or not ("rle" in value or "points" in value):
+        labelled.problems.add("regions that are no mask (boxes, key points, choices), left out", name)
+        return
+    width, height = region.get("original_width"), region.get("original_height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        labelled.problems.add("regions without the size of their image, left out", name)
+        return
+    labels = next((value[key] for key in ("brushlabels", "polygonlabels", "labels") if value.get(key)), [OBJECT])
+    category = str(labels[0]) if isinstance(labels, list) and labels else OBJECT
+    try:
+        if "rle" in value:
+            mask = decode_brush(bytes(value["rle"]), (height, width))
+            rle = masks.to_rle(mask)
+            segmentation: Any = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+        else:
+            segmentation = [
+                [float(n) * side / 100 for x_y in value["points"] for n, side in zip(x_y, (width, height), strict=True)]
+            ]
+    except (ValueError, TypeError):
+        labelled.problems.add("regions that cannot be read, left out", name)
+        return
+    labelled.add_annotation(image_id, category, segmentation, name)
+
+
+def decode_brush(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode Label Studio's run lengths of an RGBA image to a mask, which is true where alpha is above 0.
+
+    The format is described at `labels.brush`, its inverse.
+
+    Args:
+        data: The run lengths.
+        size: (height, width) of the image.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        ValueError: The data is malformed or belongs to an image of another size.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    text = "".join(map(str, bits.tolist()))
+    position = 0
+
+    def read(length: int) -> int:
+        nonlocal position
+        if position + length > len(text):
+            raise ValueError("the run lengths end too early")
+        position += length
+        return int(text[position - length : position], 2)
+
+    count, word = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    if count != 4 * size[0] * size[1]:
+        raise ValueError(f"expected {4 * size[0] * size[1]} values, got {count}")
+    values = np.zeros(count, np.uint8)
+    filled = 0
+    while filled < count:
+        is_run, length = read(1), read(sizes[read(2)]) + 1
+        if filled + length > count:
+            raise ValueError("the run lengths have too many values")
+        if is_run:
+            values[filled : filled + length] = read(word) > 0
+        else:
+            values[filled : filled + length] = [read(word) > 0 for _ in range(length)]
+        filled += length
+    mask: NDArray[np.bool_] = values.reshape(*size, 4)[..., 3].astype(bool)
+    return mask

@@ -1,0 +1,206 @@
+"""The options of a fine-tuning, and their command line. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sam_endpoint.model.errors import BadParameter
+
+MODES = ("decoder", "lora", "full")
+FORMATS = ("auto", "coco", "yolo", "label-studio", "predictions")
+FIGURES = ("1 click", "box", "2 clicks", "3 clicks", "4 clicks", "5 clicks")
+DEFAULT_STEPS = 1000
+DEFAULT_HOLDOUT = 0.2
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options that determine the trained weights, together with the base model and the data.
+
+    The help texts are in the fields' metadata. `steps` is 0 until it has been derived from `epochs` or `minutes`.
+    """
+
+    mode: str = "decoder"
+    steps: int = 0
+    seed: int = _option(1, "seed of the split, the batches, the prompts and the bootstrap")
+    images: int = _option(8, "images of a batch")
+    masks: int = _option(2, "objects of each image in a batch")
+    accumulate: int = _option(1, "batches whose gradients are added up for one step")
+    rate: float = _option(3e-4, "maximum learning rate")
+    warmup: int = _option(20, "first steps in which the learning rate rises")
+    decay: float = _option(0.01, "weight decay")
+    rank: int = _option(8, "rank of the adapters, for --mode lora")
+    stop_share: float = _option(0.1, "share of the training images that early stopping watches; 0 trains to the end")
+    validate_every: int = _option(50, "steps between two validations")
+    patience: int = _option(6, "validations without a better figure after which training stops")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options by name, for JSON and for MLflow's params."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """All options of a fine-tuning.
+
+    Attributes:
+        model: An MLflow model, a Hugging Face id or a checkpoint: the base.
+        data: The training data.
+        format: One of FORMATS.
+        images: The folder of the images; None for the folder of the data.
+        val: The held-out data, in the same format; None to hold out a share of `data`.
+        holdout: The share of the images of `data` that is held out.
+        categories: Names of the categories to train on; empty for all.
+        category_column: Column with the category, in a predictions table.
+        output: The folder of the new MLflow model.
+        work: The folder of embeddings, targets and the training state.
+        plan: The options that determine the weights.
+        epochs: Passes over the training images, which set the number of steps; 0 for none.
+        minutes: Minutes of encoding and training, which set the number of steps; 0 for none.
+        register: Name to register the model under.
+        alias: Alias for the registered version.
+        promote: Alias that moves to the new version if the gate says better.
+        figure: The metric that the gate judges by, one of FIGURES.
+        margin: The least gain that counts as better.
+        tolerance: The largest loss, of a guard or of another prompt kind, that still counts as equal.
+        guards: COCO files that the model must not get worse on.
+        device: A torch device; empty for cuda if there is one, else cpu.
+        log: Whether to log to the tracking server.
+
+    Raises:
+        BadParameter: The options contradict each other.
+    """
+
+    model: str
+    data: str
+    format: str = "auto"
+    images: Path | None = None
+    val: str = ""
+    holdout: float = DEFAULT_HOLDOUT
+    categories: tuple[str, ...] = ()
+    category_column: str = ""
+    output: Path = Path("build/finetuned")
+    work: Path | None = None
+    plan: Plan = Plan()
+    epochs: float = 0
+    minutes: float = 0
+    register: str = ""
+    alias: str = ""
+    promote: str = ""
+    figure: str = FIGURES[0]
+    margin: float = 0.0
+    tolerance: float = 0.01
+    guards: tuple[Path, ...] = ()
+    device: str = ""
+    log: bool = True
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        for name, value in (("--alias", self.alias), ("--promote", self.promote)):
+            if value and not self.register:
+                raise BadParameter(f"{name} needs --register")
+        if self.register and not self.log:
+            raise BadParameter("--register needs the model logged: leave out --no-log")
+        if not self.val and not 0 < self.holdout < 1:
+            raise BadParameter(f"--holdout: expected a share between 0 and 1, got {self.holdout:g}")
+        if sum(map(bool, (plan.steps, self.epochs, self.minutes))) > 1:
+            raise BadParameter("--steps, --epochs and --minutes: expected one of them, got several")
+        if min(plan.steps, self.epochs, self.minutes) < 0:
+            raise BadParameter("--steps, --epochs and --minutes: expected a number above 0, got one below 0")
+        if not 0 <= plan.stop_share < 1:
+            raise BadParameter(f"--stop-share: expected a share from 0 to below 1, got {plan.stop_share:g}")
+        for name in ("images", "masks", "accumulate", "warmup", "rank", "validate_every", "patience"):
+            if getattr(plan, name) < 1:
+                option = name.replace("_", "-")
+                raise BadParameter(f"--{option}: expected a whole number of at least 1, got {getattr(plan, name)}")
+        if plan.rate <= 0 or plan.decay < 0 or self.tolerance < 0:
+            raise BadParameter("--rate, --decay and --tolerance: expected a rate above 0, the others 0 or more")
+
+    @property
+    def work_folder(self) -> Path:
+        """The folder of embeddings, targets and the training state; by default beside the output."""
+        return self.work or self.output.with_name(f"{self.output.name}.work")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a fine-tuning to a parser."""
+    default = FinetuneOptions
+    parser.add_argument("--model", required=True, help="base: MLflow model, Hugging Face id or checkpoint")
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, help="labelled images to train on: a file or a folder")
+    data.add_argument("--format", choices=FORMATS, default=default.format, help="(default: %(default)s)")
+    data.add_argument("--images", type=Path, help="folder of the images (default: that of the data)")
+    data.add_argument("--val", default="", help="held-out data in the same format, for the gate")
+    data.add_argument(
+        "--holdout", type=float, default=DEFAULT_HOLDOUT, help="without --val: share of images held out (%(default)s)"
+    )
+    data.add_argument("--category", action="append", default=[], help="train on this category only; may be repeated")
+    data.add_argument("--category-column", default="", help="column with the category, in a predictions table")
+    files = parser.add_argument_group("output")
+    files.add_argument("--output", type=Path, default=default.output, help="folder of the model (default: %(default)s)")
+    files.add_argument("--work", type=Path, help="folder of embeddings and state (default: OUTPUT.work)")
+    files.add_argument("--register", default="", metavar="NAME", help="register the model under this name")
+    files.add_argument("--alias", default="", help="alias of the registered version; needs --register")
+    files.add_argument("--no-log", action="store_true", help="do not log to a tracking server")
+    gate = parser.add_argument_group("gate")
+    gate.add_argument("--promote", default="", metavar="ALIAS", help="move this alias if the model is better")
+    gate.add_argument("--figure", choices=FIGURES, default=default.figure, help="judge by it (default: %(default)s)")
+    gate.add_argument("--margin", type=float, default=default.margin, help="least gain of IoU (default: %(default)s)")
+    gate.add_argument(
+        "--tolerance", type=float, default=default.tolerance, help="largest loss elsewhere (default: %(default)s)"
+    )
+    gate.add_argument(
+        "--guard", type=Path, action="append", default=[], help="COCO file the model must not get worse on"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--mode", choices=MODES, default=Plan.mode, help="weights to train: mask decoder, adapters, or everything"
+    )
+    training.add_argument("--steps", type=int, default=0, help=f"number of steps (default: {DEFAULT_STEPS})")
+    training.add_argument("--epochs", type=float, default=0, help="passes over the images, instead of --steps")
+    training.add_argument("--minutes", type=float, default=0, help="minutes to encode and train, instead of --steps")
+    training.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    for option in fields(Plan):
+        if text := option.metadata.get("help"):
+            name, kind = f"--{option.name.replace('_', '-')}", type(option.default)
+            name = f"--batch-{option.name}" if option.name in ("images", "masks") else name
+            text = f"{text} (default: %(default)s)"
+            training.add_argument(name, type=kind, default=option.default, help=text, metavar=kind.__name__.upper())
+
+
+def read_options(arguments: argparse.Namespace) -> FinetuneOptions:
+    """Return the options of a parsed command line. Raises BadParameter."""
+    values = vars(arguments)
+    names = {"images": "batch_images", "masks": "batch_masks"}
+    plan = Plan(**{option.name: values[names.get(option.name, option.name)] for option in fields(Plan)})
+    return FinetuneOptions(
+        model=arguments.model,
+        data=arguments.data,
+        format=arguments.format,
+        images=arguments.images,
+        val=arguments.val,
+        holdout=arguments.holdout,
+        categories=tuple(arguments.category),
+        category_column=arguments.category_column,
+        output=arguments.output,
+        work=arguments.work,
+        plan=plan,
+        epochs=arguments.epochs,
+        minutes=arguments.minutes,
+        register=arguments.register,
+        alias=arguments.alias,
+        promote=arguments.promote,
+        figure=arguments.figure,
+        margin=arguments.margin,
+        tolerance=arguments.tolerance,
+        guards=tuple(arguments.guard),
+        device=arguments.device,
+        log=not arguments.no_log,
+    )
