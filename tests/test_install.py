@@ -84,7 +84,9 @@ def test_the_wheel_contains_one_package_with_all_its_modules_and_data(wheel: Pat
     expected = {
         f"sam_endpoint/{name}" for name in ("py.typed", "model/requirements.txt", "scoring/online/catalog.yaml")
     }
-    expected |= {f"sam_endpoint/scoring/online/page/{name}" for name in ("index.html", "app.js", "style.css")}
+    expected |= {
+        f"sam_endpoint/scoring/online/page/{name}" for name in ("index.html", "app.js", "style.css", "masks/rle.js")
+    }
     for checkpoint in ("sam-tiny", "sam2-tiny"):
         files = ("config.json", "preprocessor_config.json", "model.safetensors", "heldout.json")
         expected |= {f"sam_endpoint/checkpoints/{checkpoint}/{name}" for name in files}

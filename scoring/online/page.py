@@ -1,4 +1,7 @@
-"""Serve the annotation page at `/` and the API documentation at `/docs`, without any file from another server."""
+"""Serve the annotation page at `/`, images by URL for it, and the API documentation at `/docs`.
+
+No page loads a file from another server.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
+from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+
+from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.images.reader import ImageRef
 
 FILES = Path(__file__).with_name("page")
 SWAGGER = Path(fastapi_offline.__file__).with_name("static")
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 POLICY = "default-src 'self'; img-src 'self' blob: data:; worker-src 'self'; frame-ancestors 'none'"
+# The image that `/image` returns is data for the page. A browser that opens the path must not interpret it.
+IMAGE_HEADERS = {
+    "content-type": "application/octet-stream",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-cache"}
+IMAGE_START = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|BM|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
+
+
+class ImageAddress(BaseModel):
+    """The body of a request to `/image`."""
+
+    url: str
 
 
 class _CheckedFiles(StaticFiles):
@@ -32,7 +52,7 @@ class _CheckedFiles(StaticFiles):
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add the routes of the page, of its files, of the sample images and of `/docs`.
+    """Add the routes of the page, of its files, of the sample images, of images by URL and of `/docs`.
 
     Args:
         app: the application. If the package has no folder of sample images, their paths return 404.
@@ -41,6 +61,20 @@ def add_routes(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def index() -> Response:
         return FileResponse(FILES / "index.html", headers=HEADERS)
+
+    @app.post("/image", include_in_schema=False)
+    def fetch_image(address: ImageAddress, request: Request) -> Response:
+        """Return the file of the image at a URL. The page's security policy lets the page load it from here only.
+
+        The limits are those of images that scoring requests name by URL: hosts, size and time.
+        """
+        images = request.app.state.catalog.get().engine.images
+        data = images.read(ImageRef("url", address.url))
+        if not IMAGE_START.match(data):  # the route is for images only, not for any file of a public host
+            raise BadInput(
+                "url", "the URL of an image that browsers display", f"a file of {len(data)} bytes of another kind"
+            )
+        return Response(data, headers=IMAGE_HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:

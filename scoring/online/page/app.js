@@ -1,14 +1,23 @@
-// The annotation page: the user clicks points and drags boxes on an image, and the page shows the resulting masks.
+// The annotation page: the user labels objects in images with points, boxes and a brush, and exports the labels.
 //
-// state.js holds the whole state of the page. input.js (pointer and keyboard), panel.js (buttons) and samples.js (files)
-// call the functions of actions.js, which change the state. canvas.js and panel.js watch the state and display it.
-// api.js sends requests to the endpoint. worker.js draws masks in a worker thread. geometry.js, rle.js, paint.js,
-// exif.js, models.js and requests.js are pure: they use neither the document nor the network.
+// state.js holds the whole state of the page. panel/ and view/ watch the state and display it; they call the functions of
+// actions/, which change it. endpoint/ talks to the endpoint, images/ decodes and stores the images, worker.js draws masks
+// in a worker thread. The modules in masks/, formats/ and project/ and a few others are pure: they use neither the document
+// nor the network, and run in the tests without a browser.
 
-import "./canvas.js";
-import "./downloads.js";
-import "./input.js";
-import { loadModels } from "./panel.js";
-import "./samples.js";
+import { restore } from "./actions/keep.js";
+import "./panel/classes.js";
+import "./panel/downloads.js";
+import "./panel/images.js";
+import "./panel/keys.js";
+import "./panel/objects.js";
+import "./panel/sources.js";
+import { loadModels } from "./panel/status.js";
+import "./panel/tools.js";
+import "./panel/transfer.js";
+import "./view/pointer.js";
+import { get, update } from "./state.js";
 
-loadModels();
+update({ project: { ...get().project } }); // display the first state
+await restore();
+await loadModels();

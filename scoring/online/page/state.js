@@ -1,15 +1,26 @@
 // The state of the page. It is immutable: `update` replaces it by a changed copy and calls the watchers.
 
-/**
- * An empty prompt. `labels` has 1 for a point on the object and 0 for a point that is not on it. `answer` is the endpoint's
- * response: {model: name of the model that answered, masks: as the endpoint sends them, chosen: index of the mask shown}.
- */
-export const NO_PROMPT = Object.freeze({ points: [], labels: [], box: null, everything: false, answer: null });
+import { NO_HISTORY, mapProjects, record } from "./project/history.js";
+import { changeObject, EMPTY, objectsOf, objectWith } from "./project/project.js";
 
 let state = Object.freeze({
-  picture: null, // the open image: {bitmap, blob, name, width, height}; the bitmap is turned as its EXIF orientation says
-  prompt: NO_PROMPT,
-  history: [], // earlier prompts, for undo
+  project: EMPTY, // the labels of all images: see project/project.js
+  history: NO_HISTORY, // earlier and later projects, for undo and redo
+  imageId: null, // id of the open image
+  picture: null, // the open image: {id, bitmap, blob, name, width, height}; the bitmap is turned as its EXIF orientation says
+  active: null, // id of the object that clicks and strokes change, or null: the next click starts a new object
+  marked: [], // ids of the objects that are marked in the list, to merge them
+  classId: EMPTY.classes[0].id, // class of new objects
+  tool: "add", // "add", "subtract", "box", "brush", "eraser" or "move"
+  each: false, // whether each click makes a new object
+  radius: 14, // radius of the brush, in CSS pixels: to paint finer, zoom in
+  opacity: 0.45, // of the fill of the masks, 0 to 1
+  colourBy: "class", // "class" or "object"
+  letters: true, // whether single keys are shortcuts
+  view: null, // where the image is on the canvas: {scale, x, y} in CSS pixels, see view/geometry.js
+  hover: null, // preview of the mask under the pointer: {mask}, or null
+  pointer: null, // position of the mouse, in pixels of the image, for the brush
+  stroke: null, // the stroke that is being painted: {points, erases, radius}; the radius is in pixels of the image
   crosshair: null, // position of the keyboard's cursor, in pixels of the image
   crosshairShown: false, // whether the latest input came from the keyboard
   corner: null, // first corner of a box that is not complete
@@ -18,7 +29,7 @@ let state = Object.freeze({
   model: "", // name of the selected model
   key: "", // the API key
   locked: false, // whether the endpoint has rejected a request without a valid API key
-  status: { text: "", isError: false },
+  status: { text: "", isError: false, retry: null }, // retry: a function that repeats what has failed, or null
 });
 const watchers = [];
 
@@ -36,16 +47,40 @@ export function update(changes) {
 export const watch = (watcher) => watchers.push(watcher);
 
 /** Show a message to the user. */
-export const setStatus = (text, isError = false) => update({ status: { text, isError } });
+export const setStatus = (text, isError = false, retry = null) => update({ status: { text, isError, retry } });
 
-/** Replace the prompt, and add the previous prompt to the history, for undo. */
-export const setPrompt = (prompt, changes = {}) => update({ prompt, history: [...state.history, state.prompt], ...changes });
+/** Return what undo restores. */
+export const entryNow = ({ project, imageId, active } = state) => ({ project, imageId, active });
 
-/** Return whether a prompt has no points, no box and does not ask for everything. */
-export const isEmpty = ({ points, box, everything }) => !points.length && !box && !everything;
+/** Replace the project as a step that can be undone. `changes` are further changes of the state. */
+export function commit(project, changes = {}) {
+  if (project === state.project) return update(changes);
+  update({ project, history: record(state.history, entryNow()), ...changes });
+}
 
-/** Return the masks of a prompt that are displayed: all masks of "everything", or the chosen candidate. */
-export function shownMasks({ answer, everything }) {
-  if (!answer) return [];
-  return everything ? answer.masks : [answer.masks[answer.chosen]];
+/** Change the project of the present, of undo and of redo, for changes that are no step of their own. */
+export function commitEverywhere(change, changes = {}) {
+  update({ project: change(state.project), history: mapProjects(state.history, change), ...changes });
+}
+
+/** Store an answer in an object, wherever the object still waits for this request. Return whether the present has it. */
+export function answerObject(imageId, id, request, changes) {
+  const waiting = (project) => objectWith(project, imageId, id)?.request === request;
+  const change = (project) => (waiting(project) ? changeObject(project, imageId, id, changes) : project);
+  const present = waiting(state.project);
+  commitEverywhere(change);
+  return present;
+}
+
+/** Return the objects of the open image. */
+export const shownObjects = ({ project, imageId } = state) => objectsOf(project, imageId);
+
+/** Return the active object, or undefined. */
+export const activeObject = ({ project, imageId, active } = state) => objectWith(project, imageId, active);
+
+/** Return the masks that the downloads of the open image contain: the active object's, or those of all objects. */
+export function chosenObjects(from = state) {
+  const active = activeObject(from);
+  if (active) return active.mask ? [active] : [];
+  return shownObjects(from).filter(({ mask, proposal }) => mask && !proposal);
 }

@@ -1,26 +1,52 @@
-// Draw run-length encoded masks in a worker thread: as a bitmap of the canvas's size, or as a PNG of the image's size.
+// Draw masks in a worker thread: as a bitmap of the screen's size, or as a PNG of the image's size.
 
-import { colourLabels, whitenLabels } from "./paint.js";
-import { decodeRuns, rasterize } from "./rle.js";
+import { encodePng } from "./formats/png.js";
+import { divide } from "./masks/components.js";
+import { colourLabels, HOLE, SPECK } from "./masks/paint.js";
+import { decodeRuns, rasterize } from "./masks/rle.js";
 
-/** Return the label of each pixel: the number of its mask, counted from 1, or 0. Later masks cover earlier masks. */
-function label({ masks, columns, rows }) {
-  const labels = new Uint16Array(columns * rows);
-  masks.forEach(({ counts, size }, i) => rasterize(decodeRuns(counts, size), size, labels, columns, rows, i + 1));
-  return labels;
+const KEPT = 400; // number of masks whose parts are kept
+const parts = new Map(); // mask's text and limit -> its parts, to draw the same masks again quickly
+
+function partsOf({ counts, size }, limit) {
+  const key = `${limit} ${size} ${counts}`;
+  if (!parts.has(key)) {
+    const runs = decodeRuns(counts, size);
+    parts.set(key, limit > 1 ? divide(runs, size, limit) : { large: runs });
+    if (parts.size > KEPT) parts.delete(parts.keys().next().value);
+  }
+  return parts.get(key);
 }
 
 const JOBS = {
-  layer(job) {
-    const pixels = colourLabels(label(job), job.columns, job.rows, job.edge);
-    return createImageBitmap(new ImageData(pixels, job.columns, job.rows));
+  /** Return a bitmap of the masks in colour, from the bottom to the top. Parts smaller than `limit` have no outline. */
+  layer({ masks, columns, rows, view, edge, limit }) {
+    const labels = new Uint16Array(columns * rows);
+    masks.forEach((mask, i) => {
+      const { large, specks, holes } = partsOf(mask, limit);
+      const draw = (runs, label) => rasterize(runs, mask.size, labels, columns, rows, label, view);
+      draw(large, i + 1);
+      if (specks?.length > 1) draw(specks, (i + 1) | SPECK);
+      if (holes?.length > 1) rasterizeHoles(holes, mask.size, labels, columns, rows, i + 1, view);
+    });
+    const pixels = colourLabels(labels, columns, rows, edge, masks);
+    return createImageBitmap(new ImageData(pixels, columns, rows));
   },
-  png(job) {
-    const sheet = new OffscreenCanvas(job.columns, job.rows);
-    sheet.getContext("2d").putImageData(new ImageData(whitenLabels(label(job)), job.columns, job.rows), 0, 0);
-    return sheet.convertToBlob({ type: "image/png" });
+
+  /** Return a PNG (a Blob) that is white inside any of the masks and black elsewhere. */
+  png({ masks, columns, rows }) {
+    const values = new Uint8Array(columns * rows);
+    for (const { counts, size } of masks) rasterize(decodeRuns(counts, size), size, values, columns, rows, 255);
+    return encodePng(values, columns, rows);
   },
 };
+
+// A hole shows what is below it. Only where nothing is below, it is flagged, so that the mask has no outline there.
+function rasterizeHoles(holes, size, labels, columns, rows, label, view) {
+  const flags = new Uint8Array(columns * rows);
+  rasterize(holes, size, flags, columns, rows, 1, view);
+  for (let i = 0; i < flags.length; i++) if (flags[i] && !labels[i]) labels[i] = label | HOLE;
+}
 
 addEventListener("message", async ({ data: { number, kind, job } }) => {
   try {

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Position, Request, expect, sync_playwright
 
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots
 
@@ -27,15 +27,14 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open a page in a new browser context until the block ends.
-
-    Fails if the page requests anything from another host, or if a script fails.
+def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> Iterator[Page]:
+    """Open the page in a context of its own. Fails if it asks another host, or if a script fails.
 
     Args:
-        browser: browser to use.
-        url: URL of the endpoint.
-        **options: options of the context.
+        browser: the browser.
+        url: the URL of the page.
+        wait: whether to wait until the list of models is loaded.
+        **options: options of the context, such as its size.
     """
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
@@ -49,7 +48,8 @@ def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     page.on("request", record)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
-    expect(page.locator("#model option").first).to_be_attached()
+    if wait:
+        expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
     assert not foreign_requests and not problems
@@ -67,24 +67,34 @@ def open_file(page: Page, data: bytes, name: str = "disc.png") -> None:
     expect(page.locator("#status")).to_contain_text("Click on an object")
 
 
-def click(page: Page, x: float, y: float, width: int = 240, **options: Any) -> None:
-    """Click on a pixel of the image, wherever the page shows it.
+def at(page: Page, x: float, y: float) -> Position:
+    """Return the place of the image's pixel (x, y) on the canvas, in CSS pixels, wherever the image is shown."""
+    page.wait_for_function("document.getElementById('canvas').dataset.scale")
+    view: dict[str, float] = page.locator("#canvas").evaluate(
+        "({dataset: {scale, x, y}}) => ({scale: +scale, x: +x, y: +y})"
+    )
+    return {"x": view["x"] + x * view["scale"], "y": view["y"] + y * view["scale"]}
 
-    Args:
-        page: page to use.
-        x: column of the pixel.
-        y: row of the pixel.
-        width: width of the image.
-        **options: options of Playwright's `click`.
-    """
+
+def click(page: Page, x: float, y: float, **options: Any) -> None:
+    """Click on a pixel of the image."""
+    page.locator("#canvas").click(position=at(page, x, y), **options)
+
+
+def drag(page: Page, *points: tuple[float, float]) -> None:
+    """Press the mouse at the first pixel of the image, move it over the others, and release it."""
     frame = page.locator("#canvas").bounding_box()
     assert frame
-    unit = frame["width"] / width
-    page.locator("#canvas").click(position={"x": x * unit, "y": y * unit}, **options)
+    for i, (x, y) in enumerate(points):
+        place = at(page, x, y)
+        page.mouse.move(frame["x"] + place["x"], frame["y"] + place["y"], steps=4)
+        if not i:
+            page.mouse.down()
+    page.mouse.up()
 
 
 def wait_for_picture(page: Page) -> None:
-    """Wait until the canvas shows the image, so that its center is not transparent."""
+    """Wait until the canvas shows the image: its middle is no longer transparent."""
     page.wait_for_function(
         """() => {
             const {width, height} = document.getElementById("canvas");
@@ -108,14 +118,20 @@ def wait_for_drawing(page: Page, count: int = 1) -> list[dict[str, Any]]:
 
 
 def canvas_pixels(page: Page) -> np.ndarray:
-    """Return the pixels of the canvas, (height, width, 3) int."""
-    text = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+    """Return the part of the canvas that shows the image, in pixels of the screen, (rows, columns, 3) int."""
+    text, (left, top, right, bottom) = page.locator("#canvas").evaluate(
+        """canvas => {
+            const {scale, x, y, width, height} = canvas.dataset;
+            const corners = [+x, +y, +x + width * scale, +y + height * scale];
+            return [canvas.toDataURL(), corners.map(value => Math.round(value * devicePixelRatio))];
+        }"""
+    )
     image = Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))
-    return np.asarray(image.convert("RGB")).astype(int)
+    return np.asarray(image.convert("RGB").crop((left, top, right, bottom))).astype(int)
 
 
 def downloaded(page: Page, button: str) -> bytes:
-    """Click on a button, and return the content of the file that the browser downloads."""
+    page.locator(button).evaluate("button => { const group = button.closest('details'); if (group) group.open = true }")
     with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from pycocotools import mask as coco
 from tests import pictures
 from tests.conftest import serve_endpoint
 from tests.scoring.online.browser import (
+    at,
     click,
     downloaded,
+    drag,
     open_file,
     open_page,
     saved_mask,
@@ -63,7 +66,7 @@ def test_click_candidates_subtract_undo_and_clear(page: Page, disc: tuple[bytes,
     page.click("#undo")
     expect(page.locator("#candidates label")).to_have_count(3)
     assert np.array_equal(saved_mask(page), masks[2])
-    page.click("#clear")
+    page.click("#delete")
     expect(page.locator("#save-png")).to_be_disabled()
 
 
@@ -71,20 +74,13 @@ def test_a_dragged_box_the_curl_command_and_everything(
     page: Page, disc: tuple[bytes, np.ndarray], tmp_path: Path
 ) -> None:
     open_file(page, disc[0])
-    frame = page.locator("#canvas").bounding_box()
-    assert frame
-    unit = frame["width"] / 240
-    page.mouse.move(frame["x"] + 68 * unit, frame["y"] + 38 * unit)
-    page.mouse.down()
-    page.mouse.move(frame["x"] + 120 * unit, frame["y"] + 90 * unit, steps=4)
-    page.mouse.move(frame["x"] + 153 * unit, frame["y"] + 123 * unit, steps=4)
-    page.mouse.up()
+    drag(page, (68, 38), (120, 90), (153, 123))
     wait_for_mask(page)
     shoot(page, "box")
     page_mask = saved_mask(page)
     assert pictures.iou(page_mask, disc[1]) > 0.8
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
-    page.click("#copy-curl")
+    page.locator("#copy-curl").evaluate("button => button.click()")
     expect(page.locator("#status")).to_contain_text("clipboard")
     (tmp_path / "disc.png").write_bytes(disc[0])
     command = page.evaluate("window.copied")
@@ -120,15 +116,19 @@ def test_click_and_box_with_the_keyboard(page: Page, disc: tuple[bytes, np.ndarr
     assert pictures.iou(saved_mask(page), disc[1]) > 0.8
 
 
-def test_the_first_sample_on_a_phone(browser: Browser, url: str) -> None:
-    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+def test_a_phone_and_the_first_sample(browser: Browser, url: str) -> None:
+    phone: dict[str, Any] = {
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+        "device_scale_factor": 2,
+    }
     with open_page(browser, url, **phone) as page:
         page.locator("[data-sample]").first.tap()
         expect(page.locator("#canvas")).to_be_visible()
         frame = page.locator("#canvas").bounding_box()
         assert frame and frame["x"] >= 0 and frame["x"] + frame["width"] <= 390
-        unit = frame["width"] / 384
-        page.locator("#canvas").tap(position={"x": 346 * unit, "y": 187 * unit})
+        page.locator("#canvas").tap(position=at(page, 346, 187))
         wait_for_mask(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         shoot(page, "phone")
@@ -136,7 +136,7 @@ def test_the_first_sample_on_a_phone(browser: Browser, url: str) -> None:
         # The box of this coin in prompts.csv is 312, 154, 380, 220. The default model segments this sample well.
         assert np.allclose([columns.min(), rows.min(), columns.max(), rows.max()], [312, 154, 380, 220], atol=6)
         page.get_by_text("Subtract", exact=True).tap()
-        page.locator("#canvas").tap(position={"x": 300 * unit, "y": 290 * unit})
+        page.locator("#canvas").tap(position=at(page, 300, 290))
         expect(page.locator("#candidates label")).to_have_count(0)
         wait_for_mask(page)
 
@@ -178,7 +178,7 @@ def test_marks_starter_models_and_names_the_model_of_the_mask(page: Page, disc: 
     page.select_option("#model", "sam2/hiera_large")
     expect(page.locator("#starter")).to_contain_text("sam2-tiny is a starter model")
     expect(page.locator("#answered")).to_have_text("Answered by sam2-tiny (starter).")
-    page.click("#clear")
+    page.click("#delete")
     expect(page.locator("#answered")).to_be_hidden()
 
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { uprightTransform, webpOrientation } from "../../../../scoring/online/page/exif.js";
+import { uprightTransform, webpOrientation } from "../../../../scoring/online/page/images/exif.js";
 
 const ascii = (text) => Array.from(text, (character) => character.charCodeAt(0));
 const little = (value, bytes) => Array.from({ length: bytes }, (_, i) => (value >> (8 * i)) & 255);

@@ -1,21 +1,29 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { answeredBy, choices, isStarter, modelOf, starterNote } from "../../../../scoring/online/page/models.js";
-import { bestOf, curlFor, requestFor, sizeProblem } from "../../../../scoring/online/page/requests.js";
-import { NO_PROMPT } from "../../../../scoring/online/page/state.js";
+import { answeredBy, choices, isStarter, modelOf, starterNote } from "../../../../scoring/online/page/endpoint/models.js";
+import { bestOf, curlFor, requestFor, requestForEverything, requestForPreview, sizeProblem } from "../../../../scoring/online/page/endpoint/requests.js";
+import { NEW_OBJECT, NO_PROMPT } from "../../../../scoring/online/page/project/project.js";
 
 const MODELS = [
   { name: "large", default: true, names: ["large", "sam/vit_l"], stands_in_for: ["sam/vit_h"], origin: { source: "models:/sam@champion" } },
   { name: "tiny", default: false, names: ["tiny"], stands_in_for: ["sam/vit_b"], origin: null, starter: true },
 ];
 
-test("every request asks for the upright image", () => {
-  for (const prompt of [{ ...NO_PROMPT, points: [[1, 2]], labels: [1] }, { ...NO_PROMPT, box: [1, 2, 3, 4] }, { ...NO_PROMPT, everything: true }]) {
-    const { params } = requestFor(prompt);
+test("every request asks for the upright picture", () => {
+  const prompts = [{ ...NO_PROMPT, points: [[1, 2]], labels: [1] }, { ...NO_PROMPT, box: [1, 2, 3, 4] }];
+  const requests = [...prompts.map((prompt) => requestFor(prompt)), requestForEverything(), requestForPreview([1, 2])];
+  for (const { params } of requests) {
     assert.equal(params.orientation, "upright");
     assert.equal(params.mask_encoding, "rle");
-    assert.match(curlFor(prompt, { url: "http://x/score", name: "a.jpg" }), /"orientation":"upright"/);
   }
+  for (const object of [...prompts.map((prompt) => ({ ...NEW_OBJECT, prompt })), null]) {
+    assert.match(curlFor(object, { url: "http://x/score", name: "a.jpg" }), /"orientation":"upright"/);
+  }
+});
+
+test("a preview asks for the masks of one point, without logits", () => {
+  assert.deepEqual(requestForPreview([5, 6]).row, { multimask_output: true, input_points: [[[5, 6]]], input_labels: [[1]] });
+  assert.equal(requestForPreview([5, 6]).params.return_logits, undefined);
 });
 
 test("points and a box are one prompt, and logits refine one mask", () => {
@@ -25,8 +33,8 @@ test("points and a box are one prompt, and logits refine one mask", () => {
   assert.equal(requestFor(prompt).row.multimask_output, true);
 });
 
-test("the curl command requests the masks that the page shows, for any file name", () => {
-  const everything = curlFor({ ...NO_PROMPT, everything: true }, { url: "u", name: "my $(rm) picture's.jpg", keyed: true });
+test("the command asks for what the page shows, whatever the file is called", () => {
+  const everything = curlFor(null, { url: "u", name: "my $(rm) picture's.jpg", keyed: true });
   assert.match(everything, /"points_per_side":16/);
   assert.ok(everything.includes(`base64 -w0 "my ?(rm) picture?s.jpg"`));
   assert.ok(everything.includes(`-H "Authorization: Bearer $KEY"`));

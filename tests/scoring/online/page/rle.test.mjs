@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { colourLabels, whitenLabels } from "../../../../scoring/online/page/paint.js";
-import { decodeRuns, rasterize } from "../../../../scoring/online/page/rle.js";
+import { colourLabels, HOLE, SPECK } from "../../../../scoring/online/page/masks/paint.js";
+import { decodeRuns, rasterize } from "../../../../scoring/online/page/masks/rle.js";
 
 const CASES = JSON.parse(readFileSync(process.env.CASES, "utf8")); // name: {size, counts, rows}: rows of the mask as text
 
@@ -47,9 +47,11 @@ test("draws 12 megapixels at the screen's size without an array of the image's s
   assert.equal(labels[400], 1);
 });
 
+const STYLE = { fill: [230, 159, 0], opacity: 0.55, line: [255, 255, 255] };
+
 test("a label is filled, outlined in white, and transparent elsewhere", () => {
   const labels = Uint16Array.from([..."00000" + "02220" + "02220" + "02220" + "00000"], Number);
-  const pixels = colourLabels(labels, 5, 5, 1);
+  const pixels = colourLabels(labels, 5, 5, 1, [STYLE, STYLE]);
   const at = (row, column) => [...pixels.subarray(4 * (5 * row + column), 4 * (5 * row + column) + 4)];
   assert.deepEqual(at(2, 2), [230, 159, 0, 140]);
   assert.deepEqual(at(1, 2), [255, 255, 255, 255]);
@@ -57,6 +59,32 @@ test("a label is filled, outlined in white, and transparent elsewhere", () => {
   assert.deepEqual(at(0, 0), [0, 0, 0, 0]);
 });
 
-test("saved masks are white on black", () => {
-  assert.deepEqual([...whitenLabels(Uint16Array.of(0, 1, 7))], [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]);
+test("specks are filled without an outline, and small holes make none", () => {
+  const labels = new Uint16Array(49).fill(1);
+  labels[24] |= HOLE;
+  const alone = new Uint16Array(9);
+  alone[4] = 1 | SPECK;
+  const pixels = colourLabels(labels, 7, 7, 1, [STYLE]);
+  assert.deepEqual([...pixels.subarray(4 * 24, 4 * 24 + 4)], [0, 0, 0, 0]);
+  assert.deepEqual([...pixels.subarray(4 * 25, 4 * 25 + 4)], [230, 159, 0, 140]);
+  assert.deepEqual([...colourLabels(alone, 3, 3, 1, [STYLE]).subarray(16, 20)], [230, 159, 0, 140]);
+});
+
+test("a mask that leaves the picture on the screen has no outline there", () => {
+  const pixels = colourLabels(new Uint16Array(25).fill(1), 5, 5, 1, [STYLE]);
+  assert.ok([0, 2, 12, 24].every((i) => pixels[4 * i + 3] === 140));
+});
+
+test("a part of the picture is drawn at any scale", () => {
+  const mask = CASES.noise, [height, width] = mask.size;
+  const view = { left: 4.5, top: -3, across: 0.5, down: 0.5 };
+  const labels = new Uint16Array(40 * 50);
+  rasterize(decodeRuns(mask.counts, mask.size), mask.size, labels, 40, 50, 1, view);
+  for (let row = 0; row < 50; row++) {
+    for (let column = 0; column < 40; column++) {
+      const x = Math.floor(view.left + (column + 0.5) / 2), y = Math.floor(view.top + (row + 0.5) / 2);
+      const expected = x >= 0 && y >= 0 && x < width && y < height ? Number(mask.rows[y][x]) : 0;
+      assert.equal(labels[row * 40 + column], expected, `row ${row}, column ${column}`);
+    }
+  }
 });

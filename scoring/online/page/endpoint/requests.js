@@ -3,15 +3,20 @@
 const SHOWN = { mask_encoding: "rle", orientation: "upright" }; // coordinates and masks refer to the image as it is displayed
 const EVERYTHING = { points_per_side: 16, pred_iou_thresh: 0.7, stability_score_thresh: 0.85 };
 
+/** Return {row, params} that ask for all objects in the image. */
+export const requestForEverything = () => ({ row: {}, params: { ...SHOWN, ...EVERYTHING } });
+
 /** Return {row, params} for a prompt, without the image. `logits` are those of the mask to refine, or undefined. */
-export function requestFor({ points, labels, box, everything }, logits) {
-  if (everything) return { row: {}, params: { ...SHOWN, ...EVERYTHING } };
+export function requestFor({ points, labels, box }, logits) {
   const row = { multimask_output: !logits };
   if (points.length) Object.assign(row, { input_points: [points], input_labels: [labels] });
   if (box) row.input_boxes = [box];
   if (logits) row.mask_input = logits;
   return { row, params: { ...SHOWN, return_logits: true } };
 }
+
+/** Return {row, params} for a preview: the masks of one point, without logits. */
+export const requestForPreview = (point) => ({ row: { multimask_output: true, input_points: [[point]], input_labels: [[1]] }, params: SHOWN });
 
 /** Return the index of the mask with the highest score. */
 export const bestOf = (masks) => masks.reduce((best, mask, i) => (mask.iou_score > masks[best].iou_score ? i : best), 0);
@@ -27,16 +32,17 @@ export function sizeProblem(masks, { width, height }) {
 }
 
 /**
- * Return a shell command that requests the displayed masks of a prompt. `url` is the URL of the route, `name` the name of
- * the image file, and `keyed` whether the request needs an API key (the command reads it from the variable KEY).
+ * Return a shell command that requests the masks of an object, or all objects if it is null. `url` is the URL of the route,
+ * `name` the name of the image file, and `keyed` whether the request needs an API key (the command reads it from the
+ * variable KEY).
  */
-export function curlFor(prompt, { url, name, keyed }) {
-  const { row, params } = requestFor(prompt);
-  delete params.return_logits;
-  if (!prompt.everything) row.multimask_output = prompt.answer?.masks.length !== 1;
+export function curlFor(object, { url, name, keyed }) {
+  const { row, params } = object ? requestFor(object.prompt) : requestForEverything();
+  const { return_logits: _, ...sent } = params;
+  if (object) row.multimask_output = object.candidates.length !== 1;
   const rows = JSON.stringify({ image: "@IMAGE@", ...row });
   const file = /^[\w.-]+$/.test(name) ? name : `"${name.replace(/["\\$`']/g, "?")}"`;
-  const body = `{"input_data": [${rows}], "params": ${JSON.stringify(params)}}`.replace("@IMAGE@", () => `'$(base64 -w0 ${file})'`);
+  const body = `{"input_data": [${rows}], "params": ${JSON.stringify(sent)}}`.replace("@IMAGE@", () => `'$(base64 -w0 ${file})'`);
   const key = keyed ? ` -H "Authorization: Bearer $KEY"` : "";
   return `echo '${body}' |\n  curl -s --fail '${url}' -H 'Content-Type: application/json'${key} -d @-`;
 }

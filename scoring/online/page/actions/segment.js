@@ -1,0 +1,171 @@
+// The actions that ask the endpoint: points, boxes, everything, other candidates. Pointer, keys and buttons call them.
+
+import { isUploaded, score } from "../endpoint/api.js";
+import { bestOf, requestFor, requestForEverything, sizeProblem } from "../endpoint/requests.js";
+import { contains, endsOf, iou, maskOf } from "../masks/runs.js";
+import { decodeRuns } from "../masks/rle.js";
+import { applyEdits } from "../masks/stroke.js";
+import { addObject, changeObject, finished, newId, NO_PROMPT, objectsOf, withObjects } from "../project/project.js";
+import { activeObject, answerObject, commit, get, setStatus, shownObjects, update } from "../state.js";
+import { boxBetween } from "../view/geometry.js";
+import { accept } from "./edit.js";
+
+const SAME_OBJECT = 0.8; // a proposal whose IoU with an object is larger is that object, and is not proposed
+const KEPT_LOGITS = 30; // number of objects whose logits are kept in memory
+
+let requests = 0; // number of the latest request
+let searching = 0; // number of the latest search for everything
+const logitsOf = new Map(); // object id -> the logits of its candidates; they are too large to be saved
+
+/** Return the topmost visible object at a pixel of the image, or undefined. */
+export const objectAt = (point) => shownObjects().findLast(({ mask, hidden }) => mask && !hidden && contains(endsOf(mask), mask.size, point));
+
+/**
+ * Add a point to the active object, or start a new object with it. A point on a proposal accepts the proposal.
+ *
+ * The mask shown so far is refined: the request contains its logits or, if the page does not have them, its box.
+ */
+export function addPoint(point, positive) {
+  const { picture, each } = get();
+  if (!picture) return;
+  const active = activeObject();
+  const hit = positive && objectAt(point);
+  if (hit?.proposal && hit !== active) return accept([hit.id]);
+  if (!positive && !active) return setStatus("Click on an object first. Then subtract what does not belong to it.");
+  if (!active || (each && positive)) return start({ ...NO_PROMPT, points: [point], labels: [1] });
+  const logits = logitsOf.get(active.id)?.[active.chosen];
+  const { points, labels, box } = active.prompt;
+  const frame = box ?? (active.mask?.area && !logits && !points.length ? cornersOf(active.mask.bbox) : null);
+  const prompt = { points: [...points, point], labels: [...labels, positive ? 1 : 0], box: frame };
+  change(active.id, { prompt, proposal: false }, logits);
+}
+
+const cornersOf = ([x, y, width, height]) => [x, y, x + width, y + height];
+
+/** Start a new object with a box between two opposite corners. */
+export function addBox(from, to) {
+  const box = boxBetween(from, to);
+  update({ corner: null, draft: null });
+  if (box && get().picture) start({ ...NO_PROMPT, box });
+}
+
+/** Start a box at its first corner and show `hint`, or complete the box at its opposite corner. */
+export function addCorner(point, hint) {
+  const { corner } = get();
+  if (corner) return addBox(corner, point);
+  update({ corner: point });
+  setStatus(hint);
+}
+
+function start(prompt) {
+  const { project, imageId, classId } = get();
+  const id = newId();
+  commit(addObject(project, imageId, { id, classId, prompt, request: ++requests }), { active: id });
+  segment(id);
+}
+
+function change(id, changes, logits) {
+  const { project, imageId } = get();
+  commit(changeObject(project, imageId, id, { ...changes, request: ++requests }), { active: id });
+  segment(id, logits);
+}
+
+/** Send the prompt of the active object again, for example to another model. The mask shown so far is not refined. */
+export function segmentAgain(id = get().active) {
+  const object = shownObjects().find((other) => other.id === id);
+  if (object && (object.prompt.points.length || object.prompt.box)) change(id, {});
+}
+
+/** Send the prompt of an object to the endpoint. `logits` are those of the mask to refine, or undefined. */
+async function segment(id, logits) {
+  const { picture, model, key, imageId } = get();
+  const { prompt, request } = activeObject();
+  setStatus(isUploaded(picture, model) ? "Segmenting …" : "Uploading the image. Segmenting …");
+  const begin = performance.now();
+  try {
+    const { predictions, model: answered } = await score(picture, model, key, requestFor(prompt, logits));
+    const masks = predictions[0].mask_per_prediction;
+    const problem = sizeProblem(masks, picture);
+    if (problem) {
+      if (answerObject(imageId, id, request, { mask: null, candidates: [] })) setStatus(problem, true);
+      return;
+    }
+    const candidates = masks.map(toCandidate);
+    const chosen = bestOf(masks);
+    const { edits } = objectsOf(get().project, imageId).find((object) => object.id === id) ?? {};
+    const present = answerObject(imageId, id, request, { candidates, chosen, model: answered, mask: edited(candidates[chosen].mask, edits) });
+    if (!present) return;
+    logitsOf.delete(id);
+    logitsOf.set(id, masks.map(({ low_res_logits: text }) => text));
+    if (logitsOf.size > KEPT_LOGITS) logitsOf.delete(logitsOf.keys().next().value);
+    if (get().active !== id || get().imageId !== imageId) return;
+    update({ hover: null });
+    setStatus(`${describe(activeObject())}, ${seconds(begin)}.`);
+  } catch (error) {
+    fail(error, () => segmentAgain(id));
+  }
+}
+
+const toCandidate = ({ size, encoded_binary_mask: counts, iou_score: score }) => ({ mask: maskOf(decodeRuns(counts, size), size), score });
+
+const edited = (mask, edits) => (edits ? maskOf(applyEdits(endsOf(mask), edits), mask.size) : mask);
+
+const seconds = (begin) => `${((performance.now() - begin) / 1000).toFixed(2)} s`;
+
+function fail(error, retry) {
+  if (error.status === 401) update({ locked: true });
+  setStatus(error.message, true, retry);
+}
+
+/** Return a description of an object's mask. */
+export function describe({ mask, candidates, chosen }) {
+  const score = candidates[chosen] ? `, score ${candidates[chosen].score.toFixed(2)}` : "";
+  return `${mask.area.toLocaleString()} pixels${score}`;
+}
+
+/** Find all objects in the image, and show those that are not labelled yet as proposals. */
+export async function everything() {
+  const { picture, model, key, imageId, classId } = get();
+  if (!picture) return;
+  const request = ++searching;
+  update({ corner: null, draft: null, hover: null });
+  setStatus(isUploaded(picture, model) ? "Searching for all objects …" : "Uploading the image. Searching for all objects …");
+  const begin = performance.now();
+  try {
+    const { predictions, model: answered } = await score(picture, model, key, requestForEverything());
+    if (request !== searching) return;
+    const masks = predictions.map((prediction) => prediction.mask_per_prediction[0]);
+    const problem = sizeProblem(masks, picture);
+    if (problem) return setStatus(problem, true);
+    const { project } = get();
+    if (!project.images.some(({ id }) => id === imageId)) return;
+    const known = finished(project, imageId).map(({ mask }) => endsOf(mask));
+    const candidates = masks.map(toCandidate).filter(({ mask }) => mask.area).sort((a, b) => b.mask.area - a.mask.area);
+    const fresh = candidates.filter(({ mask }) => !known.some((other) => iou(other, endsOf(mask)) > SAME_OBJECT));
+    const proposals = fresh.map((candidate) => ({ id: newId(), classId, proposal: true, mask: candidate.mask, candidates: [candidate], model: answered }));
+    const kept = objectsOf(project, imageId).filter(({ proposal }) => !proposal);
+    const next = proposals.reduce((result, proposal) => addObject(result, imageId, proposal), withObjects(project, imageId, kept));
+    commit(next, get().imageId === imageId ? { active: null } : {});
+    const skipped = candidates.length - fresh.length;
+    const already = skipped ? ` ${skipped} more ${skipped === 1 ? "is" : "are"} labelled already.` : "";
+    setStatus(`${proposals.length} object${proposals.length === 1 ? "" : "s"}, ${seconds(begin)}.${already} Click on a proposal to accept it, or accept all.`);
+  } catch (error) {
+    if (request === searching) fail(error, everything);
+  }
+}
+
+/** Display the candidate mask with this index. */
+export function choose(chosen) {
+  const { imageId } = get();
+  const active = activeObject();
+  if (!(chosen < active?.candidates.length) || active.candidates.length < 2) return;
+  const mask = edited(active.candidates[chosen].mask, active.edits);
+  update({ project: changeObject(get().project, imageId, active.id, { chosen, mask }) });
+  setStatus(`Candidate ${chosen + 1}: ${describe(activeObject())}`);
+}
+
+/** Display the next candidate mask. */
+export const chooseNext = () => {
+  const active = activeObject();
+  if (active?.candidates.length > 1) choose((active.chosen + 1) % active.candidates.length);
+};
