@@ -29,6 +29,7 @@ let state = Object.freeze({
   model: "", // name of the selected model
   key: "", // the API key
   locked: false, // whether the endpoint has rejected a request without a valid API key
+  takenOver: false, // whether the data set has been opened in another tab, so that this tab changes nothing any more
   status: { text: "", isError: false, retry: null }, // retry: a function that repeats what has failed, or null
 });
 const watchers = [];

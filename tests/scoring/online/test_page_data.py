@@ -70,13 +70,13 @@ def labelled(page: Page) -> Page:
     return page
 
 
-def export(page: Page, option: str, images: bool = False) -> bytes:
+def export(page: Page, option: str, images: bool = False, objects: int = 3) -> bytes:
     page.click("#open-export")
     page.check(f"[value={option}]")
     page.set_checked("#with-images", images)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
-    expect(page.locator("#status")).to_contain_text("Exported: 3 objects in 2 images")
+    expect(page.locator("#status")).to_contain_text(f"Exported: {objects} objects in 2 images")
     return Path(download.value.path()).read_bytes()
 
 
@@ -155,6 +155,36 @@ def test_progress_and_undo_span_the_images(labelled: Page) -> None:
     page.click("text=All images")
     expect(page.locator("#images li").first).to_contain_text("1 object · done")
     shoot(page, "images")
+
+
+def test_two_tabs_do_not_overwrite_each_other(labelled: Page, url: str) -> None:
+    first = labelled
+    second = first.context.new_page()
+    second.goto(url)
+    expect(second.locator("#images-count")).to_have_text("2 of 2")
+    wait_for_picture(second)
+    expect(first.locator("#taken-over")).to_be_visible()
+    shoot(first, "taken-over")
+    first.keyboard.press("Control+z")  # changes nothing below the dialog
+    click(second, 60, 55)
+    wait_for_mask(second)
+    second.keyboard.press("PageUp")
+    expect(second.locator("#images-count")).to_have_text("1 of 2")
+    first.get_by_role("button", name="Label in this tab").click()
+    expect(first.locator("#images-count")).to_have_text("1 of 2")
+    wait_for_picture(first)
+    expect(first.locator("#taken-over")).to_be_hidden()
+    expect(second.locator("#taken-over")).to_be_visible()
+    assert len(json.loads(export(first, "coco-rle", objects=4))["annotations"]) == 4
+    click(first, 44, 54)
+    wait_for_mask(first)
+    second.evaluate(
+        "import('./page/state.js').then(({ update, get }) => update({ project: { ...get().project, images: [] } }))"
+    )
+    second.wait_for_timeout(300)
+    first.reload()
+    wait_for_picture(first)
+    assert len(json.loads(export(first, "coco-rle", objects=5))["annotations"]) == 5
 
 
 def test_labels_whose_images_are_missing_wait_for_them(labelled: Page, browser: Browser, url: str) -> None:
