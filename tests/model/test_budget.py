@@ -149,6 +149,17 @@ def test_a_cancelled_call_stops_before_its_next_piece() -> None:
             call.cancel()
 
 
+def test_a_tenant_leaves_memory_to_the_others() -> None:
+    budget = MemoryBudget(100, seconds=0, per_tenant=75)
+    with budget.hold(50, tenant="a"):
+        with pytest.raises(Overloaded), budget.hold(30, tenant="a"):
+            pass
+        with budget.hold(30, tenant="b"), budget.hold(20, tenant="a"):
+            assert budget.held == 100
+    with budget.hold(90, tenant="a"):  # a single large request
+        assert not budget.try_take(1, "a") and budget.try_take(10, "b")
+
+
 def test_a_call_waits_for_memory_and_then_fails() -> None:
     budget = MemoryBudget(100, seconds=0.2)
     with Call(memory=budget).hold(60):

@@ -56,7 +56,8 @@ def of_another_part(file: Path) -> None:
     file.write_bytes(others[0].read_bytes())
 
 
-TAMPERINGS: list[Callable[[Path], None]] = [emptied, swapped, shortened, flipped, cut, of_another_part, Path.unlink]
+TAMPERINGS: list[Callable[[Path], None]] = [emptied, flipped, cut, of_another_part, Path.unlink]
+OF_ROWS = [swapped, shortened]  # need a file of several rows; the pieces of a part have one
 
 
 @pytest.fixture
@@ -67,8 +68,10 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "in.csv"
 
 
-@pytest.mark.parametrize("tamper", TAMPERINGS)
-@pytest.mark.parametrize("rows", [2, 6], ids=["part", "piece"])
+@pytest.mark.parametrize(
+    ("rows", "tamper"),
+    [*((2, tamper) for tamper in TAMPERINGS + OF_ROWS), *((6, tamper) for tamper in TAMPERINGS)],
+)
 def test_a_changed_file_is_written_anew(
     tiny: Segmenter, table: Path, tmp_path: Path, tamper: Callable[[Path], None], rows: int
 ) -> None:
@@ -76,8 +79,6 @@ def test_a_changed_file_is_written_anew(
     with pytest.raises(JobStopped):
         score(tiny, table, tmp_path / "out", CountingReader(stop_at="5.png"), rows, seconds=0)
     file = sorted((tmp_path / "out").glob("part-*.parquet" if rows == 2 else ".*.piece"))[1]
-    if rows == 6 and tamper in (swapped, shortened):
-        pytest.skip("a piece has one row")
     tamper(file)
     resumed = CountingReader()
     score(tiny, table, tmp_path / "out", resumed, rows)

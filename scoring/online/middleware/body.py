@@ -66,7 +66,8 @@ class BodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, and pass the request on or reject it."""
-        context, held = context_of(scope), Held(self.memory)
+        context = context_of(scope)
+        held = Held(self.memory, context.tenant or "")
         seconds = self.seconds if context.tenant is not None else min(self.seconds, UNKNOWN_SECONDS)
         try:
             error = await self._receive(scope, receive, held, seconds)
@@ -160,10 +161,11 @@ class Held:
 
     Args:
         memory: the budget.
+        tenant: tenant id of the request; empty while the API key is unknown.
     """
 
-    def __init__(self, memory: MemoryBudget) -> None:
-        self.memory, self.nbytes = memory, 0
+    def __init__(self, memory: MemoryBudget, tenant: str) -> None:
+        self.memory, self.tenant, self.nbytes = memory, tenant, 0
 
     def take(self, nbytes: int) -> None:
         """Take bytes from the budget.
@@ -174,13 +176,13 @@ class Held:
         Raises:
             Overloaded: the budget has fewer bytes left.
         """
-        if not self.memory.try_take(nbytes):
+        if not self.memory.try_take(nbytes, self.tenant):
             raise Overloaded(OUT_OF_MEMORY)
         self.nbytes += nbytes
 
     def release(self) -> None:
         """Return all held bytes to the budget."""
-        self.memory.release(self.nbytes)
+        self.memory.release(self.nbytes, self.tenant)
         self.nbytes = 0
 
 
