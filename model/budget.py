@@ -51,7 +51,7 @@ class RequestLimits:
         """Raise BadRequest if there are more than `prompts` prompts."""
         if self.prompts is not None and count > self.prompts:
             raise BadRequest(
-                f"expected at most {self.prompts:,} prompts a request, all rows together, got {count:,}: send several "
+                f"expected at most {self.prompts:,} prompts in all rows of a request, got {count:,}: send several "
                 "requests"
             )
 
@@ -149,7 +149,7 @@ class MemoryBudget:
             return True
 
     def release(self, nbytes: int) -> None:
-        """Release bytes that `take` or `try_take` holds."""
+        """Release bytes. An earlier call of `take` or `try_take` holds these bytes."""
         if self.nbytes is not None:
             with self._released:
                 self.held -= nbytes
