@@ -92,7 +92,7 @@ class HeaderKeyMiddleware:
 
 
 class BodyKeyMiddleware:
-    """Reads the API key from a JSON body if neither the headers nor the URL have one. Some clients send it there.
+    """Reads the API key from a JSON body, where some clients send it, if neither the headers nor the URL have a key.
 
     The body is searched with a regular expression. Parsing it would let clients without a key use processor time.
 
@@ -127,7 +127,7 @@ def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
     """Return the API key in the headers of a request, or None if no header holds a key.
 
     Args:
-        headers: values by lower-case name.
+        headers: the value of each header. The names of the headers are in lower case.
     """
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
@@ -141,7 +141,7 @@ def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
 
 
 def _password(credentials: str) -> bytes:
-    """Return the password of basic authentication, which stands for the key; the user name may be anything."""
+    """Return the password of basic authentication. The password is the API key. The user name is ignored."""
     try:
         return base64.b64decode(credentials, validate=True).partition(b":")[2]
     except ValueError:
