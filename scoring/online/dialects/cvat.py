@@ -1,4 +1,4 @@
-"""CVAT's dialect: the request that its server sends to an interactor, as nuclio functions receive it."""
+"""CVAT's dialect: the requests that a CVAT server sends to an interactor (a function on the platform nuclio)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 
 # Shape of the features that the decoder in CVAT's browser plugin reads.
 PLUGIN_FEATURES = (1, 256, 64, 64)
-MAX_PIXELS = 100_000_000  # of a mask, which is written number by number
-PIXEL_BYTES = 4  # of a number of the mask as text
+MAX_PIXELS = 100_000_000  # maximum number of pixels of a mask; the response has a number for each pixel
+PIXEL_BYTES = 4  # bytes of one number of the mask in the JSON text, with its comma
 router = APIRouter(tags=["CVAT"], route_class=JsonRoute)
 
 
 class InteractorBody(BaseModel):
-    """What CVAT's server sends to an interactor; other fields are ignored."""
+    """The request that CVAT's server sends to an interactor. The endpoint ignores other fields."""
 
     model_config = ConfigDict(extra="ignore")
     image: str
@@ -100,7 +100,7 @@ def error_response(problem: Problem) -> PlainTextResponse | JSONResponse:
 
 class _RootDialect(Dialect):
     def owns(self, path: str) -> bool:
-        """Return whether a path is the root, the only one that nuclio functions have."""
+        """Return whether a path is the root. A nuclio function has no other path."""
         return path == "/"
 
 
