@@ -374,7 +374,7 @@ def test_a_host_that_is_not_allowed_names_the_setting(served: Served) -> None:
     body = {"project": "9.9", "label_config": TAGS, "tasks": [{"data": {"image": "/data/upload/9/a.png"}}]}
     for path in ("/predict", "/embed_tasks"):
         answer = served.post(path, {**body, "params": {"context": {"result": [MARK]}}})
-        assert "--hosts must allow a host" in answer.text and TOKEN not in answer.text + served.log.read_text()
+        assert "allow the host with --hosts" in answer.text and TOKEN not in answer.text + served.log.read_text()
         assert answer.status_code == (400 if path == "/predict" else 200)
 
 

@@ -129,7 +129,7 @@ WRONG: list[tuple[Any, bytes, str]] = [
     ({"inputs": [IMAGE], "parameters": {"mask_encoding": "tiff"}}, b"", "mask_encoding"),
     ({"inputs": [IMAGE], "outputs": 5}, b"", "outputs: expected a list of outputs"),
     ({"inputs": [IMAGE], "outputs": [{"name": "masks"}]}, b"", "outputs: expected the name predictions"),
-    ({"inputs": [SIZED]}, b"12345", "binary_data_size: expected at most the 5 bytes"),
+    ({"inputs": [SIZED]}, b"12345", "binary_data_size: expected at most 5, the number of remaining bytes"),
     (
         {"inputs": [SIZED]},
         b"\x02\x00\x00\x00abc",

@@ -126,7 +126,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     kept = (tmp_path / "state.pt").read_bytes()
     trained.advance()
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="the state before it is kept"):
+    with pytest.raises(OSError, match="the previous state is kept"):
         trained.save(tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == kept and not (tmp_path / "state.part").exists()
 
