@@ -46,7 +46,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def coco(folder: Path) -> dict[str, Any]:
-    """Return the images as COCO. Even images have the category `even` and polygons, odd images `odd` and run lengths."""
+    """Return the images as COCO. Even images have polygons of category `even`, odd images run lengths of `odd`."""
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": 0, "name": "even"}, {"id": 1, "name": "odd"}]
     for number in range(IMAGES):
