@@ -58,12 +58,15 @@ export function commit(project, changes = {}) {
   update({ project, history: record(state.history, entryNow()), ...changes });
 }
 
-/** Change the project of the present, of undo and of redo, for changes that are no step of their own. */
+/** Apply a change to the current project and to all projects of undo and redo, so that undo does not undo the change. */
 export function commitEverywhere(change, changes = {}) {
   update({ project: change(state.project), history: mapProjects(state.history, change), ...changes });
 }
 
-/** Store an answer in an object, wherever the object still waits for this request. Return whether the present has it. */
+/**
+ * Store a response in an object, in every project (current, undo, redo) in which the object still waits for this request.
+ * Return whether the current project is one of them.
+ */
 export function answerObject(imageId, id, request, changes) {
   const waiting = (project) => objectWith(project, imageId, id)?.request === request;
   const change = (project) => (waiting(project) ? changeObject(project, imageId, id, changes) : project);

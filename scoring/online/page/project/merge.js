@@ -48,7 +48,7 @@ export function mergeLabels(project, labels) {
   return { project: result, added, repeated, missing, misfits };
 }
 
-// The class of a new project is a placeholder. It goes if no object has it and the labels bring classes of their own.
+// The class of a new project is a placeholder. An import removes this class if no object has it and the labels have classes.
 function withoutPlaceholder(project, labels) {
   const [placeholder] = EMPTY.classes;
   const [first, ...others] = project.classes;
