@@ -107,7 +107,7 @@ class FinetuneOptions:
             if value and not self.register:
                 raise BadParameter(f"{name} needs --register")
         if self.register and not self.log:
-            raise BadParameter("--register needs a tracking server: leave out --no-log")
+            raise BadParameter("--register needs a logged model; leave out --no-log")
         if not self.val and not 0 < self.holdout < 1:
             raise BadParameter(f"--holdout: expected a share between 0 and 1, got {self.holdout:g}")
         if sum(map(bool, (plan.steps, self.epochs, self.minutes))) > 1:
