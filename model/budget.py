@@ -124,7 +124,7 @@ class MemoryBudget:
             self.release(nbytes)
 
     def take(self, nbytes: int, check: Callable[[], None] = lambda: None) -> None:
-        """Hold bytes until `release`. Args and exceptions are those of `hold`."""
+        """Hold bytes until `release` is called. The arguments and exceptions are the same as for `hold`."""
         if self.nbytes is None:
             return
         if nbytes > self.nbytes:

@@ -78,7 +78,7 @@ class Family(ABC):
     def encoder_fingerprint(self) -> str:
         """Return a hash of the weights that embeddings depend on, computed like `fingerprint`.
 
-        Models that differ in their decoders only, such as versions whose decoder was fine-tuned, share embeddings.
+        Models with the same encoder share embeddings, for example two versions of a model with fine-tuned decoders.
         """
         return self._hash_of(self.encoder_tensors)
 

@@ -139,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, help="labelled images to train on: a file or a folder")
     data.add_argument("--format", choices=FORMATS, default=default.format, help="(default: %(default)s)")
-    data.add_argument("--images", type=Path, help="folder of the images (default: that of the data)")
+    data.add_argument("--images", type=Path, help="folder of the images (default: the folder of the data)")
     data.add_argument("--val", default="", help="held-out data in the same format, for the gate")
     data.add_argument(
         "--holdout", type=float, default=DEFAULT_HOLDOUT, help="without --val: share of images held out (%(default)s)"

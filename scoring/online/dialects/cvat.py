@@ -45,9 +45,9 @@ def interactor(
 ) -> Response:
     """Return the mask that points and a box select, and the features that CVAT's browser plugin decodes.
 
-    `mask` has a 0 or 255 for each pixel. `blob` is base64 of float32 features; it is present if the default model's
-    features are those of the original SAM, which the plugin's decoder expects. Without points and box only `blob` is
-    returned.
+    `mask` has 0 or 255 for each pixel. `blob` has float32 features as base64. The response has `blob` only if the
+    default model has features of the original SAM's shape, because the plugin's decoder expects this shape. Without
+    points and box, the response has only `blob`.
     """
     context = context_of(request.scope)
     served = request.app.state.catalog.get()
@@ -76,7 +76,7 @@ def _prompt(body: InteractorBody) -> Prompt | None:
     """Return the prompt of a request, or None if it has neither points nor a box. Raises BadInput."""
     positive, negative = body.pos_points or [], body.neg_points or []
     if not isinstance(positive, list) or not isinstance(negative, list):
-        raise BadInput("pos_points", "[[x, y], ...] in pixels, and neg_points likewise", "another form")
+        raise BadInput("pos_points", "[[x, y], ...] in pixels for pos_points and neg_points", "another form")
     points = [positive + negative] if positive or negative else None
     labels = [[1] * len(positive) + [0] * len(negative)] if points else None
     box = body.obj_bbox or None

@@ -29,7 +29,7 @@ let state = Object.freeze({
   model: "", // name of the selected model
   key: "", // the API key
   locked: false, // whether the endpoint has rejected a request without a valid API key
-  status: { text: "", isError: false, retry: null }, // retry: a function that repeats what has failed, or null
+  status: { text: "", isError: false, retry: null }, // retry: a function that repeats the failed action, or null
 });
 const watchers = [];
 
@@ -81,7 +81,7 @@ export const shownObjects = ({ project, imageId } = state) => objectsOf(project,
 /** Return the active object, or undefined. */
 export const activeObject = ({ project, imageId, active } = state) => objectWith(project, imageId, active);
 
-/** Return the masks that the downloads of the open image contain: the active object's, or those of all objects. */
+/** Return the objects for the downloads of the open image: the active object, or all objects if none is active. */
 export function chosenObjects(from = state) {
   const active = activeObject(from);
   if (active) return active.mask ? [active] : [];

@@ -77,7 +77,9 @@ def read_config(text: object) -> LabelConfig:
         if tag.tag == "Image" and tag.get("value", "").startswith("$")
     }
     if not images:
-        raise BadInput("label_config", "a tag Image whose value is a variable such as $image", "a config without one")
+        raise BadInput(
+            "label_config", "a tag Image with a variable such as $image as its value", "a config without one"
+        )
     controls = [
         Control(tag.get("name", ""), tag.get("toName", ""), cast(ResultType, FILLED[tag.tag]), tuple(_labels(tag)))
         for name in FILLED

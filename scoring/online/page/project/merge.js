@@ -4,7 +4,7 @@ import { findByName } from "../formats/names.js";
 import { endsOf, iou } from "../masks/runs.js";
 import { addClass, addObject, countOfClass, EMPTY, newId, objectsOf } from "./project.js";
 
-const SAME = 0.999; // objects of the same class whose IoU is larger are the same object, imported twice
+const SAME = 0.999; // two objects of the same class with a larger IoU are the same object, imported twice
 
 /**
  * Return {project, added, repeated, missing, misfits} after an import of `labels` (see formats/coco.js).
