@@ -21,7 +21,7 @@ from .regions import remove_small_regions
 from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-MAX_POINTS = 2**17  # maximum number of grid points for one image; the largest model needs hours for them
+MAX_POINTS = 2**17  # maximum number of grid points for one image; this takes the models minutes to hours
 EDGE = 20.0  # pixels; if a mask ends this close to the edge of a crop, the crop probably truncates the mask
 
 

@@ -23,7 +23,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FIRST_WEIGHT = 16  # maximum number of prompts in the first batch; measured durations limit the later batches
+FIRST_WEIGHT = 16  # with this number of prompts, the first batch is full; measured durations limit the later batches
 DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the second is free for other tenants
 
 

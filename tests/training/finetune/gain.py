@@ -22,7 +22,7 @@ LEAST_GAIN = 0.05
 
 
 def main() -> int:
-    """Run both trainings and print their figures; return 0 if both are as expected."""
+    """Run both trainings and print their results. Return 0 if both results are as expected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="minutes to encode and train (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("build/finetune-gain"), help="(default: %(default)s)")

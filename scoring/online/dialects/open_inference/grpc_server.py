@@ -53,7 +53,7 @@ class GrpcServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
-        """Start listening; return the port. Raises BadData if the address cannot be used."""
+        """Start listening, and return the port. Raises BadData if the address cannot be used."""
         server = grpc.aio.server(
             options=self._options,
             maximum_concurrent_rpcs=self._max_calls,
@@ -171,7 +171,7 @@ class _Service:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> tuple[int, dict[str, str], bytes]:
-        """Send a request to the application; return the response's status, headers and body."""
+        """Send a request to the application, and return the status, the headers and the body of the response."""
         metadata = {str(name): value for name, value in context.invocation_metadata() or ()}
         names = dict(headers or {}) | {name: str(metadata[name]) for name in FORWARDED if name in metadata}
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in names.items()]
