@@ -52,7 +52,7 @@ class RequestLimits:
         """Raise BadRequest if there are more than `prompts` prompts."""
         if self.prompts is not None and count > self.prompts:
             raise BadRequest(
-                f"expected at most {self.prompts:,} prompts a request, all rows together, got {count:,}: send several "
+                f"expected at most {self.prompts:,} prompts in all rows of a request, got {count:,}: send several "
                 "requests"
             )
 
@@ -129,7 +129,7 @@ class MemoryBudget:
             self.release(nbytes, tenant)
 
     def take(self, nbytes: int, check: Callable[[], None] = lambda: None, tenant: str = "") -> None:
-        """Hold bytes until `release`. Args and exceptions are those of `hold`."""
+        """Hold bytes until `release` is called. The arguments and exceptions are the same as for `hold`."""
         if self.nbytes is None:
             return
         if nbytes > self.nbytes:
@@ -159,7 +159,7 @@ class MemoryBudget:
         return True
 
     def release(self, nbytes: int, tenant: str = "") -> None:
-        """Release bytes that `take` or `try_take` holds."""
+        """Release bytes. An earlier call of `take` or `try_take` holds these bytes."""
         if self.nbytes is not None:
             with self._released:
                 self.held -= nbytes
