@@ -1,9 +1,12 @@
-"""The page in a real browser: zoom, pan, right click, opacity, folders, dropped files and refused requests."""
+"""The page in a real browser: zoom, pan, right click, opacity, folders, dropped files, addresses, refused requests."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +181,35 @@ def test_refused_requests_lose_nothing(browser: Browser, disc: Disc, tmp_path: P
         expect(page.locator("#objects .facts")).to_have_text("no mask yet")
         page.keyboard.press("PageUp")
         expect(page.locator("#objects-count")).to_have_text("1")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, disc: tuple[bytes, np.ndarray]) -> Iterator[str]:
+    """Serve the folder of an image and of a text file on another port. Yields the base URL."""
+    (tmp_path / "far.png").write_bytes(disc[0])
+    (tmp_path / "secret.txt").write_text("no image")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_image_of_another_host_is_fetched_by_the_endpoint(browser: Browser, tmp_path: Path, elsewhere: str) -> None:
+    with serve_endpoint(tmp_path / "log", "--hosts", "127.0.0.1") as url, open_page(browser, url) as page:
+        page.fill("#url", f"{elsewhere}/far.png")
+        page.keyboard.press("Enter")
+        expect(page.locator("#progress-text")).to_contain_text("far.png")
+        wait_for_picture(page)
+        page.click("#another")
+        page.fill("#url", f"{elsewhere}/secret.txt")
+        page.keyboard.press("Enter")
+        expect(page.locator("#status")).to_contain_text("secret.txt cannot be loaded from 127.0.0.1")
+        expect(page.locator("#images-count")).to_have_text("1")
+
+
+def test_an_image_of_a_host_that_is_not_allowed_is_refused(page: Page, elsewhere: str) -> None:
+    page.fill("#url", f"{elsewhere}/far.png")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("far.png cannot be loaded from 127.0.0.1")
+    expect(page.locator("#status")).to_contain_text("Save the image on this computer, and drop the file here.")
