@@ -25,14 +25,9 @@ class ConceptFinder(Protocol):
         needs_pixels: whether `find` reads the pixels of the image, and not only its embedding.
     """
 
-    @property
-    def takes_text(self) -> bool: ...  # noqa: D102 -- see the class
-
-    @property
-    def takes_examples(self) -> bool: ...  # noqa: D102 -- see the class
-
-    @property
-    def needs_pixels(self) -> bool: ...  # noqa: D102 -- see the class
+    takes_text: bool
+    takes_examples: bool
+    needs_pixels: bool
 
     def find(
         self,

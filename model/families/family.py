@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..concepts.finder import ConceptFinder
 from ..prompts import PromptBatch
 from ..upscaling import Step
 
@@ -89,6 +90,11 @@ class Family(ABC):
             sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:32]
+
+    @property
+    def finder(self) -> ConceptFinder | None:
+        """The finder of a model that understands concepts by itself; None for other models."""
+        return None
 
     @abstractmethod
     def processing(self) -> dict[str, Any]:
