@@ -87,8 +87,8 @@ HOLE = "@HOLE@"
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run an endpoint with little memory, which may fetch images of 127.0.0.2, and return its URL."""
-    options = ("--hosts", "127.0.0.2", "--public-metrics", "true", "--memory", MEMORY, "--body-bytes", 8_000_000)
-    options += ("--image-bytes", IMAGE_BYTES, "--points", 16)
+    options: list[object] = ["--hosts", "127.0.0.2", "--public-metrics", "true", "--memory", MEMORY, "--points", 16]
+    options += ["--body-bytes", 8_000_000, "--image-bytes", IMAGE_BYTES]
     with serve_endpoint(tmp_path_factory.mktemp("hostile") / "log", *options) as base:
         yield base
 
@@ -167,7 +167,22 @@ def test_no_body_breaks_a_route(url: str, path: str, body: bytes) -> None:
 def test_no_binary_tensor_breaks_the_route(url: str) -> None:
     """Each number of the binary extension is replaced: the length of the JSON text, of a tensor and of an element."""
     element = struct.pack("<I", len(PICTURE)) + PICTURE
-    sizes = (-1, 0, 1, len(element) - 1, len(element) + 1, 2**31, 2**63, 10**30, "5", None, True, 1.5, [], {})
+    sizes: tuple[Any, ...] = (
+        -1,
+        0,
+        1,
+        len(element) - 1,
+        len(element) + 1,
+        2**31,
+        2**63,
+        10**30,
+        "5",
+        None,
+        True,
+        1.5,
+        [],
+        {},
+    )
     for size in (len(element), *sizes):
         image = {**TENSOR, "name": "image", "parameters": {"binary_data_size": size}}
         text = json.dumps({"inputs": [image, {"name": "input_points", **TENSOR, "data": ["[[[9, 9]]]"]}]}).encode()
@@ -186,7 +201,7 @@ def test_no_binary_tensor_breaks_the_route(url: str) -> None:
     assert held(url) == 0
 
 
-def fetched(url: str, address: object) -> requests.Response:
+def fetched(url: str, address: str) -> requests.Response:
     """Return the answer of the page's route for images by URL."""
     return requests.post(f"{url}/image", json={"url": address}, timeout=60)
 
