@@ -95,6 +95,8 @@ def drag(page: Page, *points: tuple[float, float]) -> None:
 
 def wait_for_picture(page: Page) -> None:
     """Wait until the canvas shows the image: its middle is no longer transparent."""
+    # After two frames, the canvas no longer shows the image before.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_function(
         """() => {
             const {width, height} = document.getElementById("canvas");
