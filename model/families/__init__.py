@@ -111,7 +111,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
 
     transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
-    longer than encoding an image with the embedded model.
+    longer than encoding an image with the starter model.
 
     Args:
         file: the safetensors file.
