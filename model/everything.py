@@ -44,7 +44,8 @@ class Grid:
         crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
         crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
             further layer halves the overlap.
-        crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
+        crop_n_points_downscale_factor: a crop of layer i has points_per_side // factor**i points along a side,
+            and at least one.
         min_mask_region_area: minimum area in pixels. Smaller holes are filled, and smaller separate pieces are removed.
             0 leaves masks unchanged.
 

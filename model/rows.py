@@ -161,8 +161,8 @@ def unfold(frame: pd.DataFrame) -> pd.DataFrame:
     """Undo MLflow's folding of columns into a single row.
 
     MLflow parses the body `{"inputs": {"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}}` to a single row with
-    lists in its cells if all values are text. The sign of such a row is a list of text in the column `image` or
-    `image_id`. No other table has one there.
+    lists in its cells if all values are text. This function recognises such a row by a list of text in the column
+    `image` or `image_id`, because no valid cell of these columns is a list of text.
 
     Args:
         frame: a table with the columns of COLUMNS.

@@ -101,7 +101,10 @@ def _numbers(value: object, form: str, width: int) -> np.ndarray:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise Mismatch(form, number, "{} where a number is expected")
             if not -MAX_COORDINATE <= number <= MAX_COORDINATE:  # false for NaN too
-                raise Mismatch(f"finite coordinates within {MAX_COORDINATE:,.0f} pixels", got=_number(number))
+                raise Mismatch(
+                    f"finite coordinates from -{MAX_COORDINATE:,.0f} to {MAX_COORDINATE:,.0f} pixels",
+                    got=_number(number),
+                )
     return np.asarray(value, dtype=np.float32)
 
 
@@ -258,5 +261,7 @@ def check_logits(mask: np.ndarray) -> np.ndarray:
 
 def _check_logits(mask: np.ndarray) -> np.ndarray:
     if not (np.abs(mask) <= MAX_COORDINATE).all():
-        raise Mismatch(f"finite logits within {MAX_COORDINATE:,.0f}", got="NaN or larger numbers")
+        raise Mismatch(
+            f"finite logits from -{MAX_COORDINATE:,.0f} to {MAX_COORDINATE:,.0f}", got="NaN or larger numbers"
+        )
     return mask

@@ -229,9 +229,9 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Each request in progress has its own thread. It may wait for its batch of images or prompts, but not for a thread.
-    # More than `in_flight` requests can be in progress: a tenant with less than an equal share of them is always
-    # admitted. The number of threads is therefore twice `in_flight`.
+    # Each request in progress has its own thread, so that a request never waits for a thread. `in_flight` can be
+    # exceeded, because a tenant below its equal share is always admitted. Twice `in_flight` threads are enough if
+    # there are at most `in_flight` tenants.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads
