@@ -53,8 +53,8 @@ class Trainer:
         self.network = family.create(config, plan.seed).train().to(device)
         self.model: Any = self.network.model
         self.average: Any = family.create(config, plan.seed).model.eval().requires_grad_(False).to(device)
-        # Inputs have few different shapes, so torch compiles code for each shape (`dynamic=False`). This is much faster than
-        # compiling code that works for all shapes.
+        # Inputs have few different shapes, so torch compiles code for each shape (`dynamic=False`). This is much faster
+        # than compiling code that works for all shapes.
         self.embed = torch.compile(self.network.embed, dynamic=False) if compiled else self.network.embed
         self.decode = torch.compile(self.network.decode, dynamic=False) if compiled else self.network.decode
         if plan.frozen:

@@ -203,7 +203,7 @@ class _Search:
         return [places[number] for number in range(len(answer.shapes))]
 
     def _grown(self, shape: PromptShape, candidates: dict[int, None]) -> int | None:
-        """Return the first candidate with all clicks of a shape, or None. All candidates have the same box as the shape."""
+        """Return the first candidate with all clicks of a shape, or None. All candidates have the box of the shape."""
         for place in candidates:
             self._compared += 1 + len(shape.clicks)
             if self._compared > MAX_COMPARED:

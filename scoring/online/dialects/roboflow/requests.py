@@ -72,7 +72,7 @@ class Sam2Body(SegmentBody):
     save_logits_to_cache: bool = Field(False, description="Cache the logits of the masks for later requests.")
     load_logits_from_cache: bool = Field(
         False,
-        description="Refine the masks of an earlier request, if they are cached and this request has all its boxes and points.",
+        description="Refine the cached masks of an earlier request, if this request has all its boxes and points.",
     )
 
 
