@@ -62,7 +62,9 @@ def parse_track_prompts(value: object, size: tuple[int, int], count: int | None 
 
 def _selects(prompt: TrackPrompt) -> bool:
     """Return whether a prompt selects something, and does not only exclude background."""
-    return prompt.box is not None or prompt.mask is not None or bool((prompt.labels == 1).any())
+    if prompt.box is not None or prompt.mask is not None:
+        return True
+    return prompt.labels is not None and bool(np.any(prompt.labels == 1))
 
 
 def _parse_list(value: object) -> list[Any]:

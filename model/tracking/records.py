@@ -39,5 +39,15 @@ def track_records(segmenter: Segmenter, tracked: TrackedFrame) -> list[TrackReco
     for thing in tracked.objects:
         segmentation = Segmentation(thing.logits[None], np.array([thing.score], np.float32), tracked.size)
         encoded = masks.encode(segmenter.cropped_masks(segmentation)[0], "rle")
-        records.append(TrackRecord(frame=tracked.frame, object=thing.object, **encoded, score=round(thing.score, 6)))
+        records.append(
+            TrackRecord(
+                frame=tracked.frame,
+                object=thing.object,
+                encoded_binary_mask=encoded["encoded_binary_mask"],
+                size=encoded["size"],
+                bbox=encoded["bbox"],
+                area=encoded["area"],
+                score=round(thing.score, 6),
+            )
+        )
     return records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 
@@ -13,7 +13,7 @@ MAX_AHEAD = 8  # frames
 POLL_SECONDS = 0.1  # interval at which a waiting thread checks whether the caller has stopped
 
 
-def prefetched(frames: Iterator[VideoFrame], size: tuple[int, int]) -> Iterator[VideoFrame]:
+def prefetched(frames: Iterator[VideoFrame], size: tuple[int, int]) -> Generator[VideoFrame, None, None]:
     """Yield the frames of an iterator that runs ahead in a thread.
 
     Args:
