@@ -103,21 +103,24 @@ def track_by_box(
         yield TrackedFrame(number, embedding.size, objects)
 
 
-def _request(prompts: list[TrackPrompt], box: np.ndarray | None, frame: int) -> Prompt:
+def _request(prompts: list[TrackPrompt], last: np.ndarray | None, frame: int) -> Prompt:
     """Return the prompt for the model: the prompts of the frame, otherwise the last box."""
     points = [prompt.points for prompt in prompts if prompt.points is not None]
     labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
-    boxes = [prompt.box for prompt in prompts if prompt.box is not None]
-    boxes += [_box(CroppedMask(prompt.mask, 0, 0, prompt.mask.shape)) for prompt in prompts if prompt.mask is not None]
-    selects = bool(boxes) or any((part == 1).any() for part in labels)
-    if not selects and box is None:
-        raise BadFrame("prompts", "an object point, a box or a mask first", "only background points", frame=frame)
-    if not selects:
-        boxes = [box]
+    box: np.ndarray | None = None
+    for prompt in prompts:
+        box = prompt.box if prompt.box is not None else box
+        if prompt.mask is not None:
+            height, width = prompt.mask.shape
+            box = _box(CroppedMask(prompt.mask, 0, 0, (height, width)))
+    if box is None and not any(np.any(part == 1) for part in labels):
+        if last is None:
+            raise BadFrame("prompts", "an object point, a box or a mask first", "only background points", frame=frame)
+        box = last
     return Prompt(
         points=np.concatenate(points).astype(np.float32) if points else None,
         labels=np.concatenate(labels).astype(np.int64) if labels else None,
-        box=boxes[-1] if boxes else None,
+        box=box,
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sam_endpoint.model.video import Video
 
 STOPPED = "stopped; run the same command again to continue"
-OVERLAYS = (".mp4", ".webm")
+ENDINGS = {"overlay": (".mp4", ".webm"), "youtube_vis": (".json",), "mot": (".txt",), "mots": (".txt",)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,24 +72,19 @@ def run(options: argparse.Namespace) -> int:
     video = open_video(options.video, VideoLimits(max_frames=options.max_frames))
     prompts = parse_track_prompts(content, video.size, video.count)
     try:
-        error = _track(options, video, prompts, start)
+        problem = _track(options, video, prompts, start)
         _export(options, video, prompts)
-    except (OSError, pa.ArrowException) as failure:
-        raise CommandError(f"{failure}; {RESUMABLE}") from failure
-    if error:
-        print(f"error: {error}; the output holds the frames before it", file=sys.stderr)
-    return 1 if error else 0
+    except (OSError, pa.ArrowException) as error:
+        raise CommandError(f"{error}; {RESUMABLE}") from error
+    if problem:
+        print(f"error: {problem}; the output holds the frames before it", file=sys.stderr)
+    return 1 if problem else 0
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Check the output options before the work. Raises CommandError."""
     check_file("--output", options.output, (".parquet",))
-    for option, endings in (
-        ("overlay", OVERLAYS),
-        ("youtube_vis", (".json",)),
-        ("mot", (".txt",)),
-        ("mots", (".txt",)),
-    ):
+    for option, endings in ENDINGS.items():
         if file := getattr(options, option):
             check_file(f"--{option.replace('_', '-')}", file, endings)
     if options.overlay:

@@ -49,19 +49,8 @@ def write_youtube_vis(tracks: Path, output: Path) -> None:
     height, width = size
     names = [f"{tracks.stem}/{frame:05d}.jpg" for frame in range(length)]
     video = {"id": 1, "width": width, "height": height, "length": length, "file_names": names}
-    annotations = [
-        {
-            "id": number,
-            "video_id": 1,
-            "category_id": 1,
-            "iscrowd": 0,
-            "width": width,
-            "height": height,
-            "length": length,
-        }
-        | thing
-        for number, thing in sorted(objects.items())
-    ]
+    common = {"video_id": 1, "category_id": 1, "iscrowd": 0, "width": width, "height": height, "length": length}
+    annotations = [{"id": number, **common, **thing} for number, thing in sorted(objects.items())]
     content = {"videos": [video], "categories": [{"id": 1, "name": CATEGORY}], "annotations": annotations}
     _replace(output, json.dumps(content).encode())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class VideoWriter:
         self._height, self._width = (max(2, side - side % 2) for side in size)
         self._frame_class = av.VideoFrame
         self._container = av.open(str(self._unfinished), "w")
-        self._stream: Any = self._container.add_stream(CODEC, rate=CLOCK, options=SPEED)
+        self._stream = cast(Any, self._container.add_stream(CODEC, rate=CLOCK, options=SPEED))
         self._stream.width, self._stream.height, self._stream.pix_fmt = self._width, self._height, "yuv420p"
         self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, CLOCK)
         self._last = -1
