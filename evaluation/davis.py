@@ -136,4 +136,6 @@ class ObjectQuality:
 def measure_object(true: Sequence[Mask], predicted: Sequence[Mask]) -> ObjectQuality:
     """Compare the masks of one object in all frames, each `(H, W)` bool."""
     pairs = list(zip(true, predicted, strict=True))
-    return ObjectQuality(np.array([iou(*pair) for pair in pairs]), np.array([contour_accuracy(*pair) for pair in pairs]))
+    return ObjectQuality(
+        np.array([iou(*pair) for pair in pairs]), np.array([contour_accuracy(*pair) for pair in pairs])
+    )

@@ -54,15 +54,17 @@ class Clip:
 
     def mask(self, frame: int, number: int) -> NDArray[np.bool_]:
         """Return the `(H, W)` bool mask of an object in a frame."""
-        return self.labels[frame] == number
+        mask: NDArray[np.bool_] = self.labels[frame] == number
+        return mask
 
     def hidden(self, number: int) -> NDArray[np.bool_]:
         """Return for each frame whether an object is hidden, `(T,)`. The object is one of `objects`."""
         areas = self.areas()[:, number]
-        return areas < HIDDEN * areas[0]
+        hidden: NDArray[np.bool_] = areas < HIDDEN * areas[0]
+        return hidden
 
     def has_occlusion(self) -> bool:
-        """Return whether an object is hidden for HIDDEN_FRAMES frames and comes back, and none is hidden for too long."""
+        """Return whether an object is hidden for HIDDEN_FRAMES frames and comes back, and none is hidden too long."""
         all_hidden = [self.hidden(number) for number in self.objects()]
         return any(hidden.sum() >= HIDDEN_FRAMES and not hidden[-1] for hidden in all_hidden) and all(
             hidden.mean() <= MAX_HIDDEN for hidden in all_hidden

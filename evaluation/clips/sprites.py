@@ -68,7 +68,7 @@ class Sprite:
             (*matrix[0], shift[0], *matrix[1], shift[1]),
             Image.Resampling.BILINEAR,
         )
-        pixels = np.asarray(window, dtype=np.float32) / 255
+        pixels: Array = np.asarray(window, dtype=np.float32) / np.float32(255)
         return (slice(top, bottom), slice(left, right)), pixels[..., :3], pixels[..., 3]
 
 
