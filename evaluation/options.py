@@ -21,8 +21,8 @@ class EvaluationOptions:
 
     Attributes:
         models: One or two MLflow models, Hugging Face ids or checkpoint folders.
-        data: `scenes` for synthetic scenes, `clips` for synthetic videos, the path of a COCO instances file, or the path
-            of a folder in the layout of DAVIS.
+        data: `scenes` for synthetic scenes, `clips` for synthetic videos, the path of a COCO instances file, or that
+            of a DAVIS folder.
         images: The folder of the COCO file's images; None for the folder of the file.
         boxes: A COCO results file, whose boxes are segmented as well; None for no such file.
         count: The number of images; 0 for DEFAULT_SCENES scenes, DEFAULT_CLIPS clips, or all images or videos of

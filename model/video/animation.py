@@ -6,7 +6,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image
@@ -46,7 +46,7 @@ class AnimatedImage(Video):
             with self._opened() as image:
                 width, height = image.size
                 limits.check_size(width, height)
-                self.count = getattr(image, "n_frames", 1)
+                self.count = _count(image)
         except BadInput:
             raise
         except Exception:  # Pillow's decoders raise many types of exceptions for broken files
@@ -89,6 +89,19 @@ class AnimatedImage(Video):
             image = Image.open(io.BytesIO(self._data), formats=FORMATS)
         with image:
             yield image
+
+
+def _count(image: Image.Image) -> int:
+    """Count the frames. If the file breaks off, a frame behind it counts too, so that `frames` reports it."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # as above
+        number = 0
+        with suppress(Exception):
+            while True:
+                image.seek(number + 1)
+                number += 1
+        return number + 2
 
 
 def _seconds(image: Image.Image) -> float:

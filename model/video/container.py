@@ -23,7 +23,9 @@ EXPECTED = "an mp4, mov, webm, mkv, avi, GIF or WebP file"
 DECODER_THREADS = 2  # the other cores are for the model
 CODED_MARGIN = 64  # pixels; a codec stores sides that are multiples of up to 64
 DEFAULT_RATE = 25.0  # frames per second, if the file has no times
-MIN_GAP = 0.5  # seconds; a video whose header announces as much more than the file holds ends early
+# Seconds, and durations of a frame: a video ends early if its header announces more than the larger of the two beyond
+# the last frame.
+MIN_GAP, MIN_GAP_FRAMES = 0.2, 2.5
 
 
 class ContainerVideo(Video):
@@ -49,6 +51,8 @@ class ContainerVideo(Video):
                 self.count, seconds, self._ends_early = self._count(container, stream)
             with self._opened() as (container, stream):
                 first = next(container.decode(stream), None)
+        except self._av.error.EOFError:  # a header and nothing behind it
+            raise BadInput(COLUMN, "a video with at least 1 frame", "0 frames") from None
         except self._av.error.FFmpegError:
             raise BadInput(COLUMN, EXPECTED, "a file that is of another format, incomplete or broken") from None
         limits.check_count(self.count if first is not None else 0)
@@ -128,7 +132,7 @@ class ContainerVideo(Video):
                 return max(count, listed), end - begin, f"{max(count, listed)} frames"
             return count, end - begin, ""
         announced = _announced_seconds(container, stream)
-        if announced - end > max(MIN_GAP, 2 * (end - begin) / max(1, count)) or is_corrupt:
+        if announced - end > max(MIN_GAP, MIN_GAP_FRAMES * (end - begin) / max(1, count)) or is_corrupt:
             return count, end - begin, f"{announced:.2f} s" if announced else "no incomplete frame"
         return count, end - begin, ""
 

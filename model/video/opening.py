@@ -54,7 +54,9 @@ def open_video(source: str | os.PathLike[str] | bytes | Sequence[Path], limits: 
         limits.check_bytes(path.stat().st_size)
         with path.open("rb") as stream:
             head = stream.read(HEAD)
-    except (OSError, ValueError) as error:
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:  # ValueError for a path with a null byte
         reason = getattr(error, "strerror", "") or type(error).__name__
         raise BadInput(COLUMN, "a video file, or a folder of images", f"a path that cannot be read: {reason}") from None
     return AnimatedImage(path.read_bytes(), limits) if is_animation(head) else ContainerVideo(path, limits)
