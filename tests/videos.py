@@ -30,10 +30,12 @@ def disc_frames(count: int, step: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     masks = np.stack([(x - 30 - step * i) ** 2 + (y - 48) ** 2 < 18**2 for i in range(count)])
-    return np.where(masks[..., None], np.uint8([230, 200, 60]), np.uint8([40, 60, 90])), masks
+    return np.where(masks[..., None], np.array([230, 200, 60], np.uint8), np.array([40, 60, 90], np.uint8)), masks
 
 
-def write_video(file: Path, frames: Sequence[np.ndarray], milliseconds: Sequence[int] | None = None) -> Path:
+def write_video(
+    file: Path, frames: Sequence[np.ndarray] | np.ndarray, milliseconds: Sequence[int] | None = None
+) -> Path:
     """Write frames to an .mp4, .mov, .webm, .gif or .webp file, or as PNG files to a folder.
 
     Args:

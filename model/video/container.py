@@ -25,7 +25,7 @@ CODED_MARGIN = 64  # pixels; a codec stores sides that are multiples of up to 64
 DEFAULT_RATE = 25.0  # frames per second, if the file has no times
 # Seconds, and durations of a frame: a video ends early if its header announces more than the larger of the two beyond
 # the last frame.
-MIN_GAP, MIN_GAP_FRAMES = 0.2, 2.5
+MIN_GAP, MIN_GAP_FRAMES = 0.1, 2.5
 
 
 class ContainerVideo(Video):

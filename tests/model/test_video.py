@@ -130,7 +130,7 @@ def test_a_stream_that_changes_its_size_is_an_error(tmp_path: Path) -> None:
             container.mux(stream.encode())
         streams += buffer.getvalue()
     file = tmp_path / "clip.mkv"
-    with av.open(io.BytesIO(streams), format="h264") as source, av.open(str(file), "w") as target:
+    with av.open(io.BytesIO(streams), "r", format="h264") as source, av.open(str(file), "w") as target:
         copied = target.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
             packet.stream = copied
