@@ -131,6 +131,8 @@ def _segment(segmenter: Segmenter, embedding: Embedding, prompts: list[Prompt], 
     results: dict[int, Segmentation] = {}
     for positions, multimask_output in ((clicks, True), (others, False)):
         chosen = [prompts[i] for i in positions]
+        if not chosen:
+            continue
         results |= dict(zip(positions, segmenter.segment(embedding, chosen, multimask_output, call=call), strict=True))
     return [results[i] for i in range(len(prompts))]
 

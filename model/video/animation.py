@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -56,7 +56,7 @@ class AnimatedImage(Video):
         self.identity = hashlib.sha256(data).hexdigest()
         self.rate = 1 / self._first_duration()
 
-    def frames(self, start: int = 0) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the frames, as `Video.frames`. A frame's own duration gives the time of the next frame."""
         seconds = 0.0
         with self._opened() as image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ContainerVideo(Video):
         self.size = (height, width)
         self.identity = _sha256(source)
 
-    def frames(self, start: int = 0) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the frames, as `Video.frames`. Frames before `start` are decoded too, but not converted to RGB."""
         number, begin = 0, 0.0
         with self._opened() as (container, stream):

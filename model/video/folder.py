@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ..errors import BadFrame, BadInput
@@ -67,7 +67,7 @@ class FrameFiles(Video):
             raise BadInput(COLUMN, f"a folder of image files ({', '.join(ENDINGS)})", "a folder without images")
         return cls(sorted(files, key=lambda file: frame_order(file.name)), limits)
 
-    def frames(self, start: int = 0) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the images from number `start`, as `Video.frames`."""
         for number in range(start, self.count):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ class Video(ABC):
     identity: str
 
     @abstractmethod
-    def frames(self, start: int = 0) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the frames in the order of presentation, each once.
 
         Args:

@@ -111,6 +111,10 @@ class EndpointSettings(BaseSettings):
         gt=0,
         description="maximum number of grid points for automatic mask generation in all rows and crops of a request",
     )
+    track_frames: int = Field(
+        default=1000, gt=0, description="maximum number of frames of a video in a request for tracking"
+    )
+    track_objects: int = Field(default=50, gt=0, description="maximum number of objects in a request for tracking")
     answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of a response in bytes")
     memory: int = Field(
         default=2 * 2**30,

@@ -17,7 +17,7 @@ def literal_contour(mask: np.ndarray) -> np.ndarray:
     right[:, : width - 1] = mask[:, 1:]
     below[: height - 1] = mask[1:]
     diagonal[: height - 1, : width - 1] = mask[1:, 1:]
-    border = (mask ^ right) | (mask ^ below) | (mask ^ diagonal)
+    border: np.ndarray = (mask ^ right) | (mask ^ below) | (mask ^ diagonal)
     border[-1] = mask[-1] ^ right[-1]
     border[:, -1] = mask[:, -1] ^ below[:, -1]
     border[-1, -1] = False

@@ -7,15 +7,12 @@ text of an array.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
-from fastapi.routing import APIRoute
-from starlette.formparsers import MultiPartException, MultiPartParser
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
@@ -30,6 +27,7 @@ from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online.catalog import Catalog
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
+from sam_endpoint.scoring.online.dialects.forms import FormRoute
 from sam_endpoint.scoring.online.served_model import ServedModel
 
 MAX_NUMBERS = 50_000_000  # pixels in all masks of one response together; the JSON text has a number for each pixel
@@ -37,32 +35,7 @@ ROWS_PER_CHUNK = 16  # rows of a mask in one chunk of the response
 FULL_BYTES = 8  # memory per pixel of a mask while it is upscaled
 
 
-class _FormParser(MultiPartParser):
-    """Keeps all parts of a form in memory, where its body is already; a disk could be full or read-only."""
-
-    spool_max_size = sys.maxsize
-
-
-class _FormRoute(APIRoute):
-    """A route whose form is parsed without temporary files."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler, preceded by a step that parses the form."""
-        handle = super().get_route_handler()
-
-        async def parse_and_handle(request: Request) -> Response:
-            if "boundary=" in request.headers.get("content-type", ""):
-                try:
-                    # `Request.form` returns this attribute if it is set.
-                    request._form = await _FormParser(request.headers, request.stream()).parse()
-                except MultiPartException:
-                    raise HTTPException(400) from None
-            return await handle(request)
-
-        return parse_and_handle
-
-
-router = APIRouter(tags=["Livepeer"], route_class=_FormRoute)
+router = APIRouter(tags=["Livepeer"], route_class=FormRoute)
 
 MODEL_HELP = (
     "Name of a served model; `/models` lists the names. If empty, the endpoint uses a SAM 2 model. If it serves no "
