@@ -66,8 +66,10 @@ def draw_clip_masks(result: ClipResult) -> Image.Image:
         for column, frame in enumerate(chosen):
             shown = [Shown(_masks_of(by_object, number)[frame], None) for number in numbers]
             picture = overlay(clip.frames[frame], shown).resize((width, height))
-            draw.text((column * (width + 2) + width - 20, top), str(frame), fill=(90, 90, 90), font_size=11)
-            page.paste(picture, (column * (width + 2), top + LABEL))
+            left = column * (width + 2)
+            page.paste(picture, (left, top + LABEL))
+            place = (left + 3, top + LABEL + height - 14)
+            draw.text(place, str(frame), fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0), font_size=11)
     return page
 
 
