@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,74 +17,16 @@ from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
 from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
+from .segmentation import Embedding, Segmentation, SegmentRequest
 from .upscaling import upscale_masks
+
+__all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
 
 MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """The output of the image encoder for one image. Prompts are decoded on it without the image.
-
-    Attributes:
-        features: feature maps, each (1, channels, height, width) float32.
-        size: (height, width) of the image in pixels.
-        model: name of the checkpoint whose encoder computed the features.
-    """
-
-    features: tuple[Tensor, ...]
-    size: tuple[int, int]
-    model: str
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the features in bytes."""
-        return sum(feature.numel() * feature.element_size() for feature in self.features)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the features."""
-        return self.features[0].device
-
-    def to(self, device: str | torch.device) -> Embedding:
-        """Return a copy of the embedding on another device."""
-        return replace(self, features=tuple(feature.to(device) for feature in self.features))
-
-
-@dataclass(frozen=True)
-class SegmentRequest:
-    """Prompts on one image.
-
-    Attributes:
-        embedding: the embedding of the image.
-        prompts: the prompts; each selects one object.
-        multimask_output: whether each prompt gets 3 masks or 1.
-        min_score: if none of a prompt's three scores is higher, its logits may be zeros. No effect on single masks.
-    """
-
-    embedding: Embedding
-    prompts: Sequence[Prompt]
-    multimask_output: bool = True
-    min_score: float = -math.inf
-
-
 # (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The masks of one prompt, in the order in which the model predicts them. The number of masks m is 3 or 1.
-
-    Attributes:
-        logits: (m, h, w) float32 on the model's device. (h, w) is `Family.low_res_size`. The mask is logits > 0.
-        scores: (m,) float32 predicted IoU of each mask.
-        size: (height, width) of the image in pixels.
-    """
-
-    logits: Tensor
-    scores: np.ndarray
-    size: tuple[int, int]
 
 
 class Segmenter:
