@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,74 +17,18 @@ from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
 from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
+from .segmentation import Embedding, Segmentation, SegmentRequest
+from .tracking import TrackedFrame, TrackPrompt, TrackState
+from .tracking.tracker import track
 from .upscaling import upscale_masks
+
+__all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
 
 MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """The output of the image encoder for one image. Prompts are decoded on it without the image.
-
-    Attributes:
-        features: feature maps, each (1, channels, height, width) float32.
-        size: (height, width) of the image in pixels.
-        model: name of the checkpoint whose encoder computed the features.
-    """
-
-    features: tuple[Tensor, ...]
-    size: tuple[int, int]
-    model: str
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the features in bytes."""
-        return sum(feature.numel() * feature.element_size() for feature in self.features)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the features."""
-        return self.features[0].device
-
-    def to(self, device: str | torch.device) -> Embedding:
-        """Return a copy of the embedding on another device."""
-        return replace(self, features=tuple(feature.to(device) for feature in self.features))
-
-
-@dataclass(frozen=True)
-class SegmentRequest:
-    """Prompts on one image.
-
-    Attributes:
-        embedding: the embedding of the image.
-        prompts: the prompts; each selects one object.
-        multimask_output: whether each prompt gets 3 masks or 1.
-        min_score: if none of a prompt's three scores is higher, its logits may be zeros. No effect on single masks.
-    """
-
-    embedding: Embedding
-    prompts: Sequence[Prompt]
-    multimask_output: bool = True
-    min_score: float = -math.inf
-
-
 # (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The masks of one prompt, in the order in which the model predicts them. The number of masks m is 3 or 1.
-
-    Attributes:
-        logits: (m, h, w) float32 on the model's device. (h, w) is `Family.low_res_size`. The mask is logits > 0.
-        scores: (m,) float32 predicted IoU of each mask.
-        size: (height, width) of the image in pixels.
-    """
-
-    logits: Tensor
-    scores: np.ndarray
-    size: tuple[int, int]
 
 
 class Segmenter:
@@ -266,6 +209,43 @@ class Segmenter:
             return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
         parts = zip(*(embedding.to(self.family.device).features for embedding in embeddings), strict=True)
         return tuple(torch.cat(part) for part in parts)
+
+    def track(
+        self,
+        frames: Iterable[tuple[int, np.ndarray | Embedding]],
+        prompts: Iterable[TrackPrompt],
+        state: TrackState | None = None,
+        backward: bool | None = None,
+        call: Call = UNTRACKED,
+    ) -> Iterator[TrackedFrame]:
+        """Track objects through frames. One frame is read, encoded and tracked at a time.
+
+        Args:
+            frames: number and pixels (height, width, 3) uint8 RGB of each frame, or its number and its embedding.
+                Numbers increase to track forward, and decrease to track backward.
+            prompts: prompts on these frames. A list may grow while the frames are tracked, because the prompts on a
+                frame are read when the frame is tracked.
+            state: what the model remembers of earlier frames. It is updated after each frame. None begins anew. With
+                a state of earlier frames, prompts on frames before the first frame are skipped.
+            backward: direction of the first frame. By default, it is the direction from the last frame of `state`.
+            call: context of the request, checked before each frame.
+
+        Yields:
+            The tracked objects of each frame, in the order of the frames.
+
+        Raises:
+            BadFrame: a frame or a prompt cannot be tracked; the message names the frame. The frames before were
+                yielded, and `state` is the state after the last of them.
+            BadInput: there are no frames or no prompts, or the state belongs to another model.
+            BadModel: the model does not track.
+            Overloaded, DeadlineExceeded, ClientDisconnected: as `embed`.
+        """
+        embed = partial(self._embed_frame, call=call)
+        known = TrackState() if state is None else state
+        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
+
+    def _embed_frame(self, pixels: np.ndarray, call: Call) -> Embedding:
+        return self.embed([pixels], call)[0]
 
     @torch.inference_mode()
     def full_logits(self, segmentation: Segmentation) -> Tensor:

@@ -17,22 +17,24 @@ from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
 from . import meta
-from .edgetam import EdgeTam
+from .edgetam import EdgeTam, EdgeTamVideo
 from .family import Family
 from .sam import Sam
 from .sam2 import Sam2
-from .sam3_tracker import Sam3Tracker
+from .sam2_video import Sam2Video
+from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
 from .sam_hq import SamHq
 
 FAMILIES: dict[str, type[Family]] = {  # by the config's `model_type`
     "sam": Sam,
     "sam2": Sam2,
-    "sam2_video": Sam2,  # the type in the configs of the published sam2 and sam2.1 checkpoints
+    "sam2_video": Sam2Video,  # the type in the configs of the published sam2 and sam2.1 checkpoints
     "sam_hq": SamHq,
     "edgetam": EdgeTam,
-    "edgetam_video": EdgeTam,
+    "edgetam_video": EdgeTamVideo,
     "sam3_tracker": Sam3Tracker,
-    "sam3_video": Sam3Tracker,
+    "sam3_tracker_video": Sam3TrackerVideo,
+    "sam3_video": Sam3TrackerVideo,
 }
 
 

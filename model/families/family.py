@@ -33,6 +33,7 @@ class Family(ABC):
         usual_mean: mean of red, green and blue, from 0 to 1, with which published checkpoints are trained.
         usual_std: standard deviation of red, green and blue, from 0 to 1, with which published checkpoints are trained.
         encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
+        tracks: whether the model has the memory parts that track objects through a video.
         requirements: packages that the family needs in addition to the project's own requirements.
         input_size: S, in pixels.
         low_res_size: (height, width) of the low-resolution logits that the model predicts.
@@ -43,6 +44,7 @@ class Family(ABC):
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     encoder_tensors: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
+    tracks: ClassVar[bool] = False
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
-"""The SAM 3 tracker (2025) for images: SAM 2's decoder on a plain vision transformer with 1008 x 1008 pixels."""
+"""The SAM 3 tracker (2025): SAM 2's decoder and memory on a plain vision transformer with 1008 x 1008 pixels."""
 
 from __future__ import annotations
 
-from transformers import Sam3TrackerModel
+from transformers import Sam3TrackerModel, Sam3TrackerVideoModel
 
 from .sam2 import Sam2
+from .sam2_video import Sam2Video
 
 
 class Sam3Tracker(Sam2):
@@ -14,3 +15,9 @@ class Sam3Tracker(Sam2):
     model_class = Sam3TrackerModel
     processors = ("Sam3ImageProcessor", "Sam3TrackerProcessor")
     usual_mean = usual_std = (0.5, 0.5, 0.5)
+
+
+class Sam3TrackerVideo(Sam2Video, Sam3Tracker):
+    """Checkpoint `facebook/sam3` with the memory parts of its tracker."""
+
+    model_class = Sam3TrackerVideoModel
