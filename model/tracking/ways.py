@@ -15,7 +15,6 @@ from ..errors import BadParameter
 from ..segmenter import Embedding, Segmenter
 from .by_box import BoxState, track_by_box
 from .state import TrackState
-from .tracker import track
 from .values import TrackedFrame, TrackPrompt
 
 AUTO, MEMORY, BOX = WAYS = ("auto", "memory", "box")
@@ -59,14 +58,21 @@ def tracker_for(segmenter: Segmenter, way: str = AUTO) -> Tracker:
     Raises:
         BadParameter: the way is unknown, or the model has no memory.
     """
-    has_memory = bool(getattr(segmenter.family, "tracks", False))
+    has_memory = segmenter.family.tracks
     if way not in WAYS:
         raise BadParameter(f"tracker: expected one of {', '.join(WAYS)}")
     if way == MEMORY and not has_memory:
         raise BadParameter(
-            f"tracker: the model '{segmenter.name}' has no memory of earlier frames; choose '{BOX}', or a model of "
-            "the family sam2_video, edgetam_video or sam3_tracker_video"
+            f"tracker: the model '{segmenter.name}' has no memory of earlier frames; choose '{BOX}', or a checkpoint "
+            "for video such as facebook/sam2.1-hiera-tiny"
         )
     if way == BOX or not has_memory:
         return Tracker(BOX, segmenter, BoxState, BoxState.load, partial(track_by_box, segmenter))
-    return Tracker(MEMORY, segmenter, TrackState, TrackState.load, partial(track, segmenter))
+    load = partial(TrackState.load, device=segmenter.family.device)
+    return Tracker(
+        MEMORY,
+        segmenter,
+        TrackState,
+        load,
+        lambda frames, prompts, state, call: segmenter.track(frames, prompts, state, call=call),
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import pyarrow as pa
 
 from sam_endpoint.model.call import UNTRACKED
 from sam_endpoint.model.errors import BadFrame
-from sam_endpoint.model.tracking import TrackPrompt
+from sam_endpoint.model.tracking import TrackedFrame, TrackPrompt
 from sam_endpoint.model.tracking.records import TrackRecord, track_records
 from sam_endpoint.model.tracking.ways import State, Tracker
-from sam_endpoint.model.video import Video, prefetched
+from sam_endpoint.model.video import Video, VideoFrame, prefetched
 from sam_endpoint.scoring.batch.parts import Parts
 from sam_endpoint.scoring.batch.progress import Progress
 
@@ -108,11 +109,10 @@ def run(
         records.clear()
 
     frames = prefetched(video.frames(summary.frames), video.size)
-    pixels = ((frame.number, frame.pixels) for frame in frames)
     with closing(frames), Progress("tracking", "frame", video.count) as progress:
         progress.add(summary.earlier, skipped=True, objects=summary.objects)
         try:
-            for tracked in tracker.track(pixels, prompts, state, UNTRACKED):
+            for tracked in _track(tracker, frames, prompts, state):
                 records += track_records(tracker.segmenter, tracked)
                 pending += 1
                 progress.add(1, objects=summary.objects)
@@ -128,6 +128,16 @@ def run(
         # Without `earlier`, so that the output does not depend on how often the job was stopped.
         parts.finish(number, {name: value for name, value in vars(summary).items() if name != "earlier"})
     return summary
+
+
+def _track(
+    tracker: Tracker, frames: Iterator[VideoFrame], prompts: Sequence[TrackPrompt], state: State
+) -> Iterator[TrackedFrame]:
+    """Track the frames; none if an earlier run has tracked them all."""
+    first = next(frames, None)
+    if first is not None:
+        numbered = ((frame.number, frame.pixels) for frame in chain([first], frames))
+        yield from tracker.track(numbered, prompts, state, UNTRACKED)
 
 
 def to_table(records: Sequence[TrackRecord]) -> pa.Table:

@@ -27,7 +27,7 @@ from sam_endpoint.model.tracking.ways import tracker_for
 from sam_endpoint.model.video import open_video
 from sam_endpoint.scoring.batch.parts import Parts
 from sam_endpoint.scoring.video import job
-from tests import warm
+from tests import checkpoints, warm
 from tests.conftest import ROOT, run_here
 from tests.pictures import iou
 from tests.videos import HEIGHT, WIDTH, cut, disc_frames, write_video
@@ -249,3 +249,33 @@ def test_a_job_that_cannot_run_says_why(
     done = track(video, file, tmp_path / "tracks.parquet", *options)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert not (tmp_path / "tracks.parquet").exists() and not (tmp_path / "tracks.parquet.parts").exists()
+
+
+def test_a_model_with_memory_continues_with_the_same_masks(tmp_path: Path) -> None:
+    """The state of the memory is put away after each part, and taken up again."""
+    segmenter = Segmenter.load(str(checkpoints.save_sam2_video(tmp_path / "model")), "cpu")
+    video, file = write_inputs(tmp_path)
+    opened = open_video(video)
+    prompts = parse_track_prompts(file.read_bytes(), opened.size, opened.count)
+    tracker = tracker_for(segmenter)
+    assert tracker.way == "memory"
+    whole, resumed = tmp_path / "whole.parquet", tmp_path / "resumed.parquet"
+    job.run(tracker, opened, prompts, Parts(str(whole), {"same": "job"}), frames_per_part=3)
+
+    def stop_at(number: int) -> Any:
+        def track_until(frames: Any, *arguments: Any) -> Iterator[TrackedFrame]:
+            for tracked_frame in tracker.track(frames, *arguments):
+                if tracked_frame.frame == number:
+                    raise KeyboardInterrupt
+                yield tracked_frame
+
+        return track_until
+
+    for number in (4, 8):
+        with pytest.raises(KeyboardInterrupt):
+            stopped = replace(tracker, track=stop_at(number))
+            job.run(stopped, opened, prompts, Parts(str(resumed), {"same": "job"}), frames_per_part=3)
+    summary = job.run(tracker, opened, prompts, Parts(str(resumed), {"same": "job"}), frames_per_part=3)
+    assert (summary.frames, summary.earlier, summary.error) == (COUNT, 6, "")
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert {row["object"] for row in read_rows(whole)} == {1, 2}
