@@ -27,6 +27,7 @@ COLUMNS = (
     "image_id",
     "mask_input",
 )
+VIDEO_COLUMNS = ("video", "prompts")
 OUTPUT_COLUMNS = ("predictions", "image_id", "error")
 PROMPT_COLUMNS = ("input_points", "input_labels", "input_boxes", "mask_input")
 # Names that other tools use for the prompt columns.
@@ -81,8 +82,9 @@ def column_names(names: Iterable[object]) -> dict[object, object]:
     """
     original = list(names)
     plain = [_plain_name(name) for name in original]
-    renamed = [text if text in COLUMNS else name for text, name in zip(plain, original, strict=True)]
-    for column in COLUMNS:
+    known = (*COLUMNS, *VIDEO_COLUMNS)
+    renamed = [text if text in known else name for text, name in zip(plain, original, strict=True)]
+    for column in known:
         if (count := renamed.count(column)) > 1:
             raise BadInput(column, "one column of this name", str(count))
     absent = [column for column in (*PROMPT_COLUMNS, "multimask_output") if column not in renamed]
@@ -99,7 +101,7 @@ def _plain_name(name: object) -> str:
 
 def _intended_column(name: str, absent: Sequence[str]) -> str | None:
     """Return the absent column whose name a client probably meant to write, or None."""
-    if name in COLUMNS or not 3 <= len(name) <= MAX_NAME:
+    if name in (*COLUMNS, *VIDEO_COLUMNS) or not 3 <= len(name) <= MAX_NAME:
         return None
     if name in SYNONYMS and all(column in absent for column in PROMPT_COLUMNS):
         return SYNONYMS[name]
@@ -247,4 +249,16 @@ class MaskAnswer(dict[str, Any]):
 
     def __missing__(self, name: str) -> None:
         if name != "low_res_logits":
+            raise KeyError(name)
+
+
+class Prediction(dict[str, Any]):
+    """The masks of one prompt, as a dictionary.
+
+    The key `mask_per_prediction` holds the masks. A prediction on a video also has the keys `frame` and `object`.
+    Without a video they are absent and read as None, because MLflow's `spark_udf` always reads them.
+    """
+
+    def __missing__(self, name: str) -> None:
+        if name not in ("frame", "object"):
             raise KeyError(name)

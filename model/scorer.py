@@ -21,12 +21,22 @@ from .images import ImageRef
 from .params import Params
 from .prompts import Prompt
 from .prompts.cells import count_values
-from .rows import COLUMNS, PROMPT_COLUMNS, MaskAnswer, Row, answers_to_frame, column_names, read_rows, unfold
+from .rows import (
+    COLUMNS,
+    PROMPT_COLUMNS,
+    MaskAnswer,
+    Prediction,
+    Row,
+    answers_to_frame,
+    column_names,
+    read_rows,
+    unfold,
+)
 from .segmenter import Segmentation
+from .videos import score_videos
 
 PROMPTS_AT_ONCE = 64  # prompts decoded and encoded together; limits the memory for logits
 Answer = dict[str, Any]  # the result for one row: `predictions`, `image_id` and `error`
-Prediction = dict[str, Any]  # the result for one prompt: `mask_per_prediction`
 PlacedRows = dict[int, Row]  # rows by their positions in the request
 
 
@@ -61,7 +71,7 @@ class Scorer:
         """Score a table.
 
         Args:
-            frame: a table with the columns of `rows.COLUMNS`; other columns are ignored.
+            frame: a table with the columns of `rows.COLUMNS`, or of `rows.VIDEO_COLUMNS`; other columns are ignored.
             params: the parameters of the request.
             call: deadline, cancellation and memory budget of the request.
 
@@ -70,16 +80,19 @@ class Scorer:
             `params.response_format` is `azureml`, its only column is `response`.
 
         Raises:
-            BadInput: the table has neither a column `image` nor a column `image_id`, or a row is bad (see `score`).
+            BadInput: the table has no column `image`, `image_id` or `video`, or a row is bad (see `score`).
             BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
         """
         self.limits.check_rows(len(frame))
         frame = frame.rename(columns=column_names(frame.columns))
-        if not any(name in frame.columns for name in ("image", "image_id")):
+        has_images = any(name in frame.columns for name in ("image", "image_id"))
+        if "video" in frame.columns and not has_images:
+            return answers_to_frame(score_videos(self.engine, self.limits, frame, params, call), frame.index, params)
+        if not has_images:
             raise BadInput(
                 "image",
-                f"a table with a column image or image_id (all columns: {', '.join(COLUMNS)})",
-                "a table with neither",
+                f"a table with a column image, image_id or video (all columns: {', '.join(COLUMNS)})",
+                "a table without them",
             )
         frame = unfold(frame)
         if self.limits.values is not None:
@@ -245,7 +258,7 @@ class Scorer:
                 mask = masks.encode_rle(item.rle, params.mask_encoding)
                 answer = _mask_answer(mask, item.score, item.logits, params)
             call.count_answer(_text_length(answer))
-            predictions.append({"mask_per_prediction": [answer]})
+            predictions.append(Prediction(mask_per_prediction=[answer]))
         return predictions
 
     def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
@@ -257,7 +270,7 @@ class Scorer:
             answers = [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]
         # Counted after the stage, since a request that waits for memory must not keep its turn at the processors.
         call.count_answer(sum(map(_text_length, answers)))
-        return {"mask_per_prediction": answers}
+        return Prediction(mask_per_prediction=answers)
 
 
 def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:

@@ -183,7 +183,7 @@ def _import_av() -> Any:
         import av
     except ImportError:
         raise BadData(
-            "mp4, mov, webm, mkv and avi files need the package av: pip install 'segment-anything-endpoint[video]'; "
-            "GIF and WebP animations and folders of images do not"
+            "mp4, mov, webm, mkv and avi files need the package av: pip install av (the extra is "
+            "'segment-anything-endpoint[video]'); GIF and WebP animations and folders of images do not"
         ) from None
     return av

@@ -172,7 +172,15 @@ class EndpointSettings(BaseSettings):
 
     def limits(self) -> RequestLimits:
         """Return the limits on a request that sends a table."""
-        return RequestLimits(self.rows, self.request_prompts, self.points, self.answer_bytes, MAX_VALUES)
+        return RequestLimits(
+            self.rows,
+            self.request_prompts,
+            self.points,
+            self.answer_bytes,
+            MAX_VALUES,
+            self.track_frames,
+            self.track_objects,
+        )
 
     def keys(self) -> list[str]:
         """Return the accepted API keys. If the list is empty, authentication is disabled.

@@ -205,7 +205,7 @@ open_video(sys.argv[2])
 """
     done = run_code(code, gif, mp4)
     assert done.stdout.strip() == "20"
-    assert "pip install 'segment-anything-endpoint[video]'" in done.stderr.splitlines()[-1]
+    assert "pip install av (the extra is 'segment-anything-endpoint[video]')" in done.stderr.splitlines()[-1]
 
 
 def test_the_thread_that_decodes_ahead_stops_with_its_caller() -> None:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
-from sam_endpoint.model.errors import BadInput, ClientDisconnected, EndpointError
+from sam_endpoint.model.errors import ClientDisconnected, EndpointError
 from sam_endpoint.model.tracking import TrackPrompt
 from sam_endpoint.model.tracking.prompt_list import parse_track_prompts
 from sam_endpoint.model.tracking.records import track_records
 from sam_endpoint.model.tracking.ways import AUTO, Tracker, tracker_for
 from sam_endpoint.model.video import Video, VideoLimits, open_video
+from sam_endpoint.model.videos import PIXEL_BYTES, decoded_frames
 from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.dialects.forms import FormRoute
 
 LINES = "application/x-ndjson"
-# Bytes per pixel of a frame while it is tracked: the decoder's reference frames in YUV, the RGB frame and its copies.
-PIXEL_BYTES = 40
 router = APIRouter(tags=["Tracking"], route_class=FormRoute)
 
 PROMPTS_HELP = (
@@ -58,9 +56,7 @@ def track(
     with context.call.stage("decode"):
         opened = open_video(content, limits)
     parsed = parse_track_prompts(prompts, opened.size, opened.count)
-    objects = len({prompt.object for prompt in parsed})
-    if objects > settings.track_objects:
-        raise BadInput("prompts", f"at most {settings.track_objects} objects", str(objects))
+    served.limits.check_objects(len({prompt.object for prompt in parsed}))
     return StreamingResponse(
         _stream_lines(chosen, opened, parsed, context.call), media_type=LINES, headers=served.headers
     )
@@ -74,7 +70,7 @@ def _stream_lines(tracker: Tracker, video: Video, prompts: list[TrackPrompt], ca
     count, problem = 0, None
     try:
         with call.hold(PIXEL_BYTES * video.size[0] * video.size[1]):
-            frames = _decoded(video, call)
+            frames = decoded_frames(video, call)
             with closing(frames):
                 for tracked in tracker.track(frames, prompts, tracker.new_state(), call):
                     with call.stage("render"):
@@ -87,18 +83,6 @@ def _stream_lines(tracker: Tracker, video: Video, prompts: list[TrackPrompt], ca
     except EndpointError as error:
         problem = str(error)
     yield (json.dumps({"frames": count, "error": problem}) + "\n").encode()
-
-
-def _decoded(video: Video, call: Call) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield the number and the pixels of each frame. Each frame is decoded in a turn of the request."""
-    frames = video.frames()
-    with closing(frames):
-        while True:
-            with call.stage("decode"):
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame.number, np.ascontiguousarray(frame.pixels)
 
 
 def error_response(problem: Problem) -> JSONResponse:

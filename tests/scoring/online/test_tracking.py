@@ -118,7 +118,7 @@ def test_a_prompt_that_cannot_be_tracked_ends_the_answer(url: str, clip: Path) -
 BAD: list[tuple[object, dict[str, str], int, str]] = [
     ("not json", {}, 400, "column 'prompts': expected a list of prompts"),
     ([PROMPTS[0] | {"frame": 10}], {}, 400, "column 'prompts', frame 10: expected a frame of the video, 0 to 9"),
-    ([PROMPTS[0] | {"object": number} for number in range(3)], {}, 400, "expected at most 2 objects, got 3"),
+    ([PROMPTS[0] | {"object": number} for number in range(3)], {}, 400, "expected at most 2 objects in a video, got 3"),
     (PROMPTS, {"tracker": "memory"}, 400, "has no memory of earlier frames"),
     (PROMPTS, {"tracker": "other"}, 400, "tracker: expected one of auto, memory, box"),
     (PROMPTS, {"model": "other"}, 404, "model"),
