@@ -19,6 +19,7 @@ from ..errors import BadData, BadFrame
 from ..masks import CroppedMask
 from ..prompts import Prompt
 from ..segmenter import Embedding, Segmentation, Segmenter
+from .tracker import PendingPrompts
 from .values import TrackedFrame, TrackedObject, TrackPrompt
 
 
@@ -78,12 +79,11 @@ def track_by_box(
         BadFrame: a prompt has only background points, and its object has no box yet.
         Overloaded, DeadlineExceeded, ClientDisconnected: as `Segmenter.embed`.
     """
-    state = BoxState() if state is None else state
+    state, pending = BoxState() if state is None else state, PendingPrompts(prompts)
     for number, frame in frames:
         by_object: dict[int, list[TrackPrompt]] = defaultdict(list)
-        for prompt in prompts:
-            if prompt.frame == number:
-                by_object[prompt.object].append(prompt)
+        for prompt in pending.take(number):
+            by_object[prompt.object].append(prompt)
         embedding = frame if isinstance(frame, Embedding) else segmenter.embed([frame], call)[0]
         numbers = sorted({*state.boxes, *by_object})
         requests = [_request(by_object.get(i, []), state.boxes.get(i), number) for i in numbers]
