@@ -91,7 +91,7 @@ class Scorer:
         if not has_images:
             raise BadInput(
                 "image",
-                f"a table with a column image, image_id or video (all columns: {', '.join(COLUMNS)})",
+                f"a table with a column image or image_id, or a column video (all columns: {', '.join(COLUMNS)})",
                 "a table without them",
             )
         frame = unfold(frame)
