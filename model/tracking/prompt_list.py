@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 
+from .. import json_text
 from ..coco_masks import run_lengths
 from ..errors import BadFrame, BadInput, kind
 from ..masks import from_rle
@@ -73,7 +73,7 @@ def _parse_list(value: object) -> list[Any]:
         if (values := count_values(text)) > MAX_VALUES:
             raise BadInput(COLUMN, f"JSON of at most {MAX_VALUES:,} lists and numbers", f"{values:,}")
         try:
-            value = json.loads(text)
+            value = json_text.loads(text)
         except (ValueError, RecursionError):
             raise BadInput(COLUMN, f"{FORM}, as JSON", f"{kind(text)} that is not JSON") from None
     if isinstance(value, np.ndarray):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sam_endpoint.evaluation.clips import Clip, draw_clip
 from sam_endpoint.model.mlflow import package
+from tests import checkpoints
 from tests.evaluation.coco_files import evaluate_here, evaluate_logged
 from tests.videos import disc_frames
 
@@ -94,6 +95,14 @@ def test_evaluates_a_davis_folder_with_both_baselines(davis: Path, tmp_path: Pat
     assert "hidden found" not in box  # the disc is always visible
     clips, frames = (Image.open(tmp_path / "pictures" / f"{name}.png") for name in ("clips", "frames"))
     assert clips.width > 600 and clips.height > 600 and frames.size == (440, 360)
+
+
+def test_a_model_with_memory_is_compared_with_both_baselines(davis: Path, tmp_path: Path) -> None:
+    model = checkpoints.save_sam2_video(tmp_path / "model")
+    done = evaluate_here(tmp_path, "--model", model, "--data", davis, "--output", "out.json", "--count", 1)
+    assert done.returncode == 0, done.stderr
+    methods = json.loads((tmp_path / "out.json").read_text())["methods"]
+    assert list(methods) == ["memory", "box of the last mask", "first mask repeated"]
 
 
 def test_the_limit_on_videos_and_mlflow_metrics(davis: Path, tmp_path: Path) -> None:

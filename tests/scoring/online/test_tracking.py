@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import yaml
 
 from sam_endpoint.model.masks import decode
+from tests import checkpoints
 from tests.conftest import serve_endpoint
 from tests.pictures import iou
 from tests.scoring.online.endpoint import in_flight, metric
@@ -25,10 +27,16 @@ PROMPTS = [{"frame": 0, "object": 1, "points": [[30, 48]]}, {"frame": 3, "object
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run an endpoint that tracks at most 300 frames, and whose requests have at most 20 seconds per frame."""
-    log = tmp_path_factory.mktemp("endpoint") / "log"
+    """Run an endpoint that tracks at most 300 frames, and whose requests have at most 20 seconds per frame.
+
+    The default model has no memory; the model `video` has one, with random weights.
+    """
+    folder = tmp_path_factory.mktemp("endpoint")
+    video = checkpoints.save_sam2_video(folder / "video")
+    models = {"default": {"model": str(packaged)}, "video": {"checkpoint": str(video)}}
+    (folder / "catalog.yaml").write_text(yaml.safe_dump({"default": "default", "models": models}))
     limits = ["--track-frames", 300, "--track-objects", 2, "--request-seconds", 20]
-    with serve_endpoint(log, "--model", packaged, *limits) as url:
+    with serve_endpoint(folder / "log", "--catalog", folder / "catalog.yaml", *limits) as url:
         yield url
 
 
@@ -72,6 +80,13 @@ def test_answers_a_line_per_frame_and_object(url: str, clip: Path) -> None:
         assert set(record) == {"frame", "object", "encoded_binary_mask", "size", "bbox", "area", "score"}
         mask = decode(record["encoded_binary_mask"], "rle", (96, 128))
         assert iou(mask, MASKS[record["frame"]]) > 0.8 and record["area"] == mask.sum()
+
+
+def test_a_model_with_memory_uses_it(url: str, clip: Path) -> None:
+    records, end = read_lines(track(url, clip, fields={"model": "video", "tracker": "memory"}))
+    assert end == {"frames": COUNT, "error": None} and len(records) == 2 * COUNT - 3
+    by_box, _ = read_lines(track(url, clip, fields={"model": "video", "tracker": "box"}))
+    assert [record["encoded_binary_mask"] for record in records] != [row["encoded_binary_mask"] for row in by_box]
 
 
 def test_lines_arrive_while_the_video_is_tracked(url: str, tmp_path: Path) -> None:
