@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from .call import Call
+from .errors import BadInput
 from .images import OpenedImage
 from .segmenter import Embedding
 
@@ -27,3 +31,11 @@ class EmbeddedImage:
     def size(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
         return self.embedding.size
+
+    def pixels(self, call: Call) -> np.ndarray:
+        """Return the pixels of the image file. Raises BadInput if there is none."""
+        if self.image is None:
+            raise BadInput(
+                "image", "the image itself, because crop_n_layers above 0 needs its pixels", "only an image_id"
+            )
+        return self.image.pixels(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from threading import BoundedSemaphore
@@ -21,11 +21,13 @@ from .everything import DEFAULT_GRID, Box, FoundObject, Grid, everything
 from .images import ImageRef, ImageSource, OpenedImage
 from .masks import CroppedMask
 from .prompts import Prompt
-from .prompts.cells import check_count
-from .prompts.parsing import MAX_COORDINATE
+from .prompts.parsing import MAX_COORDINATE, check_prompts
 from .segmenter import Embedding, Segmentation, Segmenter
+from .tracking import TrackedFrame, TrackPrompt, TrackState
 
 __all__ = ["EmbeddedImage", "Engine"]
+
+NumberedImage = tuple[int, np.ndarray | ImageRef | EmbeddedImage]
 
 CHECK_SECONDS = 0.1  # interval at which a waiting call checks whether its client is still connected
 
@@ -87,6 +89,11 @@ class Engine:
     def family(self) -> str:
         """Name of the model family, such as `sam` or `sam2`."""
         return self.segmenter.family.name
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the model has the memory parts that `track` needs."""
+        return self.segmenter.family.tracks
 
     @property
     def low_res_size(self) -> tuple[int, int]:
@@ -180,14 +187,7 @@ class Engine:
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raise BadInput if there are too many prompts or points, or if a mask input does not have `low_res_size`."""
-        column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
-        check_count(column, len(prompts), self.max_prompts)
-        points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
-        check_count("input_points", points, self.max_prompts, "points per prompt")
-        shapes = {prompt.mask.shape for prompt in prompts if prompt.mask is not None} - {self.low_res_size}
-        if shapes:
-            height, width = self.low_res_size
-            raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, min(shapes))))
+        check_prompts(prompts, self.max_prompts, self.low_res_size)
 
     def segment(
         self, image: EmbeddedImage, prompts: Sequence[Prompt], multimask_output: bool = True, call: Call = UNTRACKED
@@ -211,6 +211,26 @@ class Engine:
             return []
         with call.stage("prompt"):
             return self.segmenter.segment(image.embedding, prompts, multimask_output, call=call)
+
+    def track(
+        self,
+        frames: Iterable[NumberedImage],
+        prompts: Iterable[TrackPrompt],
+        state: TrackState | None = None,
+        backward: bool | None = None,
+        call: Call = UNTRACKED,
+    ) -> Iterator[TrackedFrame]:
+        """Track objects through frames, one frame at a time, as `Segmenter.track`, which describes the arguments.
+
+        Frames are pixels, which are encoded and not cached, or images, whose embeddings come from the cache.
+        """
+        images = (
+            (number, self.embed(frame, call) if isinstance(frame, ImageRef) else frame) for number, frame in frames
+        )
+        embedded = (
+            (number, image.embedding if isinstance(image, EmbeddedImage) else image) for number, image in images
+        )
+        return self.segmenter.track(embedded, prompts, state, backward, call)
 
     def everything(
         self, image: EmbeddedImage, grid: Grid = DEFAULT_GRID, keep_logits: bool = False, call: Call = UNTRACKED
@@ -236,7 +256,7 @@ class Engine:
         def crop(box: Box) -> Embedding:
             x1, y1, x2, y2 = box
             key = f"{image.key} {x1},{y1},{x2},{y2}"
-            return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
+            return self.cache.get(key, lambda: self._encode(image.pixels(call)[y1:y2, x1:x2], call))
 
         # Reserve the place for the pixels before asking the cache for the embeddings of crops. A thread that encodes a
         # crop then has a place already. Otherwise, the threads that wait for its result could hold all places, and no
@@ -272,21 +292,8 @@ class Engine:
 
     def _is_valid(self, embedding: Embedding) -> bool:
         """Return whether an embedding of the store has valid shapes, numbers and image size for this model."""
-        limits = self.images.limits
-        return (
-            tuple(part.shape for part in embedding.features) == self.segmenter.family.feature_shapes
-            and all(part.is_floating_point() and bool(part.isfinite().all()) for part in embedding.features)
-            and min(embedding.size) >= 1
-            and max(embedding.size) <= limits.max_side
-            and embedding.size[0] * embedding.size[1] <= limits.max_pixels
-        )
+        return embedding.has_shapes(self.segmenter.family.feature_shapes) and self.images.limits.allow(embedding.size)
 
     def _encode(self, pixels: np.ndarray, call: Call) -> Embedding:
         with call.stage("encode"):
             return self.segmenter.embed([pixels], call)[0]
-
-
-def _pixels(image: EmbeddedImage, call: Call) -> np.ndarray:
-    if image.image is None:
-        raise BadInput("image", "the image itself, because crop_n_layers above 0 needs its pixels", "only an image_id")
-    return image.image.pixels(call)

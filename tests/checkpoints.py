@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,6 +38,18 @@ from transformers import (
 from transformers.utils.generic import ModelOutput
 
 SIDE = 256  # of the model's input, in pixels
+
+
+def strengthen_memory(model: torch.nn.Module) -> None:
+    """Change random weights so that objects are visible in most frames, and memories change their masks."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("cross_attn_image.v_proj.weight", "cross_attn_image.o_proj.weight")):
+                weight.mul_(2.5)
+            elif name.endswith("pred_obj_score_head.proj_out.weight"):
+                weight.mul_(4)
+            elif name.endswith("pred_obj_score_head.proj_out.bias"):
+                weight.add_(1)
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
@@ -101,6 +114,7 @@ def save_randomized(model: PreTrainedModel, seed: int, folder: Path) -> Path:
         The folder.
     """
     randomize(model, seed)
+    strengthen_memory(model)
     model.config.save_pretrained(folder)
     weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
@@ -162,7 +176,7 @@ def save_sam2(folder: Path, seed: int = 2) -> Path:
 
 # The memory parts of all families. transformers' memory attention has a fixed number of 64 channels per memory.
 CHANNELS = 128
-MEMORY = {
+MEMORY: dict[str, Any] = {
     "memory_attention_hidden_size": CHANNELS,
     "memory_attention_num_layers": 2,
     "memory_encoder_hidden_size": CHANNELS,
@@ -174,7 +188,7 @@ MEMORY = {
 VIDEO_DECODER = {**MASK_DECODER, "hidden_size": CHANNELS, "iou_head_hidden_dim": CHANNELS}
 
 
-def save_sam2_video(folder: Path, seed: int = 8, **options: object) -> Path:
+def save_sam2_video(folder: Path, seed: int = 16, **options: Any) -> Path:
     """Save a small SAM 2 with memory parts and random weights, and return the folder."""
     config = Sam2VideoConfig(
         vision_config={**SAM2_VISION, "fpn_hidden_size": CHANNELS},
@@ -209,7 +223,7 @@ def save_edgetam(folder: Path, seed: int = 4) -> Path:
     return save_randomized(EdgeTamModel(config), seed, folder)
 
 
-def save_edgetam_video(folder: Path, seed: int = 9) -> Path:
+def save_edgetam_video(folder: Path, seed: int = 10) -> Path:
     """Save a small EdgeTAM with memory parts and random weights, and return the folder."""
     AutoConfig.register("pyramid", PyramidConfig, exist_ok=True)
     AutoModel.register(PyramidConfig, Pyramid, exist_ok=True)
@@ -278,7 +292,7 @@ def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:
     return save_randomized(Sam3TrackerModel(config), seed, folder)
 
 
-def save_sam3_video(folder: Path, seed: int = 6) -> Path:
+def save_sam3_video(folder: Path, seed: int = 9) -> Path:
     """Save a small SAM 3 with random weights, and return the folder.
 
     Like facebook/sam3, the checkpoint holds a detector and a tracker that share a vision encoder.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import EdgeTamModel, EdgeTamVideoModel
+from transformers import EdgeTamModel, EdgeTamVideoModel, PreTrainedModel
 
 from .decoder import to_tokens
 from .sam2 import Sam2
@@ -18,7 +18,7 @@ class EdgeTam(Sam2):
     """Checkpoint `yonigozlan/EdgeTAM-hf`. Its backbone needs timm, and the torchvision release that matches torch."""
 
     name = "edgetam"
-    model_class = EdgeTamModel
+    model_class: ClassVar[type[PreTrainedModel]] = EdgeTamModel
     requirements = ("timm==1.0.31", "torchvision==0.28.0")
 
 

@@ -135,7 +135,8 @@ class Sam2Video(Sam2):
                 **self._attention_options(frames),
             )
             attended = attended.transpose(0, 1).reshape(objects, *tokens.shape[1:])
-        return attended.mT.unflatten(2, features.shape[2:])
+        maps: Tensor = attended.mT.unflatten(2, features.shape[2:])
+        return maps
 
     def decode_objects(
         self, features: tuple[Tensor, ...], points: Tensor | None, labels: Tensor | None, is_first: bool
@@ -252,7 +253,8 @@ class Sam2Video(Sam2):
 
     def _without_marker(self, features: Tensor) -> Tensor:
         """Subtract what `embed` adds to mark that a frame has no memory."""
-        return features - self.model.no_memory_embedding[0, 0][:, None, None]
+        marker: Tensor = self.model.no_memory_embedding[0, 0]
+        return features - marker[:, None, None]
 
     # Sam2Video and its subclasses differ in these methods:
 

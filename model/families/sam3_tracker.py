@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import Sam3TrackerModel, Sam3TrackerVideoModel
+from typing import ClassVar
+
+from transformers import PreTrainedModel, Sam3TrackerModel, Sam3TrackerVideoModel
 
 from .sam2 import Sam2
 from .sam2_video import Sam2Video
@@ -12,7 +14,7 @@ class Sam3Tracker(Sam2):
     """Checkpoint `facebook/sam3`. Only the weights of the tracker and the vision encoder are read."""
 
     name = "sam3_tracker"
-    model_class = Sam3TrackerModel
+    model_class: ClassVar[type[PreTrainedModel]] = Sam3TrackerModel
     processors = ("Sam3ImageProcessor", "Sam3TrackerProcessor")
     usual_mean = usual_std = (0.5, 0.5, 0.5)
 

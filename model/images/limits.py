@@ -29,3 +29,8 @@ class ImageLimits:
     hosts: tuple[str, ...] = (fetching.ANY_PUBLIC,)
     fetch_seconds: float = 30.0
     local_paths: bool = False
+
+    def allow(self, size: tuple[int, int]) -> bool:
+        """Return whether an image may have this (height, width) in pixels."""
+        height, width = size
+        return min(size) >= 1 and max(size) <= self.max_side and height * width <= self.max_pixels
