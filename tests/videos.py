@@ -16,6 +16,7 @@ HEIGHT, WIDTH = 96, 128
 CODECS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp4": ("libx264", {"crf": "18"}),
     ".mov": ("mpeg4", {"b": "4000000"}),
+    ".avi": ("msmpeg4", {}),
     ".webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b:v": "0"}),
 }
 IDENTITY = bytes.fromhex("00010000" + "00" * 12 + "00010000" + "00" * 12 + "40000000")  # matrix of an mp4 track

@@ -19,6 +19,11 @@ from .values import Video, VideoFrame
 # FFmpeg's readers of these formats take all data from the file itself. Others, such as those of playlists, open further
 # files and URLs, which a file from a stranger must not choose.
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts")
+# FFmpeg has decoders of hundreds of codecs. Users do not need most of them, and each decoder is a target for attacks.
+CODECS = (
+    "h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg",
+    "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo", "qtrle",
+)  # fmt: skip
 EXPECTED = "an mp4, mov, webm, mkv, avi, GIF or WebP file"
 DECODER_THREADS = 2  # the other cores are for the model
 CODED_MARGIN = 64  # pixels; a codec stores sides that are multiples of up to 64
@@ -141,14 +146,19 @@ class ContainerVideo(Video):
         """Open the file. Yield PyAV's container and its first video stream, whose size is within the limits."""
         stream = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source.open("rb")
         # FFmpeg gets a Python file, and can open no other file.
-        options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "", "enable_drefs": "0"}
+        options = {
+            "format_whitelist": ",".join(FORMATS),
+            "codec_whitelist": ",".join(CODECS),
+            "protocol_whitelist": "",
+            "enable_drefs": "0",
+        }
         with stream, self._av.open(stream, options=options) as container:
             if not container.streams.video:
                 raise BadInput(COLUMN, "a file with a video stream", "a file without one")
             video = container.streams.video[0]
             context = video.codec_context
-            if context is None:
-                raise BadInput(COLUMN, "a video in a codec that FFmpeg can decode", "an unknown codec")
+            if context is None or context.name not in CODECS:
+                raise BadInput(COLUMN, f"a video in one of the codecs {', '.join(CODECS)}", "another codec")
             self._limits.check_size(context.width, context.height)
             # A frame inside the stream can state another size than the header.
             pixels = self._limits.max_pixels + CODED_MARGIN * (context.width + context.height + CODED_MARGIN)

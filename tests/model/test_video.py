@@ -178,6 +178,7 @@ def bad_sources(folder: Path) -> Iterator[tuple[object, str]]:
     empty.mkdir()
     yield write_sound(folder / "sound.mov"), "expected a file with a video stream, got a file without one"
     yield write_without_frames(folder / "none.mkv"), "got 0 frames"
+    yield write_video(folder / "old.avi", FRAMES[:2]), "expected a video in one of the codecs h264, "
     yield [], "expected a video with at least 1 frame, got 0 frames"
     yield empty, "expected a folder of image files (.jpg, "
     yield b"", "of another format, incomplete or broken"
