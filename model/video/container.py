@@ -21,8 +21,8 @@ from .values import Video, VideoFrame
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts")
 # FFmpeg has decoders of hundreds of codecs. Users do not need most of them, and each decoder is a target for attacks.
 CODECS = (
-    "h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg",
-    "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo", "qtrle",
+    "h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video",
+    "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo", "qtrle",
 )  # fmt: skip
 EXPECTED = "an mp4, mov, webm, mkv, avi, GIF or WebP file"
 DECODER_THREADS = 2  # the other cores are for the model
