@@ -152,7 +152,7 @@ class ContainerVideo(Video):
             "protocol_whitelist": "",
             "enable_drefs": "0",
         }
-        with stream, self._av.open(stream, options=options) as container:
+        with stream, self._av.open(stream, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise BadInput(COLUMN, "a file with a video stream", "a file without one")
             video = container.streams.video[0]

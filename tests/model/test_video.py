@@ -195,6 +195,39 @@ def test_what_is_no_video_is_an_error(tmp_path: Path) -> None:
         assert message in str(caught.value) and "column 'video'" in str(caught.value), source
 
 
+def test_metadata_in_another_encoding_does_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "clip.mov"
+    with av.open(str(file), "w") as container:
+        container.metadata["title"] = "cafe in summer"
+        stream = cast(Any, container.add_stream("mpeg4", rate=25))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(FRAMES[0], format="rgb24")))
+        container.mux(stream.encode())
+    content = file.read_bytes()
+    assert b"cafe in summer" in content
+    assert open_video(content.replace(b"cafe in summer", b"caf\xe9 in summer")).count == 1  # Latin-1, not UTF-8
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".webm", ".gif", ".webp"])
+def test_changed_bytes_give_frames_or_an_error_with_a_place(ending: str, tmp_path: Path) -> None:
+    content = write_video(tmp_path / f"clip{ending}", NOISE[:6]).read_bytes()
+    limits, errors = VideoLimits(max_pixels=1_000_000, max_frames=100), 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        changed = bytearray(content)
+        for place in rng.integers(len(content) if seed % 2 else min(len(content), 1500), size=rng.integers(1, 12)):
+            changed[place] = rng.integers(256)
+        if seed % 5 == 0:
+            del changed[int(rng.integers(len(changed))) :]
+        try:
+            for frame in open_video(bytes(changed), limits).frames():
+                assert frame.pixels.dtype == np.uint8 and frame.pixels.shape[2] == 3
+        except BadInput as error:
+            assert error.column == "video"
+            errors += 1
+    assert errors >= 8
+
+
 def test_without_pyav_the_error_names_the_extra_and_animations_are_read(tmp_path: Path) -> None:
     mp4, gif = write_video(tmp_path / "clip.mp4", FRAMES), write_video(tmp_path / "clip.gif", FRAMES)
     code = """
