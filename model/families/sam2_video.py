@@ -64,6 +64,7 @@ class Sam2Video(Sam2):
     frame (h * w), C the number of its channels, T the number of tokens of a memory, and c the number of their channels.
 
     Attributes:
+        image_family: family of checkpoints whose config names this family, but which have no memory parts.
         num_memories: number of memories of frames without a prompt that an object attends to.
         max_prompted: number of memories of frames with a prompt that an object attends to; None for all.
         max_pointers: number of object pointers of frames without a prompt that an object attends to, plus 1.
@@ -73,6 +74,7 @@ class Sam2Video(Sam2):
 
     model_class: ClassVar[type[PreTrainedModel]] = Sam2VideoModel
     tracks = True
+    image_family: ClassVar[type[Sam2]] = Sam2
     binarizes_together: ClassVar[bool] = True
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
@@ -284,6 +286,22 @@ class Sam2Video(Sam2):
     def _attention_options(self, frames: int) -> dict[str, Any]:
         """Return further arguments of transformers' memory attention."""
         return {}
+
+
+def create_buffers(model: Any) -> None:
+    """Create the buffers of the memory attention that checkpoints do not hold. On the meta device, they have no data.
+
+    Args:
+        model: a transformers model; models without memory attention are left alone.
+    """
+    attention = getattr(model, "memory_attention", None)
+    if attention is None:
+        return
+    config = attention.config
+    attention.position_ids = attention.precompute_positions(config)
+    if hasattr(attention, "position_ids_k"):  # EdgeTAM
+        attention.position_ids_k = attention.precompute_positions(config, is_key=True)
+    attention.rotary_emb = type(attention.rotary_emb)(config)
 
 
 def compute_rotation(attention: Any, position_ids: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class Sam3TrackerVideo(Sam2Video, Sam3Tracker):
     """Checkpoint `facebook/sam3` with the memory parts of its tracker."""
 
     model_class = Sam3TrackerVideoModel
+    image_family = Sam3Tracker
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Encode images to three feature maps, as `Sam3Tracker` does."""
