@@ -188,14 +188,20 @@ MEMORY: dict[str, Any] = {
 VIDEO_DECODER = {**MASK_DECODER, "hidden_size": CHANNELS, "iou_head_hidden_dim": CHANNELS}
 
 
-def save_sam2_video(folder: Path, seed: int = 16, **options: Any) -> Path:
-    """Save a small SAM 2 with memory parts and random weights, and return the folder."""
+def save_sam2_video(folder: Path, seed: int = 16, side: int = SIDE, **options: Any) -> Path:
+    """Save a small SAM 2 with memory parts, random weights and `side` as the side of its input. Return the folder."""
+    backbone: Any = SAM2_VISION["backbone_config"]
     config = Sam2VideoConfig(
-        vision_config={**SAM2_VISION, "fpn_hidden_size": CHANNELS},
-        prompt_encoder_config={**PROMPT_ENCODER, "hidden_size": CHANNELS},
+        vision_config={
+            **SAM2_VISION,
+            "backbone_config": {**backbone, "image_size": [side, side]},
+            "backbone_feature_sizes": [[side // step, side // step] for step in (4, 8, 16)],
+            "fpn_hidden_size": CHANNELS,
+        },
+        prompt_encoder_config={**PROMPT_ENCODER, "hidden_size": CHANNELS, "image_size": side},
         mask_decoder_config=VIDEO_DECODER,
-        image_size=SIDE,
-        memory_attention_rope_feat_sizes=[16, 16],
+        image_size=side,
+        memory_attention_rope_feat_sizes=[side // 16, side // 16],
         memory_attention_feed_forward_hidden_size=64,
         **MEMORY | options,
     )

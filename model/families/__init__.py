@@ -21,7 +21,7 @@ from .edgetam import EdgeTam, EdgeTamVideo
 from .family import Family
 from .sam import Sam
 from .sam2 import Sam2
-from .sam2_video import Sam2Video
+from .sam2_video import Sam2Video, create_buffers
 from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
 from .sam_hq import SamHq
 
@@ -94,6 +94,8 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
         model = _load_saved(Path(checkpoint) / "model.safetensors", config, family)
         if model is None:
             model, mismatches = _load_converted(checkpoint, family)
+            if issubclass(family, Sam2Video) and "no_object_pointer" in mismatches["missing tensors"]:
+                model, mismatches = _load_converted(checkpoint, family.image_family)
     except ImportError:
         packages = " ".join(family.requirements)
         raise ValueError(f"checkpoint '{checkpoint}' needs more packages: pip install {packages}") from None
@@ -136,6 +138,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
+    create_buffers(model)
     complete = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model if complete else None
 

@@ -29,6 +29,7 @@ class EdgeTamVideo(Sam2Video, EdgeTam):
     """
 
     model_class = EdgeTamVideoModel
+    image_family = EdgeTam
     binarizes_together = False
 
     def _compress(self, maps: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class Sam2Video(Sam2):
     frame (h * w), C the number of its channels, T the number of tokens of a memory, and c the number of their channels.
 
     Attributes:
+        image_family: family of checkpoints whose config names this family, but which have no memory parts.
         num_memories: number of memories of frames without a prompt that an object attends to.
         max_prompted: number of memories of frames with a prompt that an object attends to; None for all.
         max_pointers: number of object pointers of frames without a prompt that an object attends to, plus 1.
@@ -73,6 +74,7 @@ class Sam2Video(Sam2):
 
     model_class: ClassVar[type[PreTrainedModel]] = Sam2VideoModel
     tracks = True
+    image_family: ClassVar[type[Sam2]] = Sam2
     binarizes_together: ClassVar[bool] = True
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
@@ -100,6 +102,20 @@ class Sam2Video(Sam2):
         tokens, channels = self._memory_positions.shape
         return tokens, channels
 
+    @property
+    def marker(self) -> Tensor:
+        """(C, 1, 1), what is added to the last feature map of a frame without memory."""
+        marker: Tensor = self.model.no_memory_embedding[0, 0][:, None, None]
+        return marker
+
+    def mark(self, features: Tensor) -> Tensor:
+        """Return the last of the feature maps of `embed`, with the marker. `embed` of SAM 2 adds it."""
+        return features
+
+    def unmark(self, features: Tensor) -> Tensor:
+        """Return the last of the feature maps of `embed`, without the marker."""
+        return features - self.marker
+
     def condition(self, features: Tensor, recall: Recall) -> Tensor:
         """Let a frame attend to what p objects remember.
 
@@ -112,7 +128,7 @@ class Sam2Video(Sam2):
         """
         model = self.model
         objects, frames = recall.memories.shape[:2]
-        tokens = to_tokens(self._without_marker(features))
+        tokens = to_tokens(self.unmark(features))
         memory = recall.memories.to(features.dtype).flatten(1, 2)
         # The first row is for distance 1, and the last row for frames with a prompt.
         times = model.memory_temporal_positional_encoding[:, 0, 0][recall.distances - 1]
@@ -175,7 +191,7 @@ class Sam2Video(Sam2):
         small = self.model.mask_downsample(masks[:, None])
         if small.shape[2:] != self.low_res_size:
             small = F.interpolate(small, self.low_res_size, mode="bilinear", antialias=True)
-        image = self._without_marker(image).expand(len(masks), -1, -1, -1)
+        image = self.unmark(image).expand(len(masks), -1, -1, -1)
         _, tokens, decoded_visible = self._predict(tuple(high_resolution), image, None, None, small, True)
         is_visible = masks.flatten(1).any(1)
         pointers = self._pointers(self._pointers(tokens, decoded_visible > 0), is_visible, project=False)
@@ -199,7 +215,7 @@ class Sam2Video(Sam2):
             large = F.interpolate(large[:, None], (side, side), mode="bilinear", antialias=True)[:, 0]
         masks = torch.where(binarize[:, None, None], (large > 0).to(large.dtype), large.sigmoid())
         scaled = masks * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        projected = encoder.feature_projection(self._without_marker(features))
+        projected = encoder.feature_projection(self.unmark(features))
         maps = encoder.projection(encoder.memory_fuser(projected + encoder.mask_downsampler(scaled[:, None])))
         if (hidden := self.model.occlusion_spatial_embedding_parameter) is not None:
             maps = maps + (visible <= 0).to(maps.dtype)[:, None, None, None] * hidden[..., None, None]
@@ -251,11 +267,6 @@ class Sam2Video(Sam2):
         parts = pointers.shape[2] // channels
         return pointers.unflatten(2, (parts, channels)).flatten(1, 2), positions.repeat_interleave(parts, 1)
 
-    def _without_marker(self, features: Tensor) -> Tensor:
-        """Subtract what `embed` adds to mark that a frame has no memory."""
-        marker: Tensor = self.model.no_memory_embedding[0, 0]
-        return features - marker[:, None, None]
-
     # Sam2Video and its subclasses differ in these methods:
 
     def _compress(self, maps: Tensor) -> Tensor:
@@ -275,6 +286,22 @@ class Sam2Video(Sam2):
     def _attention_options(self, frames: int) -> dict[str, Any]:
         """Return further arguments of transformers' memory attention."""
         return {}
+
+
+def create_buffers(model: Any) -> None:
+    """Create the buffers of the memory attention that checkpoints do not hold. On the meta device, they have no data.
+
+    Args:
+        model: a transformers model; models without memory attention are left alone.
+    """
+    attention = getattr(model, "memory_attention", None)
+    if attention is None:
+        return
+    config = attention.config
+    attention.position_ids = attention.precompute_positions(config)
+    if hasattr(attention, "position_ids_k"):  # EdgeTAM
+        attention.position_ids_k = attention.precompute_positions(config, is_key=True)
+    attention.rotary_emb = type(attention.rotary_emb)(config)
 
 
 def compute_rotation(attention: Any, position_ids: Tensor) -> Tensor:

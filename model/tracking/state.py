@@ -195,9 +195,7 @@ class TrackState:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, BadData):
                 raise
-            raise BadData(
-                f"'{path}': expected the saved state of a tracked video, got another or a broken file"
-            ) from None
+            raise BadData(f"'{path}': expected the saved state of a video, got another or a broken file") from None
         return state
 
     def _memories(self) -> dict[tuple[int, str, int], FrameMemory]:

@@ -196,7 +196,7 @@ def _decode(
         points = torch.stack([torch.from_numpy(own) * factors for own, _ in arrays]).to(device)
         labels = torch.stack([torch.from_numpy(own) for _, own in arrays]).to(device)
     if first.memory is None:
-        image = features[-1].expand(len(tasks), -1, -1, -1)
+        image = family.mark(features[-1]).expand(len(tasks), -1, -1, -1)
     else:
         image = family.condition(features[-1], _recall(family, tasks, place, device))
     return _split(family.decode_objects((*features[:-1], image), points, labels, first.memory is None))
