@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from . import masks
+from .answers import PartialAnswer, mask_answer
 from .budget import RequestLimits
 from .call import Call
 from .engine import Engine
@@ -19,7 +20,7 @@ from .images import ImageReader
 from .masks import RunLengths
 from .params import Params
 from .prompts.cells import is_missing
-from .rows import VIDEO_COLUMNS, MaskAnswer, Prediction
+from .rows import VIDEO_COLUMNS
 from .tracking.prompt_list import parse_track_prompts
 from .tracking.records import TrackRecord, track_records
 from .tracking.ways import tracker_for
@@ -53,7 +54,7 @@ def score_videos(
     answers = []
     cells = [frame[name] if name in frame else [None] * len(frame) for name in VIDEO_COLUMNS]
     for index, video, prompts in zip(frame.index, *cells, strict=True):
-        predictions: list[Prediction] = []
+        predictions: list[PartialAnswer] = []
         error: str | None = None
         try:
             for record in _track(engine, limits, video, prompts, call):
@@ -111,7 +112,7 @@ def decoded_frames(video: Video, call: Call) -> Generator[tuple[int, np.ndarray]
             yield frame.number, frame.pixels
 
 
-def _prediction(record: TrackRecord, params: Params) -> Prediction:
+def _prediction(record: TrackRecord, params: Params) -> PartialAnswer:
     rle: RunLengths = {"size": record["size"], "counts": record["encoded_binary_mask"].encode("ascii")}
-    mask = MaskAnswer(**masks.encode_rle(rle, params.mask_encoding), iou_score=record["score"])
-    return Prediction(frame=record["frame"], object=record["object"], mask_per_prediction=[mask])
+    mask = mask_answer(masks.encode_rle(rle, params.mask_encoding), record["score"], None, params)
+    return PartialAnswer(frame=record["frame"], object=record["object"], mask_per_prediction=[mask])

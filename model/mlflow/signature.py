@@ -6,7 +6,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
-from ..params import Params
+from ..params import Params, param_type
 from ..rows import COLUMNS, VIDEO_COLUMNS
 
 _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
@@ -36,6 +36,8 @@ def signature(defaults: Params) -> ModelSignature:
             Property("mask_per_prediction", Array(mask)),
             Property("frame", DataType.long, required=False),
             Property("object", DataType.long, required=False),
+            Property("concept", DataType.string, required=False),
+            Property("concept_index", DataType.long, required=False),
         ]
     )
     return ModelSignature(
@@ -48,6 +50,6 @@ def signature(defaults: Params) -> ModelSignature:
             ]
         ),
         params=ParamSchema(
-            [ParamSpec(name, _PARAM_TYPES[type(value)], value) for name, value in vars(defaults).items()]
+            [ParamSpec(name, _PARAM_TYPES[param_type(name)], value) for name, value in vars(defaults).items()]
         ),
     )
