@@ -56,6 +56,7 @@ TAGS = [
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
     {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
     {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
+    {"name": "Tracking", "description": "Objects in a video, tracked from prompts. The response is streamed."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
     {"name": "Status", "description": "State of the endpoint and its models."},
 ]
