@@ -118,7 +118,7 @@ def test_a_box_of_the_detector_gives_the_mask_of_this_box_as_a_prompt(sam_folder
 def test_the_answer_to_a_text_does_not_depend_on_other_texts(folder: Path, sam_folder: Path) -> None:
     scorer = scorer_of(Segmenter.load(str(sam_folder), "cpu", detector=str(folder)))
     names = ["cup", "spoon", "plate"]
-    rows = [{"image": png(), "input_text": text} for text in (names, *names)]
+    rows: list[dict[str, Any]] = [{"image": png(), "input_text": text} for text in (names, *names)]
     together, *alone = score_rows(scorer, *rows, mask_encoding="rle", concept_thresh=0.0)
     assert together["predictions"]
     assert [pictures.tolerant(entry["mask_per_prediction"][0]) for entry in together["predictions"]] == [
@@ -153,7 +153,7 @@ def test_a_model_with_a_detector_is_packaged_loaded_and_described(
 ) -> None:
     kind = type(load(str(folder))).usual_threshold
     saved = package.save(sam_folder, tmp_path / "model", {"mask_encoding": "rle"}, detector=folder)
-    loaded = load_model(str(saved))
+    loaded: Any = load_model(str(saved))
     assert loaded.metadata.metadata["capabilities"] == {
         "points": True,
         "boxes": True,

@@ -70,7 +70,7 @@ def test_five_texts_on_one_image_are_one_encoding(url: str) -> None:
     before = metric(url, 'sam_stage_seconds_count{stage="encode"}')
     texts = ["cup", "spoon", "plate", "fork", "knife"]
     image = base64.b64encode(PICTURE.read_bytes() + b"  ").decode()
-    rows = [{"image": image, "input_text": texts}, {"image": image, "input_points": [[40, 200]]}]
+    rows: list[dict[str, Any]] = [{"image": image, "input_text": texts}, {"image": image, "input_points": [[40, 200]]}]
     status, answer = score(url, *rows, path="/score?model=texts")
     assert status == 200, answer
     assert {entry["concept"] for entry in answer[0]["predictions"]} == {*texts}
