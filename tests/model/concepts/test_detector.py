@@ -105,7 +105,7 @@ def test_a_box_of_the_detector_gives_the_mask_of_this_box_as_a_prompt(sam_folder
     best = int(expected["scores"].argmax())
     scorer = scorer_of(segmenter)
     box = expected["boxes"][best].clamp(min=0).minimum(torch.tensor([160.0, 120, 160, 120])).tolist()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"image": png(), "input_text": "cup"},
         {"image": png(), "input_boxes": [box], "multimask_output": False},
     ]
