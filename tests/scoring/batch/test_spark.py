@@ -269,3 +269,15 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
         tracks = answers.select(F.explode("answer.predictions").alias("track")).select("track.*").collect()
         assert [(row.frame, row.object) for row in tracks] == [(0, 4), (1, 4), (2, 4)]
         assert all(len(row.mask_per_prediction) == 1 and row.mask_per_prediction[0].area > 500 for row in tracks)
+
+    # A concept is typed too. A row with a text is an error that the row itself holds.
+    record = mlflow.pyfunc.spark_udf(
+        session, str(packaged), env_manager="local", params={"points_per_side": 8, "on_error": "record"}
+    )
+    cells = [(str(files[0]), "[[10, 20, 90, 120]]", None), (str(files[1]), None, "disc")]
+    concepts = session.createDataFrame(cells, ["image", "input_exemplars", "input_text"])
+    named = F.struct("image", "input_exemplars", "input_text")
+    by_example, by_text = (row.answer for row in concepts.select(record(named).alias("answer")).collect())
+    assert by_example.error is None
+    assert {(entry.concept, entry.concept_index) for entry in by_example.predictions} <= {(None, 0)}
+    assert by_text.predictions == [] and "--detector IDEA-Research/grounding-dino-tiny" in by_text.error
