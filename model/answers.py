@@ -15,7 +15,13 @@ from .params import Params
 from .rows import OUTPUT_COLUMNS
 from .segmentation import Segmentation
 
-OPTIONAL = ("low_res_logits", "concept", "concept_index")  # keys of masks and predictions that may be absent
+OPTIONAL = (
+    "low_res_logits",
+    "concept",
+    "concept_index",
+    "frame",
+    "object",
+)  # keys of masks and predictions that may be absent
 
 
 def mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> PartialAnswer:

@@ -37,8 +37,8 @@ class Call:
     """The context of one request. Every function that works for the request receives it as an argument.
 
     Args:
-        time_stage: returns a context manager that times a stage. Stages are parse, fetch, decode, encode, prompt, mask,
-            render.
+        time_stage: returns a context manager that times a stage. Stages are parse, fetch, decode, encode, detect,
+            prompt, mask, render.
         owner: the owner that queues see, for fair scheduling.
         seconds: time limit in seconds, from now on; None for no limit.
         max_answer_bytes: maximum size of the response in bytes. Intermediate results that grow with the response count
@@ -100,6 +100,11 @@ class Call:
             raise ClientDisconnected
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise DeadlineExceeded(self._seconds or 0)
+
+    def restart(self) -> None:
+        """Start the time limit anew. A response that is sent in pieces has the time limit for each piece."""
+        if self._seconds is not None:
+            self._deadline = time.monotonic() + self._seconds
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Return a context manager that times a stage. Raises the exceptions of `check`."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from threading import BoundedSemaphore
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from . import threads
@@ -17,17 +16,18 @@ from .concepts.search import ConceptSearch
 from .embedded_image import EmbeddedImage
 from .embeddings import EmbeddingCache
 from .embeddings.cache import is_key
-from .errors import BadInput, UnknownImage, kind
+from .errors import BadInput, UnknownImage
 from .everything import DEFAULT_GRID, Box, FoundObject, Grid, everything
 from .images import ImageRef, ImageSource, OpenedImage
 from .masks import CroppedMask
 from .prompts import Prompt
-from .prompts.cells import check_count
-from .prompts.parsing import MAX_COORDINATE
+from .prompts.parsing import check_prompts
 from .segmenter import Embedding, Segmentation, Segmenter
+from .tracking import TrackedFrame, TrackPrompt, TrackState
 
 __all__ = ["EmbeddedImage", "Engine"]
 
+NumberedImage = tuple[int, np.ndarray | ImageRef | EmbeddedImage]
 CHECK_SECONDS = 0.1  # interval at which a waiting call checks whether its client is still connected
 
 
@@ -85,6 +85,11 @@ class Engine:
     def family(self) -> str:
         """Name of the model family, such as `sam` or `sam2`."""
         return self.segmenter.family.name
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the model has the memory parts that `track` needs."""
+        return self.segmenter.family.tracks
 
     @property
     def low_res_size(self) -> tuple[int, int]:
@@ -188,22 +193,11 @@ class Engine:
                 beyond MAX_COORDINATE.
         """
         shape = self.segmenter.family.features_shape
-        numeric = features.dtype.kind in "fiu" and features.shape == shape
-        if not numeric or not (np.abs(features) <= MAX_COORDINATE).all():
-            raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(features))
-        embedding = Embedding((torch.from_numpy(features.astype(np.float32)),), size, self.segmenter.name)
-        return EmbeddedImage(embedding, key)
+        return EmbeddedImage.from_features(features, shape, size, self.segmenter.name, key)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raise BadInput if there are too many prompts or points, or if a mask input does not have `low_res_size`."""
-        column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
-        check_count(column, len(prompts), self.max_prompts)
-        points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
-        check_count("input_points", points, self.max_prompts, "points per prompt")
-        shapes = {prompt.mask.shape for prompt in prompts if prompt.mask is not None} - {self.low_res_size}
-        if shapes:
-            height, width = self.low_res_size
-            raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, min(shapes))))
+        check_prompts(prompts, self.max_prompts, self.low_res_size)
 
     def segment(
         self, image: EmbeddedImage, prompts: Sequence[Prompt], multimask_output: bool = True, call: Call = UNTRACKED
@@ -228,6 +222,19 @@ class Engine:
         with call.stage("prompt"):
             return self.segmenter.segment(image.embedding, prompts, multimask_output, call=call)
 
+    def track(
+        self,
+        frames: Iterable[NumberedImage],
+        prompts: Iterable[TrackPrompt],
+        state: TrackState | None = None,
+        backward: bool | None = None,
+        call: Call = UNTRACKED,
+    ) -> Iterator[TrackedFrame]:
+        """Track as `Segmenter.track`. Frames are pixels, which are not cached, or images, whose embeddings are."""
+        images = ((i, self.embed(frame, call) if isinstance(frame, ImageRef) else frame) for i, frame in frames)
+        embedded = ((i, image.embedding if isinstance(image, EmbeddedImage) else image) for i, image in images)
+        return self.segmenter.track(embedded, prompts, state, backward, call)
+
     def everything(
         self, image: EmbeddedImage, grid: Grid = DEFAULT_GRID, keep_logits: bool = False, call: Call = UNTRACKED
     ) -> list[FoundObject]:
@@ -251,7 +258,7 @@ class Engine:
         def crop(box: Box) -> Embedding:
             x1, y1, x2, y2 = box
             key = f"{image.key} {x1},{y1},{x2},{y2}"
-            return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
+            return self.cache.get(key, lambda: self._encode(image.pixels(call)[y1:y2, x1:x2], call))
 
         # Reserve the place for the pixels before asking the cache for the embeddings of crops. Otherwise, the threads
         # that wait for a crop could hold all places, and the thread that encodes it could not go on.
@@ -291,9 +298,3 @@ class Engine:
     def _encode(self, pixels: np.ndarray, call: Call) -> Embedding:
         with call.stage("encode"):
             return self.segmenter.embed([pixels], call)[0]
-
-
-def _pixels(image: EmbeddedImage, call: Call) -> np.ndarray:
-    if image.image is None:
-        raise BadInput("image", "the image itself, because crop_n_layers above 0 needs its pixels", "only an image_id")
-    return image.image.pixels(call)

@@ -43,7 +43,7 @@ class Grid:
         crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
         crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
             further layer halves the overlap.
-        crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
+        crop_n_points_downscale_factor: crops of layer i have points_per_side // factor**i points a side, at least 1.
         min_mask_region_area: smaller holes are filled, and smaller separate pieces are removed; 0 changes nothing.
 
     Example:

@@ -32,6 +32,7 @@ COLUMNS = (
     "input_exemplar_labels",
     "input_exemplar_image",
 )
+VIDEO_COLUMNS = ("video", "prompts")
 OUTPUT_COLUMNS = ("predictions", "image_id", "error")
 PROMPT_COLUMNS = ("input_points", "input_labels", "input_boxes", "mask_input")
 CONCEPT_COLUMNS = ("input_text", "input_exemplars", "input_exemplar_labels", "input_exemplar_image")
@@ -101,8 +102,9 @@ def column_names(names: Iterable[object]) -> dict[object, object]:
     """
     original = list(names)
     plain = [_plain_name(name) for name in original]
-    renamed = [text if text in COLUMNS else name for text, name in zip(plain, original, strict=True)]
-    for column in COLUMNS:
+    known = (*COLUMNS, *VIDEO_COLUMNS)
+    renamed = [text if text in known else name for text, name in zip(plain, original, strict=True)]
+    for column in known:
         if (count := renamed.count(column)) > 1:
             raise BadInput(column, "one column of this name", str(count))
     columns = (*PROMPT_COLUMNS, *CONCEPT_COLUMNS, "multimask_output")
@@ -120,7 +122,7 @@ def _plain_name(name: object) -> str:
 
 def _intended_column(name: str, absent: Sequence[str]) -> str | None:
     """Return the absent column whose name a client probably meant to write, or None."""
-    if name in COLUMNS or not 3 <= len(name) <= MAX_NAME:
+    if name in (*COLUMNS, *VIDEO_COLUMNS) or not 3 <= len(name) <= MAX_NAME:
         return None
     if name in SYNONYMS and all(column in absent for column in PROMPT_COLUMNS):
         return SYNONYMS[name]
@@ -225,8 +227,8 @@ def unfold(frame: pd.DataFrame) -> pd.DataFrame:
     """Undo MLflow's folding of columns into a single row.
 
     MLflow parses the body `{"inputs": {"image": ["a", "b"], "input_boxes": ["[...]", "[...]"]}}` to a single row with
-    lists in its cells if all values are text. The sign of such a row is a list of text in the column `image` or
-    `image_id`. No other table has one there.
+    lists in its cells if all values are text. This function recognises such a row by a list of text in the column
+    `image` or `image_id`, because no valid cell of these columns is a list of text.
 
     Args:
         frame: a table with the columns of COLUMNS.

@@ -25,6 +25,7 @@ from .params import Params
 from .prompts import Prompt
 from .prompts.cells import count_values
 from .rows import COLUMNS, CONCEPT_COLUMNS, PROMPT_COLUMNS, Row, column_names, read_rows, unfold
+from .videos import score_videos
 
 PROMPTS_AT_ONCE = 64  # prompts decoded and encoded together; limits the memory for logits
 Answer = dict[str, Any]  # the result for one row: `predictions`, `image_id` and `error`
@@ -63,7 +64,7 @@ class Scorer:
         """Score a table.
 
         Args:
-            frame: a table with the columns of `rows.COLUMNS`; other columns are ignored.
+            frame: a table with the columns of `rows.COLUMNS`, or of `rows.VIDEO_COLUMNS`; other columns are ignored.
             params: the parameters of the request.
             call: deadline, cancellation and memory budget of the request.
 
@@ -72,16 +73,19 @@ class Scorer:
             `params.response_format` is `azureml`, its only column is `response`.
 
         Raises:
-            BadInput: the table has neither a column `image` nor a column `image_id`, or a row is bad (see `score`).
+            BadInput: the table has no column `image`, `image_id` or `video`, or a row is bad (see `score`).
             BadRequest, Overloaded, DeadlineExceeded, ClientDisconnected: see `score`.
         """
         self.limits.check_rows(len(frame))
         frame = frame.rename(columns=column_names(frame.columns))
-        if not any(name in frame.columns for name in ("image", "image_id")):
+        has_images = any(name in frame.columns for name in ("image", "image_id"))
+        if "video" in frame.columns and not has_images:
+            return answers_to_frame(score_videos(self.engine, self.limits, frame, params, call), frame.index, params)
+        if not has_images:
             raise BadInput(
                 "image",
-                f"a table with a column image or image_id (all columns: {', '.join(COLUMNS)})",
-                "a table with neither",
+                f"a table with a column image or image_id, or a column video (all columns: {', '.join(COLUMNS)})",
+                "a table without them",
             )
         frame = unfold(frame)
         if self.limits.values is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -20,14 +20,13 @@ from .masks import CroppedMask
 from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
 from .segmentation import Embedding, Segmentation, SegmentRequest
+from .tracking import TrackedFrame, TrackPrompt, TrackState
+from .tracking.tracker import track
 from .upscaling import upscale_masks
 
 __all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
-
 Result = TypeVar("Result")
 MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
-
-
 # (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
@@ -235,6 +234,22 @@ class Segmenter:
             return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
         parts = zip(*(embedding.to(self.family.device).features for embedding in embeddings), strict=True)
         return tuple(torch.cat(part) for part in parts)
+
+    def track(
+        self,
+        frames: Iterable[tuple[int, np.ndarray | Embedding]],
+        prompts: Iterable[TrackPrompt],
+        state: TrackState | None = None,
+        backward: bool | None = None,
+        call: Call = UNTRACKED,
+    ) -> Iterator[TrackedFrame]:
+        """Track objects through frames as `tracking.tracker.track`. Without a `state`, tracking begins anew."""
+
+        def embed(pixels: np.ndarray) -> Embedding:
+            return self.embed([pixels], call)[0]
+
+        known = TrackState() if state is None else state
+        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
 
     def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
         """Run work of a network that is neither this model's encoder nor its decoder, such as a detector.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import warm
+from tests import detectors, warm
 from tests.conftest import ROOT, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,12 +35,15 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sam2.1_hiera_tiny.pt").symlink_to(metas_files / "sam2.pth")
+    (folder / "detector").mkdir()
+    detectors.grounding_dino(folder / "detector")
     return folder
 
 
 def runnable(text: str, sam: Path, sam2: Path) -> str:
     """Return a snippet in which folders replace the ids of checkpoints on the Hub, and free ports the port numbers."""
-    for hub_id, local in (("facebook/sam-vit-large", sam), ("facebook/sam2.1-hiera-large", sam2)):
+    replaced = {"facebook/sam-vit-large": sam, "facebook/sam2.1-hiera-large": sam2}
+    for hub_id, local in {**replaced, "IDEA-Research/grounding-dino-tiny": Path("detector")}.items():
         text = text.replace(hub_id, str(local))
     for port in set(re.findall(r"\b500\d\b", text)):
         text = text.replace(port, str(free_port()))

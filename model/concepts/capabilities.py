@@ -33,7 +33,7 @@ def capabilities(family: Family, finder: ConceptFinder | None) -> dict[str, bool
         "boxes": True,
         "text": finder is not None and finder.takes_text,
         "exemplars": True,
-        "video": family.takes_video,
+        "video": family.tracks,
     }
 
 

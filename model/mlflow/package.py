@@ -76,7 +76,7 @@ def save(
         ValueError: the checkpoint or the detector cannot be loaded.
 
     Example:
-        Save the embedded checkpoint, and let masks be run lengths by default:
+        Save the starter checkpoint, and let masks be run lengths by default:
 
         >>> save(EMBEDDED, Path("build/model"), {"mask_encoding": "rle"})  # doctest: +SKIP
         PosixPath('build/model')

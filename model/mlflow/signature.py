@@ -7,7 +7,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
 from ..params import Params, param_type
-from ..rows import COLUMNS
+from ..rows import COLUMNS, VIDEO_COLUMNS
 
 _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
@@ -34,12 +34,14 @@ def signature(defaults: Params) -> ModelSignature:
     prediction = Object(
         [
             Property("mask_per_prediction", Array(mask)),
+            Property("frame", DataType.long, required=False),
+            Property("object", DataType.long, required=False),
             Property("concept", DataType.string, required=False),
             Property("concept_index", DataType.long, required=False),
         ]
     )
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
+        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in (*COLUMNS, *VIDEO_COLUMNS)]),
         outputs=Schema(
             [
                 ColSpec(Array(prediction), "predictions"),

@@ -114,6 +114,10 @@ class NamedImages:
                 else:
                     contents[image_id] = row.image
                     self._images[image_id] = row.image if row.image.kind in ("path", "url") else number
+            if isinstance(row, Row) and row.examples_image is not None and row.examples_image.kind == "id":
+                examples_id = str(row.examples_image.value)
+                image = contents.get(examples_id) or self._images.get(examples_id)
+                row = replace(row, examples_image=image) if isinstance(image, ImageRef) else row
             yield row
 
     def row_of(self, image_id: str | None) -> int | None:

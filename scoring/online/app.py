@@ -56,6 +56,7 @@ TAGS = [
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
     {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
     {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
+    {"name": "Tracking", "description": "Objects in a video, tracked from prompts. The response is streamed."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
     {"name": "Status", "description": "State of the endpoint and its models."},
 ]
@@ -187,8 +188,9 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
 
         Its fields: `name`; `default` (whether requests without a model name use it); `starter` (whether it is one of
         the small models that come with the package); `warm` (whether it is loaded); `bytes` (size of its weights);
-        `names` (all its names); `stands_in_for` (names of other models for which it answers); `origin` (its source and
-        version).
+        `names` (all its names); `stands_in_for` (names of other models for which it answers);
+        `capabilities` (whether it takes points, boxes, text, exemplars and video); `origin` (its source and version).
+        The last two are null until the model is loaded.
         """
         return catalog.describe()
 
@@ -229,9 +231,9 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Each request in progress has its own thread. It may wait for its batch of images or prompts, but not for a thread.
-    # More than `in_flight` requests can be in progress: a tenant with less than an equal share of them is always
-    # admitted. The number of threads is therefore twice `in_flight`.
+    # Each request in progress has its own thread, so that a request never waits for a thread. `in_flight` can be
+    # exceeded, because a tenant below its equal share is always admitted. Twice `in_flight` threads are enough if
+    # there are at most `in_flight` tenants.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads

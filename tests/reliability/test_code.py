@@ -14,10 +14,11 @@ import pytest
 from transformers.utils.hub import HF_MODULES_CACHE
 
 from sam_endpoint.model import families
+from sam_endpoint.model.concepts import detector as packaged_detector
 from sam_endpoint.model.errors import BadModel, EndpointError
 from sam_endpoint.scoring.batch import detectors
 from sam_endpoint.scoring.runtime import open_model
-from tests.scoring.batch.test_detectors import detr, grounding_dino
+from tests.detectors import detr, grounding_dino
 
 AUTO_MAP = {
     name: "hostile.Hostile"
@@ -70,6 +71,9 @@ def test_a_detectors_code_does_not_run(save: Any, tmp_path: Path, ran: Path, cha
     rules = detectors.BoxFilter(classes=("cup",))
     with contextlib.suppress(EndpointError, ValueError):
         detectors.load(str(folder), rules, "cpu")(np.zeros((32, 48, 3), np.uint8))
+    with contextlib.suppress(ValueError):
+        packaged_detector.load(str(folder)).save(tmp_path / "packaged")
+        packaged_detector.load(str(tmp_path / "packaged"))
     assert not ran.exists()
 
 
