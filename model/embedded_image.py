@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from .call import Call
-from .errors import BadInput
+from .errors import BadInput, kind
 from .images import OpenedImage
+from .prompts.parsing import MAX_COORDINATE
 from .segmenter import Embedding
 
 
@@ -26,6 +28,24 @@ class EmbeddedImage:
     embedding: Embedding
     key: str
     image: OpenedImage | None = None
+
+    @classmethod
+    def from_features(
+        cls, features: np.ndarray, shape: tuple[int, ...], size: tuple[int, int], model: str, key: str
+    ) -> EmbeddedImage:
+        """Wrap the feature map of an image. `Engine.from_features` describes the arguments and the error.
+
+        Args:
+            features: the feature map.
+            shape: its shape for the model.
+            size: (height, width) of the image in pixels.
+            model: name of the checkpoint.
+            key: the image's key.
+        """
+        numeric = features.dtype.kind in "fiu" and features.shape == shape
+        if not numeric or not (np.abs(features) <= MAX_COORDINATE).all():
+            raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(features))
+        return cls(Embedding((torch.from_numpy(features.astype(np.float32)),), size, model), key)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The values that the model's verbs take and return: embeddings, requests and segmentations."""
+"""The values that a segmenter takes and returns: embeddings, requests and segmentations."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Embedding:
         """Device of the features."""
         return self.features[0].device
 
-    def has_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Return whether the features are finite numbers of these shapes."""
-        return [tuple(part.shape) for part in self.features] == list(shapes) and all(
+    def is_valid(self, feature_shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Return whether the features have the shapes `feature_shapes` and finite numbers."""
+        return tuple(part.shape for part in self.features) == tuple(feature_shapes) and all(
             part.is_floating_point() and bool(part.isfinite().all()) for part in self.features
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from . import families, threads
 from .call import UNTRACKED, Call
+from .concepts.finder import ConceptFinder
 from .families.family import Family
 from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
@@ -23,10 +25,8 @@ from .tracking.tracker import track
 from .upscaling import upscale_masks
 
 __all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
-
+Result = TypeVar("Result")
 MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
-
-
 # (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
@@ -39,6 +39,7 @@ class Segmenter:
         name: name of the checkpoint.
         images_per_batch: number of images encoded together; by default 8 on a GPU and 1 on a CPU.
         prompts_per_batch: maximum number of prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+        finder: finds objects by text; by default the family's own finder, if it has one.
 
     Example:
         >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
@@ -49,17 +50,31 @@ class Segmenter:
     """
 
     def __init__(
-        self, family: Family, name: str, *, images_per_batch: int | None = None, prompts_per_batch: int | None = None
+        self,
+        family: Family,
+        name: str,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
+        finder: ConceptFinder | None = None,
     ) -> None:
         on_gpu = family.device.type != "cpu"
         self.family = family
         self.name = name
+        self.finder = finder or family.finder
         self.images_per_batch = images_per_batch or (8 if on_gpu else 1)
         self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
 
     @classmethod
     def load(
-        cls, checkpoint: str, device: str | None = None, precision: str = EXACT, **batching: int | None
+        cls,
+        checkpoint: str,
+        device: str | None = None,
+        precision: str = EXACT,
+        detector: str | None = None,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
     ) -> Segmenter:
         """Load a checkpoint.
 
@@ -67,7 +82,9 @@ class Segmenter:
             checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
             device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
             precision: precision of the image encoder, one of `precision.PRECISIONS`.
-            **batching: `images_per_batch` and `prompts_per_batch` of the class.
+            detector: a detector that finds objects by text, a Hugging Face id or a checkpoint folder for transformers.
+            images_per_batch: as in the class.
+            prompts_per_batch: as in the class.
 
         Raises:
             ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
@@ -79,12 +96,20 @@ class Segmenter:
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
         family = families.load(checkpoint, chosen)
         quantize_encoder(family.model.vision_encoder, precision)
-        return cls(family, checkpoint, **batching)
+        finder = None
+        if detector is not None:
+            from .concepts.detector import load  # the loaders of transformers take a second to import
+
+            finder = load(detector, chosen)
+        return cls(
+            family, checkpoint, images_per_batch=images_per_batch, prompts_per_batch=prompts_per_batch, finder=finder
+        )
 
     @property
     def weights_nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        own: int = sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        return own + (self.finder.nbytes if self.finder else 0)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
@@ -218,34 +243,29 @@ class Segmenter:
         backward: bool | None = None,
         call: Call = UNTRACKED,
     ) -> Iterator[TrackedFrame]:
-        """Track objects through frames. One frame is read, encoded and tracked at a time.
+        """Track objects through frames as `tracking.tracker.track`. Without a `state`, tracking begins anew."""
 
-        Args:
-            frames: number and pixels (height, width, 3) uint8 RGB of each frame, or its number and its embedding.
-                Numbers increase to track forward, and decrease to track backward.
-            prompts: prompts on these frames. A list may grow while the frames are tracked, because the prompts on a
-                frame are read when the frame is tracked.
-            state: what the model remembers of earlier frames. It is updated after each frame. None begins anew. With
-                a state of earlier frames, prompts on frames before the first frame are skipped.
-            backward: direction of the first frame. By default, it is the direction from the last frame of `state`.
-            call: context of the request, checked before each frame.
+        def embed(pixels: np.ndarray) -> Embedding:
+            return self.embed([pixels], call)[0]
 
-        Yields:
-            The tracked objects of each frame, in the order of the frames.
-
-        Raises:
-            BadFrame: a frame or a prompt cannot be tracked; the message names the frame. The frames before were
-                yielded, and `state` is the state after the last of them.
-            BadInput: there are no frames or no prompts, or the state belongs to another model.
-            BadModel: the model does not track.
-            Overloaded, DeadlineExceeded, ClientDisconnected: as `embed`.
-        """
-        embed = partial(self._embed_frame, call=call)
         known = TrackState() if state is None else state
         return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
 
-    def _embed_frame(self, pixels: np.ndarray, call: Call) -> Embedding:
-        return self.embed([pixels], call)[0]
+    def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
+        """Run work of a network that is neither this model's encoder nor its decoder, such as a detector.
+
+        The segmenter of an endpoint queues the work, so that one such network runs at a time and tenants take turns.
+
+        Args:
+            work: computes the result.
+            call: context of the request, checked before the work.
+
+        Raises:
+            Overloaded, DeadlineExceeded, ClientDisconnected: the work is not started.
+        """
+        call.check()
+        with torch.inference_mode():
+            return work()
 
     @torch.inference_mode()
     def full_logits(self, segmentation: Segmentation) -> Tensor:

@@ -30,17 +30,30 @@ def track(
     max_objects: int,
     call: Call,
 ) -> Iterator[TrackedFrame]:
-    """Track objects through frames. `Segmenter.track` describes the other arguments, the results and the exceptions.
+    """Track objects through frames. One frame is read, encoded and tracked at a time.
 
     Args:
         family: the model.
-        frames: number and pixels, or number and embedding, of each frame.
-        prompts: prompts on these frames.
-        state: what is remembered of earlier frames.
-        backward: direction of the first frame.
+        frames: number and pixels (height, width, 3) uint8 RGB of each frame, or its number and its embedding. Numbers
+            increase to track forward, and decrease to track backward.
+        prompts: prompts on these frames. A list may grow while the frames are tracked, because the prompts on a frame
+            are read when the frame is tracked.
+        state: what the model remembers of earlier frames. It is updated after each frame. With a state of earlier
+            frames, prompts on frames before the first frame are skipped.
+        backward: direction of the first frame. None for the direction from the last frame of `state`.
         embed: encodes the pixels of a frame.
         max_objects: number of objects that are processed together.
-        call: context of the request.
+        call: context of the request, checked before each frame.
+
+    Yields:
+        The tracked objects of each frame, in the order of the frames.
+
+    Raises:
+        BadFrame: a frame or a prompt cannot be tracked; the message names the frame. The frames before were yielded,
+            and `state` is the state after the last of them.
+        BadInput: there are no frames or no prompts, or the state belongs to another model.
+        BadModel: the model does not track.
+        Overloaded, DeadlineExceeded, ClientDisconnected: as `Segmenter.embed`.
     """
     if not isinstance(family, Sam2Video):
         raise BadModel(
