@@ -85,7 +85,8 @@ def theirs(segmenter: Segmenter, model: Any, objects: int) -> Iterator[object]:
     session.obj_with_new_inputs = list(range(objects))
     for number, frame in enumerate(frames()):
         yield model(session, frame_idx=number, frame=segmenter.family.preprocess(frame)[None])
-        session.processed_frames.pop(number - 1, None)  # else the session keeps every frame
+        if session.processed_frames:
+            session.processed_frames.pop(number - 1, None)  # else the session keeps every frame
 
 
 def track(name: str, turns: int) -> Iterator[Result]:

@@ -19,9 +19,10 @@ from transformers.image_processing_base import ImageProcessingMixin
 from . import meta
 from .edgetam import EdgeTam, EdgeTamVideo
 from .family import Family
+from .memory_attention import create_buffers
 from .sam import Sam
 from .sam2 import Sam2
-from .sam2_video import Sam2Video, create_buffers
+from .sam2_video import Sam2Video
 from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
 from .sam_hq import SamHq
 

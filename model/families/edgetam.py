@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import EdgeTamModel, EdgeTamVideoModel, PreTrainedModel
 
 from .decoder import to_tokens
+from .memory_attention import compute_rotation
 from .sam2 import Sam2
-from .sam2_video import Sam2Video, compute_rotation
+from .sam2_video import Sam2Video
 
 
 class EdgeTam(Sam2):

@@ -91,3 +91,25 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             torch.softmax(weights, -1, out=weights)
             own_output[start : start + rows] = product(weights, columns, None)
     return output
+
+
+def create_buffers(model: Any) -> None:
+    """Create the buffers of the memory attention that checkpoints do not hold. On the meta device, they have no data.
+
+    Args:
+        model: a transformers model; models without memory attention are left alone.
+    """
+    attention = getattr(model, "memory_attention", None)
+    if attention is None:
+        return
+    config = attention.config
+    attention.position_ids = attention.precompute_positions(config)
+    if hasattr(attention, "position_ids_k"):  # EdgeTAM
+        attention.position_ids_k = attention.precompute_positions(config, is_key=True)
+    attention.rotary_emb = type(attention.rotary_emb)(config)
+
+
+def compute_rotation(attention: Any, position_ids: Tensor) -> Tensor:
+    """Return the rotary embedding of positions (N, 2) as complex numbers, (N, C / 2)."""
+    cos, sin = attention.rotary_emb(position_ids, position_ids)
+    return torch.complex(cos[0, :, 0::2].contiguous(), sin[0, :, 0::2].contiguous())

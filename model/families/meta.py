@@ -22,7 +22,7 @@ from transformers import (
     SamModel,
 )
 
-from .sam2_video import create_buffers
+from .memory_attention import create_buffers
 
 SUFFIXES = (".pt", ".pth")
 # Regular expressions for Meta's names, and their replacements by transformers' names. These apply to SAM and SAM 2.

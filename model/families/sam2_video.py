@@ -88,7 +88,7 @@ class Sam2Video(Sam2):
         with torch.no_grad():
             self._image_positions = to_tokens(encoding(self.features_shape, self.device, torch.float32))
             self._memory_positions = self._position_memory()
-            self._rotation = compute_rotation(attention, attention.position_ids)
+            self._rotation = memory_attention.compute_rotation(attention, attention.position_ids)
             self._memory_rotation = self._rotate_memory()
 
     @cached_property
@@ -286,28 +286,6 @@ class Sam2Video(Sam2):
     def _attention_options(self, frames: int) -> dict[str, Any]:
         """Return further arguments of transformers' memory attention."""
         return {}
-
-
-def create_buffers(model: Any) -> None:
-    """Create the buffers of the memory attention that checkpoints do not hold. On the meta device, they have no data.
-
-    Args:
-        model: a transformers model; models without memory attention are left alone.
-    """
-    attention = getattr(model, "memory_attention", None)
-    if attention is None:
-        return
-    config = attention.config
-    attention.position_ids = attention.precompute_positions(config)
-    if hasattr(attention, "position_ids_k"):  # EdgeTAM
-        attention.position_ids_k = attention.precompute_positions(config, is_key=True)
-    attention.rotary_emb = type(attention.rotary_emb)(config)
-
-
-def compute_rotation(attention: Any, position_ids: Tensor) -> Tensor:
-    """Return the rotary embedding of positions (N, 2) as complex numbers, (N, C / 2)."""
-    cos, sin = attention.rotary_emb(position_ids, position_ids)
-    return torch.complex(cos[0, :, 0::2].contiguous(), sin[0, :, 0::2].contiguous())
 
 
 def _encode_distances(distances: Tensor, channels: int) -> Tensor:
