@@ -190,7 +190,7 @@ class Batches(Dataset[Batch]):
         elif not whole or kind < 0.6:
             region = augment.random_region(rng, photograph.size, PART if whole else PHOTOGRAPH_PART)
         indices = rng.permutation(photograph.visible(region))[:MAX_MASKS]
-        image, labels = photograph.pixels()[region], photograph.labels(indices)[region]
+        image, labels = photograph.pixels()[region], photograph.labels(indices, region)
         image, labels = augment.resize_and_turn(rng, image, labels, side, self.stretched, augment.PHOTOGRAPH_TURNS)
         masks = choose_bits(rng, labels, self.masks, SMALLEST * self.side**2)
         return None if masks is None else (augment.degrade(rng, image), masks)

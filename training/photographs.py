@@ -53,11 +53,11 @@ class Photograph(NamedTuple):
         inside = (x1 < columns.stop) & (x2 > columns.start) & (y1 < rows.stop) & (y2 > rows.start)
         return np.flatnonzero(inside)
 
-    def labels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return up to MAX_MASKS masks as one array, (height, width). Bit i of a pixel is its value in `indices[i]`."""
-        bits = np.zeros(self.size, np.int32)
+    def labels(self, indices: Sequence[int] | NDArray[np.int64], region: Region) -> NDArray[np.int32]:
+        """Return a region of up to MAX_MASKS masks as one array. Bit i of a pixel is its value in `indices[i]`."""
+        bits = np.zeros((region[0].stop - region[0].start, region[1].stop - region[1].start), np.int32)
         for position, index in enumerate(indices):
-            bits |= coco.decode(self.masks[index]).astype(np.int32) << position
+            bits |= coco.decode(self.masks[index])[region].astype(np.int32) << position
         return bits
 
 
@@ -115,7 +115,8 @@ def choose_bits(rng: Rng, labels: NDArray[np.int32], count: int, min_area: float
     Returns:
         (count, height, width), or None if no mask is large enough.
     """
-    masks: NDArray[np.bool_] = (labels[None] >> np.arange(MAX_MASKS, dtype=np.int32)[:, None, None]) & 1 == 1
+    bits = np.arange(int(labels.max()).bit_length(), dtype=np.int32)
+    masks: NDArray[np.bool_] = (labels & (1 << bits)[:, None, None]) > 0
     areas = masks.sum((1, 2))
     masks = masks[(areas >= min_area) & (areas < 0.95 * labels.size)]
     if not len(masks):

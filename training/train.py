@@ -1,4 +1,4 @@
-"""Train a checkpoint on synthetic scenes, from the last saved state if there is one."""
+"""Train a checkpoint on synthetic scenes and photographs, from the last saved state if there is one."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def train(options: TrainingOptions) -> None:
     """
     plan, family = options.plan, FAMILIES[options.family]
     torch.set_flush_denormal(True)
+    mixture = _mix_photographs(options)
     cache = SceneCache(options.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,7 +50,7 @@ def train(options: TrainingOptions) -> None:
         trainer.start_from(options.start)
     if trainer.step == plan.steps:
         network.save_checkpoint(trainer.average, options.output)
-    batches = make_batches(plan, cache, family, _mix_photographs(options))
+    batches = make_batches(plan, cache, family, mixture)
     steps = range(trainer.step, plan.steps)
     loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=options.workers)
     started = time.monotonic()

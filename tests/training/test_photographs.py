@@ -66,7 +66,7 @@ def test_reads_masks_and_boxes_without_crowd_regions(houses: Path) -> None:
     first, second = read_photographs([houses])
     assert first.boxes.tolist() == [[40, 40, 280, 220], [80, 80, 130, 130], [180, 80, 230, 140]]
     assert (len(second.masks), second.size) == (1, (256, 320))
-    bits = first.labels([1, 0])
+    bits = first.labels([1, 0], (slice(0, 256), slice(0, 320)))
     assert (bits[100, 100], bits[60, 60], bits[10, 10]) == (0b11, 0b10, 0)
     assert first.visible((slice(0, 70), slice(0, 320))).tolist() == [0]
 
@@ -87,7 +87,7 @@ def test_says_which_file_has_no_photographs(content: str, reason: str, tmp_path:
 
 
 def test_chooses_parts_and_wholes(houses: Path) -> None:
-    labels = read_photographs([houses])[0].labels([0, 1, 2])
+    labels = read_photographs([houses])[0].labels([0, 1, 2], (slice(0, 256), slice(0, 320)))
     rng, areas = np.random.default_rng(0), Counter[int]()
     for _ in range(300):
         masks = choose_bits(rng, labels, 4, 100)
