@@ -20,8 +20,11 @@ SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
 HEADER_BYTES = 2**14  # maximum size of a request line with its headers; uvicorn's default
 # A tiny chunk costs the event loop as much time as a large one. In a body of more than MAX_CHUNKS chunks, the chunks
 # must have at least MIN_CHUNK bytes on average.
-MAX_CHUNKS = 256
+MAX_CHUNKS = 64
 MIN_CHUNK = 256
+# Largest number of bytes that the event loop reads and parses for one connection before it turns to the next.
+# asyncio's default is four times as much.
+READ_BYTES = 2**16
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -69,7 +72,8 @@ class ConnectionGuard:
         """Add an open connection. If there are too many, close the oldest idle connection.
 
         Args:
-            connection: the new connection. If there are too many and all others are busy, it is closed itself.
+            connection: the new connection. If there are too many, and no other connection is idle, the function closes
+                the new connection.
         """
         self._open[connection] = None
         if len(self._open) > self.max_open:
@@ -142,6 +146,7 @@ class GuardedProtocol(H11Protocol):
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio has no public way to set it
         super().connection_made(transport)
         self.guard.add(self)
 
@@ -156,7 +161,7 @@ class GuardedProtocol(H11Protocol):
             self._waiting_since = time.monotonic()
         try:
             super().data_received(data)
-        except h11.LocalProtocolError:  # the data is invalid, but status 400 cannot follow a response that has begun
+        except h11.LocalProtocolError:  # the data is invalid, but a response has begun, so status 400 is not possible
             self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
@@ -171,7 +176,7 @@ class GuardedProtocol(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
     def is_overdue(self, now: float, header_seconds: float, read_seconds: float) -> bool:
-        """Return whether the headers, or the client's reading of the response, exceed their timeout.
+        """Return whether the client sends its headers, or reads its response, too slowly.
 
         Args:
             now: the time, as `time.monotonic` returns it.

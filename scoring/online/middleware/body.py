@@ -19,9 +19,10 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 
 MAX_UNKNOWN = 16  # maximum number of bodies with an unknown API key that arrive at the same time
-UNKNOWN_SECONDS = 10.0  # timeout for such a body
-COPIES = 2  # the body, and the values parsed from it
+UNKNOWN_SECONDS = 10.0  # timeout for a body with an unknown API key
+COPIES = 2  # copies of the content in memory: the body, and the values that are parsed from the body
 GZIP = 16 + zlib.MAX_WBITS  # makes zlib expect a gzip header
+PIECE = 2**20  # maximum number of bytes that one call decompresses to
 
 
 class TooLarge(BadRequest):
@@ -48,9 +49,9 @@ class BodyMiddleware:
     The middleware rejects a request with status 413 if its body is too large, 408 if it arrives too slowly, 400 or 415
     if its encoding is bad, and 503 if too little memory is free.
 
-    Some clients send the API key in the body, so the key is unknown until the body has arrived. Such a body has a
-    shorter timeout, and at most `MAX_UNKNOWN` such bodies arrive at the same time. If one more begins, the oldest of
-    them gets status 408.
+    Some clients send the API key in the body, so the key is unknown until the body has arrived. A body with an unknown
+    key has a shorter timeout, and at most `MAX_UNKNOWN` of these bodies arrive at the same time. If a further body
+    begins, the oldest of these bodies gets status 408.
 
     Args:
         app: the application.
@@ -65,7 +66,8 @@ class BodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, and pass the request on or reject it."""
-        context, held = context_of(scope), Held(self.memory)
+        context = context_of(scope)
+        held = Held(self.memory, context.tenant or "")
         seconds = self.seconds if context.tenant is not None else min(self.seconds, UNKNOWN_SECONDS)
         try:
             error = await self._receive(scope, receive, held, seconds)
@@ -132,19 +134,22 @@ class BodyMiddleware:
             part = message.get("body", b"")
             arrived += len(part)
             if inflater:
-                # 64 KiB can decompress to 64 MiB, so this runs in a thread. The inflater stops one byte above the
-                # limit, because this byte is enough to reject the body.
-                part = await asyncio.to_thread(inflater.inflate, part, self.max_bytes - size + 1)
-            size += len(part)
-            if max(size, arrived) > self.max_bytes:
-                raise self._too_large()
-            held.take(COPIES * len(part))
-            parts.append(part)
+                inflater.feed(part)
+            while part:
+                # 64 KiB can decompress to 64 MiB. So decompression runs in a thread, in pieces of about PIECE bytes.
+                piece = await asyncio.to_thread(inflater.inflate) if inflater else part
+                size += len(piece)
+                if max(size, arrived) > self.max_bytes:
+                    raise self._too_large()
+                held.take(COPIES * len(piece))
+                parts.append(piece)
+                if not inflater or not inflater.has_more:
+                    break
             if not message.get("more_body"):
                 break
         if inflater and not inflater.complete:
             raise BadRequest("content-encoding: expected a complete gzip body, got one that ends early")
-        # Copying a large body takes long, so this runs in a thread. `join` releases the GIL, and other threads go on.
+        # `join` copies a large body, which takes long, so it runs in a thread. `join` releases the GIL during the copy.
         return parts[0] if len(parts) == 1 else await asyncio.to_thread(b"".join, parts)
 
     def _too_large(self) -> TooLarge:
@@ -156,10 +161,11 @@ class Held:
 
     Args:
         memory: the budget.
+        tenant: tenant id of the request; empty while the API key is unknown.
     """
 
-    def __init__(self, memory: MemoryBudget) -> None:
-        self.memory, self.nbytes = memory, 0
+    def __init__(self, memory: MemoryBudget, tenant: str) -> None:
+        self.memory, self.tenant, self.nbytes = memory, tenant, 0
 
     def take(self, nbytes: int) -> None:
         """Take bytes from the budget.
@@ -170,13 +176,13 @@ class Held:
         Raises:
             Overloaded: the budget has fewer bytes left.
         """
-        if not self.memory.try_take(nbytes):
+        if not self.memory.try_take(nbytes, self.tenant):
             raise Overloaded(OUT_OF_MEMORY)
         self.nbytes += nbytes
 
     def release(self) -> None:
         """Return all held bytes to the budget."""
-        self.memory.release(self.nbytes)
+        self.memory.release(self.nbytes, self.tenant)
         self.nbytes = 0
 
 
@@ -185,29 +191,37 @@ class Inflater:
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
+        self._compressed = b""
 
     @property
     def complete(self) -> bool:
         """Whether the bytes so far end with a complete gzip member."""
         return self._member.eof
 
-    def inflate(self, part: bytes, max_bytes: int) -> bytes:
-        """Decompress a part of the body. Bytes beyond `max_bytes` are dropped.
+    @property
+    def has_more(self) -> bool:
+        """Whether `inflate` has more to return before the next `feed`."""
+        return bool(self._compressed)
 
-        Args:
-            part: compressed bytes.
-            max_bytes: largest number of bytes to return.
+    def feed(self, part: bytes) -> None:
+        """Add compressed bytes."""
+        self._compressed += part
+
+    def inflate(self) -> bytes:
+        """Decompress about PIECE bytes.
 
         Raises:
             BadRequest: the bytes are not gzip.
         """
-        inflated = bytearray()
+        pieces, nbytes = [], 0
         try:
-            while part and len(inflated) < max_bytes:
+            while self._compressed and nbytes < PIECE:
                 if self._member.eof:
                     self._member = zlib.decompressobj(GZIP)
-                inflated += self._member.decompress(part, max_bytes - len(inflated))
-                part = self._member.unused_data
+                piece = self._member.decompress(self._compressed, PIECE)
+                self._compressed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                pieces.append(piece)
+                nbytes += len(piece)
         except zlib.error:
             raise BadRequest("content-encoding: expected a gzip body, got bytes that are not gzip") from None
-        return bytes(inflated)
+        return b"".join(pieces)
