@@ -1,4 +1,4 @@
-# `make score` scores the sample table with the embedded SAM; `make test` runs the tests. Both create .venv and reuse it.
+# `make score` scores the sample table with `sam-tiny`; `make test` runs the tests. Both create .venv and reuse it.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

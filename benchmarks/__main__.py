@@ -20,16 +20,19 @@ def main() -> int:
     """Run the command and return its exit code."""
     configure_process()
 
-    from benchmarks import batch, endpoint, measure, model, processes, tools
+    from benchmarks import batch, endpoint, measure, model, processes, tools, track
     from benchmarks.subjects import EMBEDDED, RANDOM
 
-    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES, **tools.CASES}
+    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES, **tools.CASES, **track.CASES}
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", help=f"cases to measure: {', '.join(cases)} (default: all)")
     parser.add_argument(
-        "--on", nargs="+", choices=(*EMBEDDED, *RANDOM), help="models to measure (default: those of the case)"
+        "--on",
+        nargs="+",
+        choices=(*EMBEDDED, *RANDOM, *track.SHAPES),
+        help="models to measure (default: those of the case)",
     )
     parser.add_argument("--turns", type=int, default=5, help="measurements per implementation (default: %(default)s)")
     parser.add_argument(

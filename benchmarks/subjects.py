@@ -1,4 +1,4 @@
-"""The subjects of the measurements: embedded checkpoints, random checkpoints of Meta's sizes, and images."""
+"""The subjects of the measurements: starter checkpoints, random checkpoints of Meta's sizes, and images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZE = (1000, 1000)  # (height, width) of the image in most cases
 
 @cache
 def checkpoint(name: str) -> Path:
-    """Return the folder of an embedded or random checkpoint. The first call creates a random checkpoint."""
+    """Return the folder of a starter or random checkpoint. The first call creates a random checkpoint."""
     if name in EMBEDDED:
         return ROOT / "checkpoints" / name
     folder = FOLDER / name

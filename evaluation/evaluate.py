@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sam_endpoint.evaluation import output, runs
+from sam_endpoint.evaluation.clips import evaluate as clips
+from sam_endpoint.evaluation.clips.davis_folder import is_davis_folder
 from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.detections import DetectedBox, clip_to_image, read_detections
 from sam_endpoint.evaluation.ground_truth import GroundTruth
-from sam_endpoint.evaluation.options import DEFAULT_SCENES, SCENES, EvaluationOptions
+from sam_endpoint.evaluation.options import CLIPS, DEFAULT_SCENES, SCENES, EvaluationOptions
 from sam_endpoint.evaluation.results import ModelResults
 from sam_endpoint.evaluation.scenes.dataset import SceneDataset
 from sam_endpoint.model.errors import Overloaded
@@ -70,21 +72,28 @@ def run(options: EvaluationOptions) -> int:
         OSError: A result cannot be written.
     """
     runs.use_default_tracking()  # before a model is opened, because its URI may refer to a registry
+    if options.data == CLIPS or is_davis_folder(Path(options.data)):
+        return clips.run(options, _open_models(options))
     ground_truth = _open_ground_truth(options)
     detections = None
     if options.boxes and isinstance(ground_truth, CocoDataset):
         detections = read_detections(options.boxes, ground_truth)
-    names = display_names(options.models)
-    models = {name: open_segmenter(model, options.device) for name, model in zip(names, options.models, strict=True)}
-    if options.log:
-        runs.check_tracking()  # before the evaluation, so that an unreachable server costs no time
-    all_results, image_ids = evaluate(models, ground_truth, detections)
+    all_results, image_ids = evaluate(_open_models(options), ground_truth, detections)
     if not all_results[0].rows:
         problems = ground_truth.problems.format_lines()
         print(f"error: {options.data} has no object that can be evaluated\n{problems}", file=sys.stderr)
         return 1
     output.write_results(options, all_results, ground_truth, image_ids)
     return 0
+
+
+def _open_models(options: EvaluationOptions) -> dict[str, Segmenter]:
+    """Open the models by their display names, and check the connection to the tracking server if runs are logged."""
+    names = display_names(options.models)
+    models = {name: open_segmenter(model, options.device) for name, model in zip(names, options.models, strict=True)}
+    if options.log:
+        runs.check_tracking()  # before the evaluation, so that an unreachable server costs no time
+    return models
 
 
 def open_segmenter(model: str, device: str = "") -> Segmenter:

@@ -53,7 +53,7 @@ def center(mask: Mask) -> tuple[int, int]:
     x1, y1, x2, y2 = bounding_box(mask).astype(int)
     depth = distance_transform_edt(np.pad(mask[y1:y2, x1:x2], 1))
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(x) - 1 + x1, int(y) - 1 + y1
+    return int(x) - 1 + int(x1), int(y) - 1 + int(y1)
 
 
 def iou(a: Mask, b: Mask) -> float:

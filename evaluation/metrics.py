@@ -52,7 +52,7 @@ def _encoding_cells(mask: Mask) -> dict[str, float]:
 
 
 def encoding_table(objects: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the loss and the size of each mask encoding, for the masks from boxes.
+    """Summarise how exact and how long the texts of each mask encoding are, for the masks from boxes.
 
     Args:
         objects: The rows of `object_row`.

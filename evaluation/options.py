@@ -9,7 +9,9 @@ from pathlib import Path
 from sam_endpoint.model.errors import BadParameter
 
 SCENES = "scenes"
+CLIPS = "clips"
 DEFAULT_SCENES = 200
+DEFAULT_CLIPS = 50
 DEFAULT_MODEL = "build/model"
 
 
@@ -19,10 +21,12 @@ class EvaluationOptions:
 
     Attributes:
         models: One or two MLflow models, Hugging Face ids or checkpoint folders.
-        data: `scenes` for synthetic scenes, or the path of a COCO instances file.
+        data: `scenes` for synthetic scenes, `clips` for synthetic videos, the path of a COCO instances file, or that
+            of a DAVIS folder.
         images: The folder of the COCO file's images; None for the folder of the file.
         boxes: A COCO results file, whose boxes are segmented as well; None for no such file.
-        count: The number of images; 0 for DEFAULT_SCENES scenes or all images of a COCO file.
+        count: The number of images; 0 for DEFAULT_SCENES scenes, DEFAULT_CLIPS clips, or all images or videos of
+            the data.
         device: A torch device; empty for `cuda` if available, else `cpu`.
         output: A JSON file for all metrics; None writes no file.
         sheet: A PNG file for the first images with their masks; None writes no file.
@@ -47,7 +51,7 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if not 1 <= len(self.models) <= 2:
             raise BadParameter(f"--model: expected one or two models, got {len(self.models)}")
-        if self.boxes and self.data == SCENES:
+        if self.boxes and self.data in (SCENES, CLIPS):
             raise BadParameter("--boxes needs a COCO instances file as --data")
         if self.count < 0:
             raise BadParameter(f"--count: expected a whole number of at least 0, got {self.count}")
@@ -63,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default=SCENES,
-        help="COCO instances .json file, or the word scenes for synthetic images (default: %(default)s)",
+        help="COCO instances .json file, the word scenes for synthetic images, the word clips for synthetic videos, or "
+        "a folder of videos in the layout of DAVIS (default: %(default)s)",
     )
     parser.add_argument("--images", default="", help="folder of the COCO file's images (default: folder of the file)")
     parser.add_argument(
@@ -75,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count",
         type=int,
         default=0,
-        help=f"number of images (default: {DEFAULT_SCENES} scenes, or all images of a COCO file)",
+        help=f"number of images or videos (default: {DEFAULT_SCENES} scenes, {DEFAULT_CLIPS} clips, otherwise all)",
     )
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:1 (default: cuda if available)")
     parser.add_argument("--output", type=Path, help="write all metrics to this .json file")

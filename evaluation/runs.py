@@ -31,6 +31,7 @@ def log_run(
     tables: Mapping[str, pd.DataFrame],
     images: Mapping[str, Image.Image],
     tags: Mapping[str, str],
+    metrics: Mapping[str, float] | None = None,
 ) -> str:
     """Log a run to the current tracking server.
 
@@ -41,6 +42,7 @@ def log_run(
         tables: The tables by name, each logged as `NAME.json`.
         images: The images by name, each logged as `NAME.png`.
         tags: The tags of the run.
+        metrics: The metrics by name; None for those of the report.
 
     Returns:
         The id of the run.
@@ -50,7 +52,7 @@ def log_run(
     """
     with mlflow.start_run(run_name=f"evaluate {name}", tags=dict(tags)) as run:
         mlflow.log_params(dict(params))
-        mlflow.log_metrics(flatten_metrics(report))
+        mlflow.log_metrics(flatten_metrics(report) if metrics is None else dict(metrics))
         mlflow.log_dict(dict(report), "report.json")
         for title, table in tables.items():
             mlflow.log_table(table, f"{title}.json")

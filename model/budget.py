@@ -22,6 +22,8 @@ class RequestLimits:
         points: maximum number of grid points for automatic mask generation, in all crops.
         answer_bytes: maximum size of the response in bytes.
         values: maximum number of lists and numbers in the JSON texts of all cells.
+        frames: maximum number of frames of a video.
+        objects: maximum number of objects that are tracked through a video.
 
     Example:
         >>> RequestLimits(rows=100).check_rows(101)
@@ -34,6 +36,15 @@ class RequestLimits:
     points: int | None = None
     answer_bytes: int | None = None
     values: int | None = None
+    frames: int | None = None
+    objects: int | None = None
+
+    def check_objects(self, count: int) -> None:
+        """Raise BadRequest if there are more than `objects` objects in a video."""
+        if self.objects is not None and count > self.objects:
+            raise BadRequest(
+                f"expected at most {self.objects:,} objects in a video, got {count:,}: send several requests"
+            )
 
     def check_values(self, count: int) -> None:
         """Raise BadRequest if the cells hold more than `values` lists and numbers."""

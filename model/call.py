@@ -101,6 +101,11 @@ class Call:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise DeadlineExceeded(self._seconds or 0)
 
+    def restart(self) -> None:
+        """Start the time limit anew. A response that is sent in pieces has the time limit for each piece."""
+        if self._seconds is not None:
+            self._deadline = time.monotonic() + self._seconds
+
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Return a context manager that times a stage. Raises the exceptions of `check`."""
         self.check()

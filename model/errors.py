@@ -2,7 +2,8 @@
 
 EndpointError                      carries an MLflow error code and an HTTP status
 ├── BadInput                  400  one value of one row
-│   └── UnknownImage          404  an image_id that no cached image has
+│   ├── UnknownImage          404  an image_id that no cached image has
+│   └── BadFrame              400  one frame of a video, or a prompt on it
 ├── BadParameter              400  a parameter of a request
 ├── BadRequest                400  the body of a request
 ├── UnknownModel              404  a model name that the catalog does not list
@@ -59,6 +60,7 @@ class BadInput(EndpointError, ValueError):
         self.expected = expected
         self.got = got
         self.row = row
+        self.place = f"column '{column}'" if row is None else f"row {row}, column '{column}'"
         super().__init__(column, expected, got)
 
     def at(self, row: object) -> BadInput:
@@ -74,8 +76,7 @@ class BadInput(EndpointError, ValueError):
         return type(self)(names.get(self.column, self.column), self.expected, self.got, self.row)
 
     def __str__(self) -> str:
-        place = f"column '{self.column}'" if self.row is None else f"row {self.row}, column '{self.column}'"
-        return f"{place}: expected {self.expected}, got {self.got}"
+        return f"{self.place}: expected {self.expected}, got {self.got}"
 
 
 class UnknownImage(BadInput):
@@ -83,6 +84,35 @@ class UnknownImage(BadInput):
 
     code = "RESOURCE_DOES_NOT_EXIST"
     status = 404
+
+
+class BadFrame(BadInput):
+    """One frame of a video, or a prompt on a frame, cannot be tracked.
+
+    Args:
+        column: name of the column that holds the value: `video` or `prompts`.
+        expected: description of accepted values.
+        got: description of the value, without its content.
+        row: index label of the row, or None outside a table.
+        frame: number of the frame.
+
+    Example:
+        >>> print(BadFrame("prompts", "a box with x1 < x2", "x1 = x2", frame=12).at(7))
+        row 7, column 'prompts', frame 12: expected a box with x1 < x2, got x1 = x2
+    """
+
+    def __init__(self, column: str, expected: str, got: str, row: object | None = None, frame: int = 0) -> None:
+        super().__init__(column, expected, got, row)
+        self.frame = frame
+        self.place += f", frame {frame}"
+
+    def at(self, row: object) -> BadFrame:
+        """Return a copy of the error with the index label of its row."""
+        return type(self)(self.column, self.expected, self.got, row, self.frame)
+
+    def renamed(self, names: Mapping[str, str]) -> BadFrame:
+        """Return a copy of the error with the column name that the client uses."""
+        return type(self)(names.get(self.column, self.column), self.expected, self.got, self.row, self.frame)
 
 
 class BadParameter(EndpointError, ValueError):

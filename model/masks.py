@@ -111,7 +111,7 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     y, x = np.divmod(np.flatnonzero(edges), max(1, columns))
     order = np.argsort(x.astype(np.min_scalar_type(columns)), kind="stable")
     places = ((x + cropped.left) * height + y + cropped.top)[order]
-    # The column to the right of the box is empty, so a last run in the box ends there.
+    # If the last pixel of the box is set, its run ends where the next column begins, because that column is empty.
     if full and columns and inside[-1, -1]:
         places = np.append(places, (cropped.left + columns) * height)
     counts = np.diff(places, prepend=0, append=height * width)

@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
 
     The output of an operator often has a few megabytes. By default, glibc returns this memory to the system, and
     requests new memory for the next operator. New memory costs a page fault per 4 KiB. With this setting, encoding and
-    decoding with the embedded SAM took 139 ms instead of 152 ms (medians of four alternating runs, 2 cores).
+    decoding with `sam-tiny` took 139 ms instead of 152 ms (medians of four alternating runs, 2 cores).
 
     Returns:
         True if the setting was made. False if the environment has a `MALLOC_...` variable, which takes precedence, or

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,79 +13,22 @@ from torch import Tensor
 
 from . import families, threads
 from .call import UNTRACKED, Call
+from .concepts.finder import ConceptFinder
 from .families.family import Family
 from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
 from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
+from .segmentation import Embedding, Segmentation, SegmentRequest
+from .tracking import TrackedFrame, TrackPrompt, TrackState
+from .tracking.tracker import track
 from .upscaling import upscale_masks
 
+__all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
+Result = TypeVar("Result")
 MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The output of the image encoder for one image. Prompts are decoded on it without the image.
-
-    Attributes:
-        features: feature maps, each (1, channels, height, width) float32.
-        size: (height, width) of the image in pixels.
-        model: name of the checkpoint whose encoder computed the features.
-    """
-
-    features: tuple[Tensor, ...]
-    size: tuple[int, int]
-    model: str
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the features in bytes."""
-        return sum(feature.numel() * feature.element_size() for feature in self.features)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the features."""
-        return self.features[0].device
-
-    def to(self, device: str | torch.device) -> Embedding:
-        """Return a copy of the embedding on another device."""
-        return replace(self, features=tuple(feature.to(device) for feature in self.features))
-
-
-@dataclass(frozen=True)
-class SegmentRequest:
-    """Prompts on one image.
-
-    Attributes:
-        embedding: the embedding of the image.
-        prompts: the prompts; each selects one object.
-        multimask_output: whether each prompt gets 3 masks or 1.
-        min_score: if none of a prompt's three scores is higher, its logits may be zeros. No effect on single masks.
-    """
-
-    embedding: Embedding
-    prompts: Sequence[Prompt]
-    multimask_output: bool = True
-    min_score: float = -math.inf
-
-
 # (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The masks of one prompt, in the order in which the model predicts them. The number of masks m is 3 or 1.
-
-    Attributes:
-        logits: (m, h, w) float32 on the model's device. (h, w) is `Family.low_res_size`. The mask is logits > 0.
-        scores: (m,) float32 predicted IoU of each mask.
-        size: (height, width) of the image in pixels.
-    """
-
-    logits: Tensor
-    scores: np.ndarray
-    size: tuple[int, int]
 
 
 class Segmenter:
@@ -96,6 +39,7 @@ class Segmenter:
         name: name of the checkpoint.
         images_per_batch: number of images encoded together; by default 8 on a GPU and 1 on a CPU.
         prompts_per_batch: maximum number of prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+        finder: finds objects by text; by default the family's own finder, if it has one.
 
     Example:
         >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
@@ -106,17 +50,31 @@ class Segmenter:
     """
 
     def __init__(
-        self, family: Family, name: str, *, images_per_batch: int | None = None, prompts_per_batch: int | None = None
+        self,
+        family: Family,
+        name: str,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
+        finder: ConceptFinder | None = None,
     ) -> None:
         on_gpu = family.device.type != "cpu"
         self.family = family
         self.name = name
+        self.finder = finder or family.finder
         self.images_per_batch = images_per_batch or (8 if on_gpu else 1)
         self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
 
     @classmethod
     def load(
-        cls, checkpoint: str, device: str | None = None, precision: str = EXACT, **batching: int | None
+        cls,
+        checkpoint: str,
+        device: str | None = None,
+        precision: str = EXACT,
+        detector: str | None = None,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
     ) -> Segmenter:
         """Load a checkpoint.
 
@@ -124,7 +82,9 @@ class Segmenter:
             checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
             device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
             precision: precision of the image encoder, one of `precision.PRECISIONS`.
-            **batching: `images_per_batch` and `prompts_per_batch` of the class.
+            detector: a detector that finds objects by text, a Hugging Face id or a checkpoint folder for transformers.
+            images_per_batch: as in the class.
+            prompts_per_batch: as in the class.
 
         Raises:
             ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
@@ -136,12 +96,20 @@ class Segmenter:
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
         family = families.load(checkpoint, chosen)
         quantize_encoder(family.model.vision_encoder, precision)
-        return cls(family, checkpoint, **batching)
+        finder = None
+        if detector is not None:
+            from .concepts.detector import load  # the loaders of transformers take a second to import
+
+            finder = load(detector, chosen)
+        return cls(
+            family, checkpoint, images_per_batch=images_per_batch, prompts_per_batch=prompts_per_batch, finder=finder
+        )
 
     @property
     def weights_nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        own: int = sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        return own + (self.finder.nbytes if self.finder else 0)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
@@ -266,6 +234,38 @@ class Segmenter:
             return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
         parts = zip(*(embedding.to(self.family.device).features for embedding in embeddings), strict=True)
         return tuple(torch.cat(part) for part in parts)
+
+    def track(
+        self,
+        frames: Iterable[tuple[int, np.ndarray | Embedding]],
+        prompts: Iterable[TrackPrompt],
+        state: TrackState | None = None,
+        backward: bool | None = None,
+        call: Call = UNTRACKED,
+    ) -> Iterator[TrackedFrame]:
+        """Track objects through frames as `tracking.tracker.track`. Without a `state`, tracking begins anew."""
+
+        def embed(pixels: np.ndarray) -> Embedding:
+            return self.embed([pixels], call)[0]
+
+        known = TrackState() if state is None else state
+        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
+
+    def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
+        """Run work of a network that is neither this model's encoder nor its decoder, such as a detector.
+
+        The segmenter of an endpoint queues the work, so that one such network runs at a time and tenants take turns.
+
+        Args:
+            work: computes the result.
+            call: context of the request, checked before the work.
+
+        Raises:
+            Overloaded, DeadlineExceeded, ClientDisconnected: the work is not started.
+        """
+        call.check()
+        with torch.inference_mode():
+            return work()
 
     @torch.inference_mode()
     def full_logits(self, segmentation: Segmentation) -> Tensor:

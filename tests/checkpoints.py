@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,10 +18,14 @@ from transformers import (
     AutoModel,
     EdgeTamConfig,
     EdgeTamModel,
+    EdgeTamVideoConfig,
+    EdgeTamVideoModel,
     PreTrainedConfig,
     PreTrainedModel,
     Sam2Config,
     Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
     Sam3TrackerConfig,
     Sam3TrackerModel,
     Sam3VideoConfig,
@@ -33,6 +38,18 @@ from transformers import (
 from transformers.utils.generic import ModelOutput
 
 SIDE = 256  # of the model's input, in pixels
+
+
+def strengthen_memory(model: torch.nn.Module) -> None:
+    """Change random weights so that objects are visible in most frames, and memories change their masks."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("cross_attn_image.v_proj.weight", "cross_attn_image.o_proj.weight")):
+                weight.mul_(2.5)
+            elif name.endswith("pred_obj_score_head.proj_out.weight"):
+                weight.mul_(4)
+            elif name.endswith("pred_obj_score_head.proj_out.bias"):
+                weight.add_(1)
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
@@ -97,6 +114,7 @@ def save_randomized(model: PreTrainedModel, seed: int, folder: Path) -> Path:
         The folder.
     """
     randomize(model, seed)
+    strengthen_memory(model)
     model.config.save_pretrained(folder)
     weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
@@ -130,29 +148,64 @@ def save_sam_hq(folder: Path, seed: int = 3) -> Path:
     return save_randomized(SamHQModel(config), seed, folder)
 
 
+SAM2_VISION = {
+    "model_type": "sam2_vision_model",
+    "backbone_config": {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 16,
+        "image_size": [SIDE, SIDE],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "window_size_per_stage": [8, 4, 7, 4],
+        "global_attention_blocks": [3],
+    },
+    "backbone_channel_list": [128, 64, 32, 16],
+    "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
+    "fpn_hidden_size": 32,
+}
+
+
 def save_sam2(folder: Path, seed: int = 2) -> Path:
     """Save a small SAM 2 with random weights, and return the folder."""
     config = Sam2Config(
-        vision_config={
-            "model_type": "sam2_vision_model",
-            "backbone_config": {
-                "model_type": "sam2_hiera_det_model",
-                "hidden_size": 16,
-                "image_size": [SIDE, SIDE],
-                "blocks_per_stage": [1, 1, 2, 1],
-                "embed_dim_per_stage": [16, 32, 64, 128],
-                "num_attention_heads_per_stage": [1, 1, 2, 2],
-                "window_size_per_stage": [8, 4, 7, 4],
-                "global_attention_blocks": [3],
-            },
-            "backbone_channel_list": [128, 64, 32, 16],
-            "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
-            "fpn_hidden_size": 32,
-        },
-        prompt_encoder_config=PROMPT_ENCODER,
-        mask_decoder_config=MASK_DECODER,
+        vision_config=SAM2_VISION, prompt_encoder_config=PROMPT_ENCODER, mask_decoder_config=MASK_DECODER
     )
     return save_randomized(Sam2Model(config), seed, folder)
+
+
+# The memory parts of all families. transformers' memory attention has a fixed number of 64 channels per memory.
+CHANNELS = 128
+MEMORY: dict[str, Any] = {
+    "memory_attention_hidden_size": CHANNELS,
+    "memory_attention_num_layers": 2,
+    "memory_encoder_hidden_size": CHANNELS,
+    "memory_encoder_output_channels": 64,
+    "mask_downsampler_embed_dim": CHANNELS,
+    "memory_fuser_embed_dim": CHANNELS,
+    "memory_fuser_intermediate_dim": 64,
+}
+VIDEO_DECODER = {**MASK_DECODER, "hidden_size": CHANNELS, "iou_head_hidden_dim": CHANNELS}
+
+
+def save_sam2_video(folder: Path, seed: int = 16, side: int = SIDE, **options: Any) -> Path:
+    """Save a small SAM 2 with memory parts, random weights and `side` as the side of its input. Return the folder."""
+    backbone: Any = SAM2_VISION["backbone_config"]
+    config = Sam2VideoConfig(
+        vision_config={
+            **SAM2_VISION,
+            "backbone_config": {**backbone, "image_size": [side, side]},
+            "backbone_feature_sizes": [[side // step, side // step] for step in (4, 8, 16)],
+            "fpn_hidden_size": CHANNELS,
+        },
+        prompt_encoder_config={**PROMPT_ENCODER, "hidden_size": CHANNELS, "image_size": side},
+        mask_decoder_config=VIDEO_DECODER,
+        image_size=side,
+        memory_attention_rope_feat_sizes=[side // 16, side // 16],
+        memory_attention_feed_forward_hidden_size=64,
+        **MEMORY | options,
+    )
+    return save_randomized(Sam2VideoModel(config), seed, folder)
 
 
 def save_edgetam(folder: Path, seed: int = 4) -> Path:
@@ -174,6 +227,31 @@ def save_edgetam(folder: Path, seed: int = 4) -> Path:
         mask_decoder_config=MASK_DECODER,
     )
     return save_randomized(EdgeTamModel(config), seed, folder)
+
+
+def save_edgetam_video(folder: Path, seed: int = 10) -> Path:
+    """Save a small EdgeTAM with memory parts and random weights, and return the folder."""
+    AutoConfig.register("pyramid", PyramidConfig, exist_ok=True)
+    AutoModel.register(PyramidConfig, Pyramid, exist_ok=True)
+    config = EdgeTamVideoConfig(
+        vision_config={
+            "model_type": "edgetam_vision_model",
+            "backbone_config": {"model_type": "pyramid"},
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
+            "fpn_hidden_size": CHANNELS,
+        },
+        prompt_encoder_config={**PROMPT_ENCODER, "hidden_size": CHANNELS},
+        mask_decoder_config=VIDEO_DECODER,
+        image_size=SIDE,
+        memory_attention_rope_feat_sizes=[16, 16],
+        memory_attention_rope_k_sizes=[4, 4],
+        memory_attention_mlp_hidden_size=64,
+        perceiver_resampler_num_latents=16,
+        perceiver_resampler_num_latents_2d=16,
+        **MEMORY,
+    )
+    return save_randomized(EdgeTamVideoModel(config), seed, folder)
 
 
 class PyramidConfig(PreTrainedConfig):
@@ -220,14 +298,15 @@ def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:
     return save_randomized(Sam3TrackerModel(config), seed, folder)
 
 
-def save_sam3_video(folder: Path, seed: int = 6) -> Path:
+def save_sam3_video(folder: Path, seed: int = 9) -> Path:
     """Save a small SAM 3 with random weights, and return the folder.
 
     Like facebook/sam3, the checkpoint holds a detector and a tracker that share a vision encoder.
     """
-    small = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    small = {"hidden_size": CHANNELS, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    vision = {**SAM3_VISION, "fpn_hidden_size": CHANNELS}
     detector = {
-        "vision_config": SAM3_VISION,
+        "vision_config": vision,
         "text_config": {
             "hidden_size": 32,
             "intermediate_size": 64,
@@ -243,23 +322,16 @@ def save_sam3_video(folder: Path, seed: int = 6) -> Path:
         "geometry_encoder_config": small,
         "detr_encoder_config": small,
         "detr_decoder_config": {**small, "num_queries": 4},
-        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+        "mask_decoder_config": {"hidden_size": CHANNELS, "num_attention_heads": 2},
     }
     tracker = {
-        "vision_config": SAM3_VISION,
-        "prompt_encoder_config": SAM3_PROMPT_ENCODER,
-        "mask_decoder_config": MASK_DECODER,
+        "vision_config": vision,
+        "prompt_encoder_config": {**SAM3_PROMPT_ENCODER, "hidden_size": CHANNELS},
+        "mask_decoder_config": VIDEO_DECODER,
         "image_size": SAM3_SIDE,
-        "memory_attention_hidden_size": 32,
-        "memory_attention_num_layers": 1,
-        "memory_attention_num_attention_heads": 1,
-        "memory_attention_feed_forward_hidden_size": 64,
         "memory_attention_rope_feat_sizes": [18, 18],
-        "memory_encoder_hidden_size": 32,
-        "memory_encoder_output_channels": 16,
-        "mask_downsampler_embed_dim": 32,
-        "memory_fuser_embed_dim": 32,
-        "memory_fuser_intermediate_dim": 64,
+        "memory_attention_feed_forward_hidden_size": 64,
+        **MEMORY,
     }
     config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
     return save_randomized(Sam3VideoModel(config), seed, folder)
@@ -268,8 +340,10 @@ def save_sam3_video(folder: Path, seed: int = 6) -> Path:
 SAVERS: dict[str, Callable[[Path], Path]] = {
     "sam": save_sam,
     "sam2": save_sam2,
+    "sam2_video": save_sam2_video,
     "sam_hq": save_sam_hq,
     "edgetam": save_edgetam,
+    "edgetam_video": save_edgetam_video,
     "sam3_tracker": save_sam3_tracker,
     "sam3_video": save_sam3_video,
 }

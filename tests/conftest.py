@@ -82,13 +82,13 @@ def metas_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> Segmenter:
-    """Load the embedded default checkpoint, sam-tiny."""
+    """Load the default starter checkpoint, sam-tiny."""
     return Segmenter.load(str(package.EMBEDDED), "cpu")
 
 
 @pytest.fixture(scope="session")
 def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Package the embedded default checkpoint as an MLflow model, and return its folder."""
+    """Package the default starter checkpoint as an MLflow model, and return its folder."""
     return package.save(package.EMBEDDED, tmp_path_factory.mktemp("packaged") / "model")
 
 

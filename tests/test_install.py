@@ -168,6 +168,7 @@ print("LOADED", [name for name in {slow_imports!r} if name in sys.modules])
         ("server", ["serve"]),
         ("server", ["serve", "--help"]),
         ("spark", ["score", "--engine", "spark", "--input", "in.csv", "--output", "out"]),
+        ("video", ["track", "--video", "a", "--prompts", "b", "--output", "c.parquet", "--overlay", "d.mp4"]),
     ],
 )
 def test_a_command_without_its_extra_names_the_extra_to_install(extra: str, words: list[str]) -> None:
@@ -231,7 +232,7 @@ def pins(file: Path) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-@pytest.mark.parametrize("extra", ["", "server", "grpc", "spark", "test"])
+@pytest.mark.parametrize("extra", ["", "server", "grpc", "spark", "video", "test"])
 def test_every_requirement_has_two_bounds_and_a_pin_between_them(extra: str) -> None:
     pinned = pins(PINS[extra])
     for requirement in requirements(extra):

@@ -44,7 +44,7 @@ class Network(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def config(*, image_size: int = IMAGE_SIZE) -> PreTrainedConfig:
-        """Return the architecture of the embedded checkpoint. Subclasses have parameters for other sizes."""
+        """Return the architecture of the starter checkpoint. Subclasses have parameters for other sizes."""
 
     @classmethod
     @abstractmethod

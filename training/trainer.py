@@ -53,7 +53,8 @@ class Trainer:
         self.network = family.create(config, plan.seed).train().to(device)
         self.model: Any = self.network.model
         self.average: Any = family.create(config, plan.seed).model.eval().requires_grad_(False).to(device)
-        # There are few shapes. Compiling code for each shape is much faster than compiling code for all shapes.
+        # Inputs have few different shapes, so torch compiles code for each shape (`dynamic=False`). This is much faster
+        # than compiling code that works for all shapes.
         self.embed = torch.compile(self.network.embed, dynamic=False) if compiled else self.network.embed
         self.decode = torch.compile(self.network.decode, dynamic=False) if compiled else self.network.decode
         if plan.frozen:
@@ -230,7 +231,7 @@ def normalize(images: Tensor, sizes: Tensor) -> Tensor:
 
     Args:
         images: (images, side, side, 3) uint8.
-        sizes: (images, 2), the height and width inside the padding.
+        sizes: (images, 2), the height and width of each image without its padding.
 
     Returns:
         (images, 3, side, side) float32, zero in the padding.

@@ -17,22 +17,24 @@ from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
 from . import meta
-from .edgetam import EdgeTam
+from .edgetam import EdgeTam, EdgeTamVideo
 from .family import Family
 from .sam import Sam
 from .sam2 import Sam2
-from .sam3_tracker import Sam3Tracker
+from .sam2_video import Sam2Video, create_buffers
+from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
 from .sam_hq import SamHq
 
 FAMILIES: dict[str, type[Family]] = {  # by the config's `model_type`
     "sam": Sam,
     "sam2": Sam2,
-    "sam2_video": Sam2,  # the type in the configs of the published sam2 and sam2.1 checkpoints
+    "sam2_video": Sam2Video,  # the type in the configs of the published sam2 and sam2.1 checkpoints
     "sam_hq": SamHq,
     "edgetam": EdgeTam,
-    "edgetam_video": EdgeTam,
+    "edgetam_video": EdgeTamVideo,
     "sam3_tracker": Sam3Tracker,
-    "sam3_video": Sam3Tracker,
+    "sam3_tracker_video": Sam3TrackerVideo,
+    "sam3_video": Sam3TrackerVideo,
 }
 
 
@@ -92,6 +94,8 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
         model = _load_saved(Path(checkpoint) / "model.safetensors", config, family)
         if model is None:
             model, mismatches = _load_converted(checkpoint, family)
+            if issubclass(family, Sam2Video) and "no_object_pointer" in mismatches["missing tensors"]:
+                model, mismatches = _load_converted(checkpoint, family.image_family)
     except ImportError:
         packages = " ".join(family.requirements)
         raise ValueError(f"checkpoint '{checkpoint}' needs more packages: pip install {packages}") from None
@@ -111,7 +115,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
 
     transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
-    longer than encoding an image with the embedded model.
+    longer than encoding an image with the starter model.
 
     Args:
         file: the safetensors file.
@@ -134,6 +138,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
+    create_buffers(model)
     complete = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model if complete else None
 

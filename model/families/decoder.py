@@ -20,16 +20,14 @@ The code processes image tokens in blocks that fit into the processor's cache. M
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, unflatten
 
-from .linear import product
+from .mask_logits import blocks, upscale_logits
 
-BLOCK_NUMBERS = 2**18  # float32 numbers in a block of image tokens (1 MiB); smaller blocks make threads wait
 MAX_TOKENS = 24  # tokens of a prompt; for more tokens, transformers' decoder needs less arithmetic
 
 
@@ -61,14 +59,8 @@ def predict_masks(
     Returns:
         (p, m, 4 h, 4 w) logits and (p, m) predicted IoU.
     """
-    prompts = len(dense)
-    embeddings = [getattr(decoder, name, None) for name in ("obj_score_token", "iou_token", "mask_tokens")]
-    output_tokens = torch.cat([embedding.weight for embedding in embeddings if embedding is not None])
-    tokens = output_tokens.expand(prompts, -1, -1)
-    if sparse is not None:
-        tokens = torch.cat([tokens, sparse[:, 0]], 1)
-    on_cpu = image.device.type == "cpu" and image.dtype == torch.float32
-    if not on_cpu or torch.is_grad_enabled() or tokens.shape[1] > MAX_TOKENS:
+    prompts, tokens = len(dense), join_tokens(decoder, len(dense), sparse)
+    if not has_fast_path(image, tokens):
         features = {"high_resolution_features": list(high_resolution)} if high_resolution else {}
         outputs = decoder(image, positions.expand_as(image), sparse, dense, multimask_output, **features)
         return outputs[0][:, 0], outputs[1][:, 0]
@@ -77,11 +69,11 @@ def predict_masks(
         high_resolution = tuple(maps[:1] for maps in high_resolution)
         if dense.stride(0) == 0 or prompts == 1:
             image, dense = image[:1], dense[:1]
-    image_tokens = _to_tokens(image + dense)
-    queries, keys = _two_way_transformer(decoder.transformer, tokens, image_tokens, _to_tokens(positions)[0])
+    image_tokens = to_tokens(image + dense)
+    queries, keys = two_way_transformer(decoder.transformer, tokens, image_tokens, to_tokens(positions)[0])
 
-    first_mask = len(output_tokens) - decoder.num_mask_tokens
-    mask_tokens = queries[:, first_mask : len(output_tokens)]
+    first_mask = 1 + hasattr(decoder, "obj_score_token")
+    mask_tokens = queries[:, first_mask : first_mask + decoder.num_mask_tokens]
     scores = decoder.iou_prediction_head(queries[:, first_mask - 1])
     # SAM 2 replaces an unstable single mask by the best of the other three masks.
     with_fallback = not multimask_output and getattr(decoder, "dynamic_multimask_via_stability", False)
@@ -94,19 +86,33 @@ def predict_masks(
         candidates = torch.stack([torch.zeros_like(best), best], 1)
         weights, scores = weights.take_along_dim(candidates[..., None], 1), scores.gather(1, candidates)
     needed = (scores > min_score).any(1) if multimask_output else torch.ones(prompts, dtype=torch.bool)
-    logits = _upscale(decoder, keys, weights, high_resolution, image.shape[-2:], needed)
+    logits = upscale_logits(decoder, keys, weights, high_resolution, image.shape[-2:], needed)
     if with_fallback:
         logits, scores = decoder._dynamic_multimask_via_stability(logits[:, None], scores[:, None])
         return logits[:, 0], scores[:, 0]
     return logits, scores
 
 
-def _to_tokens(maps: Tensor) -> Tensor:
+def join_tokens(decoder: Any, prompts: int, sparse: Tensor | None) -> Tensor:
+    """Return the decoder's output tokens and the prompts' tokens (p, 1, tokens, C) as (p, T, C)."""
+    embeddings = [getattr(decoder, name, None) for name in ("obj_score_token", "iou_token", "mask_tokens")]
+    output = torch.cat([embedding.weight for embedding in embeddings if embedding is not None])
+    parts = [output.expand(prompts, -1, -1)] + ([] if sparse is None else [sparse[:, 0]])
+    return torch.cat(parts, 1)
+
+
+def has_fast_path(image: Tensor, tokens: Tensor) -> bool:
+    """Return whether this module's functions support an image (p, C, h, w) and tokens (p, T, C)."""
+    is_fast = image.device.type == "cpu" and image.dtype == torch.float32 and not torch.is_grad_enabled()
+    return is_fast and tokens.shape[1] <= MAX_TOKENS
+
+
+def to_tokens(maps: Tensor) -> Tensor:
     """Reorder (n, C, h, w) to (n, h * w, C)."""
     return maps.flatten(2).mT.contiguous()
 
 
-def _two_way_transformer(
+def two_way_transformer(
     transformer: Any, prompt_tokens: Tensor, image: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Let prompt tokens and image tokens attend to each other.
@@ -134,22 +140,6 @@ def _two_way_transformer(
     attended = _attend_to_image(transformer.final_attn_token_to_image, queries + prompt_tokens, keys, positions)
     normed: Tensor = transformer.layer_norm_final_attn(queries + attended)
     return normed, keys
-
-
-def _blocks(prompts: int, image: Tensor) -> Iterator[tuple[slice, list[slice]]]:
-    """Divide the work on image tokens (p, N, C) into blocks of at most BLOCK_NUMBERS numbers.
-
-    If an image has few tokens, a block covers several prompts. If an image has many tokens, a block covers a part of
-    the tokens of one prompt.
-
-    Yields:
-        A slice of prompts, and the slices of image tokens to process for these prompts.
-    """
-    tokens, block = image.shape[1], BLOCK_NUMBERS // image.shape[2]
-    step = max(1, block // tokens)
-    parts = [slice(start, start + block) for start in range(0, tokens, block)]
-    for start in range(0, prompts, step):
-        yield slice(start, start + step), parts
 
 
 def _self_attention(attention: Any, tokens: Tensor, values: Tensor) -> Tensor:
@@ -191,7 +181,7 @@ def _attend_to_image(attention: Any, tokens: Tensor, image: Tensor, positions: T
         key_weights = unflatten(attention.k_proj.weight, 0, (heads, -1))
         folded = _by_prompt((queries * attention.scaling) @ key_weights, prompts)  # (p, heads * T, C)
         context = torch.empty_like(folded)
-        for block, parts in _blocks(prompts, image):
+        for block, parts in blocks(prompts, image):
             logits = torch.cat([folded[block] @ (image[block, part] + positions[part]).mT for part in parts], -1)
             torch.bmm(torch.softmax(logits, -1, out=logits), image[block], out=context[block])
         value_weights = unflatten(attention.v_proj.weight, 0, (heads, -1))
@@ -220,7 +210,7 @@ def _attend_to_prompts(layer: Any, image: Tensor, positions: Tensor, tokens: Ten
     folded, bias, answers = (_by_prompt(part, prompts) for part in (folded, bias, answers))
     image_tokens = image.expand(prompts, -1, -1)
     normed = torch.empty(image_tokens.shape) if len(image) == 1 else image
-    for block, parts in _blocks(prompts, image_tokens):
+    for block, parts in blocks(prompts, image_tokens):
         for part in parts:
             placed = image_tokens[block, part] + positions[part]
             logits = torch.bmm(folded[block], placed.mT).add_(bias[block])  # (prompts, heads * T, tokens)
@@ -229,68 +219,3 @@ def _attend_to_prompts(layer: Any, image: Tensor, positions: Tensor, tokens: Ten
             mixed = torch.bmm(weights.mT, answers[block], out=placed).add_(image_tokens[block, part])
             normed[block, part] = layer.layer_norm4(mixed)
     return normed
-
-
-def _upscale(
-    decoder: Any,
-    image: Tensor,
-    weights: Tensor,
-    high_resolution: tuple[Tensor, ...],
-    size: torch.Size,
-    needed: Tensor,
-) -> Tensor:
-    """Compute the logits of masks.
-
-    Args:
-        decoder: transformers' mask decoder.
-        image: (p, h * w, C) image tokens.
-        weights: (p, m, C / 8) weights of each mask.
-        high_resolution: SAM 2's larger feature maps, as in `predict_masks`.
-        size: (h, w).
-        needed: (p,) bool, whether the logits of a prompt are needed. The logits of other prompts may be zeros.
-
-    Returns:
-        (p, m, 4 h, 4 w) logits.
-    """
-    height, width = size
-    first, second = (  # weights of matrix products that place the 2 x 2 pixels of a token in adjacent columns
-        (conv.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), conv.bias.repeat(4))
-        for conv in (decoder.upscale_conv1, decoder.upscale_conv2)
-    )
-    norm = decoder.upscale_layer_norm
-    maps_4x, maps_2x = (
-        (_to_patches(maps, height, width) for maps in high_resolution) if high_resolution else (None, None)
-    )
-    prompts, masks = weights.shape[:2]
-    logits = image.new_zeros(prompts, masks, 4 * height, 4 * width)
-    for block, parts in _blocks(prompts, image):
-        if not needed[block].any():
-            continue
-        count = len(needed[block])
-        patches = image.new_empty(count, masks, height * width, 16)
-        for part in parts:
-            small = unflatten(product(image[block, part], *first), -1, (4, -1)).flatten(1, 2)
-            if maps_2x is not None:
-                small += (maps_2x if len(maps_2x) == 1 else maps_2x[block])[:, part].flatten(1, 2)
-            small = F.gelu(F.layer_norm(small, small.shape[-1:], norm.weight, norm.bias, norm.eps))
-            large = unflatten(product(small, *second, gelu=maps_4x is None), -1, (4, -1)).flatten(1, 2)
-            if maps_4x is not None:
-                large += (maps_4x if len(maps_4x) == 1 else maps_4x[block])[:, part].flatten(1, 2)
-                large = F.gelu(large)
-            patches[:, :, part] = unflatten(weights[block] @ large.mT, -1, (-1, 16))
-        # Copying two neighbouring float32 numbers as one float64 number takes a tenth of the time.
-        pairs = patches.view(torch.float64).view(count, masks, height, width, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5)
-        logits[block].view(torch.float64).view(pairs.shape).copy_(pairs)
-    return logits
-
-
-def _to_patches(maps: Tensor, height: int, width: int) -> Tensor:
-    """Reorder (n, c, k h, k w) to (n, h * w, k * k, c), where k is 2 or 4.
-
-    The k * k pixels of a token get the order in which `_upscale` computes them.
-    """
-    count, channels = maps.shape[:2]
-    levels = (maps.shape[-1] // width).bit_length() - 1
-    split = maps.reshape(count, channels, height, *[2] * levels, width, *[2] * levels)
-    pairs = [axis for level in range(levels) for axis in (3 + level, 4 + levels + level)]
-    return split.permute(0, 2, 3 + levels, *pairs, 1).reshape(count, height * width, -1, channels)

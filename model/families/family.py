@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..concepts.finder import ConceptFinder
 from ..prompts import PromptBatch
 from ..upscaling import Step
 
@@ -34,6 +35,7 @@ class Family(ABC):
         usual_mean: means of red, green and blue that published checkpoints use to normalise pixels from 0 to 1.
         usual_std: standard deviations of red, green and blue that published checkpoints use in the same way.
         encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
+        tracks: whether the model has the memory parts that track objects through a video.
         requirements: packages that the family needs in addition to the project's own requirements.
         input_size: S, in pixels.
         low_res_size: (height, width) of the low-resolution logits that the model predicts.
@@ -44,6 +46,7 @@ class Family(ABC):
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     encoder_tensors: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
+    tracks: ClassVar[bool] = False
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
@@ -90,6 +93,11 @@ class Family(ABC):
             sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:32]
+
+    @property
+    def finder(self) -> ConceptFinder | None:
+        """The finder of a model that understands concepts by itself; None for other models."""
+        return None
 
     @abstractmethod
     def processing(self) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Sam2Config, Sam2Model, SamConfig, SamModel
+from transformers import (
+    PreTrainedModel,
+    Sam2Config,
+    Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+    SamConfig,
+    SamModel,
+)
+
+from .sam2_video import create_buffers
 
 SUFFIXES = (".pt", ".pth")
 # Regular expressions for Meta's names, and their replacements by transformers' names. These apply to SAM and SAM 2.
@@ -50,10 +60,26 @@ SAM2_NAMES = (
     (r"\.out_proj\.", ".o_proj."),
     (r"^no_mem_embed$", "no_memory_embedding"),
 )
-# Tensors that SAM 2 uses only to follow objects through a video.
-SAM2_VIDEO = re.compile(
-    r"memory_attention\.|memory_encoder\.|mask_downsample\.|obj_ptr_proj\.|obj_ptr_tpos_proj\."
-    r"|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
+# The parts with which SAM 2 follows objects through a video. These patterns come first.
+SAM2_MEMORY_NAMES = (
+    *((rf"\.mask_downsampler\.encoder\.{3 * i}\.", f".mask_downsampler.layers.{i}.conv.") for i in range(4)),
+    *((rf"\.mask_downsampler\.encoder\.{3 * i + 1}\.", f".mask_downsampler.layers.{i}.layer_norm.") for i in range(4)),
+    (r"\.mask_downsampler\.encoder\.12\.", ".mask_downsampler.final_conv."),
+    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
+    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
+    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
+    (r"\.gamma$", ".scale"),
+    (r"\.dwconv\.", ".depthwise_conv."),
+    (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
+    (r"^(memory_\w+)((\.memory_fuser\.layers\.\d)?)\.norm\.", r"\1\2.layer_norm."),
+    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
+    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
+    (r"^no_obj_ptr$", "no_object_pointer"),
+    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
+    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
+    (r"^obj_ptr_proj\.layers\.0\.", "object_pointer_proj.proj_in."),
+    (r"^obj_ptr_proj\.layers\.1\.", "object_pointer_proj.layers.0."),
+    (r"^obj_ptr_proj\.layers\.2\.", "object_pointer_proj.proj_out."),
 )
 # Number of channels of the first layer -> number of layers, number of heads, indices of layers with global attention.
 SAM_SIZES = {
@@ -106,6 +132,7 @@ def load(path: Path) -> PreTrainedModel:
             f"checkpoint '{path}' has {describe_mismatches(mismatches)}; this project supports {SUPPORTED}"
         )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    create_buffers(model)
     return model
 
 
@@ -148,7 +175,16 @@ def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedMode
     if (patch := tensors.get("image_encoder.trunk.patch_embed.proj.weight")) is not None:
         depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
         sam2_size = SAM2_SIZES.get((patch.shape[0], depth))
-        return sam2_size and (Sam2Model, sam2_config(patch.shape[0], *sam2_size))
+        if sam2_size is None:
+            return None
+        config = sam2_config(patch.shape[0], *sam2_size)
+        if "maskmem_tpos_enc" not in tensors:
+            return Sam2Model, config
+        return Sam2VideoModel, Sam2VideoConfig(
+            vision_config=config.vision_config,
+            enable_occlusion_spatial_embedding="no_obj_embed_spatial" in tensors,  # absent in SAM 2.0
+            enable_temporal_pos_encoding_for_object_pointers="obj_ptr_tpos_proj.weight" in tensors,
+        )
     if (patch := tensors.get("image_encoder.patch_embed.proj.weight")) is not None:
         sam_size = SAM_SIZES.get(patch.shape[0])
         return sam_size and (SamModel, sam_config(patch.shape[0], *sam_size))
@@ -197,7 +233,7 @@ def sam2_config(
 
 
 def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel]) -> dict[str, Tensor]:
-    """Convert Meta's names of tensors to transformers' names, and drop tensors that only videos need.
+    """Convert Meta's names of tensors to transformers' names.
 
     Args:
         tensors: tensors by Meta's names.
@@ -206,17 +242,16 @@ def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel
     Returns:
         Tensors by transformers' names.
     """
-    patterns = (*NAMES, *(SAM2_NAMES if model_class is Sam2Model else SAM_NAMES))
+    is_sam2 = model_class is not SamModel
+    patterns = (*SAM2_MEMORY_NAMES, *NAMES, *SAM2_NAMES) if is_sam2 else (*NAMES, *SAM_NAMES)
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if model_class is Sam2Model and SAM2_VIDEO.match(name):
-            continue
         for pattern, replacement in patterns:
             name = re.sub(pattern, replacement, name)
         state[name] = tensor
     if (positions := state.get("shared_image_embedding.positional_embedding")) is not None:
         state["prompt_encoder.shared_embedding.positional_embedding"] = positions.clone()
-    if model_class is Sam2Model:  # transformers keeps the four point embeddings in one tensor
+    if is_sam2:  # transformers keeps the four point embeddings in one tensor
         rows = [name for i in range(4) if (name := f"prompt_encoder.point_embed.{i}.weight") in state]
         if rows:
             state["prompt_encoder.point_embed.weight"] = torch.cat([state.pop(name) for name in rows])

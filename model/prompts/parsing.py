@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .cells import Mismatch, is_missing, parse, parse_cell, reading
+from ..errors import BadInput
+from .cells import Mismatch, check_count, is_missing, parse, parse_cell, reading
 from .values import Prompt
 
 LABELS = (1, 0, -1, -10)
@@ -58,7 +60,7 @@ def parse_prompts(
     with reading("input_labels"):
         label_sets = _read_labels(label_lists)
     with reading("input_boxes"):
-        box_set = _read_boxes(box_lists)
+        box_set = read_boxes(box_lists)
     with reading("mask_input"):
         masks = _read_masks(mask_input)
     with reading("input_labels"):
@@ -101,7 +103,10 @@ def _numbers(value: object, form: str, width: int) -> np.ndarray:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise Mismatch(form, number, "{} where a number is expected")
             if not -MAX_COORDINATE <= number <= MAX_COORDINATE:  # false for NaN too
-                raise Mismatch(f"finite coordinates within {MAX_COORDINATE:,.0f} pixels", got=_number(number))
+                raise Mismatch(
+                    f"finite coordinates from -{MAX_COORDINATE:,.0f} to {MAX_COORDINATE:,.0f} pixels",
+                    got=_number(number),
+                )
     return np.asarray(value, dtype=np.float32)
 
 
@@ -147,10 +152,11 @@ def _read_points(value: Any, max_count: int | None) -> list[np.ndarray] | None:
     return [_numbers(prompt, POINTS_FORM, 2) for prompt in prompts]
 
 
-def _read_boxes(value: Any) -> np.ndarray | None:
+def read_boxes(value: Any, form: str = BOXES_FORM) -> np.ndarray | None:
+    """Convert nested lists to (n, 4) float32 boxes, or None to None. Raises Mismatch with the expected form."""
     if value is None:
         return None
-    boxes = _numbers(_nested(value, 2, BOXES_FORM), BOXES_FORM, 4)
+    boxes = _numbers(_nested(value, 2, form), form, 4)
     for box in boxes:
         if box[2] <= box[0] or box[3] <= box[1]:
             corners = ",".join(f"{number:g}" for number in box)
@@ -258,5 +264,25 @@ def check_logits(mask: np.ndarray) -> np.ndarray:
 
 def _check_logits(mask: np.ndarray) -> np.ndarray:
     if not (np.abs(mask) <= MAX_COORDINATE).all():
-        raise Mismatch(f"finite logits within {MAX_COORDINATE:,.0f}", got="NaN or larger numbers")
+        raise Mismatch(
+            f"finite logits from -{MAX_COORDINATE:,.0f} to {MAX_COORDINATE:,.0f}", got="NaN or larger numbers"
+        )
     return mask
+
+
+def check_prompts(prompts: Sequence[Prompt], max_count: int, mask_size: tuple[int, int]) -> None:
+    """Raise BadInput if there are too many prompts or points, or if a mask input has another size.
+
+    Args:
+        prompts: the prompts of one image.
+        max_count: maximum number of prompts, and of points in a prompt.
+        mask_size: (height, width) of mask inputs.
+    """
+    column = "input_boxes" if prompts and prompts[0].box is not None else "input_points"
+    check_count(column, len(prompts), max_count)
+    points = max((len(prompt.points) for prompt in prompts if prompt.points is not None), default=0)
+    check_count("input_points", points, max_count, "points per prompt")
+    shapes = {prompt.mask.shape for prompt in prompts if prompt.mask is not None} - {mask_size}
+    if shapes:
+        height, width = mask_size
+        raise BadInput("mask_input", f"logits of {height} x {width}", "x".join(map(str, min(shapes))))

@@ -13,13 +13,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "evaluate", "train", "finetune")
+NAMES = ("package", "score", "serve", "annotate", "export", "embed", "show", "track", "evaluate", "train", "finetune")
 DISTRIBUTION = "segment-anything-endpoint"
 # The modules that each extra installs.
 EXTRAS = {
     "server": ("fastapi", "uvicorn", "pydantic_settings", "python_multipart", "prometheus_client", "fastapi_offline"),
     "grpc": ("grpc", "grpc_tools"),
     "spark": ("pyspark",),
+    "video": ("av",),
 }
 RESUMABLE = "the output so far is kept; run the same command again to continue"
 

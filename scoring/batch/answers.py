@@ -33,8 +33,11 @@ MASK = pa.struct(
         ("low_res_logits", pa.string()),
     ]
 )
+PREDICTION = pa.struct(
+    [("mask_per_prediction", pa.list_(MASK)), ("concept", pa.string()), ("concept_index", pa.int64())]
+)
 ANSWER = {  # types of the output columns
-    "predictions": pa.list_(pa.struct([("mask_per_prediction", pa.list_(MASK))])),
+    "predictions": pa.list_(PREDICTION),
     "image_id": pa.string(),
     "error": pa.string(),
 }

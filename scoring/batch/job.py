@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from sam_endpoint.model.answers import answers_to_frame
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadInput, TooManyFailures, UnknownImage
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.params import Params
-from sam_endpoint.model.rows import Row, answers_to_frame
+from sam_endpoint.model.rows import Row
 from sam_endpoint.model.scorer import PROMPTS_AT_ONCE, Answer, Scorer
 from sam_endpoint.scoring.batch.answers import ANSWER, NamedImages, join_answers, read_rows
 from sam_endpoint.scoring.batch.parts import POSITION, Parts

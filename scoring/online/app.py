@@ -56,6 +56,7 @@ TAGS = [
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
     {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
     {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
+    {"name": "Tracking", "description": "Objects in a video, tracked from prompts. The response is streamed."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
     {"name": "Status", "description": "State of the endpoint and its models."},
 ]
@@ -229,9 +230,9 @@ def _handle_http(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Each request in progress has its own thread. It may wait for its batch of images or prompts, but not for a thread.
-    # More than `in_flight` requests can be in progress: a tenant with less than an equal share of them is always
-    # admitted. The number of threads is therefore twice `in_flight`.
+    # Each request in progress has its own thread, so that a request never waits for a thread. `in_flight` can be
+    # exceeded, because a tenant below its equal share is always admitted. Twice `in_flight` threads are enough if
+    # there are at most `in_flight` tenants.
     threads: int = 2 * app.state.settings.in_flight + 4
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     to_thread.current_default_thread_limiter().total_tokens = threads

@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from sam_endpoint.model.errors import BadInput
-from sam_endpoint.model.images.reader import ImageRef
+from sam_endpoint.model.errors import BadInput, kind
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.dialects.base import JsonRoute
 
 FILES = Path(__file__).with_name("page")
 SWAGGER = Path(fastapi_offline.__file__).with_name("static")
@@ -57,24 +58,13 @@ def add_routes(app: FastAPI) -> None:
     Args:
         app: the application. If the package has no folder of sample images, their paths return 404.
     """
+    app.router.add_api_route(
+        "/image", fetch_image, methods=["POST"], include_in_schema=False, route_class_override=JsonRoute
+    )
 
     @app.get("/", include_in_schema=False)
     def index() -> Response:
         return FileResponse(FILES / "index.html", headers=HEADERS)
-
-    @app.post("/image", include_in_schema=False)
-    def fetch_image(address: ImageAddress, request: Request) -> Response:
-        """Return the file of the image at a URL. The page's security policy lets the page load it from here only.
-
-        The limits are those of images that scoring requests name by URL: hosts, size and time.
-        """
-        images = request.app.state.catalog.get().engine.images
-        data = images.read(ImageRef("url", address.url))
-        if not IMAGE_START.match(data):  # the route is for images only, not for any file of a public host
-            raise BadInput(
-                "url", "the URL of an image that browsers display", f"a file of {len(data)} bytes of another kind"
-            )
-        return Response(data, headers=IMAGE_HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:
@@ -91,6 +81,32 @@ def add_routes(app: FastAPI) -> None:
     app.mount("/page/swagger", StaticFiles(directory=SWAGGER), name="swagger")
     app.mount("/page/samples", StaticFiles(directory=SAMPLES, check_dir=False), name="samples")
     app.mount("/page", _CheckedFiles(directory=FILES), name="page")
+
+
+def fetch_image(address: ImageAddress, request: Request) -> Response:
+    """Return the file of the image at a URL. The page's security policy lets the page load it from here only.
+
+    The limits are those of images that scoring requests name by URL: hosts, size, time, and the memory of all requests
+    in progress.
+
+    Raises:
+        BadInput: the text is not the URL of an image, or the image cannot be fetched.
+        Overloaded: memory is too short.
+    """
+    images, call = request.app.state.catalog.get().engine.images, context_of(request.scope).call
+    try:
+        reference = images.reference(address.url)
+        if reference.kind != "url":
+            raise BadInput("url", "an http(s) URL", kind(address.url))
+        with call.stage("fetch"):
+            data: bytes = images.read(reference, call)
+    except BadInput as error:
+        raise error.renamed({"image": "url"}) from None
+    if not IMAGE_START.match(data):  # the route is for images only, not for any file of a public host
+        raise BadInput(
+            "url", "the URL of an image that browsers display", f"a file of {len(data)} bytes of another kind"
+        )
+    return Response(data, headers=IMAGE_HEADERS)
 
 
 def _docs_policy(html: bytes) -> str:

@@ -111,6 +111,10 @@ class EndpointSettings(BaseSettings):
         gt=0,
         description="maximum number of grid points for automatic mask generation in all rows and crops of a request",
     )
+    track_frames: int = Field(
+        default=1000, gt=0, description="maximum number of frames of a video in a request for tracking"
+    )
+    track_objects: int = Field(default=50, gt=0, description="maximum number of objects in a request for tracking")
     answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of a response in bytes")
     memory: int = Field(
         default=2 * 2**30,
@@ -168,7 +172,15 @@ class EndpointSettings(BaseSettings):
 
     def limits(self) -> RequestLimits:
         """Return the limits on a request that sends a table."""
-        return RequestLimits(self.rows, self.request_prompts, self.points, self.answer_bytes, MAX_VALUES)
+        return RequestLimits(
+            self.rows,
+            self.request_prompts,
+            self.points,
+            self.answer_bytes,
+            MAX_VALUES,
+            self.track_frames,
+            self.track_objects,
+        )
 
     def keys(self) -> list[str]:
         """Return the accepted API keys. If the list is empty, authentication is disabled.

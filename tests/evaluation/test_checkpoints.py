@@ -1,4 +1,4 @@
-"""The embedded checkpoints: their size, and the accuracy of their masks on held-out scenes."""
+"""The starter checkpoints: their size, and the accuracy of their masks on held-out scenes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sam_endpoint.model.segmenter import Segmenter
 
 @pytest.fixture(scope="module", params=[package.EMBEDDED, package.EMBEDDED_SAM2], ids=lambda folder: folder.name)
 def folder(request: pytest.FixtureRequest) -> Path:
-    """Return the folder of an embedded checkpoint."""
+    """Return the folder of a starter checkpoint."""
     checkpoint: Path = request.param
     return checkpoint
 

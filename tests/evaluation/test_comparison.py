@@ -22,7 +22,7 @@ from tests.evaluation.coco_files import evaluate_here, evaluate_logged, write_im
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Evaluate the embedded model on the first three scenes, and return the report."""
+    """Evaluate the starter model on the first three scenes, and return the report."""
     folder = tmp_path_factory.mktemp("scenes")
     done = evaluate_here(folder, "--model", package.EMBEDDED, "--data", "scenes", "--count", 3, "--output", "out.json")
     assert done.returncode == 0, done.stderr
@@ -32,7 +32,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Evaluate the embedded model and a copy with noise on its weights, on three scenes in a COCO file.
+    """Evaluate the starter model and a copy with noise on its weights, on three scenes in a COCO file.
 
     Returns:
         The folder of the results, and the standard output of the command.

@@ -46,9 +46,8 @@ def test_every_tensor_of_every_size_has_a_name_in_transformers(sizes: dict[str, 
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
         name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
     }
-    video = {name for name in shapes if size in SAM2 and meta.SAM2_VIDEO.match(name)}
     # In transformers, one tensor replaces four point embeddings, and the positional embedding exists twice.
-    assert len(state) == len(shapes) - len(video) - (3 if size in SAM2 else 0) + 1
+    assert len(state) == len(shapes) - (3 if size in SAM2 else 0) + 1
     encoder = model.vision_encoder
     blocks = encoder.backbone.blocks if size in SAM2 else encoder.layers
     assert [[block.attn.num_attention_heads, block.window_size] for block in blocks] == sizes[size]["blocks"]

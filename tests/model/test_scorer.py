@@ -61,7 +61,7 @@ class CountingScorer:
 
 @pytest.fixture
 def counted(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> CountingScorer:
-    """Return a counting scorer of the embedded model."""
+    """Return a counting scorer of the starter model."""
     return CountingScorer(tiny, monkeypatch)
 
 

@@ -120,7 +120,7 @@ def test_records_a_shortage_of_memory_and_scores_the_next_rows(
 
 @pytest.fixture(scope="module")
 def trained() -> Segmenter:
-    """Load the embedded default checkpoint."""
+    """Load the default starter checkpoint."""
     return Segmenter.load(str(package.EMBEDDED), "cpu")
 
 

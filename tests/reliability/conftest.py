@@ -13,7 +13,7 @@ from tests.reliability.markers import MARKER
 
 @pytest.fixture(scope="module")
 def logged_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Run an endpoint with the embedded models, and return its URL and its log."""
+    """Run an endpoint with the starter models, and return its URL and its log."""
     log = tmp_path_factory.mktemp("markers") / "log"
     # With `--points 10`, the endpoint rejects requests that segment everything in an image. These requests would take
     # seconds, and have no further place for the marker.

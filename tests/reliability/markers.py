@@ -42,5 +42,6 @@ def recorded_errors(response: requests.Response) -> Iterator[str]:
     """Yield the errors of rows in a successful response."""
     if response.content and "json" in response.headers.get("content-type", ""):
         content = response.json()
-        rows: Any = content.get("predictions", content.get("errors", [])) if isinstance(content, dict) else content
-        yield from (str(row["error"]) for row in rows if "error" in row)
+        if isinstance(content, dict):
+            content = next((content[name] for name in ("predictions", "errors", "results") if name in content), [])
+        yield from (str(row["error"]) for row in content if "error" in row)

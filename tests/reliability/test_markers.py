@@ -73,6 +73,7 @@ BODIES += [
     ("/predict", {**TASKS, "params": {"context": {"result": [LABELLED, RECTANGLE]}}}),
     ("/embed_tasks", TASKS),
     ("/webhook", {"action": "ANNOTATION_CREATED", "task": {"id": 1}}),
+    ("/image", {"url": "http://127.0.0.1:9/a.png"}),
     (
         "/v1/predict",
         {
@@ -95,7 +96,7 @@ BODIES += [
     ),
 ]
 # Minimum number of rejected requests, for routes that accept nearly everything.
-MIN_REFUSED = {"/webhook": -1, "/setup": 15, "/embed_tasks": 30}
+MIN_REFUSED = {"/webhook": -1, "/setup": 15, "/embed_tasks": 30, "/image": 20}
 URLS = [
     f"http://127.0.0.1:9/{MARKER}?{MARKER}",
     f"{MARKER}://host/path",

@@ -55,7 +55,7 @@ def test_form_bodies_never_reveal_the_marker(url: str) -> None:
     "path",
     [
         *("/score", "/invocations", "/sam/embed_image", "/sam2/segment_image", "/segment-anything-2"),
-        *("/predict", "/v1/predict", "/v2/models/sam-tiny/infer", "/"),
+        *("/predict", "/v1/predict", "/v2/models/sam-tiny/infer", "/", "/image"),
     ],
 )
 def test_paths_queries_and_headers_never_reveal_the_marker(url: str, path: str) -> None:

@@ -116,7 +116,7 @@ def resident(process: int) -> int:
 
 @contextlib.contextmanager
 def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int, subprocess.Popen[bytes]]]:
-    """Run the endpoint with the embedded models until the block ends.
+    """Run the endpoint with the starter models until the block ends.
 
     Args:
         log: file for the output of the endpoint.

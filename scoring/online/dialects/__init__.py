@@ -16,6 +16,7 @@ from sam_endpoint.scoring.online.dialects import (
     mlflow,
     open_inference,
     roboflow,
+    tracking,
     xanylabeling,
 )
 from sam_endpoint.scoring.online.dialects.base import Dialect
@@ -29,6 +30,7 @@ DIALECTS: tuple[Dialect, ...] = (
     label_studio.DIALECT,
     open_inference.DIALECT,
     xanylabeling.DIALECT,
+    tracking.DIALECT,
     mlflow.DIALECT,
 )
 

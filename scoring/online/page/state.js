@@ -29,6 +29,7 @@ let state = Object.freeze({
   model: "", // name of the selected model
   key: "", // the API key
   locked: false, // whether the endpoint has rejected a request without a valid API key
+  takenOver: false, // whether another tab has opened the data set since; this tab then saves nothing
   status: { text: "", isError: false, retry: null }, // retry: a function that repeats the failed action, or null
 });
 const watchers = [];

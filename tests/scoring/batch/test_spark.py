@@ -27,6 +27,7 @@ from sam_endpoint.scoring.batch import sources, spark
 from tests import pictures
 from tests.conftest import free_port
 from tests.scoring.batch.jobs import rows_of, run, same_rows, table_of
+from tests.videos import disc_frames, write_video
 from tests.warm import python
 
 EXECUTOR = "CoarseGrainedExecutorBackend"
@@ -242,8 +243,9 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     named = F.struct("image", "input_boxes", "multimask_output")
     answered = rows.withColumn("answer", segment(named))
     assert answered.schema["answer"].dataType.simpleString() == (
-        "struct<predictions:array<struct<mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
-        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>>>,"
+        "struct<predictions:array<struct<concept:string,concept_index:bigint,frame:bigint,"
+        "mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
+        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>,object:bigint>>,"
         "image_id:string,error:string>"
     )
     collected = answered.orderBy("number").select("answer.*").collect()
@@ -258,3 +260,12 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     paths = session.createDataFrame([(str(file), "[[10, 20, 90, 120]]") for file in files], ["image", "boxes"])
     collected = paths.select(segment(F.struct("image", F.col("boxes").alias("input_boxes"))).alias("answer")).collect()
     assert [row.answer.image_id for row in collected] == list(expected["image_id"])
+
+    clip = write_video(tmp_path / "clip.webp", disc_frames(3)[0])
+    prompts = '[{"frame": 0, "object": 4, "points": [[30, 48]]}]'
+    for video in (clip.read_bytes(), str(clip)):
+        videos = session.createDataFrame([(video, prompts)], ["video", "prompts"])
+        answers = videos.select(segment(F.struct("video", "prompts")).alias("answer"))
+        tracks = answers.select(F.explode("answer.predictions").alias("track")).select("track.*").collect()
+        assert [(row.frame, row.object) for row in tracks] == [(0, 4), (1, 4), (2, 4)]
+        assert all(len(row.mask_per_prediction) == 1 and row.mask_per_prediction[0].area > 500 for row in tracks)

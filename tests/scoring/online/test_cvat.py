@@ -29,7 +29,7 @@ FUNCTION = ROOT / "deploy" / "cvat" / "segment_anything.py"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An endpoint whose default model is the embedded one."""
+    """An endpoint whose default model is the starter model."""
     log = tmp_path_factory.mktemp("endpoint") / "log"
     with serve_endpoint(log, "--public-metrics", "true", SAM_API_KEYS=KEY) as base:
         yield base
@@ -65,7 +65,7 @@ PROMPTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_an_interactors_request(url: str, disc: tuple[bytes, np.ndarray], prompt: Any, row: Any) -> None:
     answer = post(url, {"image": pictures.to_text(disc[0]), **prompt})
     assert answer.status_code == 200, answer.text
-    assert set(answer.json()) == {"mask"}  # the embedded model's features are none that the browser decodes
+    assert set(answer.json()) == {"mask"}  # the starter model's features are none that the browser decodes
     mask = np.array(answer.json()["mask"])
     assert set(np.unique(mask)) == {0, 255}
     assert ((mask == 255) == scored(url, disc[0], **row)).all() and pictures.iou(mask == 255, disc[1]) > 0.7

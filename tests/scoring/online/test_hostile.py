@@ -28,7 +28,7 @@ from tests.conftest import Json, serve_endpoint
 
 @pytest.fixture(scope="module")
 def url(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run an endpoint with the embedded models, and return its URL."""
+    """Run an endpoint with the starter models, and return its URL."""
     with serve_endpoint(tmp_path_factory.mktemp("hostile") / "log") as base:
         yield base
 

@@ -79,9 +79,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @dataclass(frozen=True)
 class LabelStudio:
-    """A Label Studio server, as its API's users see it."""
+    """A Label Studio server, as its API's users see it, and the file of its log."""
 
     url: str
+    log: Path
 
     def get(self, path: str) -> Any:
         response = requests.get(self.url + path, headers=USER, timeout=120)
@@ -120,7 +121,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         "FRONTEND_SENTRY_DSN": "",
     }
     with server(command, port, "/health", folder / "log", **settings) as url:
-        yield LabelStudio(url.replace("127.0.0.1", "localhost"))
+        yield LabelStudio(url.replace("127.0.0.1", "localhost"), folder / "log")
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,8 @@ def test_tasks_without_marks_are_annotated_ahead(project: Project, decoded: Any)
     )
     studio = project.label_studio
     number = studio.post("/api/projects", 201, {"title": "ahead", "label_config": config})["id"]
+    unreadable = {"project": number, "data": {"image": "data:image/png;base64,bm8gaW1hZ2U="}}
+    broken = studio.post("/api/tasks", 201, unreadable)["id"]
     task = studio.upload(number, project.image)
     served_url = studio.get(f"/api/ml/{project.backend}")["url"]
     password = {"auth_method": "BASIC_AUTH", "basic_auth_user": "any", "basic_auth_pass": KEY}
@@ -291,6 +294,8 @@ def test_tasks_without_marks_are_annotated_ahead(project: Project, decoded: Any)
     everything = {"selectedItems": {"all": True, "excluded": []}}
     studio.post(f"/api/dm/actions?id=retrieve_tasks_predictions&project={number}", body=everything)
     (prediction,) = studio.get(f"/api/predictions?task={task['id']}")
+    assert studio.get(f"/api/predictions?task={broken}") == []  # so that Label Studio asks for it again another time
+    assert "incorrect prediction" in studio.log.read_text() and "column 'image': expected" in studio.log.read_text()
     assert prediction["model_version"] == "sam-tiny" and prediction["score"] > 0.5
     assert {result["from_name"] for result in prediction["result"]} == {"mask"}
     assert all(result["value"]["brushlabels"] == ["disc"] for result in prediction["result"])
@@ -336,7 +341,7 @@ def wrong(said: str, context: Any = None, config: Any = TAGS, image: Any = DATA,
         pytest.param({}, "tasks: Field required; label_config: Field required", id="nothing"),
         pytest.param([], "Input should be a valid dictionary or object", id="a list"),
         wrong("tasks.0: Input should be a valid dictionary", tasks=["SECRET"]),
-        wrong("column 'tasks': expected tasks", tasks=[{}] * 2),
+        wrong("column 'tasks': expected tasks", tasks=[{}]),
         wrong("at most 1,000 rows a request", tasks=[{}] * 1001),
         wrong("label_config: Input should be a valid string", config=5),
         wrong("label_config': expected XML", config="SECRET"),
@@ -366,6 +371,24 @@ def test_wrong_requests(served: Served, body: Any, said: str) -> None:
     assert answer.status_code == 400, answer.text
     assert set(answer.json()) == {"error"} and said in answer.json()["error"], answer.text
     assert "SECRET" not in answer.text and len(answer.text) < 1000
+
+
+@pytest.mark.parametrize("params", [None, {"context": {"result": [{**MARK, "value": {"x": 25, "y": 50}}]}}])
+def test_an_unreadable_image_costs_only_its_own_task(served: Served, params: Any) -> None:
+    images: list[Any] = ["SECRET", DATA, 5, "http://127.0.0.1:9/SECRET.png"]
+    tasks = [{"id": number, "data": {"image": image}} for number, image in enumerate(images)]
+    answer = served.post("/predict", {"tasks": [*tasks, {}], "label_config": TAGS, "params": params})
+    assert answer.status_code == 200 and "SECRET" not in answer.text, answer.text
+    predictions = answer.json()["results"]
+    assert [sorted(prediction) for prediction in predictions] == [
+        ["model_version", "result", "score"] if number == 1 else ["error"] for number in range(5)
+    ]
+    assert predictions[0]["error"].startswith("column 'image': expected an image that Pillow can read")
+    assert "private or not on the list of hosts" in predictions[3]["error"]
+    assert "column 'tasks'" in predictions[4]["error"]
+    assert predictions[1]["result"] and predictions[1]["result"][0]["value"]["rle"]
+    refused = served.post("/predict", {"tasks": tasks[1:], "label_config": "<View/>", "params": params})
+    assert refused.status_code == 400 and "a tag Image" in refused.json()["error"]
 
 
 def test_a_host_that_is_not_allowed_names_the_setting(served: Served) -> None:

@@ -133,7 +133,10 @@ BAD_ROWS = [
     ({"image": "aGVsbG8="}, "5 bytes of no known image format"),
     ({"input_boxes": "[[1, 2"}, "column 'input_boxes': expected (prompts, 4) numbers"),
     ({"input_boxes": "[[5, 5, 2, 9]]"}, "x2 > x1 and y2 > y1, got a box 5,5,2,9"),
-    ({"input_boxes": "", "input_points": "[[[1, NaN]]]"}, "finite coordinates within 1,000,000 pixels, got NaN"),
+    (
+        {"input_boxes": "", "input_points": "[[[1, NaN]]]"},
+        "finite coordinates from -1,000,000 to 1,000,000 pixels, got NaN",
+    ),
     ({"input_boxes": "", "input_labels": "[[1]]"}, "labels without points"),
     ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[5]]"}, "each one of 1, 0, -1, -10"),
     ({"input_boxes": "", "input_points": "[[[1, 2]]]", "input_labels": "[[1, 1]]"}, "one per point"),

@@ -33,7 +33,7 @@ from tests.scoring.online.browser import (
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run an endpoint with the embedded models, and return its URL."""
+    """Run an endpoint with the starter models, and return its URL."""
     with serve_endpoint(tmp_path_factory.mktemp("page") / "log") as base:
         yield base
 

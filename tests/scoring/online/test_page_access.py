@@ -80,6 +80,9 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, url: str, size: str, s
         check("confirm")
         page.keyboard.press("Escape")
         expect(page.locator("#images-count")).to_have_text("1 of 1")
+        page.context.new_page().goto(url)
+        expect(page.locator("#taken-over")).to_be_visible()
+        check("taken-over")
     assert not any(problems.values()), problems
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +67,13 @@ def labelled(page: Page) -> Page:
     return page
 
 
-def export(page: Page, option: str, images: bool = False) -> bytes:
+def export(page: Page, option: str, images: bool = False, objects: int = 3) -> bytes:
     page.click("#open-export")
     page.check(f"[value={option}]")
     page.set_checked("#with-images", images)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
-    expect(page.locator("#status")).to_contain_text("Exported: 3 objects in 2 images")
+    expect(page.locator("#status")).to_contain_text(f"Exported: {objects} objects in 2 images")
     return Path(download.value.path()).read_bytes()
 
 
@@ -155,6 +152,36 @@ def test_progress_and_undo_span_the_images(labelled: Page) -> None:
     page.click("text=All images")
     expect(page.locator("#images li").first).to_contain_text("1 object · done")
     shoot(page, "images")
+
+
+def test_two_tabs_do_not_overwrite_each_other(labelled: Page, url: str) -> None:
+    first = labelled
+    second = first.context.new_page()
+    second.goto(url)
+    expect(second.locator("#images-count")).to_have_text("2 of 2")
+    wait_for_picture(second)
+    expect(first.locator("#taken-over")).to_be_visible()
+    shoot(first, "taken-over")
+    first.keyboard.press("Control+z")  # changes nothing below the dialog
+    click(second, 60, 55)
+    wait_for_mask(second)
+    second.keyboard.press("PageUp")
+    expect(second.locator("#images-count")).to_have_text("1 of 2")
+    first.get_by_role("button", name="Label in this tab").click()
+    expect(first.locator("#images-count")).to_have_text("1 of 2")
+    wait_for_picture(first)
+    expect(first.locator("#taken-over")).to_be_hidden()
+    expect(second.locator("#taken-over")).to_be_visible()
+    assert len(json.loads(export(first, "coco-rle", objects=4))["annotations"]) == 4
+    click(first, 44, 54)
+    wait_for_mask(first)
+    second.evaluate(
+        "import('./page/state.js').then(({ update, get }) => update({ project: { ...get().project, images: [] } }))"
+    )
+    second.wait_for_timeout(300)
+    first.reload()
+    wait_for_picture(first)
+    assert len(json.loads(export(first, "coco-rle", objects=5))["annotations"]) == 5
 
 
 def test_labels_whose_images_are_missing_wait_for_them(labelled: Page, browser: Browser, url: str) -> None:
@@ -241,35 +268,3 @@ def test_an_image_is_pasted(page: Page, disc: tuple[bytes, np.ndarray], url: str
     page.evaluate(paste, f"{url}/page/samples/coins.png")
     expect(page.locator("#progress-text")).to_contain_text("coins.png")
     expect(page.locator("#images-count")).to_have_text("2 of 2")
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, disc: tuple[bytes, np.ndarray]) -> Iterator[str]:
-    """Serve the folder of an image and of a text file on another port. Yields the base URL."""
-    (tmp_path / "far.png").write_bytes(disc[0])
-    (tmp_path / "secret.txt").write_text("no image")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_image_of_another_host_is_fetched_by_the_endpoint(browser: Browser, tmp_path: Path, elsewhere: str) -> None:
-    with serve_endpoint(tmp_path / "log", "--hosts", "127.0.0.1") as url, open_page(browser, url) as page:
-        page.fill("#url", f"{elsewhere}/far.png")
-        page.keyboard.press("Enter")
-        expect(page.locator("#progress-text")).to_contain_text("far.png")
-        wait_for_picture(page)
-        page.click("#another")
-        page.fill("#url", f"{elsewhere}/secret.txt")
-        page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text("secret.txt cannot be loaded from 127.0.0.1")
-        expect(page.locator("#images-count")).to_have_text("1")
-
-
-def test_an_image_of_a_host_that_is_not_allowed_is_refused(page: Page, elsewhere: str) -> None:
-    page.fill("#url", f"{elsewhere}/far.png")
-    page.keyboard.press("Enter")
-    expect(page.locator("#status")).to_contain_text("far.png cannot be loaded from 127.0.0.1")
-    expect(page.locator("#status")).to_contain_text("Save the image on this computer, and drop the file here.")

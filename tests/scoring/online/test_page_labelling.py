@@ -265,6 +265,23 @@ def test_everything_is_proposed_and_accepted_one_by_one_or_all(page: Page) -> No
     assert len(exported(page)["annotations"]) == count - 1
 
 
+def test_objects_like_the_selected_one_are_proposed(page: Page, tmp_path: Path) -> None:
+    page.set_input_files("#file", ROOT / "samples/coins.png")
+    wait_for_picture(page)
+    expect(page.locator("#similar")).to_be_disabled()
+    click(page, *COINS[16])
+    wait_for_mask(page)
+    page.keyboard.press("g")
+    expect(page.locator("#status")).to_contain_text("1 more is labelled already. Click on a proposal", timeout=240_000)
+    shoot(page, "similar")
+    page.keyboard.press("Shift+Y")
+    masks = read(exported(page), tmp_path)
+    assert coins_found(masks) >= 20 and len(masks) <= 24
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    expect(page.locator("#objects li")).to_have_count(1)
+
+
 def test_objects_are_selected_merged_hidden_reordered_and_named(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#file", ROOT / "samples/coins.png")
     wait_for_picture(page)

@@ -51,7 +51,7 @@ def draw(
     """Draw an image of several coins.
 
     The coins are turned, stretched, and tinted like the ground below them. They can cover one another. Faint coins are
-    hard to distinguish from the ground, so that the embedded model has much to learn.
+    hard to distinguish from the ground, so that the starter model has much to learn.
 
     Returns:
         The image (SIDE, SIDE, 3) uint8, and a mask (SIDE, SIDE) bool of the visible part of each coin.

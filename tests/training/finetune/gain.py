@@ -1,4 +1,4 @@
-"""Measure how much a fine-tuning improves the embedded model: `python -m tests.training.finetune.gain --minutes 10`.
+"""Measure how much a fine-tuning improves the starter model: `python -m tests.training.finetune.gain --minutes 10`.
 
 The program fine-tunes the model twice on images of coins that are pasted on parts of photographs. The first training
 has the true masks. The second training has the masks of other images. A third of the coins and of the photographs is

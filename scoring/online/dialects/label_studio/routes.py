@@ -17,7 +17,7 @@ from sam_endpoint.model.everything import DEFAULT_GRID
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, JsonRoute
 from sam_endpoint.scoring.online.dialects.best_masks import best_masks
-from sam_endpoint.scoring.online.dialects.label_studio.config import LabelConfig, read_config
+from sam_endpoint.scoring.online.dialects.label_studio.config import Control, LabelConfig, read_config
 from sam_endpoint.scoring.online.dialects.label_studio.projects import Project, Projects, embed_task_image
 from sam_endpoint.scoring.online.dialects.label_studio.prompts import MarkedObject, read_marks
 from sam_endpoint.scoring.online.dialects.label_studio.results import results
@@ -94,7 +94,11 @@ def webhook(request: Request) -> dict[str, Any]:
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
-    """Segment the objects that the annotator marked in each task, or every object if the request has no marks."""
+    """Segment the objects that the annotator marked in each task, or every object if the request has no marks.
+
+    If a task's image cannot be read, its prediction has the reason in `error` and no `result`; the other tasks are
+    answered. A request with marks on a single task fails instead.
+    """
     context, catalog = context_of(request.scope), request.app.state.catalog
     served: ServedModel = catalog.get()
     engine, config = served.engine_for(context), read_config(body.label_config)
@@ -106,9 +110,17 @@ def predict(
         served.limits.check_points(len(body.tasks), DEFAULT_GRID.count)
     else:
         served.limits.check_prompts(len(body.tasks) * len(marks))
-    predictions = []
+    targets = None if marks is None else [(marked, config.control(marked.to_name, marked.label)) for marked in marks]
+    predictions: list[dict[str, Any]] = []
     for task in body.tasks:
-        task_results = list(_task_results(engine, task, config, project, marks, context.call))
+        try:
+            task_results = list(_task_results(engine, task, config, project, targets, context.call))
+        except BadInput as error:
+            if targets is not None and len(body.tasks) == 1:
+                raise  # Label Studio tells the annotator that the request failed
+            # Label Studio logs a prediction without results, stores nothing for the task, and asks again another time.
+            predictions.append({"error": str(error)})
+            continue
         scores = [result["score"] for result in task_results]
         predictions.append(
             {
@@ -147,11 +159,11 @@ def _task_results(
     task: dict[str, Any],
     config: LabelConfig,
     project: Project | None,
-    marks: list[MarkedObject] | None,
+    targets: list[tuple[MarkedObject, Control]] | None,
     call: Call,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the results of one task."""
-    if marks is None:
+    """Yield the results of one task: of the marked objects with the tags for their masks, or of every object."""
+    if targets is None:
         control = config.controls[0]
         image = _embed(engine, task, config, control.to_name, project, call)
         # If there are several labels, the objects have no label, and the annotator chooses their labels.
@@ -159,11 +171,10 @@ def _task_results(
         for segmented in engine.everything(image, DEFAULT_GRID, call=call):
             yield from results(masks.from_rle(segmented.rle), segmented.score, control, label, call)
         return
-    controls = [config.control(marked.to_name, marked.label) for marked in marks]
     # The endpoint reads each image once, even if several objects are marked on the image.
-    names = dict.fromkeys(control.to_name for control in controls)
+    names = dict.fromkeys(control.to_name for _, control in targets)
     images = {name: _embed(engine, task, config, name, project, call) for name in names}
-    for marked, control in zip(marks, controls, strict=True):
+    for marked, control in targets:
         image = images[control.to_name]
         (best,) = best_masks(engine, image, [marked.prompt(image.size)], multimask_output=True, call=call)
         label = marked.label if marked.label in control.labels else None

@@ -13,7 +13,7 @@ import numpy as np
 from sam_endpoint.model.embeddings.shared_lru import SharedLRU
 from sam_endpoint.model.prompts import Prompt
 
-MAX_CLICKS = 10_000  # clicks of one request; requests with more neither fill nor use the cache
+MAX_CLICKS = 10_000  # a request with more clicks neither reads nor writes the cache
 MAX_COMPARED = 20_000  # clicks that one lookup compares, which takes a few milliseconds
 CLICK_BYTES = 256  # memory of a click in a Python set
 
@@ -136,10 +136,10 @@ def _points(prompt: Prompt) -> int:
 def with_earlier_logits(prompts: list[Prompt], answers: Sequence[EarlierAnswer]) -> list[Prompt]:
     """Return the prompts with earlier logits as mask inputs.
 
-    An earlier answer fits if each of its prompts is contained in a different prompt of the new request: both have the
-    same box, and the new prompt has all points of the earlier prompt. The new request must also have more points or
-    more prompts. The fitting answer with the most points is used. If none fits, or none is found within MAX_COMPARED
-    compared clicks, the prompts are returned unchanged.
+    An earlier answer fits if each of its prompts can be matched with a prompt of the new request that has the same box
+    and contains all points of the earlier prompt. No new prompt is matched twice. The new request must also have more
+    points or more prompts. The fitting answer with the most points is used. If none fits, or none is found within
+    MAX_COMPARED compared clicks, the prompts are returned unchanged.
 
     Args:
         prompts: prompts of the new request.
@@ -168,9 +168,10 @@ class _Search:
         self._compared = 0
 
     def places(self, answer: EarlierAnswer) -> list[int] | None:
-        """Match each prompt of an earlier answer with a different prompt of the request.
+        """Match each prompt of an earlier answer with a prompt of the request.
 
-        A prompt of the request matches if it has the same box and all clicks of the earlier prompt.
+        A prompt of the request matches if it has the same box and all clicks of the earlier prompt. No prompt of the
+        request is matched twice.
 
         Returns:
             For each prompt of the answer, the index of its match in the request. None if a prompt has no match, or if
@@ -202,7 +203,7 @@ class _Search:
         return [places[number] for number in range(len(answer.shapes))]
 
     def _grown(self, shape: PromptShape, candidates: dict[int, None]) -> int | None:
-        """Return the first candidate that has all clicks of a shape, or None. All candidates have its box."""
+        """Return the first candidate with all clicks of a shape, or None. All candidates have the box of the shape."""
         for place in candidates:
             self._compared += 1 + len(shape.clicks)
             if self._compared > MAX_COMPARED:

@@ -96,7 +96,9 @@ def _flag(value: Any, place: str) -> bool:
 def _numbers(item: Any, names: tuple[str, ...], place: str) -> list[float]:
     numbers = [item.get(name) for name in names] if isinstance(item, dict) else [None]
     if not all(isinstance(number, (int, float)) and abs(number) <= MAX_COORDINATE for number in numbers):
-        raise BadInput(place, f"numbers {', '.join(names)} within {MAX_COORDINATE:,.0f}", kind(item))
+        raise BadInput(
+            place, f"numbers {', '.join(names)} from -{MAX_COORDINATE:,.0f} to {MAX_COORDINATE:,.0f}", kind(item)
+        )
     return [item[name] for name in names]
 
 
@@ -104,7 +106,7 @@ def with_mask_inputs(engine: Engine, prompts: list[Prompt], body: SegmentBody) -
     """Return the prompts with the mask inputs of a request.
 
     `mask_input` holds low-resolution logits as nested lists, base64 of a `.npy` file of logits, or polygons in the
-    coordinates of the logits. One mask input applies to all prompts.
+    coordinates of the logits. If there is a single mask input, it applies to all prompts.
 
     Args:
         engine: engine of the model; it defines the size of the logits.
@@ -128,7 +130,7 @@ def with_mask_inputs(engine: Engine, prompts: list[Prompt], body: SegmentBody) -
         raise BadInput("mask_input", f"{height} x {width} logits", kind(array))
     masks = list(check_logits(array.astype(np.float32).reshape(-1, *array.shape[-2:])))
     if len(masks) not in (1, len(prompts)):
-        raise BadInput("mask_input", f"one mask a prompt ({len(prompts)})", f"{len(masks)} masks")
+        raise BadInput("mask_input", f"one mask, or one for each of the {len(prompts)} prompts", f"{len(masks)} masks")
     masks = masks * len(prompts) if len(masks) == 1 else masks  # all prompts share the array of a single mask
     return [replace(prompt, mask=mask) for prompt, mask in zip(prompts, masks, strict=True)]
 
@@ -143,7 +145,7 @@ def _fill_polygons(polygons: Any, height: int, width: int, max_polygons: int) ->
             vertices = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError):
             vertices = np.zeros((0, 2))
-        # pycocotools takes time in proportion to the length of the edges, and holds Python's lock meanwhile.
+        # pycocotools takes time in proportion to the length of the edges, and holds the GIL meanwhile.
         if not 3 <= len(vertices) <= MAX_VERTICES or not (np.abs(vertices) <= 4 * max(height, width)).all():
             raise BadInput("mask_input", f"{height} x {width} logits, or polygons [[x, y], ...]", kind(polygon))
         masks.append(coco.decode(coco.merge(coco.frPyObjects([vertices.ravel().tolist()], height, width))))

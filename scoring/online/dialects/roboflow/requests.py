@@ -71,7 +71,8 @@ class Sam2Body(SegmentBody):
     multimask_output: bool = Field(True, description="Whether the model chooses the best of three masks.")
     save_logits_to_cache: bool = Field(False, description="Cache the logits of the masks for later requests.")
     load_logits_from_cache: bool = Field(
-        False, description="Refine the masks of an earlier request with a subset of these prompts, if it is cached."
+        False,
+        description="Refine the cached masks of an earlier request, if this request has all its boxes and points.",
     )
 
 

@@ -11,9 +11,10 @@ let saved = null; // the project that is in the database
 let saving = null; // promise of the transaction in progress
 let failed = false; // whether the user has been told that nothing is kept
 
-/** Restore the data set of the last visit, then save each change. */
+/** Take the data set over from other tabs, restore it, then save each change. */
 export async function restore() {
   try {
+    await storage.takeOver(stop);
     const found = await storage.load();
     if (found?.project) {
       saved = found.project;
@@ -30,7 +31,7 @@ export async function restore() {
   }
   watch((state, before) => {
     if (state.project !== before.project) save();
-    if (SETTINGS.some((name) => state[name] !== before[name])) storage.saveSettings(pick(state)).catch(tellOnce);
+    if (SETTINGS.some((name) => state[name] !== before[name])) storage.saveSettings(pick(state)).catch(report);
   });
 }
 
@@ -43,12 +44,16 @@ function save() {
         await storage.saveProject(project, saved);
         saved = project;
       }
-    } catch {
-      tellOnce();
+    } catch (error) {
+      report(error);
     }
     saving = null;
   });
 }
+
+const stop = () => update({ takenOver: true });
+
+const report = (error) => (error instanceof storage.TakenOver ? stop() : tellOnce());
 
 function tellOnce() {
   if (failed) return;

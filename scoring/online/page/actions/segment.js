@@ -1,7 +1,7 @@
 // The actions that ask the endpoint: points, boxes, everything, other candidates. Pointer, keys and buttons call them.
 
 import { isUploaded, score } from "../endpoint/api.js";
-import { bestOf, requestFor, requestForEverything, sizeProblem } from "../endpoint/requests.js";
+import { bestOf, requestFor, requestForEverything, requestForSimilar, sizeProblem } from "../endpoint/requests.js";
 import { contains, endsOf, iou, maskOf } from "../masks/runs.js";
 import { decodeRuns } from "../masks/rle.js";
 import { applyEdits } from "../masks/stroke.js";
@@ -123,16 +123,26 @@ export function describe({ mask, candidates, chosen }) {
   return `${mask.area.toLocaleString()} pixels${score}`;
 }
 
-/** Find all objects in the image, and show those that are not labelled yet as proposals. */
-export async function everything() {
+/** Find all objects in the image, and propose those that are not labelled yet. */
+export const everything = () => propose("Searching for all objects …", requestForEverything(), everything);
+
+/** Find the objects that look like the active object, and propose those that are not labelled yet. */
+export function similar() {
+  const { mask } = activeObject() ?? {};
+  if (!mask?.area) return setStatus("Select an object first. Then search for objects that look like it.");
+  return propose("Searching for objects like the selected one …", requestForSimilar(cornersOf(mask.bbox)), similar);
+}
+
+/** Send a request for several objects, and show them as proposals. `retry` repeats the search. */
+async function propose(text, content, retry) {
   const { picture, model, key, imageId, classId } = get();
   if (!picture) return;
   const request = ++searching;
   update({ corner: null, draft: null, hover: null });
-  setStatus(isUploaded(picture, model) ? "Searching for all objects …" : "Uploading the image. Searching for all objects …");
+  setStatus(isUploaded(picture, model) ? text : `Uploading the image. ${text}`);
   const begin = performance.now();
   try {
-    const { predictions, model: answered } = await score(picture, model, key, requestForEverything());
+    const { predictions, model: answered } = await score(picture, model, key, content);
     if (request !== searching) return;
     const masks = predictions.map((prediction) => prediction.mask_per_prediction[0]);
     const problem = sizeProblem(masks, picture);
@@ -150,7 +160,7 @@ export async function everything() {
     const already = skipped ? ` ${skipped} more ${skipped === 1 ? "is" : "are"} labelled already.` : "";
     setStatus(`${proposals.length} object${proposals.length === 1 ? "" : "s"}, ${seconds(begin)}.${already} Click on a proposal to accept it, or accept all.`);
   } catch (error) {
-    if (request === searching) fail(error, everything);
+    if (request === searching) fail(error, retry);
   }
 }
 

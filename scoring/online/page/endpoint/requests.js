@@ -6,6 +6,9 @@ const EVERYTHING = { points_per_side: 16, pred_iou_thresh: 0.7, stability_score_
 /** Return {row, params} that ask for all objects in the image. */
 export const requestForEverything = () => ({ row: {}, params: { ...SHOWN, ...EVERYTHING } });
 
+/** Return {row, params} that ask for all objects that look like the one in a box [x1, y1, x2, y2]. */
+export const requestForSimilar = (box) => ({ row: { input_exemplars: [box] }, params: SHOWN });
+
 /** Return {row, params} for a prompt, without the image. `logits` are those of the mask to refine, or undefined. */
 export function requestFor({ points, labels, box }, logits) {
   const row = { multimask_output: !logits };

@@ -18,6 +18,7 @@ export function colourLabels(labels, columns, rows, edge, styles) {
   const words = new Uint32Array(columns * rows);
   const fills = styles.map(({ fill, opacity }) => word(fill, Math.round(255 * opacity)));
   const lines = styles.map(({ line }) => word(line, 255));
+  const gaps = styles.map(({ dashed }, i) => (dashed ? fills[i] : lines[i]));
   const far = edge * columns, dash = edge * DASH;
   for (let row = 0, at = 0; row < rows; row++) {
     const whole = row >= edge && row < rows - edge;
@@ -30,8 +31,8 @@ export function colourLabels(labels, columns, rows, edge, styles) {
         ((whole || same(labels, at, far, number, row, edge, rows)) &&
           (column < edge || (labels[at - edge] & NUMBER) === number) && (column >= columns - edge || (labels[at + edge] & NUMBER) === number) &&
           (!whole || ((labels[at - far] & NUMBER) === number && (labels[at + far] & NUMBER) === number)));
-      const gap = styles[number - 1].dashed && ((row + column) / dash) & 1;
-      words[at] = inside || gap ? fills[number - 1] : lines[number - 1];
+      if (inside) words[at] = fills[number - 1];
+      else words[at] = ((row + column) / dash) & 1 ? gaps[number - 1] : lines[number - 1];
     }
   }
   return new Uint8ClampedArray(words.buffer);

@@ -9,6 +9,7 @@ const PATHS = {
   move: "M5 3l14 7-6 2-2 6z",
   undo: "M9 6 4 11l5 5M4 11h10a5 5 0 0 1 0 10h-3",
   redo: "M15 6l5 5-5 5M20 11H10a5 5 0 0 0 0 10h3",
+  similar: "M8 4a4 4 0 1 0 0 8a4 4 0 0 0 0-8M16 12a4 4 0 1 0 0 8a4 4 0 0 0 0-8M17 4h3v3M7 20H4v-3",
   everything: "M4 4h6v6H4zM14 4h6v6h-6zM4 14h6v6H4zM17 14v6M14 17h6",
   finish: "M4 12l5 6L20 6",
   delete: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",

@@ -4,7 +4,7 @@ import {
   acceptAll, acceptNext, clean, escape, finish, merge, move, redo, remove, resizeBrush, setClass, setHidden, step, toggleAll, undo,
 } from "../actions/edit.js";
 import { doneAndNext, goTo } from "../actions/images.js";
-import { choose, chooseNext, everything, segmentAgain } from "../actions/segment.js";
+import { choose, chooseNext, everything, segmentAgain, similar } from "../actions/segment.js";
 import { activeObject, get, update } from "../state.js";
 import { fit } from "../view/canvas.js";
 import { panBy, zoomIn, zoomOut } from "../view/zoom.js";
@@ -43,6 +43,7 @@ export const KEYS = [
     ["U, Ctrl Z", "undo", { u: undo, "ctrl+z": undo }],
     ["Shift U, Ctrl Y", "redo", { "shift+u": redo, "ctrl+y": redo, "ctrl+shift+z": redo }],
     ["E", "find every object in the image", { e: everything }],
+    ["G", "find the objects that look like the selected one", { g: similar }],
     ["Y, Shift Y", "accept the next proposal, accept all proposals", { y: acceptNext, "shift+y": acceptAll }],
   ]],
   ["View and images", [

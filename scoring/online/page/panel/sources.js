@@ -38,7 +38,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     $("stage").classList.toggle("over", kind === "dragover");
-    if (kind === "drop") dropped(event.dataTransfer).then((files) => files.length && openAll(files));
+    if (kind === "drop" && !get().takenOver) dropped(event.dataTransfer).then((files) => files.length && openAll(files));
   });
 }
 
@@ -58,7 +58,7 @@ async function filesOf(entry) {
 }
 
 document.addEventListener("paste", (event) => {
-  if (event.target.matches?.("input, textarea")) return;
+  if (event.target.matches?.("input, textarea") || get().takenOver) return;
   const files = [...event.clipboardData.files];
   const text = event.clipboardData.getData("text/plain").trim();
   if (files.length) openAll(files);

@@ -9,7 +9,8 @@ import { $, element, showText } from "./dom.js";
 let shown = []; // the candidates in the list
 
 watch((state, before) => {
-  const { models, model, status } = state;
+  const { models, model, status, takenOver } = state;
+  if (takenOver && !before.takenOver) $("taken-over").showModal();
   if (status !== before.status) {
     $("status").textContent = status.text;
     $("status").classList.toggle("wrong", status.isError);
@@ -49,6 +50,7 @@ export async function loadModels() {
   }
 }
 
+$("taken-over").addEventListener("close", () => location.reload()); // the reloaded page reads what the other tab has done
 $("retry").addEventListener("click", () => get().status.retry?.());
 $("candidates").addEventListener("change", (event) => choose(Number(event.target.value)));
 $("model").addEventListener("change", () => {

@@ -1,7 +1,7 @@
 // The tools beside the canvas: the tool for clicks, and buttons for the most frequent actions.
 
 import { finish, redo, remove, resizeBrush, undo } from "../actions/edit.js";
-import { everything } from "../actions/segment.js";
+import { everything, similar } from "../actions/segment.js";
 import { activeObject, get, update, watch } from "../state.js";
 import { $, element, set } from "./dom.js";
 import { icon } from "./icons.js";
@@ -18,6 +18,7 @@ const ACTIONS = [
   ["finish", "New", "Finish the object: the next click starts a new one (N)", finish, (state) => activeObject(state)],
   ["each", "Each click", "Every click is a new object (O)", () => update({ each: !get().each }), () => true],
   ["everything", "Everything", "Find every object in the image (E)", everything, (state) => state.picture],
+  ["similar", "Similar", "Find the objects that look like the selected one (G)", similar, (state) => activeObject(state)?.mask?.area],
   ["undo", "Undo", "Undo (U)", undo, (state) => state.history.past.length],
   ["redo", "Redo", "Redo (Shift+U)", redo, (state) => state.history.future.length],
   ["delete", "Delete", "Delete the selected object (Del)", () => remove(), (state) => activeObject(state)],

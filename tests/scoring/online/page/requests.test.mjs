@@ -1,13 +1,17 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { answeredBy, choices, isStarter, modelOf, starterNote } from "../../../../scoring/online/page/endpoint/models.js";
-import { bestOf, curlFor, requestFor, requestForEverything, requestForPreview, sizeProblem } from "../../../../scoring/online/page/endpoint/requests.js";
+import { bestOf, curlFor, requestFor, requestForEverything, requestForPreview, requestForSimilar, sizeProblem } from "../../../../scoring/online/page/endpoint/requests.js";
 import { NEW_OBJECT, NO_PROMPT } from "../../../../scoring/online/page/project/project.js";
 
 const MODELS = [
   { name: "large", default: true, names: ["large", "sam/vit_l"], stands_in_for: ["sam/vit_h"], origin: { source: "models:/sam@champion" } },
   { name: "tiny", default: false, names: ["tiny"], stands_in_for: ["sam/vit_b"], origin: null, starter: true },
 ];
+
+test("a search by example sends the box of the example", () => {
+  assert.deepEqual(requestForSimilar([1, 2, 3, 4]).row, { input_exemplars: [[1, 2, 3, 4]] });
+});
 
 test("every request asks for the upright picture", () => {
   const prompts = [{ ...NO_PROMPT, points: [[1, 2]], labels: [1] }, { ...NO_PROMPT, box: [1, 2, 3, 4] }];
