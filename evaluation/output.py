@@ -54,7 +54,10 @@ def write_results(
         print(f"\nproblems of the data:\n{ground_truth.problems.format_lines()}")
 
     curves = plots.draw_summary(dict(zip(names, tables, strict=True)))
-    worst = [plots.draw_cases(results.worst_cases) for results in all_results]
+    drawings = [
+        {"worst": plots.draw_cases(results.worst_cases), "typical": plots.draw_typical(results.drawn_cases)}
+        for results in all_results
+    ]
     if options.output:
         _write_json(options.output, reports, differences)
     if options.sheet:
@@ -63,10 +66,11 @@ def write_results(
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
         curves.save(options.pictures / "curves.png")
-        for number, cases in enumerate(worst, 1):
-            cases.save(options.pictures / ("worst.png" if len(worst) == 1 else f"worst-{number}.png"))
+        for number, drawn in enumerate(drawings, 1):
+            for name, drawing in drawn.items():
+                drawing.save(options.pictures / (f"{name}.png" if len(drawings) == 1 else f"{name}-{number}.png"))
     if options.log:
-        images = [{"curves": curves, "worst": cases} for cases in worst]
+        images = [{"curves": curves, **drawn} for drawn in drawings]
         _log_runs(options.models, reports, tables, images, differences)
 
 

@@ -17,6 +17,8 @@ from sam_endpoint.model import masks
 from sam_endpoint.scoring.overlay import Shown, curves, overlay, sheet
 
 PANEL = 200  # pixels, the width and height of each of the two images of a case
+TYPICAL_QUANTILES = (0.9, 0.5, 0.1)  # of the IoU of good, middling and bad cases
+TYPICAL_COLUMNS = 3
 SHARES = [step / 100 for step in range(101)]  # IoU values on the axis of the distribution
 
 
@@ -26,10 +28,12 @@ class Case:
 
     Attributes:
         iou: The IoU of the mask from the box with the true mask.
+        image_name: The name of the image in reports.
         image: The true mask and the mask from the box, side by side.
     """
 
     iou: float
+    image_name: str
     image: Image.Image
 
 
@@ -63,12 +67,32 @@ def draw_case(image: AnnotatedImage, true: TrueObject, result: ObjectResult) -> 
     draw.text((0, 0), f"{image.name}, {true.name}"[:60], fill=(0, 0, 0), font_size=13)
     draw.text((0, 15), "true", fill=(0, 0, 0), font_size=13)
     draw.text((PANEL + 4, 15), f"IoU {quality.iou:.2f}, predicted {quality.score:.2f}", fill=(0, 0, 0), font_size=13)
-    return Case(quality.iou, page)
+    return Case(quality.iou, image.name, page)
 
 
 def draw_cases(cases: Sequence[Case]) -> Image.Image:
     """Arrange cases on a sheet with three columns."""
     return sheet([case.image for case in cases], columns=3)
+
+
+def draw_typical(cases: Sequence[Case]) -> Image.Image:
+    """Draw a row of good cases, a row of middling cases and a row of bad cases.
+
+    The IoU of the good cases is near the quantile 0.9 of all cases, that of the middling cases near the median, and
+    that of the bad cases near the quantile 0.1. The cases of a row are from different images.
+
+    Args:
+        cases: Objects of a data set, at least one.
+    """
+    rows = []
+    for quantile in TYPICAL_QUANTILES:
+        iou = np.quantile([case.iou for case in cases], quantile)
+        nearest = sorted(cases, key=lambda case: abs(case.iou - iou))
+        by_image: dict[str, Case] = {}
+        for case in nearest:
+            by_image.setdefault(case.image_name, case)
+        rows.append(sheet([case.image for case in list(by_image.values())[:TYPICAL_COLUMNS]], TYPICAL_COLUMNS))
+    return sheet(rows, columns=1)
 
 
 def draw_masks(image: AnnotatedImage, results: Sequence[ObjectResult]) -> Image.Image:

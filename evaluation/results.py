@@ -17,6 +17,7 @@ from sam_endpoint.model.segmenter import Segmenter
 
 MASKS_IN_MEMORY = 16  # objects of an image that are measured together
 MAX_CASES = 12  # objects with the lowest IoU that are drawn
+MAX_TYPICAL = 96  # evenly distributed objects that are drawn, from which the typical cases are chosen
 MAX_IMAGES = 8  # images that are drawn
 
 
@@ -30,6 +31,7 @@ class ModelResults:
     Attributes:
         rows: The metrics of each object.
         worst_cases: The objects with the lowest IoU from a box, the lowest first.
+        drawn_cases: Every n-th object, so that there are up to MAX_TYPICAL.
         images: Drawings of the first images with their masks.
         detected_masks: The masks of the detector's boxes.
     """
@@ -39,8 +41,10 @@ class ModelResults:
         self.segmenter = segmenter
         self.rows: list[dict[str, Any]] = []
         self.worst_cases: list[Case] = []
+        self.drawn_cases: list[Case] = []
         self.images: list[Image.Image] = []
         self.detected_masks: list[DetectedMask] = []
+        self._interval = 1  # of the objects in `drawn_cases`
 
     @property
     def objects(self) -> pd.DataFrame:
@@ -81,9 +85,17 @@ class ModelResults:
         """
         self.detected_masks += detected_masks
         for true, result in zip(image.objects, results, strict=True):
+            is_bad = len(self.worst_cases) < MAX_CASES or result.qualities["box"].iou < self.worst_cases[-1].iou
+            is_nth = len(self.rows) % self._interval == 0
             self.rows.append({"image": image.name, "thing": true.name, "size": true.size, **object_row(result)})
-            if len(self.worst_cases) < MAX_CASES or result.qualities["box"].iou < self.worst_cases[-1].iou:
-                cases = [*self.worst_cases, draw_case(image, true, result)]
-                self.worst_cases = sorted(cases, key=lambda case: case.iou)[:MAX_CASES]
+            if not is_bad and not is_nth:
+                continue
+            case = draw_case(image, true, result)
+            if is_bad:
+                self.worst_cases = sorted([*self.worst_cases, case], key=lambda case: case.iou)[:MAX_CASES]
+            if is_nth:
+                self.drawn_cases.append(case)
+                if len(self.drawn_cases) == MAX_TYPICAL:
+                    self.drawn_cases, self._interval = self.drawn_cases[::2], 2 * self._interval
         if results and len(self.images) < MAX_IMAGES:
             self.images.append(draw_masks(image, results))

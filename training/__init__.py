@@ -1,1 +1,1 @@
-"""Training of small SAM and SAM 2 checkpoints on synthetic scenes."""
+"""Training of small SAM and SAM 2 checkpoints on synthetic scenes and photographs."""

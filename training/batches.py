@@ -1,4 +1,4 @@
-"""Batches of augmented scenes with target masks. A batch depends only on the seed and the step.
+"""Batches of augmented scenes and photographs with target masks. A batch depends only on the seed and the step.
 
 A whole input is an image of the size that the model takes. A window is an image of half that side. The model encodes a
 window as if it were cut out of a whole input, at a quarter of the cost.
@@ -6,19 +6,20 @@ window as if it were cut out of a whole input, at a quarter of the cost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 from torch.utils.data import Dataset
 
 from sam_endpoint.evaluation.geometry import bounding_box
 from sam_endpoint.evaluation.scenes import LONGEST_EDGE, MIN_AREA
+from sam_endpoint.training import augment
+from sam_endpoint.training.augment import Bytes, Rng, recolor
 from sam_endpoint.training.cache import SceneCache
-
-Rng = np.random.Generator
-Bytes = NDArray[np.uint8]
+from sam_endpoint.training.photographs import MAX_MASKS, Photograph, choose_bits
 
 # If an object has parts, the probability that a mask shows a part instead of the whole object.
 PART_SHARE = 0.15
@@ -26,7 +27,14 @@ PART_SHARE = 0.15
 RECOLORED_SHARE = 0.5
 # The side of a crop as a share of the scene's longest edge, minimum and maximum.
 PART = (0.35, 0.9)
+PHOTOGRAPH_PART = (0.35, 0.75)  # of windows of photographs
 CLOSE_PART = (0.35, 0.65)  # about a half, because the side of a window is half the side of a whole input
+# The share of photographs that are cropped around one of their masks, so that its object is large.
+AROUND_SHARE = 0.35
+# The smallest object of photographs and composites, as a share of the whole input's pixels: 20 of 360 x 360 pixels.
+SMALLEST = 1.5e-4
+
+Cropped = tuple[Bytes, NDArray[np.bool_]]  # an image (height, width, 3) and masks (masks, height, width)
 
 
 class Batch(NamedTuple):
@@ -49,6 +57,23 @@ class Batch(NamedTuple):
     corner: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Training images in addition to the drawn scenes.
+
+    Attributes:
+        photographs: Photographs with masks.
+        composites: Scenes that consist of parts of photographs.
+        share: The share of images that are photographs. The photographs are equally likely.
+        composite_share: The share of images that are composites.
+    """
+
+    photographs: Sequence[Photograph]
+    composites: SceneCache
+    share: float
+    composite_share: float
+
+
 class Batches(Dataset[Batch]):
     """The batches of a training, by step.
 
@@ -66,6 +91,7 @@ class Batches(Dataset[Batch]):
         stretched: Whether the image is stretched to the square; otherwise it is padded.
         close: Whether a window shows about half of a scene's longest edge. Its objects are then as large as those of a
             whole input.
+        mixture: Photographs and composites; None to train on drawn scenes only.
     """
 
     def __init__(
@@ -79,10 +105,11 @@ class Batches(Dataset[Batch]):
         whole_every: int = 1,
         stretched: bool = False,
         close: bool = False,
+        mixture: Mixture | None = None,
     ) -> None:
         self.cache, self.seed, self.images, self.masks = cache, seed, images, masks
         self.side, self.windowed, self.whole_every, self.stretched = side, windowed, whole_every, stretched
-        self.close = close
+        self.close, self.mixture = close, mixture
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -99,64 +126,74 @@ class Batches(Dataset[Batch]):
     def sample(self, rng: Rng, side: int, whole: bool) -> tuple[np.ndarray, ...]:
         """Return one image with its size, masks and boxes, as in `Batch`.
 
-        Scenes without a sufficiently large object are skipped.
+        Images without a sufficiently large object are skipped.
 
         Args:
             rng: The random generator.
             side: The side of the image in pixels.
             whole: Whether the image is a whole input; otherwise it is a window.
         """
+        kind = rng.random() if self.mixture else 1.0
         while True:
-            scene = self.cache[int(rng.integers(self.cache.count))]
-            uncropped, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
-            image, labels = random_crop(rng, scene.image, scene.labels, side, uncropped, part, self.stretched)
-            min_area = MIN_AREA * (self.side / LONGEST_EDGE) ** 2 * (1 if whole else 0.6)
-            masks = choose_masks(rng, labels, scene.owners, self.masks, min_area)
-            if masks is not None:
+            cropped = self.crop(rng, side, whole, kind)
+            if cropped is None:
+                continue
+            image, masks = cropped
+            height, width = image.shape[:2]
+            padded = np.zeros((self.masks, side, side), dtype=np.float32)
+            padded[:, :height, :width] = masks
+            cells = padded.reshape(self.masks, side // 2, 2, side // 2, 2).mean((2, 4))
+            if (cells.max((1, 2)) > 0.5).all():  # a sliver can cover no cell
                 break
-        height, width = labels.shape
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
         canvas[:height, :width] = recolor(rng, image) if rng.random() < RECOLORED_SHARE else image
-        padded = np.zeros((self.masks, side, side), dtype=np.float32)
-        padded[:, :height, :width] = masks
-        cells = padded.reshape(self.masks, side // 2, 2, side // 2, 2).mean((2, 4))
         boxes = np.stack([bounding_box(mask) for mask in masks])
         return canvas, np.array([height, width]), (cells * 255).astype(np.uint8), boxes
 
+    def crop(self, rng: Rng, side: int, whole: bool, kind: float) -> Cropped | None:
+        """Return a part of a photograph, a composite or a scene, with masks; None if it has no sufficiently large mask.
 
-def random_crop(
-    rng: Rng, image: Bytes, labels: Bytes, side: int, uncropped: float, part: tuple[float, float], stretched: bool
-) -> tuple[Bytes, Bytes]:
-    """Crop, resize, rotate and mirror an image and its labels.
+        Args:
+            rng: The random generator.
+            side: The longest edge of the image in pixels.
+            whole: Whether the image is a whole input; otherwise it is a window.
+            kind: 0 to 1. The shares of the mixture map this number to a kind of image.
+        """
+        mixture = self.mixture
+        if mixture and kind < mixture.share:
+            return self.crop_photograph(rng, mixture.photographs, side, whole)
+        if mixture and kind < mixture.share + mixture.composite_share:
+            return self.crop_scene(rng, mixture.composites, side, whole, SMALLEST * self.side**2)
+        min_area = MIN_AREA * (self.side / LONGEST_EDGE) ** 2 * (1 if whole else 0.6)
+        return self.crop_scene(rng, self.cache, side, whole, min_area)
 
-    Args:
-        rng: The random generator.
-        image: (height, width, 3).
-        labels: (height, width).
-        side: The longest edge of the result in pixels; both edges if `stretched`.
-        uncropped: The probability that the image is not cropped.
-        part: The minimum and maximum side of a crop, as shares of the image's longest edge.
-        stretched: Whether the result is a square.
+    def crop_scene(self, rng: Rng, cache: SceneCache, side: int, whole: bool, min_area: float) -> Cropped | None:
+        """Return a part of a random scene with masks, or None if the part has no object of `min_area` pixels."""
+        scene = cache[int(rng.integers(cache.count))]
+        image, labels = scene.image, scene.labels
+        uncropped, part = (0.6, PART) if whole else (0.0, CLOSE_PART) if self.close else (0.3, PART)
+        if rng.random() > uncropped:
+            region = augment.random_region(rng, labels.shape, part)
+            image, labels = image[region], labels[region]
+        image, labels = augment.resize_and_turn(rng, image, labels, side, self.stretched)
+        masks = choose_masks(rng, labels, scene.owners, self.masks, min_area)
+        return None if masks is None else (image, masks)
 
-    Returns:
-        The image and the labels.
-    """
-    if rng.random() > uncropped:
-        longest = rng.uniform(*part) * max(labels.shape)
-        shape = np.array([longest, longest / rng.choice([1.0, 4 / 3, 3 / 2, 16 / 9])])
-        shape = shape if rng.random() < 0.3 else shape[::-1]
-        height, width = np.minimum(np.maximum(shape.astype(int), 24), labels.shape)
-        y, x = rng.integers(0, labels.shape[0] - height + 1), rng.integers(0, labels.shape[1] - width + 1)
-        image, labels = (field[y : y + height, x : x + width] for field in (image, labels))
-    scale = side / max(labels.shape)
-    size = (max(8, round(labels.shape[1] * scale)), max(8, round(labels.shape[0] * scale)))
-    size = (side, side) if stretched else size
-    if size != labels.shape[::-1]:
-        image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
-        labels = np.asarray(Image.fromarray(np.ascontiguousarray(labels)).resize(size, Image.Resampling.NEAREST))
-    turns = int(rng.choice([0, 1, 2, 3], p=[0.6, 0.1, 0.2, 0.1]))
-    image, labels = np.rot90(image, turns), np.rot90(labels, turns)
-    return (image[:, ::-1], labels[:, ::-1]) if rng.random() < 0.5 else (image, labels)
+    def crop_photograph(self, rng: Rng, photographs: Sequence[Photograph], side: int, whole: bool) -> Cropped | None:
+        """Return a part of a random photograph with masks, or None if the part has no sufficiently large mask."""
+        photograph = photographs[int(rng.integers(len(photographs)))]
+        region: augment.Region = slice(0, photograph.size[0]), slice(0, photograph.size[1])
+        kind = rng.random()
+        if kind < AROUND_SHARE:
+            box = photograph.boxes[int(rng.integers(len(photograph.boxes)))]
+            region = augment.region_around(rng, photograph.size, box)
+        elif not whole or kind < 0.6:
+            region = augment.random_region(rng, photograph.size, PART if whole else PHOTOGRAPH_PART)
+        indices = rng.permutation(photograph.visible(region))[:MAX_MASKS]
+        image, labels = photograph.pixels()[region], photograph.labels(indices, region)
+        image, labels = augment.resize_and_turn(rng, image, labels, side, self.stretched, augment.PHOTOGRAPH_TURNS)
+        masks = choose_bits(rng, labels, self.masks, SMALLEST * self.side**2)
+        return None if masks is None else (augment.degrade(rng, image), masks)
 
 
 def choose_masks(rng: Rng, labels: Bytes, owners: Bytes, count: int, min_area: float) -> NDArray[np.bool_] | None:
@@ -193,29 +230,3 @@ def choose_masks(rng: Rng, labels: Bytes, owners: Bytes, count: int, min_area: f
         else:
             masks.append(object_labels == label)
     return np.stack(masks)
-
-
-def recolor(rng: Rng, image: Bytes) -> Bytes:
-    """Simulate another light and another camera on an image (height, width, 3)."""
-    levels = np.linspace(0, 1, 256)
-    kind = rng.random()
-    if kind < 0.12:
-        grey = (image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-        image = np.repeat(grey[..., None], 3, axis=2)
-    elif kind < 0.25:
-        image = image[..., rng.permutation(3)]
-    gamma = np.exp(rng.normal(0, 0.25))
-    contrast, lift = np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.08)
-    channels = []
-    for channel in range(3):
-        curve = (levels**gamma - 0.5) * contrast * np.exp(rng.normal(0, 0.06)) + 0.5 + lift + rng.normal(0, 0.03)
-        curve = 1 - curve if kind > 0.97 else curve
-        channels.append((np.clip(curve, 0, 1) * 255).astype(np.uint8)[image[..., channel]])
-    image = np.stack(channels, axis=2)
-    if rng.random() < 0.12:
-        blur = ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3))
-        image = np.asarray(Image.fromarray(image).filter(blur))
-    if rng.random() < 0.15:
-        grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(2, 12))
-        image = np.clip(image + grain, 0, 255).astype(np.uint8)
-    return image

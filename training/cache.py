@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,7 @@ from tqdm import tqdm
 
 from sam_endpoint.evaluation.scenes import LONGEST_EDGE, Scene, draw_scene
 
-FIELDS = {
-    "images": ((LONGEST_EDGE, LONGEST_EDGE, 3), np.uint8),
-    "labels": ((LONGEST_EDGE, LONGEST_EDGE), np.uint8),
-    "owners": ((256,), np.uint8),
-    "sizes": ((2,), np.uint16),
-}
+Draw = Callable[[int, int], Scene]  # a scene of a seed and an index
 CHUNK = 16  # scenes that a process draws at a time
 
 
@@ -27,26 +23,39 @@ class SceneCache:
         folder: The folder of the files; created if it does not exist.
         seed: The seed of the scenes.
         count: The number of scenes.
+        edge: The longest edge of a scene in pixels.
     """
 
-    def __init__(self, folder: Path, seed: int, count: int) -> None:
-        self.folder, self.seed, self.count = folder, seed, count
+    def __init__(self, folder: Path, seed: int, count: int, edge: int = LONGEST_EDGE) -> None:
+        self.folder, self.seed, self.count, self.edge = folder, seed, count, edge
+        fields = {
+            "images": ((edge, edge, 3), np.uint8),
+            "labels": ((edge, edge), np.uint8),
+            "owners": ((256,), np.uint8),
+            "sizes": ((2,), np.uint16),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         self.arrays = {}
-        for name, (shape, dtype) in FIELDS.items():
+        for name, (shape, dtype) in fields.items():
             path = folder / f"{name}-{seed}-{count}.npy"
             mode = "r+" if path.exists() else "w+"
             self.arrays[name] = np.lib.format.open_memmap(path, mode, dtype=dtype, shape=(count, *shape))
 
-    def draw(self, workers: int) -> None:
-        """Draw the missing scenes in `workers` processes."""
+    def draw(self, workers: int, draw: Draw = draw_scene) -> None:
+        """Draw the missing scenes in `workers` processes.
+
+        Args:
+            workers: The number of processes.
+            draw: The function that draws a scene.
+        """
         # `_draw` writes the size of a scene last, so a scene with a size is complete.
         missing = np.flatnonzero(self.arrays["sizes"][:, 0] == 0)
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         if not chunks:
             return
+        draw_chunk = partial(_draw, self.folder, self.seed, self.count, self.edge, draw)
         with ProcessPoolExecutor(workers) as pool:
-            for _ in tqdm(pool.map(partial(_draw, self.folder, self.seed, self.count), chunks), total=len(chunks)):
+            for _ in tqdm(pool.map(draw_chunk, chunks), total=len(chunks)):
                 pass
 
     def __getitem__(self, index: int) -> Scene:
@@ -58,10 +67,10 @@ class SceneCache:
         )
 
 
-def _draw(folder: Path, seed: int, count: int, indices: np.ndarray) -> None:
-    cache = SceneCache(folder, seed, count)
+def _draw(folder: Path, seed: int, count: int, edge: int, draw: Draw, indices: np.ndarray) -> None:
+    cache = SceneCache(folder, seed, count, edge)
     for index in indices:
-        scene = draw_scene(seed, int(index))
+        scene = draw(seed, int(index))
         height, width = scene.labels.shape
         cache.arrays["images"][index, :height, :width] = scene.image
         cache.arrays["labels"][index, :height, :width] = scene.labels

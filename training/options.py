@@ -35,6 +35,9 @@ class Plan:
     averaging: float = _option(0.998, "decay of the moving average of the weights; the average is exported")
     balance: float = _option(2.0, "weight of the balanced cross entropy in the first fifth of the steps")
     picked: float = _option(0.0, "weight of the loss of the mask with the highest predicted score")
+    photograph_share: float = _option(0.45, "share of photographs in training images, if there are photographs")
+    composite_share: float = _option(0.2, "share of composites in training images, if there are photographs")
+    composites: int = _option(4000, "number of composites to draw, if there are photographs")
     frozen: bool = _option(False, "do not train the image encoder")
 
 
@@ -46,6 +49,8 @@ class TrainingOptions:
         output: The folder of the checkpoint.
         family: One of FAMILY_NAMES.
         plan: The options that determine the weights.
+        photographs: Folders that each contain photographs and a COCO file `instances.json` with their masks. They are
+            mixed with the drawn scenes.
         start: The folder of a checkpoint to start from; None for random weights.
         cache: The folder of the drawn scenes, the state and the log.
         device: A torch device. Empty: cuda if available, else cpu.
@@ -59,6 +64,7 @@ class TrainingOptions:
     output: Path
     family: str = "sam"
     plan: Plan = Plan()
+    photographs: tuple[Path, ...] = ()
     start: Path | None = None
     cache: Path = Path(".cache")
     device: str = ""
@@ -78,6 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, default=default.cache, help="folder for scenes, state and log (default: %(default)s)"
     )
     parser.add_argument("--start", type=Path, help="folder of a checkpoint to start from (default: random weights)")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of photographs, each with a COCO file instances.json, to train on in addition to scenes",
+    )
     parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 (default: cuda if available)")
     parser.add_argument(
         "--workers", type=int, default=default.workers, help="processes that prepare batches (default: %(default)s)"
@@ -114,6 +128,7 @@ def read_options(arguments: argparse.Namespace) -> TrainingOptions:
         output=arguments.output,
         family=arguments.family,
         plan=plan,
+        photographs=tuple(arguments.photos),
         start=arguments.start,
         cache=arguments.cache,
         device=arguments.device or "",

@@ -24,7 +24,7 @@ from sam_endpoint.training.options import FAMILY_NAMES, Plan
 
 Value = bool | int | float
 RECIPE_KEYS = ("family", "stage")
-STAGE_KEYS = ("kind", "inputs", "output", "cache", "options")
+STAGE_KEYS = ("kind", "inputs", "output", "cache", "photographs", "options")
 MODULES = {"train": ("sam_endpoint", "train"), "mean": ("sam_endpoint.training.mean",)}
 OPTIONS: dict[str, dict[str, type]] = {
     "train": {"eager": bool, "bfloat16": bool, **{option.name: type(option.default) for option in fields(Plan)}},
@@ -45,6 +45,8 @@ class Stage:
         inputs: Outputs of earlier stages, or folders of other checkpoints. A "train" stage has at most one, a "mean"
             stage at least one.
         cache: The name of the folder for scenes and state, within the cache folder.
+        photographs: The names of folders of photographs, within the recipe's folder of photographs. Only "train" stages
+            have photographs.
         options: Options of the stage's command, with underscores instead of hyphens.
     """
 
@@ -53,6 +55,7 @@ class Stage:
     output: str
     inputs: tuple[str, ...] = ()
     cache: str = ""
+    photographs: tuple[str, ...] = ()
     options: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -64,14 +67,16 @@ class Recipe:
         stages: The stages, in order.
         output: The folder that contains the outputs of all stages.
         cache: The folder that contains the caches of all stages.
+        photographs: The folder that contains the photographs of all stages; None if there are none.
     """
 
     stages: tuple[Stage, ...]
     output: Path = Path("build")
     cache: Path = Path(".cache")
+    photographs: Path | None = None
 
     def arguments(self, stage: Stage) -> list[str]:
-        """Return the arguments of a stage's command."""
+        """Return the arguments of a stage's command. Raises BadData if the recipe has no folder of photographs."""
         earlier = [other.output for other in self.stages[: self.stages.index(stage)]]
         inputs = [str(self.output / name) if name in earlier else name for name in stage.inputs]
         words = ["--family", stage.family, "--output", str(self.output / stage.output)]
@@ -81,6 +86,11 @@ class Recipe:
             words += ["--cache", str(self.cache / stage.cache)]
             if inputs:
                 words += ["--start", inputs[0]]
+            if stage.photographs:
+                if self.photographs is None:
+                    names = ", ".join(stage.photographs)
+                    raise BadData(f"stage {stage.output} needs --photos, a folder with the folders {names}")
+                words += ["--photos", *(str(self.photographs / name) for name in stage.photographs)]
         for name, value in stage.options.items():
             option = f"--{name.replace('_', '-')}"
             if value is True:
@@ -118,13 +128,16 @@ class Recipe:
         return 0
 
 
-def read_recipe(file: Path, output: Path = Recipe.output, cache: Path = Recipe.cache) -> Recipe:
+def read_recipe(
+    file: Path, output: Path = Recipe.output, cache: Path = Recipe.cache, photographs: Path | None = None
+) -> Recipe:
     """Read a recipe from a TOML file.
 
     Args:
         file: The file.
         output: The folder for the outputs of the stages.
         cache: The folder for the caches of the stages.
+        photographs: The folder of the photographs; None if there are none.
 
     Raises:
         BadData: The file cannot be read, or contains an invalid key or value.
@@ -151,7 +164,7 @@ def read_recipe(file: Path, output: Path = Recipe.output, cache: Path = Recipe.c
             if folder not in outputs and not Path(folder).is_dir():
                 raise BadData(f"{place}: inputs: '{folder}' is neither the output of an earlier stage nor a folder")
         stages.append(stage)
-    return Recipe(tuple(stages), output, cache)
+    return Recipe(tuple(stages), output, cache, photographs)
 
 
 def _read_stage(place: str, table: Any, family: str) -> Stage:
@@ -159,7 +172,7 @@ def _read_stage(place: str, table: Any, family: str) -> Stage:
         raise BadData(f"{place}: expected a table, got {table!r}")
     _check_keys(place, "key", table, STAGE_KEYS)
     kind, output, inputs = table.get("kind"), table.get("output"), table.get("inputs", [])
-    cache, options = table.get("cache", ""), table.get("options", {})
+    cache, options, photographs = table.get("cache", ""), table.get("options", {}), table.get("photographs", [])
     if kind not in OPTIONS:
         raise BadData(f"{place}: kind: expected one of {', '.join(OPTIONS)}, got {kind!r}")
     if not isinstance(output, str) or not output:
@@ -168,6 +181,9 @@ def _read_stage(place: str, table: Any, family: str) -> Stage:
         raise BadData(f"{place}: inputs: expected a list of names, got {inputs!r}")
     if not isinstance(cache, str) or (cache and kind == "mean"):
         raise BadData(f"{place}: cache: expected the name of a training's folder, got {cache!r}")
+    names = isinstance(photographs, list) and all(isinstance(name, str) for name in photographs)
+    if not names or (photographs and kind == "mean"):
+        raise BadData(f"{place}: photographs: expected a list of a training's folders, got {photographs!r}")
     if (kind == "train" and len(inputs) > 1) or (kind == "mean" and not inputs):
         expected = "at most one checkpoint to start from" if kind == "train" else "one checkpoint or more"
         raise BadData(f"{place}: inputs: expected {expected}, got {len(inputs)}")
@@ -179,7 +195,7 @@ def _read_stage(place: str, table: Any, family: str) -> Stage:
         accepted = (int, float) if expected_type is float else (expected_type,)
         if type(value) not in accepted:
             raise BadData(f"{place}: option '{name}': expected a value of type {expected_type.__name__}, got {value!r}")
-    return Stage(kind, family, output, tuple(inputs), cache, options)
+    return Stage(kind, family, output, tuple(inputs), cache, tuple(photographs), options)
 
 
 def _check_keys(place: str, what: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -202,10 +218,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=Recipe.cache, help="folder for scenes, states and logs (default: %(default)s)"
     )
+    parser.add_argument("--photos", type=Path, help="folder of the photographs, for stages that train on photographs")
     parser.add_argument("--dry-run", action="store_true", help="print the command of each stage without running it")
     options = parser.parse_args(arguments)
     try:
-        recipe = read_recipe(options.recipe, options.output, options.cache)
+        recipe = read_recipe(options.recipe, options.output, options.cache, options.photos)
         if options.dry_run:
             print("\n".join(shlex.join(recipe.command(stage)[1:]) for stage in recipe.stages))
             return 0

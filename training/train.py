@@ -1,10 +1,11 @@
-"""Train a checkpoint on synthetic scenes, from the last saved state if there is one."""
+"""Train a checkpoint on synthetic scenes and photographs, from the last saved state if there is one."""
 
 from __future__ import annotations
 
 import csv
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,9 +13,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sam_endpoint.training import network
+from sam_endpoint.training.batches import Mixture
 from sam_endpoint.training.cache import SceneCache
+from sam_endpoint.training.composites import EDGE, draw_composite
 from sam_endpoint.training.families import FAMILIES
 from sam_endpoint.training.options import TrainingOptions
+from sam_endpoint.training.photographs import read_photographs
 from sam_endpoint.training.trainer import Trainer, make_batches
 
 LOG_COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
@@ -27,11 +31,13 @@ def train(options: TrainingOptions) -> None:
     The function writes the state to `CACHE/FAMILY.pt`, the log to `CACHE/FAMILY.csv` and the checkpoint to `OUTPUT`.
 
     Raises:
+        BadData: A folder of photographs has no valid COCO file.
         BadParameter: The state in the cache belongs to another plan.
         OSError: The checkpoint to start from cannot be read, or a file cannot be written.
     """
     plan, family = options.plan, FAMILIES[options.family]
     torch.set_flush_denormal(True)
+    mixture = _mix_photographs(options)
     cache = SceneCache(options.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,7 +50,7 @@ def train(options: TrainingOptions) -> None:
         trainer.start_from(options.start)
     if trainer.step == plan.steps:
         network.save_checkpoint(trainer.average, options.output)
-    batches = make_batches(plan, cache, family)
+    batches = make_batches(plan, cache, family, mixture)
     steps = range(trainer.step, plan.steps)
     loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=options.workers)
     started = time.monotonic()
@@ -57,6 +63,16 @@ def train(options: TrainingOptions) -> None:
         if trainer.step % options.save_every == 0 or trainer.step == plan.steps:
             trainer.save_state(state)
             network.save_checkpoint(trainer.average, options.output)
+
+
+def _mix_photographs(options: TrainingOptions) -> Mixture | None:
+    """Read the photographs, and draw the missing composites."""
+    if not options.photographs:
+        return None
+    plan, photographs = options.plan, read_photographs(options.photographs)
+    composites = SceneCache(options.cache / "composites", plan.seed, plan.composites, EDGE)
+    composites.draw(options.drawers, partial(draw_composite, photographs))
+    return Mixture(photographs, composites, plan.photograph_share, plan.composite_share)
 
 
 def _append_row(path: Path, metrics: Mapping[str, float]) -> None:

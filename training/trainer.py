@@ -15,7 +15,7 @@ from torch import Tensor
 from sam_endpoint.model.errors import BadParameter
 from sam_endpoint.model.families.family import Family
 from sam_endpoint.training import losses, network, prompts
-from sam_endpoint.training.batches import Batch, Batches
+from sam_endpoint.training.batches import Batch, Batches, Mixture
 from sam_endpoint.training.cache import SceneCache
 from sam_endpoint.training.muon import Muon
 from sam_endpoint.training.network import Network
@@ -203,13 +203,14 @@ class Trainer:
             optimizer.load_state_dict(saved)
 
 
-def make_batches(plan: Plan, cache: SceneCache, family: type[Network]) -> Batches:
+def make_batches(plan: Plan, cache: SceneCache, family: type[Network], mixture: Mixture | None = None) -> Batches:
     """Return the batches of a plan.
 
     Args:
         plan: The plan.
         cache: The scenes.
         family: The network class, which decides whether images are padded or stretched.
+        mixture: Photographs and composites; None to train on drawn scenes only.
     """
     return Batches(
         cache,
@@ -221,6 +222,7 @@ def make_batches(plan: Plan, cache: SceneCache, family: type[Network]) -> Batche
         whole_every=plan.whole_every,
         stretched=family.stretched,
         close=plan.close,
+        mixture=mixture,
     )
 
 

@@ -60,7 +60,7 @@ def draw_scene(seed: int, index: int, longest_edge: int = LONGEST_EDGE) -> Scene
     canvas = Canvas(rng, height, width, textures.random_color(rng))
     _draw_backdrop(rng, canvas)
     layouts.LAYOUTS[rng.choice(len(layouts.LAYOUTS), p=layouts.PROBABILITIES)](rng, canvas)
-    return Scene(_photograph(rng, canvas.image), canvas.labels, canvas.owners)
+    return Scene(photograph(rng, canvas.image), canvas.labels, canvas.owners)
 
 
 def _draw_backdrop(rng: Rng, canvas: Canvas) -> None:
@@ -81,7 +81,7 @@ def _draw_backdrop(rng: Rng, canvas: Canvas) -> None:
         canvas.image *= (1 - darkness)[..., None]
 
 
-def _photograph(rng: Rng, image: Array) -> NDArray[np.uint8]:
+def photograph(rng: Rng, image: Array) -> NDArray[np.uint8]:
     """Simulate a camera: uneven illumination, exposure, monochrome images, defocus, grain and compression.
 
     Args:

@@ -1,8 +1,9 @@
-"""Train a checkpoint on synthetic scenes.
+"""Train a checkpoint on synthetic scenes, and on photographs with masks.
 
 Examples:
   sam-endpoint train --family sam2 --output build/sam2-tiny
   sam-endpoint train --start checkpoints/sam-tiny --output build/sam-tiny --side 352 --steps 700
+  sam-endpoint train --start checkpoints/sam-tiny --output build/sam-tiny --photos photos/houses photos/animals
 
 To continue a stopped training from its last saved state, run the same command again. The result is the same.
 """

@@ -90,7 +90,7 @@ def test_a_comparison_reports_prints_and_draws_the_difference_of_two_models(comp
     assert printed.splitlines()[3].split() == ["model", "spoilt", "difference", "+-"]
     line = f"{box['first']:18.3f}{box['second']:18.3f}{box['difference']:+12.3f}{box['spread']:8.3f}"
     assert f"  {'box':24}{line}" in printed.splitlines()
-    for name in ("curves.png", "worst-1.png", "worst-2.png"):
+    for name in ("curves.png", "worst-1.png", "worst-2.png", "typical-1.png", "typical-2.png"):
         assert np.asarray(Image.open(folder / "out" / name).convert("RGB")).std() > 10, name
 
 
@@ -110,7 +110,8 @@ def test_each_model_has_a_run_with_metrics_tables_and_images(compared: tuple[Pat
         assert run.data.metrics["calibration/expected error"] == report["calibration"]["expected error"]
         assert run.data.metrics["encoding/polygon kept"] < 1
         names = {item.path for item in client.list_artifacts(run.info.run_id)}
-        assert names >= {"report.json", "things.json", "calibration.json", "encodings.json", "curves.png", "worst.png"}
+        pictures = {"curves.png", "worst.png", "typical.png"}
+        assert names >= {"report.json", "things.json", "calibration.json", "encodings.json"} | pictures
         # MLflow writes artifacts into the working directory of the command.
         artifacts = folder / "mlruns" / "0" / run.info.run_id / "artifacts"
         assert json.loads((artifacts / "report.json").read_text()) == report

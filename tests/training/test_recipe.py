@@ -70,7 +70,7 @@ options = { side = 64 }
 """
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str | Path) -> str:
     """Run the recipe in a folder, and return its standard output."""
     command = [folder / "recipe.toml", "--output", folder / "out", "--cache", folder / "cache", *arguments]
     done = run_here(main, *command)
@@ -98,6 +98,16 @@ def test_skips_finished_stages_and_continues_interrupted_ones(tmp_path: Path) ->
     shutil.rmtree(tmp_path / "out" / "a")
     assert [line.split()[0] for line in run(tmp_path).splitlines()] == ["running", "finished"]
     assert (tmp_path / "out" / "a" / "model.safetensors").exists() and state.stat().st_mtime_ns == saved
+
+
+def test_a_stage_takes_photographs_from_the_folder_of_the_command(tmp_path: Path) -> None:
+    recipe = SMALL_RECIPE.replace('output = "a"', 'output = "a"\nphotographs = ["houses", "animals"]')
+    (tmp_path / "recipe.toml").write_text(recipe)
+    command = run(tmp_path, "--dry-run", "--photos", tmp_path / "pictures").splitlines()[0]
+    assert f"--photos {tmp_path}/pictures/houses {tmp_path}/pictures/animals" in command
+    done = run_here(main, tmp_path / "recipe.toml", "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr == "error: stage a needs --photos, a folder with the folders houses, animals\n"
 
 
 @pytest.mark.usefixtures("quick_start")
@@ -139,6 +149,12 @@ def test_the_output_of_another_stage_is_not_skipped(tmp_path: Path) -> None:
         ('kind = "mean"', 'kind = "train"', r"stage 2 \(b\): inputs: expected at most one checkpoint to start from"),
         ('kind = "mean"', 'kind = "average"', r"stage 2 \(b\): kind: expected one of train, mean, got 'average'"),
         ('kind = "mean"', 'kind = "mean"\ncache = "c"', r"stage 2 \(b\): cache: expected the name of a training's"),
+        (
+            'kind = "mean"',
+            'kind = "mean"\nphotographs = ["c"]',
+            r"stage 2 \(b\): photographs: expected a list of a train",
+        ),
+        ('output = "a"', 'output = "a"\nphotographs = 1', r"stage 1 \(a\): photographs: expected a list of .*, got 1"),
         ('output = "b"', 'output = "a"', r"stage 2 \(a\): output: an earlier stage has the same"),
         ('output = "b"', "", r"stage 2: output: expected the name of a folder, got None"),
         ("options = { side = 64 }", "options = 64", r"stage 2 \(b\): options: expected a table, got 64"),
