@@ -21,6 +21,7 @@ from .edgetam import EdgeTam
 from .family import Family
 from .sam import Sam
 from .sam2 import Sam2
+from .sam3 import Sam3, Sam3Detector, Sam3LiteText
 from .sam3_tracker import Sam3Tracker
 from .sam_hq import SamHq
 
@@ -32,7 +33,9 @@ FAMILIES: dict[str, type[Family]] = {  # by the config's `model_type`
     "edgetam": EdgeTam,
     "edgetam_video": EdgeTam,
     "sam3_tracker": Sam3Tracker,
-    "sam3_video": Sam3Tracker,
+    "sam3": Sam3Detector,
+    "sam3_lite_text": Sam3LiteText,
+    "sam3_video": Sam3,  # the type in the config of facebook/sam3
 }
 
 
@@ -61,7 +64,9 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
     else:
         model, processing = _load_pretrained(checkpoint)
     model.requires_grad_(False)
-    return wrap(model.eval().to(device), processing)
+    family = wrap(model.eval().to(device), processing)
+    family.load_files(checkpoint)
+    return family
 
 
 def wrap(model: Any, processing: dict[str, Any] | None = None) -> Family:
@@ -161,9 +166,11 @@ def save(family: Family, folder: Path) -> None:
 
     Args:
         family: the model.
-        folder: the folder, which receives the config, the weights (safetensors) and `preprocessor_config.json`.
+        folder: the folder, which receives the config, the weights (safetensors), `preprocessor_config.json`, and
+            further files of the family.
     """
     family.model.save_pretrained(folder)
+    family.save_files(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(family.processing(), indent=2) + "\n")
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import Sam3TrackerModel
 
 from .sam2 import Sam2
+from .sam3.vit import use_fast_layers
 
 
 class Sam3Tracker(Sam2):
-    """Checkpoint `facebook/sam3`. Only the weights of the tracker and the vision encoder are read."""
+    """Checkpoints that hold SAM 3's tracker only. `facebook/sam3`, which holds a detector too, is of the family `sam3`."""
 
     name = "sam3_tracker"
     model_class = Sam3TrackerModel
     processors = ("Sam3ImageProcessor", "Sam3TrackerProcessor")
     usual_mean = usual_std = (0.5, 0.5, 0.5)
+
+    def __init__(self, model: Any, processing: dict[str, Any]) -> None:
+        super().__init__(model, processing)
+        use_fast_layers(self.vision_encoder)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sam_endpoint.model.embeddings.shared_lru import SharedLRU
+from sam_endpoint.model.shared_lru import SharedLRU
 from sam_endpoint.model.prompts import Prompt
 
 MAX_CLICKS = 10_000  # clicks of one request; requests with more neither fill nor use the cache
