@@ -18,6 +18,8 @@ from .finder import Sam3Finder
 from .text import TextEmbedder
 from .vit import use_fast_layers
 
+MIN_TOKENS = 256  # of a vocabulary; there is a token for each byte
+
 
 class Sam3Detector(Sam2):
     """Checkpoints that hold SAM 3's detector only, such as a fine-tuned Sam3Model. They take no points and no boxes.
@@ -41,10 +43,13 @@ class Sam3Detector(Sam2):
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         except (OSError, ValueError):
+            tokenizer = []
+        # If there are no files, transformers creates a tokenizer with special tokens only.
+        if len(tokenizer) < MIN_TOKENS:
             raise ValueError(
                 f"checkpoint '{checkpoint}' has no tokenizer, which SAM 3 needs for texts: copy tokenizer.json and "
                 "tokenizer_config.json from the checkpoint that it was trained from, such as facebook/sam3"
-            ) from None
+            )
         self._finder = Sam3Finder(self.detector, TextEmbedder(self.detector, tokenizer))
 
     def save_files(self, folder: Path) -> None:

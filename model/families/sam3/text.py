@@ -27,14 +27,15 @@ class TextEmbedder:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        # CLIP's text encoder is causal, so padding does not change the tokens before it. The other encoders need the
-        # padding that they are trained with.
-        self.padding = "longest" if isinstance(model.text_encoder, CLIPTextModelWithProjection) else "max_length"
+        # CLIP's text encoder is causal, so padding does not change the tokens before it. Other encoders need the padding
+        # that they are trained with.
+        self._pads_to_the_end = not isinstance(model.text_encoder, CLIPTextModelWithProjection)
+        self._tokens([""])  # the first call may change settings of the tokenizer, which threads then only read
         self._cache: SharedLRU[Tensor] = SharedLRU(MAX_CACHED, lambda _: 1)
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise BadInput if a text has more than MAX_TOKENS tokens."""
-        longest = max((len(tokens) for tokens in self.tokenizer(list(texts))["input_ids"]), default=0)
+        longest = max((len(tokens) for tokens in self._tokens(texts)), default=0)
         if longest > MAX_TOKENS:
             expected = f"a text of at most {MAX_TOKENS} tokens (a noun phrase of up to about 20 words)"
             raise BadInput("input_text", expected, f"{longest} tokens")
@@ -44,13 +45,22 @@ class TextEmbedder:
         embedded = {text: self._cache.get("", text) for text in texts}
         missing = [text for text, embedding in embedded.items() if embedding is None]
         if missing:
-            tokens = self.tokenizer(missing, padding=self.padding, max_length=MAX_TOKENS, return_tensors="pt")
-            inputs = {name: tokens[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-            outputs: Tensor = self.model.get_text_features(**inputs).pooler_output
-            for text, output, mask in zip(missing, outputs, inputs["attention_mask"], strict=True):
-                embedded[text] = output[mask.bool()]
-                self._cache.put("", text, output[mask.bool()])
+            tokens = self._tokens(missing)
+            lengths = [len(own) for own in tokens]
+            padded = MAX_TOKENS if self._pads_to_the_end else max(lengths)
+            padding = [[self.tokenizer.pad_token_id] * (padded - length) for length in lengths]
+            ids = torch.tensor([[*own, *rest] for own, rest in zip(tokens, padding, strict=True)])
+            mask = torch.arange(padded) < torch.tensor(lengths)[:, None]
+            device = self.model.device
+            features = self.model.get_text_features(ids.to(device), mask.long().to(device))
+            for text, embedding, length in zip(missing, features.pooler_output, lengths, strict=True):
+                embedded[text] = embedding[:length].clone()
+                self._cache.put("", text, embedding[:length].clone())
         return [embedding for text in texts if (embedding := embedded[text]) is not None]
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of the tokens of each text."""
+        return self.tokenizer(list(texts))["input_ids"] if texts else []
 
 
 def join_prompts(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
