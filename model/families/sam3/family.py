@@ -134,7 +134,8 @@ class Sam3(Sam3Detector):
     encoder_tensors = (
         "detector_model.vision_encoder.",
         "tracker_neck.",
-        *(f"tracker_model.{name}" for name in Sam2.encoder_tensors),
+        "tracker_model.mask_decoder.conv_s0.",
+        "tracker_model.mask_decoder.conv_s1.",
     )
 
     @property
@@ -160,11 +161,11 @@ class Sam3(Sam3Detector):
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Encode images to six feature maps."""
         encoded = self._encode(pixels)
-        tracker, decoder = self.prompt_model, self.prompt_model.mask_decoder
         fine, middle, coarse = neck_maps(self.model.tracker_neck, encoded)
-        no_memory = tracker.no_memory_embedding.view(1, -1, 1, 1)
-        maps = decoder.conv_s0(fine), decoder.conv_s1(middle), coarse + no_memory
-        return *maps, *neck_maps(self.vision_encoder.neck, encoded)
+        # transformers' Sam3TrackerModel adds the embedding for "no memory" to a fourth map, which it does not use.
+        decoder = self.prompt_model.mask_decoder
+        tracker_maps = decoder.conv_s0(fine), decoder.conv_s1(middle), coarse
+        return *tracker_maps, *neck_maps(self.vision_encoder.neck, encoded)
 
     def predict(
         self,

@@ -222,7 +222,6 @@ def test_the_encoder_fingerprint_covers_both_necks_and_no_decoder(video: Segment
             family.vision_encoder.neck.fpn_layers[0].proj1.weight,
             family.model.tracker_neck.fpn_layers[1].proj2.weight,
             family.model.tracker_model.mask_decoder.conv_s0.weight,
-            family.model.tracker_model.no_memory_embedding,
         ):
             weight += 1
             assert family.encoder_fingerprint() != before
