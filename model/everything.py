@@ -1,7 +1,6 @@
 """Automatic mask generation: segment every object in an image with a grid of point prompts.
 
-The algorithm and the parameter names are those of `SamAutomaticMaskGenerator` in the original segment-anything
-(Kirillov et al. 2023, appendix B).
+Algorithm and parameter names are those of the original `SamAutomaticMaskGenerator` (Kirillov et al. 2023, appendix B).
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class Grid:
         crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
             further layer halves the overlap.
         crop_n_points_downscale_factor: each layer divides the number of points along a side by this factor.
-        min_mask_region_area: minimum area in pixels. Smaller holes are filled, and smaller separate pieces are removed.
-            0 leaves masks unchanged.
+        min_mask_region_area: smaller holes are filled, and smaller separate pieces are removed; 0 changes nothing.
 
     Example:
         >>> Grid(points_per_side=16, crop_n_layers=1).count
@@ -113,6 +111,7 @@ def everything(
     grid: Grid = DEFAULT_GRID,
     keep_logits: bool = True,
     call: Call = UNTRACKED,
+    select_points: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[FoundObject]:
     """Segment every object in an image.
 
@@ -123,8 +122,8 @@ def everything(
         grid: point grid and mask filters.
         keep_logits: whether to return the low-resolution logits of each object. The logits of all candidates could fill
             the memory. The function therefore drops them, and decodes the points of the kept objects a second time.
-        call: deadline, cancellation and memory budget of the request. The function checks the call between batches of
-            points, and adds the bytes of the masks to the size of the response.
+        call: context of the request. It is checked between batches of points, and counts the bytes of the masks.
+        select_points: returns the (n,) bool selection of (n, 2) grid points x, y in pixels to decode; None for all.
 
     Returns:
         The objects in descending order of predicted IoU.
@@ -138,6 +137,8 @@ def everything(
     for layer, box in crop_boxes(whole.size, grid):
         embedding = crop(box) if layer else whole
         grid_points = point_grid(grid.side(layer), embedding.size)
+        if select_points is not None:
+            grid_points = grid_points[select_points(grid_points)]
         candidates = list(_in_crop(segmenter, embedding, box, whole.size, grid_points, grid, call))
         keep = nms(_boxes(candidates), np.array([candidate.score for candidate in candidates]), grid.box_nms_thresh)
         objects += [candidates[i] for i in keep]

@@ -23,11 +23,13 @@ class ConceptFinder(Protocol):
         takes_text: whether a concept may have a text.
         takes_examples: whether a concept may have boxes of the searched image, alone or beside a text.
         needs_pixels: whether `find` reads the pixels of the image, and not only its embedding.
+        nbytes: size in bytes of the weights that are not part of the segmenter's model.
     """
 
     takes_text: bool
     takes_examples: bool
     needs_pixels: bool
+    nbytes: int
 
     def find(
         self,

@@ -50,12 +50,16 @@ class Thresholds:
         nms: maximum mask IoU of two instances, of one concept or of different concepts. Of two instances with a higher
             IoU, the instance with the lower score is removed. None keeps both. `Segmenter.find` applies this filter,
             not the finder.
-        similarity: minimum cosine similarity of an instance and the examples. Only for finders that compare embeddings.
+        similarity: minimum cosine similarity of an instance to an example. For `examples.ExampleFinder` only.
+        points_per_side: grid points along each side of the image, as in `everything.Grid`. For `ExampleFinder` only.
+        points_per_batch: grid points decoded together, as in `everything.Grid`. For `ExampleFinder` only.
     """
 
     score: float = 0.5
     nms: float | None = None
     similarity: float = 0.9
+    points_per_side: int = 32
+    points_per_batch: int = 64
 
 
 @dataclass(frozen=True)
