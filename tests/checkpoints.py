@@ -288,7 +288,7 @@ def save_sam3_lite_text(folder: Path, seed: int = 9) -> Path:
 def save_sam3_tokenizer(folder: Path) -> None:
     """Save a tokenizer like SAM 3's, whose vocabulary has no token longer than two letters."""
     letters = list(bytes_to_unicode().values())
-    pairs = [("c", "u"), ("p", "s</w>"), ("o", "r"), ("e", "n"), ("e", "d</w>"), ("s", "p")]
+    pairs: Any = [("c", "u"), ("p", "s</w>"), ("o", "r"), ("e", "n"), ("e", "d</w>"), ("s", "p")]
     names = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in pairs)]
     names += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: index for index, name in enumerate(names)}

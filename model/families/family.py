@@ -61,9 +61,11 @@ class Family(ABC):
         Raises:
             ValueError: a file is missing or cannot be read.
         """
+        return None
 
     def save_files(self, folder: Path) -> None:
         """Save the files that `load_files` loads to a checkpoint folder."""
+        return None
 
     @property
     def device(self) -> torch.device:

@@ -29,7 +29,12 @@ class Sam2(Family):
     processors: ClassVar[tuple[str, str]] = ("Sam2ImageProcessor", "Sam2Processor")
 
     # transformers applies the first layers of the decoder's upscaling to the feature maps of the encoder.
-    encoder_tensors = ("vision_encoder.", "no_memory_embedding", "mask_decoder.conv_s0.", "mask_decoder.conv_s1.")
+    encoder_tensors: ClassVar[tuple[str, ...]] = (
+        "vision_encoder.",
+        "no_memory_embedding",
+        "mask_decoder.conv_s0.",
+        "mask_decoder.conv_s1.",
+    )
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)

@@ -11,7 +11,7 @@ from .sam3.vit import use_fast_layers
 
 
 class Sam3Tracker(Sam2):
-    """Checkpoints that hold SAM 3's tracker only. `facebook/sam3`, which holds a detector too, is of the family `sam3`."""
+    """Checkpoints that hold SAM 3's tracker only, such as a fine-tuned one. `facebook/sam3` is of the family `sam3`."""
 
     name = "sam3_tracker"
     model_class = Sam3TrackerModel

@@ -43,9 +43,7 @@ def position_embedding(model: Any, image: Tensor) -> Tensor:
     return embedding
 
 
-def detect(
-    model: Any, features: Sequence[Tensor], prompts: Sequence[Tensor], threshold: float
-) -> list[Detections]:
+def detect(model: Any, features: Sequence[Tensor], prompts: Sequence[Tensor], threshold: float) -> list[Detections]:
     """Find the instances of concepts in one image.
 
     Args:

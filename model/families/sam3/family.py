@@ -41,7 +41,7 @@ class Sam3Detector(Sam2):
     def load_files(self, checkpoint: str) -> None:
         """Load the tokenizer of the texts."""
         try:
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         except (OSError, ValueError):
             tokenizer = []
         # If there are no files, transformers creates a tokenizer with special tokens only.
@@ -97,7 +97,7 @@ class Sam3Detector(Sam2):
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Apply the vision transformer to pixels. Returns (n, channels, height, width)."""
-        tokens = self.vision_encoder.backbone(pixels).last_hidden_state
+        tokens: Tensor = self.vision_encoder.backbone(pixels).last_hidden_state
         return tokens.mT.unflatten(2, self.features_shape[-2:])
 
     def predict(
@@ -112,7 +112,9 @@ class Sam3Detector(Sam2):
     ) -> tuple[Tensor, Tensor]:
         """Raise BadInput, because the checkpoint has no tracker."""
         column = "input_boxes" if points is None and boxes is not None else "input_points"
-        expected = "a model that takes points, boxes and masks (package a checkpoint with SAM 3's tracker: facebook/sam3)"
+        expected = (
+            "a model that takes points, boxes and masks (package a checkpoint with SAM 3's tracker: facebook/sam3)"
+        )
         raise BadInput(column, expected, "a model with SAM 3's detector only, which takes texts and exemplars")
 
 

@@ -34,6 +34,7 @@ class Sam3Finder:
     takes_text = True
     takes_examples = True
     needs_pixels = False
+    nbytes = 0
 
     def __init__(self, model: Any, texts: TextEmbedder) -> None:
         self.model = model

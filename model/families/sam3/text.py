@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
-from ...shared_lru import SharedLRU
 from ...errors import BadInput
+from ...shared_lru import SharedLRU
 
 MAX_TOKENS = 32  # of a text, with the tokens for its start and its end, as in transformers' Sam3Processor
 MAX_CACHED = 4096  # texts; at most 32 KiB each
@@ -27,8 +27,8 @@ class TextEmbedder:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        # CLIP's text encoder is causal, so padding does not change the tokens before it. Other encoders need the padding
-        # that they are trained with.
+        # CLIP's text encoder is causal, so padding does not change the tokens before it. Other text encoders need the
+        # padding that they are trained with.
         self._pads_to_the_end = not isinstance(model.text_encoder, CLIPTextModelWithProjection)
         self._tokens([""])  # the first call may change settings of the tokenizer, which threads then only read
         self._cache: SharedLRU[Tensor] = SharedLRU(MAX_CACHED, lambda _: 1)
@@ -60,7 +60,8 @@ class TextEmbedder:
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of the tokens of each text."""
-        return self.tokenizer(list(texts))["input_ids"] if texts else []
+        ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"] if texts else []
+        return ids
 
 
 def join_prompts(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

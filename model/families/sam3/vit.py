@@ -27,10 +27,17 @@ class FastSam3ViT(FastLayer, Sam3ViTModel):
     - The MLP processes a part of the tokens at a time.
     """
 
+    embeddings: Any
+    layer_norm: Any
+
+    @property
+    def window_pixels(self) -> int:
+        """The side of a window in pixels."""
+        return int(self.config.window_size) * int(self.config.patch_size)  # type: ignore[arg-type]  # never a list
+
     def has_fast_path(self, hidden_states: Tensor) -> bool:
         """Return whether windows divide the image without a remainder. `hidden_states` are the pixels of images."""
-        window = self.config.window_size * self.config.patch_size
-        return all(side % window == 0 for side in hidden_states.shape[-2:])
+        return all(side % self.window_pixels == 0 for side in hidden_states.shape[-2:])
 
     def fast_forward(self, hidden_states: Tensor) -> Any:
         """Encode images.
@@ -41,22 +48,21 @@ class FastSam3ViT(FastLayer, Sam3ViTModel):
         Returns:
             An output with (n, tokens, channels) `last_hidden_state`, the tokens of an image row by row.
         """
-        images, _, height, width = hidden_states.shape
-        side, patch = self.config.window_size, self.config.patch_size
-        grid = height // patch // side, width // patch // side
-        tokens = self.layer_norm(self.embeddings(hidden_states))
-        tokens = _swap(tokens, (grid[0], side, grid[1], side))
+        side, window = int(self.config.window_size), self.window_pixels
+        down, across = (size // window for size in hidden_states.shape[-2:])
+        tokens = _swap(self.layer_norm(self.embeddings(hidden_states)), (down, side, across, side))
         rotations: dict[int, Tensor] = {}  # by the window size of the layers, which is 0 for global attention
-        for layer in self.layers:
+        layers: Any = self.layers
+        for layer in layers:
             if layer.window_size not in rotations:
                 cosine, sine = (part[0, :, ::2] for part in layer.rotary_emb(tokens, layer.position_ids))
                 rotation = torch.complex(cosine, sine)
                 if not layer.window_size:
-                    rotation = _swap(rotation[None], (grid[0], side, grid[1], side))[0]
+                    rotation = _swap(rotation[None], (down, side, across, side))[0]
                 rotations[layer.window_size] = rotation[:, None]
             tokens = _attend(layer, tokens, rotations[layer.window_size])
             _apply_mlp(layer, tokens.view(-1, tokens.shape[-1]))
-        return BaseModelOutput(last_hidden_state=_swap(tokens, (grid[0], grid[1], side, side)))
+        return BaseModelOutput(last_hidden_state=_swap(tokens, (down, across, side, side)))
 
 
 def _swap(tokens: Tensor, split: tuple[int, int, int, int]) -> Tensor:

@@ -76,7 +76,7 @@ def references(kind: str, folder: Path) -> dict[str, np.ndarray]:
 
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSING))
     processor = Sam3Processor.from_pretrained(folder)
-    model = (Sam3LiteTextModel if kind == "sam3_lite_text" else Sam3Model).from_pretrained(folder).eval()
+    model: Any = (Sam3LiteTextModel if kind == "sam3_lite_text" else Sam3Model).from_pretrained(folder)
     arrays = {"digest": np.array(digest(folder))}
     for i, (text, boxes, labels) in enumerate(CONCEPTS):
         examples = {"input_boxes": [boxes], "input_boxes_labels": [labels]} if boxes else {}
@@ -97,7 +97,7 @@ def references(kind: str, folder: Path) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Write the references of all checkpoints to FILE."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as scratch:
             folder = checkpoints.SAVERS[kind](Path(scratch))
