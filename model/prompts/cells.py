@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import json_text
 from ..errors import BadInput, kind
 
 MISSING_TEXT = ("", "none", "null", "nan")
@@ -123,7 +123,7 @@ def parse(value: object, form: str, max_count: int | None = None) -> Any:
         if values > MAX_VALUES:
             raise Mismatch(f"JSON of at most {MAX_VALUES:,} lists and numbers", got=f"{values:,}")
         try:
-            value = json.loads(value)
+            value = json_text.loads(value)
         except (ValueError, RecursionError):
             raise Mismatch(f"{form}, as JSON", value, "{} that is not JSON") from None
     if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):

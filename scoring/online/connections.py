@@ -20,8 +20,11 @@ SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
 HEADER_BYTES = 2**14  # maximum size of a request line with its headers; uvicorn's default
 # A tiny chunk costs the event loop as much time as a large one. In a body of more than MAX_CHUNKS chunks, the chunks
 # must have at least MIN_CHUNK bytes on average.
-MAX_CHUNKS = 256
+MAX_CHUNKS = 64
 MIN_CHUNK = 256
+# Largest number of bytes that the event loop reads and parses for one connection before it turns to the next.
+# asyncio's default is four times as much.
+READ_BYTES = 2**16
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -142,6 +145,7 @@ class GuardedProtocol(H11Protocol):
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
         assert isinstance(transport, asyncio.Transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio has no public way to set it
         super().connection_made(transport)
         self.guard.add(self)
 

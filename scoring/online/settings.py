@@ -81,7 +81,7 @@ class EndpointSettings(BaseSettings):
         default=64, gt=0, description="maximum number of requests in progress; further requests get 503 and Retry-After"
     )
     body_bytes: int = Field(
-        default=64 * 2**20, gt=0, description="maximum size of a request body in bytes; larger bodies get status 413"
+        default=32 * 2**20, gt=0, description="maximum size of a request body in bytes; larger bodies get status 413"
     )
     body_seconds: float = Field(
         default=60,

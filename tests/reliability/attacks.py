@@ -178,7 +178,7 @@ def forms(target: Target) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nv\r\n'
     many = b"".join(part % i for i in range(100_000)) + b"--x--\r\n"
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    large = head + bytes(50_000_000) + b"\r\n--x--\r\n"
+    large = head + bytes(30_000_000) + b"\r\n--x--\r\n"
     while not target.over:
         for body in (many, large):
             once(target, "/segment-anything-2", body, "multipart/form-data; boundary=x")

@@ -37,6 +37,7 @@ def multipart_floods(target: Target) -> None:
         b"".join(head + b"\r\n" + bytes(9000) + b"\r\n" for _ in range(2000)) + b"--x--\r\n",
         head + b"Content-Type: multipart/mixed; boundary=y\r\n\r\n" + b"--y\r\n\r\n" * 500_000 + end,
         head + b"\r\n" + b"\r\n--" * 5_000_000,
+        head + b"\r\n" + b"\r\n--x-" * 5_000_000,
         b"\r\n" * 10_000_000 + head + end,
         b'--x\r\nContent-Disposition: form-data; name="mask_input"\r\n\r\n' + b"[" * 900_000 + end,
     ]

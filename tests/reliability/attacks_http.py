@@ -99,7 +99,7 @@ def slow_readers(target: Target) -> None:
 
 def full_bodies(target: Target) -> None:
     """The largest bodies in all places of a key, which wait for their last byte."""
-    image = pictures.to_text(bytes(45_000_000))
+    image = pictures.to_text(bytes(24_000_000))
     body = json.dumps({"input_data": [{"image": image, "input_points": [[[1, 1]]]}]}).encode()
     request = f"POST /score HTTP/1.1\r\n{HEAD}Content-Length: {len(body) + 1}\r\n\r\n".encode()
 

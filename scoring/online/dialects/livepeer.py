@@ -6,15 +6,18 @@ text of an array.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -33,6 +36,7 @@ from sam_endpoint.scoring.online.dialects.base import Dialect
 from sam_endpoint.scoring.online.served_model import ServedModel
 
 MAX_NUMBERS = 50_000_000  # pixels in all masks of one response together; the JSON text has a number for each pixel
+CHUNK_BYTES = 2**16  # part of a form that is parsed between two checks of the deadline
 ROWS_PER_CHUNK = 16  # rows of a mask in one chunk of the response
 FULL_BYTES = 8  # memory per pixel of a mask while it is upscaled
 
@@ -44,22 +48,39 @@ class _FormParser(MultiPartParser):
 
 
 class _FormRoute(APIRoute):
-    """A route whose form is parsed without temporary files."""
+    """A route that parses its form in a thread, without temporary files.
+
+    FastAPI would parse the form in the event loop, where some forms of 30 MB block all other requests for 6 s.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, preceded by a step that parses the form."""
         handle = super().get_route_handler()
 
         async def parse_and_handle(request: Request) -> Response:
+            context = context_of(request.scope)
+
+            def parse() -> FormData:
+                with context.call.stage("parse"):
+                    # The parser is a coroutine, so it needs an event loop: one of this thread.
+                    return asyncio.run(_FormParser(request.headers, _chunks(context.body, context.call)).parse())
+
             if "boundary=" in request.headers.get("content-type", ""):
                 try:
                     # `Request.form` returns this attribute if it is set.
-                    request._form = await _FormParser(request.headers, request.stream()).parse()
+                    request._form = await run_in_threadpool(parse)
                 except MultiPartException:
                     raise HTTPException(400) from None
             return await handle(request)
 
         return parse_and_handle
+
+
+async def _chunks(body: bytes, call: Call) -> AsyncGenerator[bytes]:
+    """Yield a body in chunks. Raise an exception between two chunks if the request is over (see `Call.check`)."""
+    for start in range(0, len(body), CHUNK_BYTES):
+        call.check()
+        yield body[start : start + CHUNK_BYTES]
 
 
 router = APIRouter(tags=["Livepeer"], route_class=_FormRoute)

@@ -22,6 +22,7 @@ MAX_UNKNOWN = 16  # maximum number of bodies with an unknown API key that arrive
 UNKNOWN_SECONDS = 10.0  # timeout for such a body
 COPIES = 2  # the body, and the values parsed from it
 GZIP = 16 + zlib.MAX_WBITS  # makes zlib expect a gzip header
+PIECE = 2**20  # bytes that are decompressed in one call
 
 
 class TooLarge(BadRequest):
@@ -132,14 +133,17 @@ class BodyMiddleware:
             part = message.get("body", b"")
             arrived += len(part)
             if inflater:
-                # 64 KiB can decompress to 64 MiB, so this runs in a thread. The inflater stops one byte above the
-                # limit, because this byte is enough to reject the body.
-                part = await asyncio.to_thread(inflater.inflate, part, self.max_bytes - size + 1)
-            size += len(part)
-            if max(size, arrived) > self.max_bytes:
-                raise self._too_large()
-            held.take(COPIES * len(part))
-            parts.append(part)
+                inflater.feed(part)
+            while part:
+                # 64 KiB can decompress to 64 MiB, so this runs in a thread, and not more than PIECE bytes at once.
+                piece = await asyncio.to_thread(inflater.inflate) if inflater else part
+                size += len(piece)
+                if max(size, arrived) > self.max_bytes:
+                    raise self._too_large()
+                held.take(COPIES * len(piece))
+                parts.append(piece)
+                if not inflater or not inflater.has_more:
+                    break
             if not message.get("more_body"):
                 break
         if inflater and not inflater.complete:
@@ -185,29 +189,37 @@ class Inflater:
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
+        self._compressed = b""
 
     @property
     def complete(self) -> bool:
         """Whether the bytes so far end with a complete gzip member."""
         return self._member.eof
 
-    def inflate(self, part: bytes, max_bytes: int) -> bytes:
-        """Decompress a part of the body. Bytes beyond `max_bytes` are dropped.
+    @property
+    def has_more(self) -> bool:
+        """Whether `inflate` has more to return before the next `feed`."""
+        return bool(self._compressed)
 
-        Args:
-            part: compressed bytes.
-            max_bytes: largest number of bytes to return.
+    def feed(self, part: bytes) -> None:
+        """Add compressed bytes."""
+        self._compressed += part
+
+    def inflate(self) -> bytes:
+        """Decompress about PIECE bytes.
 
         Raises:
             BadRequest: the bytes are not gzip.
         """
-        inflated = bytearray()
+        pieces, nbytes = [], 0
         try:
-            while part and len(inflated) < max_bytes:
+            while self._compressed and nbytes < PIECE:
                 if self._member.eof:
                     self._member = zlib.decompressobj(GZIP)
-                inflated += self._member.decompress(part, max_bytes - len(inflated))
-                part = self._member.unused_data
+                piece = self._member.decompress(self._compressed, PIECE)
+                self._compressed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                pieces.append(piece)
+                nbytes += len(piece)
         except zlib.error:
             raise BadRequest("content-encoding: expected a gzip body, got bytes that are not gzip") from None
-        return bytes(inflated)
+        return b"".join(pieces)

@@ -18,7 +18,7 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser
 
-from sam_endpoint.scoring.online.middleware.body import Inflater
+from sam_endpoint.scoring.online.middleware.body import PIECE, Inflater
 from tests import pictures
 from tests.conftest import serve_endpoint
 from tests.scoring.online.endpoint import AUTH, KEY, error_message
@@ -245,13 +245,19 @@ def test_rejects_a_gzip_bomb_early_without_using_memory(endpoint_process: tuple[
     assert peak_memory(process) - before < 20 * LIMIT
 
 
-def test_decompression_stops_at_the_limit() -> None:
+def test_a_body_is_decompressed_in_pieces() -> None:
     inflater = Inflater()
-    assert len(inflater.inflate(gzip.compress(bytes(10**7)), 1001)) == 1001
+    inflater.feed(gzip.compress(bytes(10**7)))
+    assert PIECE <= len(inflater.inflate()) < 2 * PIECE and inflater.has_more
     members = gzip.compress(b"ab") * 100
     whole, byte_by_byte = Inflater(), Inflater()
-    assert whole.inflate(members, 1000) == b"ab" * 100 and whole.complete
-    assert b"".join(byte_by_byte.inflate(members[i : i + 1], 1000) for i in range(len(members))) == b"ab" * 100
+    whole.feed(members)
+    assert whole.inflate() == b"ab" * 100 and whole.complete and not whole.has_more
+    inflated = b""
+    for i in range(len(members)):
+        byte_by_byte.feed(members[i : i + 1])
+        inflated += byte_by_byte.inflate()
+    assert inflated == b"ab" * 100 and byte_by_byte.complete
 
 
 def preflight(url: str, origin: str, **headers: str) -> requests.Response:
