@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3Model
@@ -98,7 +99,7 @@ class Sam3Detector(Sam2):
     def _encode(self, pixels: Tensor) -> Tensor:
         """Apply the vision transformer to pixels. Returns (n, channels, height, width)."""
         tokens: Tensor = self.vision_encoder.backbone(pixels).last_hidden_state
-        return tokens.mT.unflatten(2, self.features_shape[-2:])
+        return torch.unflatten(tokens.mT, 2, self.features_shape[-2:])
 
     def predict(
         self,

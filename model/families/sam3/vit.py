@@ -75,7 +75,7 @@ def _swap(tokens: Tensor, split: tuple[int, int, int, int]) -> Tensor:
     Returns:
         (n, N, channels) tokens.
     """
-    return tokens.unflatten(1, split).transpose(2, 3).reshape(tokens.shape)
+    return torch.unflatten(tokens, 1, split).transpose(2, 3).reshape(tokens.shape)
 
 
 def _attend(layer: Any, tokens: Tensor, rotation: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def _attend(layer: Any, tokens: Tensor, rotation: Tensor) -> Tensor:
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     for part in (query, key):
-        torch.view_as_complex(part.unflatten(-1, (-1, 2))).mul_(rotation)
+        torch.view_as_complex(torch.unflatten(part, -1, (-1, 2))).mul_(rotation)
     attended = F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale=attention.scaling
     )

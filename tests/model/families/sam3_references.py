@@ -97,7 +97,7 @@ def references(kind: str, folder: Path) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Write the references of all checkpoints to FILE."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as scratch:
             folder = checkpoints.SAVERS[kind](Path(scratch))
