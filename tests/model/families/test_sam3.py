@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,9 @@ from sam_endpoint.model.embeddings import EmbeddingCache, Store
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageReader, ImageRef
+from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.saved import SavedModel
 from sam_endpoint.model.segmenter import Segmentation, Segmenter
 from tests import checkpoints, pictures
 from tests.model.families import sam3_references
@@ -244,3 +247,18 @@ def test_an_embedding_store_holds_the_maps_of_both_necks(video: Segmenter, tmp_p
         store.flush()
         scores.append(find(video, embedded, [concept_of(5)], 0.0)[0].scores)
     assert encodings == [1] and torch.equal(*scores)
+
+
+def test_a_packaged_sam3_finds_concepts_without_the_folder_that_it_was_packaged_from(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    source = shutil.copytree(folders["sam3_video"], tmp_path / "source")
+    saved = package.save(source, tmp_path / "model")
+    shutil.rmtree(source)
+    engine, _ = SavedModel.read(saved).open()
+    embedded = engine.embed(ImageRef.content(pictures.to_bytes(Image.fromarray(sam3_references.picture()))))
+    threshold = float(references()["sam3_video/5/threshold"])
+    (instances,) = find(engine.segmenter, embedded, [concept_of(5)], threshold)
+    assert_same(engine.segmenter, "sam3_video", 5, instances)
+    (clicked,) = engine.segment(embedded, [CLICK])
+    assert engine.masks(clicked).shape == (3, *SIZE)
