@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class RequestLimits:
         """Raise BadRequest if there are more than `prompts` prompts."""
         if self.prompts is not None and count > self.prompts:
             raise BadRequest(
-                f"expected at most {self.prompts:,} prompts a request, all rows together, got {count:,}: send several "
+                f"expected at most {self.prompts:,} prompts in all rows of a request, got {count:,}: send several "
                 "requests"
             )
 
@@ -87,6 +88,8 @@ class MemoryBudget:
     Args:
         nbytes: the limit in bytes; None for no limit.
         seconds: maximum wait in seconds for other requests to release bytes.
+        per_tenant: limit in bytes for the requests of one tenant together; None for no such limit. A tenant that holds
+            nothing may exceed this limit with a single request.
 
     Attributes:
         held: number of bytes that are held now.
@@ -100,59 +103,68 @@ class MemoryBudget:
         0
     """
 
-    def __init__(self, nbytes: int | None = None, seconds: float = 10.0) -> None:
-        self.nbytes, self.seconds = nbytes, seconds
+    def __init__(self, nbytes: int | None = None, seconds: float = 10.0, per_tenant: int | None = None) -> None:
+        self.nbytes, self.seconds, self.per_tenant = nbytes, seconds, per_tenant
         self.held = 0
+        self._by_tenant: Counter[str] = Counter()
         self._released = Condition()
 
     @contextmanager
-    def hold(self, nbytes: int, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def hold(self, nbytes: int, check: Callable[[], None] = lambda: None, tenant: str = "") -> Iterator[None]:
         """Hold bytes during a `with` block.
 
         Args:
             nbytes: number of bytes.
             check: function that is called repeatedly while waiting. An exception from it ends the wait.
+            tenant: tenant id of the request.
 
         Raises:
             BadRequest: `nbytes` exceeds the whole budget.
             Overloaded: other requests do not release enough bytes within `seconds`.
         """
-        self.take(nbytes, check)
+        self.take(nbytes, check, tenant)
         try:
             yield
         finally:
-            self.release(nbytes)
+            self.release(nbytes, tenant)
 
-    def take(self, nbytes: int, check: Callable[[], None] = lambda: None) -> None:
-        """Hold bytes until `release`. Args and exceptions are those of `hold`."""
+    def take(self, nbytes: int, check: Callable[[], None] = lambda: None, tenant: str = "") -> None:
+        """Hold bytes until `release` is called. The arguments and exceptions are the same as for `hold`."""
         if self.nbytes is None:
             return
         if nbytes > self.nbytes:
             raise BadRequest(f"expected a request that needs at most {self.nbytes:,} bytes of memory, got {nbytes:,}")
         deadline = time.monotonic() + self.seconds
         with self._released:
-            while self.held + nbytes > self.nbytes:
+            while not self._try_take(nbytes, tenant):
                 check()
                 if time.monotonic() >= deadline:
                     raise Overloaded(OUT_OF_MEMORY)
                 self._released.wait(0.1)
-            self.held += nbytes
 
-    def try_take(self, nbytes: int) -> bool:
+    def try_take(self, nbytes: int, tenant: str = "") -> bool:
         """Hold bytes like `take`, but do not wait. Return False if too few bytes are available."""
         if self.nbytes is None:
             return True
         with self._released:
-            if self.held + nbytes > self.nbytes:
-                return False
-            self.held += nbytes
-            return True
+            return self._try_take(nbytes, tenant)
 
-    def release(self, nbytes: int) -> None:
-        """Release bytes that `take` or `try_take` holds."""
+    def _try_take(self, nbytes: int, tenant: str) -> bool:
+        assert self.nbytes is not None
+        held = self._by_tenant[tenant]
+        if self.held + nbytes > self.nbytes or (held and self.per_tenant and held + nbytes > self.per_tenant):
+            return False
+        self.held += nbytes
+        self._by_tenant[tenant] += nbytes
+        return True
+
+    def release(self, nbytes: int, tenant: str = "") -> None:
+        """Release bytes. An earlier call of `take` or `try_take` holds these bytes."""
         if self.nbytes is not None:
             with self._released:
                 self.held -= nbytes
+                self._by_tenant[tenant] -= nbytes
+                self._by_tenant += Counter()  # drops tenants that hold nothing
                 self._released.notify_all()
 
 

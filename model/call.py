@@ -180,23 +180,23 @@ class Call:
 
     def hold(self, nbytes: int) -> AbstractContextManager[None]:
         """Return a context manager that holds bytes of the memory budget. Raises as `MemoryBudget.hold`."""
-        return self._memory.hold(nbytes, self.check)
+        return self._memory.hold(nbytes, self.check, self.owner.tenant)
 
     def keep(self, nbytes: int) -> None:
         """Hold bytes of the memory budget until `close`. Raises the exceptions of `MemoryBudget.hold`."""
-        self._memory.take(nbytes, self.check)
+        self._memory.take(nbytes, self.check, self.owner.tenant)
         with self._lock:
             if not self._closed:
                 self._kept += nbytes
                 return
-        self._memory.release(nbytes)
+        self._memory.release(nbytes, self.owner.tenant)
         raise ClientDisconnected
 
     def close(self) -> None:
         """Release the bytes that `keep` holds. Call this once the response is sent or abandoned."""
         with self._lock:
             self._closed, kept, self._kept = True, self._kept, 0
-        self._memory.release(kept)
+        self._memory.release(kept, self.owner.tenant)
 
 
 ANSWER_COPIES = 2  # copies of a response in memory: its parts, and its text

@@ -20,8 +20,8 @@ from .regions import remove_small_regions
 from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-MAX_POINTS = 2**17  # grid points for one image; takes minutes with the smallest model, hours with the largest
-EDGE = 20.0  # pixels; a crop probably truncates a mask that ends this close to the edge of the crop
+MAX_POINTS = 2**17  # maximum number of grid points for one image; this takes the models minutes to hours
+EDGE = 20.0  # pixels; if a mask ends this close to the edge of a crop, the crop probably truncates the mask
 
 
 @dataclass(frozen=True)
@@ -264,8 +264,8 @@ def _with_logits(
 def _cut_off(box: np.ndarray, crop: Box, size: tuple[int, int]) -> bool:
     """Return whether the crop probably truncates a mask.
 
-    This is so if the mask ends at most EDGE pixels from an edge of its crop, and is not that near to the same edge of
-    the image.
+    A mask is probably truncated if it ends at most EDGE pixels from an edge of its crop, and more than EDGE pixels from
+    the same edge of the image.
 
     Args:
         box: the box of the mask in the image, x1, y1, x2, y2.
@@ -283,7 +283,7 @@ def _boxes(objects: list[FoundObject]) -> np.ndarray:
 
 
 def _without_small_regions(objects: list[FoundObject], grid: Grid, call: Call) -> list[FoundObject]:
-    """Fill small holes and remove small pieces, then remove the duplicates that this creates.
+    """Fill small holes, remove small pieces, and then remove masks that have become duplicates.
 
     If a changed mask and an unchanged mask are duplicates, the unchanged mask is kept.
     """

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def halve_on_out_of_memory(run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """Run a batch. If memory is too short, run the two halves of the batch one after the other, and so on.
+    """Run a batch. If there is too little memory, run each half of the batch in the same way, one after the other.
 
     Args:
         run: computes one result per item.
@@ -28,7 +28,7 @@ def halve_on_out_of_memory(run: Callable[[Sequence[Item]], list[Result]], items:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    # The retry is outside the except block, where the traceback would keep the memory of the failed call allocated.
+    # Inside the except block, the traceback would keep the memory of the failed call. So the retry is outside.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:

@@ -11,11 +11,11 @@ Value = TypeVar("Value")
 
 
 class SharedLRU(Generic[Value]):
-    """A cache of values by owner and key, limited by their total size. Safe to share between threads.
+    """A cache of values by owner and key. The total size of the values is limited. Safe to share between threads.
 
-    A full cache evicts the least recently used value of the owner with the largest total size. One owner may therefore
-    fill the whole cache, but cannot evict another owner's values as long as that owner holds no more than an equal
-    share.
+    A full cache evicts the least recently used value of the owner with the largest total size. So an owner can fill the
+    whole cache if no other owner uses the cache. An owner loses no value to other owners while its total size is at
+    most the size of the cache divided by the number of owners.
 
     Args:
         max_size: maximum total size of all values. A single value that is larger is not cached.

@@ -76,7 +76,7 @@ def test_an_unusable_tracking_server_is_an_error_that_hides_its_password(
         line = refusal("--output", tmp_path / "model")
     finally:
         mlflow.set_tracking_uri(before)
-    assert "cannot be used" in line and line.endswith("--no-log saves the model only")
+    assert "cannot be used" in line and line.endswith("add --no-log to save without logging")
     assert "pa55word" not in line and not (tmp_path / "model").exists()
 
 

@@ -1,10 +1,11 @@
-"""Encode the images of a Label Studio project ahead, so that the annotators' first clicks need not wait.
+"""Encode the images of a Label Studio project, so that the annotators' first clicks do not wait for the encoder.
 
     python embed_tasks.py --label-studio http://localhost:8080 --token TOKEN --project 1 \
         --endpoint http://localhost:5000
 
-The endpoint caches the embeddings; give it `--embedding-store` or enough `--embedding-bytes` for all of them. The
-script needs only Python. It exits with status 1 if an image could not be read, and names the task.
+The endpoint caches the embeddings. Start the endpoint with `--embedding-store`, or with `--embedding-bytes` that are
+enough for the embeddings of all images. The script needs only Python. If an image cannot be read, the script names the
+task and exits with status 1.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-PAGE = 100  # tasks asked of Label Studio at once
-BATCH = 10  # tasks sent to the endpoint at once
+PAGE = 100  # number of tasks in one request to Label Studio
+BATCH = 10  # number of tasks in one request to the endpoint
 
 
 class RequestError(Exception):
-    """A server answered with an error, or not at all."""
+    """A server responded with an error, or did not respond."""
 
 
 def send(url: str, headers: dict[str, str], body: dict[str, Any] | None = None) -> Any:
-    """Return the JSON answer to a GET request, or to a POST request if there is a body.
+    """Send a POST request if there is a body, else a GET request. Return the JSON value of the response.
 
     Raises:
-        RequestError: the answer is an error.
+        RequestError: the server responds with an error, or does not respond.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json", **headers})
@@ -56,9 +57,9 @@ def list_tasks(label_studio: str, headers: dict[str, str], project: int) -> Iter
 
 
 def main() -> int:
-    """Run the command; return its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--label-studio", required=True, help="URL of Label Studio, as the endpoint reaches it")
+    parser.add_argument("--label-studio", required=True, help="URL at which the endpoint reaches Label Studio")
     parser.add_argument("--token", required=True, help="access token (legacy token) of a Label Studio user")
     parser.add_argument("--project", required=True, type=int, help="number of the project")
     parser.add_argument("--endpoint", required=True, help="URL of the endpoint")
@@ -71,7 +72,8 @@ def main() -> int:
     try:
         project = send(f"{label_studio}/api/projects/{options.project}", own)
         created = datetime.datetime.fromisoformat(project["created_at"].replace("Z", "+00:00"))
-        name = f"{options.project}.{int(created.timestamp())}"  # as Label Studio names projects to its ML backends
+        # Label Studio's requests to ML backends use this name for the project.
+        name = f"{options.project}.{int(created.timestamp())}"
         send(f"{endpoint}/setup", key, {"project": name, "hostname": label_studio, "access_token": options.token})
         for page in list_tasks(label_studio, own, options.project):
             for start in range(0, len(page), BATCH):

@@ -1,4 +1,7 @@
-"""Limit the size of an embedding store. A full store deletes old files, first those of the largest tenant."""
+"""Limit the size of an embedding store.
+
+A full store deletes files of the tenant that has the most bytes. A tenant is the owner of one API key.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 PART = ".part"  # ending of a file that is being written
 _PART = re.compile(r"[0-9a-f]{32}\.part")
-# The paths of the files that the store writes. All other files in its folder are neither counted nor deleted.
+# The paths of the files that the store writes. The quota neither counts nor deletes other files in the store's folder.
 _FILE = re.compile(r"(?:(?P<tenant>[0-9a-f]{64})/)?[0-9a-f]{2}/[0-9a-f]{62}\.(?:safetensors|name)")
-PART_SECONDS = 3600.0  # a `.part` file that is older was left by a killed process
-BLOCK = 4096  # minimum bytes that each file is counted with
+PART_SECONDS = 3600.0  # an older `.part` file belongs to a killed process
+BLOCK = 4096  # bytes; a smaller file counts as a file of this size
 MAX_RESERVE = 2**30  # maximum number of bytes that a store leaves free on its disk
-# Listing the files is slow. A full store therefore frees more than the next file needs: this share of its limit or, if
-# only the disk limits it, of its size. A store with a limit lists its files each time it has written this share.
+# Listing the files is slow. So a full store deletes more bytes than the next file needs: this share of `max_bytes`, or
+# this share of the size of the store if only the disk limits the store. A store with `max_bytes` lists its files again
+# after it has written this share of `max_bytes`.
 SLACK = 0.1
 
 
@@ -31,8 +35,8 @@ class StoredFile(NamedTuple):
     Attributes:
         path: its path in the file system.
         nbytes: its size in bytes, at least BLOCK.
-        modified: time of its last use, in seconds since the epoch. On a disk, each read is a use; elsewhere, only the
-            write.
+        modified: time of the last use, in seconds since the epoch. On a local disk, reading and writing are uses. On
+            other file systems, only writing is a use.
     """
 
     path: str
@@ -43,14 +47,14 @@ class StoredFile(NamedTuple):
 class Quota:
     """Deletes files of a full store.
 
-    The next file to delete is the least recently used file of the tenant that has the most bytes. Several processes may
-    share a store. Each process lists the files before it deletes any. Not safe to share between threads.
+    The next file to delete is the least recently used file of the tenant that has the most bytes. Several processes can
+    share a store, because each process lists the files before it deletes files. Threads must not share a quota.
 
     Args:
         fs: the fsspec file system.
         root: the store's folder.
-        max_bytes: maximum size of all files together; `math.inf` for no limit. If it is None, a store on a disk leaves
-            a twentieth of the disk free, but at most MAX_RESERVE; a store elsewhere has no limit.
+        max_bytes: maximum size of all files together; `math.inf` for no limit. None: a store on a local disk leaves a
+            twentieth of the disk free, but at most MAX_RESERVE. A store on another file system has no limit.
     """
 
     def __init__(self, fs: Any, root: str, max_bytes: float | None = None) -> None:
@@ -58,8 +62,8 @@ class Quota:
         self.is_local = isinstance(fs, LocalFileSystem)
         self.max_bytes = math.inf if max_bytes is None and not self.is_local else max_bytes
         self._parts_removed = False
-        # The size of the store: the files that were listed last and the files written since. It starts infinite, so the
-        # first call of `make_room` lists the files.
+        # The size of the store in bytes: the size at the last listing, plus the bytes written since. The first value is
+        # infinite, so the first call of `make_room` lists the files.
         self._nbytes = math.inf
         self._written = 0  # bytes written since the files were listed
 
@@ -79,7 +83,7 @@ class Quota:
         elif math.isfinite(self.max_bytes):
             self._nbytes += nbytes
             self._written += nbytes
-            # Other processes write to the store too. The files are therefore listed from time to time.
+            # Other processes write to the store too, so this process lists the files from time to time.
             if self._nbytes > self.max_bytes or self._written > SLACK * self.max_bytes:
                 by_tenant = self._files()
                 self._nbytes = nbytes + sum(file.nbytes for files in by_tenant.values() for file in files)
@@ -88,7 +92,7 @@ class Quota:
                     self._nbytes -= self._delete(by_tenant, self._nbytes - (1 - SLACK) * self.max_bytes)
 
     def _delete(self, by_tenant: dict[str, deque[StoredFile]], nbytes: float) -> int:
-        """Delete files until their sizes add up to `nbytes`, or all files. Return the sum of their sizes."""
+        """Delete files until their total size reaches `nbytes`, or until no file is left. Return their total size."""
         total = {tenant: sum(file.nbytes for file in files) for tenant, files in by_tenant.items()}
         deleted = 0
         while deleted < nbytes and total:
@@ -103,7 +107,7 @@ class Quota:
         return deleted
 
     def _files(self) -> dict[str, deque[StoredFile]]:
-        """Return the files of each tenant's folder, the least recently used first."""
+        """Return the files of each tenant, sorted from the least to the most recently used."""
         self.fs.invalidate_cache(self.root)
         by_tenant: dict[str, list[StoredFile]] = {}
         for path, info in self.fs.find(self.root, detail=True).items():
@@ -123,7 +127,7 @@ class Quota:
 
 
 def _modified(info: dict[str, Any]) -> float:
-    """Return the time at which a file was modified. Each fsspec file system gives this time another name."""
+    """Return the time at which a file was modified. The name of this value depends on the fsspec file system."""
     names = ("mtime", "LastModified", "last_modified", "updated", "created")
     value = next((info[name] for name in names if info.get(name) is not None), 0.0)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""A persistent store of embeddings in a folder or object store. Replicas share it, and it survives restarts."""
+"""A persistent store of embeddings in a folder or an object store. Replicas share the store."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .quota import PART, Quota
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUE = 64  # queued writes; further writes are skipped, so that a slow store does not fill the memory
-MAX_QUEUE_BYTES = 2**28  # embeddings of the queued writes
-MAX_FILE = 2**28  # bytes
+MAX_QUEUE = 64  # maximum number of queued writes; the store skips further writes, so that memory does not fill up
+MAX_QUEUE_BYTES = 2**28  # maximum size of all embeddings in the queue, in bytes
+MAX_FILE = 2**28  # bytes; a read of a larger file stops here
 UNUSABLE = "cannot read or write the embedding store ({})"
 SEAL = 32  # bytes of an HMAC-SHA256
 
@@ -33,14 +33,13 @@ SEAL = 32  # bytes of an HMAC-SHA256
 class Store:
     """Stores embeddings as files in a folder.
 
-    Each embedding has a key. An embedding may also have names, which are the image ids that clients chose; the store
-    saves the key of each name. A background thread writes the files. If the store cannot be read or written, the class
-    logs the failure once and the caller continues without the store. A broken file counts as missing, and is written
-    again.
+    Each embedding has a key. An embedding may also have names, which are image ids that clients chose. The store saves
+    the key of each name. A background thread writes the files. If reading or writing fails, the store logs the failure
+    once, and its methods raise no exception. A broken file counts as missing, and the next write replaces it.
 
-    The part of a key before its first NUL character is its tenant. Each tenant has a folder of its own, and a full
-    store deletes the least recently used files of the tenant with the most bytes. A tenant has at most half of the
-    places in the queue of writes.
+    A key begins with the id of a tenant, which ends at the first NUL character. A key without a NUL character has no
+    tenant. Each tenant has its own folder. A full store deletes the least recently used files of the tenant with the
+    most bytes. A tenant can use at most half of the queue of writes.
 
     Args:
         url: the folder: a local path or any URL that fsspec supports, such as `s3://...`.
@@ -111,7 +110,7 @@ class Store:
             path = f"{self.root}/{name}"
             content: bytes = self.fs.cat_file(path, start=0, end=MAX_FILE)
             if self._quota.is_local:
-                with suppress(OSError):  # a store that may only be read
+                with suppress(OSError):  # the store may be read-only
                     os.utime(path)
         except FileNotFoundError:
             return None
@@ -129,7 +128,7 @@ class Store:
     def _submit(self, tenant: str, name: str, content: Callable[[], bytes], nbytes: int = 0) -> None:
         """Queue a write, unless the queue, or the tenant's share of it, is full."""
         with self._lock:
-            share = 2 if tenant else 1  # the tenant of an endpoint without keys is the only one
+            share = 2 if tenant else 1  # without API keys, no other tenant needs the second half of the queue
             count, waiting = self._waiting[tenant], self._waiting_bytes[tenant]
             full = self._waiting.total() >= MAX_QUEUE or count >= MAX_QUEUE // share
             if full or (count and waiting + nbytes > MAX_QUEUE_BYTES // share):
@@ -159,14 +158,17 @@ class Store:
                     del self._waiting[tenant], self._waiting_bytes[tenant]
 
     def _name(self, key: str) -> str:
-        """Return a hashed file name, which does not reveal the key, in one of 256 folders of the tenant."""
+        """Return the file name of a key, without its ending.
+
+        The name is a hash, so that it does not reveal the key. Each tenant has 256 folders for its files.
+        """
         digest = hashlib.sha256(key.encode()).hexdigest()
         folder = f"{digest[:2]}/{digest[2:]}"
         tenant = _tenant(key)
         return f"{hmac.digest(self._secret, tenant.encode(), 'sha256').hex()}/{folder}" if tenant else folder
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        """Return the HMAC of a file's name and content. A file that is copied to another name has a wrong seal."""
+        """Return the HMAC of a file's name and content. So the seal is wrong if somebody renames the file."""
         return hmac.digest(self._secret, name.encode() + b"\0" + content, "sha256") if self._secret else b""
 
     def _report(self, message: str) -> None:
@@ -176,7 +178,7 @@ class Store:
 
 
 def _tenant(key: str) -> str:
-    """Return the tenant of a key; empty if it has none."""
+    """Return the tenant of a key, or an empty text if the key has no tenant."""
     tenant, separator, _ = key.partition("\0")
     return tenant if separator else ""
 

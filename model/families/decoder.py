@@ -1,19 +1,20 @@
 """Faster mask decoders of SAM and SAM 2 on a CPU, with the weights of transformers' decoders.
 
-The functions compute the same results as transformers' mask decoders with far less arithmetic and another order of
-sums, so results differ by rounding only. For p prompts of T tokens each on an image of N = 4096 tokens with C = 256
-channels:
+The functions need far less arithmetic than transformers' mask decoders. They add numbers in another order, so the
+results differ from those of transformers by rounding only. The following describes p prompts of T tokens each, on an
+image of N = 4096 tokens with C = 256 channels. The attention has 8 heads.
 
-- In the first layer, all prompts without a mask input attend to the same image tokens. Their keys and values are
-  computed once instead of p times.
-- Later layers never project the image tokens. Instead of the image tokens, the few prompt tokens are multiplied by the
-  projection of the keys, because (q W_k) x = q (W_k x). The projections of the values, the queries and the output are
-  moved in the same way. Each of these four products has 8 T columns instead of 128. The bias of the keys is left out,
-  because it adds the same number to all logits of a query and cancels in the softmax.
-- The upscaling kernels (2 x 2, stride 2) do not overlap, so each image token yields its own 4 x 4 pixels. They take
-  three small products, which are computed only for the masks that are needed.
+- In the first layer, all prompts without a mask input attend to the same image tokens. So the keys and values of the
+  image tokens are computed once instead of p times.
+- Later layers do not multiply the N image tokens x by the projection W_k of the keys. They multiply the few queries q
+  of the prompts by W_k, because (q W_k) x = q (W_k x). The same change of order removes the projections of the values,
+  of the queries and of the output from the image tokens. Each of the four products then has 8 T columns (a column for
+  each head and prompt token) instead of 128. The bias of the keys adds the same number to all logits of a query. A
+  softmax does not depend on this number, so the code leaves out the bias.
+- The upscaling kernels (2 x 2, stride 2) do not overlap, so each image token yields its own 4 x 4 pixels. Three small
+  matrix products compute these pixels, and only for masks that are needed.
 
-Image tokens are processed in blocks that fit into the processor's cache. Measurements are in docs/performance.md.
+The code processes image tokens in blocks that fit into the processor's cache. Measurements are in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from torch import Tensor, unflatten
 
 from .linear import product
 
-BLOCK_NUMBERS = 2**18  # numbers per block of image tokens, 1 MiB; with smaller blocks, threads wait for one another
-MAX_TOKENS = 24  # tokens per prompt; with more tokens, projecting the image tokens takes less work
+BLOCK_NUMBERS = 2**18  # float32 numbers in a block of image tokens (1 MiB); smaller blocks make threads wait
+MAX_TOKENS = 24  # tokens of a prompt; for more tokens, transformers' decoder needs less arithmetic
 
 
 def predict_masks(
@@ -49,7 +50,7 @@ def predict_masks(
 
     Args:
         decoder: transformers' mask decoder.
-        image: (p, C, h, w) feature maps; expanded from one map without a copy if all prompts are on one image.
+        image: (p, C, h, w) feature maps. If all prompts are on one image, this is `expand` of one map, without a copy.
         positions: (1, C, h, w) position embedding of the image.
         sparse: (p, 1, tokens, C) embedded points and boxes, or None.
         dense: (p, C, h, w) embedded mask inputs.
@@ -214,7 +215,8 @@ def _attend_to_prompts(layer: Any, image: Tensor, positions: Tensor, tokens: Ten
     bias = keys @ attention.q_proj.bias.view(heads, -1, 1)
     output_weights = unflatten(output.weight, 1, (heads, -1)).permute(1, 2, 0)
     answers = _split_heads(attention, attention.v_proj(values)) @ output_weights
-    answers = answers + output.bias / heads  # each head's weights sum to 1
+    # Each head's weights sum to 1, so the sum over the heads contains the bias exactly once.
+    answers = answers + output.bias / heads
     folded, bias, answers = (_by_prompt(part, prompts) for part in (folded, bias, answers))
     image_tokens = image.expand(prompts, -1, -1)
     normed = torch.empty(image_tokens.shape) if len(image) == 1 else image
@@ -251,7 +253,7 @@ def _upscale(
         (p, m, 4 h, 4 w) logits.
     """
     height, width = size
-    first, second = (  # weights that yield the 2 x 2 pixels of a token side by side
+    first, second = (  # weights of matrix products that place the 2 x 2 pixels of a token in adjacent columns
         (conv.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), conv.bias.repeat(4))
         for conv in (decoder.upscale_conv1, decoder.upscale_conv2)
     )

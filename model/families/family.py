@@ -27,13 +27,14 @@ class Family(ABC):
 
     Args:
         model: transformers' model. Its layers are replaced by faster layers in place.
-        processing: the content of the checkpoint's `preprocessor_config.json`; empty for the family's usual values.
+        processing: the content of the checkpoint's `preprocessor_config.json`. The family's usual values replace
+            missing values.
 
     Attributes:
         name: name of the family.
         model_class: transformers' class of the model.
-        usual_mean: mean of red, green and blue, from 0 to 1, with which published checkpoints are trained.
-        usual_std: standard deviation of red, green and blue, from 0 to 1, with which published checkpoints are trained.
+        usual_mean: means of red, green and blue that published checkpoints use to normalise pixels from 0 to 1.
+        usual_std: standard deviations of red, green and blue that published checkpoints use in the same way.
         encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
         requirements: packages that the family needs in addition to the project's own requirements.
         input_size: S, in pixels.
@@ -111,7 +112,7 @@ class Family(ABC):
     def encoder_fingerprint(self) -> str:
         """Return a hash of the weights that embeddings depend on, computed like `fingerprint`.
 
-        Models that differ in their decoders only, such as versions whose decoder was fine-tuned, share embeddings.
+        Models with the same encoder share embeddings, for example two versions of a model with fine-tuned decoders.
         """
         return self._hash_of(self.encoder_tensors)
 
@@ -131,7 +132,7 @@ class Family(ABC):
 
     @abstractmethod
     def processing(self) -> dict[str, Any]:
-        """Return the content of a `preprocessor_config.json` with which transformers preprocesses like `preprocess`."""
+        """Return the content of `preprocessor_config.json`. It makes transformers preprocess like `preprocess`."""
 
     @abstractmethod
     def preprocess(self, image: np.ndarray) -> Tensor:
@@ -207,7 +208,7 @@ class Family(ABC):
     def decode(
         self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, min_score: float = -math.inf
     ) -> tuple[Tensor, Tensor]:
-        """Predict the masks of a batch of prompts in arrays. Other arguments and the results are those of `predict`."""
+        """Convert a batch of prompts to tensors and call `predict`. Other arguments and results are as in `predict`."""
         points, labels, boxes, masks = (
             None if array is None else torch.from_numpy(array).to(self.device)
             for array in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)

@@ -46,7 +46,7 @@ def linear(layer: nn.Module, inputs: Tensor, residual: Tensor | None = None) -> 
     Args:
         layer: maps (..., in) to (..., out).
         inputs: (..., in) float32.
-        residual: (..., out) float32, which is not changed; None adds nothing.
+        residual: (..., out) float32 to add, or None. The function does not change the residual.
 
     Returns:
         (..., out) float32.
@@ -66,10 +66,10 @@ def mlp(first: nn.Module, activation: nn.Module, second: nn.Module, inputs: Tens
 
     Args:
         first: linear layer that maps (..., in) to (..., inner).
-        activation: activation of the inner numbers.
+        activation: activation function between the two layers.
         second: linear layer that maps (..., inner) to (..., out).
         inputs: (..., in) float32.
-        residual: (..., out) float32, which is not changed.
+        residual: (..., out) float32 to add. The function does not change the residual.
 
     Returns:
         (..., out) float32.

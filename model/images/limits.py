@@ -16,7 +16,7 @@ class ImageLimits:
         max_side: maximum width or height in pixels.
         max_bytes: maximum size of the encoded file in bytes.
         urls: whether images are fetched from URLs.
-        hosts: hosts from which images are fetched, in the form of `fetching.fetch`.
+        hosts: hosts from which images are fetched. `fetching.fetch` describes the form of an entry.
         fetch_seconds: timeout in seconds for fetching one image, from connecting to the last byte.
         local_paths: whether local paths, all URL schemes of fsspec, and URLs of private hosts are accepted. Set this
             only where the operator chooses the images, for example in batch jobs.

@@ -86,7 +86,7 @@ def _check_tracking(default: str) -> None:
     except Exception as error:
         uri = without_password(mlflow.get_tracking_uri())
         raise CommandError(
-            f"the tracking server {uri} cannot be used: {one_line(error)}; --no-log saves the model only"
+            f"the tracking server {uri} cannot be used: {one_line(error)}; add --no-log to save without logging"
         ) from None
     finally:
         if retries is None:

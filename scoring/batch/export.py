@@ -123,7 +123,10 @@ def _category(value: object, column: str) -> str | None:
 def _read_objects(
     predictions: Sequence[Mapping[str, Any]], category: int
 ) -> tuple[tuple[int, int], list[LabelledObject]]:
-    """Return an image's size, NO_SIZE without predictions, and its objects without those whose mask is empty."""
+    """Return the size of an image and its objects. Leave out objects with an empty mask.
+
+    Without predictions, the size is NO_SIZE.
+    """
     size, objects = NO_SIZE, []
     for prediction in predictions:
         best = max(prediction["mask_per_prediction"], key=lambda candidate: candidate["iou_score"])
@@ -138,13 +141,25 @@ def _read_objects(
 
 
 def _run_lengths(text: str, size: tuple[int, int]) -> masks.RunLengths | None:
-    """Convert a mask from any encoding to run lengths, or None if it is empty. Raises ValueError if it is malformed."""
+    """Convert a mask from any encoding to run lengths.
+
+    Args:
+        text: the encoded mask.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        The run lengths, or None if a polygon text has no polygon.
+
+    Raises:
+        ValueError: the text is malformed.
+    """
     if text.startswith("iVBORw0KGgo"):
         mask = masks.decode(text, "png", size)
         if mask.shape != size:
             raise ValueError
         return masks.to_rle(mask)
-    # Run lengths contain no comma. "[]" is not valid as run lengths, because its number is incomplete.
+    # Run lengths contain no comma. The text "[]" is a list without polygons. It is not valid as run lengths: a bit of
+    # each character says whether the number continues, and the number in "[]" does not end.
     is_polygon = "," in text or text == "[]"
     return run_lengths(json.loads(text) if is_polygon else {"size": list(size), "counts": text}, size)
 
@@ -179,9 +194,9 @@ def is_unfinished(predictions: str) -> bool:
 
 
 def find_turned_images(images: Sequence[LabelledImage], predictions: str) -> list[str]:
-    """Find images that other tools rotate by their EXIF orientation, while the job did not.
+    """Find images with an EXIF orientation that the job ignored.
 
-    The masks of these images do not fit the image that labelling tools show.
+    Labelling tools rotate these images by their EXIF orientation, so the masks do not fit the rotated images.
 
     Args:
         images: images with their objects. Only images on this machine are checked.
@@ -215,7 +230,8 @@ def write(labelled: Sequence[LabelledImage], names: Mapping[int, str], kind: str
 
     Raises:
         BadData: two images have the same .txt file, or a category's name contains a line break.
-        OutputConflict: the output is a folder instead of a file or the reverse, or has .txt files of other images.
+        OutputConflict: `output` is a folder although the output is a file, or a file although the output is a folder.
+            Or the folder has .txt files of other images.
     """
     if kind == "yolo":
         _write_yolo(labelled, names, output)

@@ -23,8 +23,8 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FIRST_WEIGHT = 16  # number of prompts at which the first batch is full; later batches use measured durations
-DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the other one is free for others
+FIRST_WEIGHT = 16  # with this number of prompts, the first batch is full; measured durations limit the later batches
+DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the second is free for other tenants
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Batching:
         requests: largest number of requests whose prompts are decoded in one batch.
         wait: seconds that a worker waits for more items before it starts a batch. A worker waits only if its previous
             batch had two or more items.
-        queue: number of waiting items at which a queue is full. `FairQueue` says what a full queue still accepts.
+        queue: `max_size` of each queue (see `FairQueue`).
         seconds: approximate maximum duration of a batch with prompts of several requests.
     """
 
@@ -60,7 +60,7 @@ class Batcher(Generic[Item, Result]):
         max_size: largest number of items in a batch.
         wait: seconds that a worker waits for more items before it starts a batch. A worker waits only if its previous
             batch had two or more items.
-        max_queue: number of waiting items at which the queue is full. `FairQueue` says what a full queue still accepts.
+        max_queue: `max_size` of the queue (see `FairQueue`).
         torch_threads: number of threads that each torch operator uses in a worker.
         workers: number of worker threads.
         weigh: returns the weight of an item: its amount of work, such as its number of prompts.
@@ -91,7 +91,7 @@ class Batcher(Generic[Item, Result]):
         self._seconds_per_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
         self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
         self._changed = Condition()
-        self._running: Counter[str] = Counter()  # batches of each tenant
+        self._running: Counter[str] = Counter()  # number of running batches of each tenant
         self._closed = False
         for _ in range(workers):
             threading.Thread(target=self._work, daemon=True).start()
@@ -109,10 +109,11 @@ class Batcher(Generic[Item, Result]):
             owner: tenant and request to which the item belongs; the queue serves tenants and requests in turn.
 
         Returns:
-            The future of the item's result. Cancelling it removes the item, unless its batch has started.
+            The future of the item's result. If the caller cancels the future before the batch of the item starts, the
+            item is removed from the queue.
 
         Raises:
-            Overloaded: the queue is full, and the tenant has at least an equal share of it.
+            Overloaded: the queue accepts no further item of the tenant (see `FairQueue.put`).
         """
         future: Future[Result] = Future()
         with self._changed:
@@ -201,7 +202,7 @@ class _Entry(Generic[Item, Result]):
 
 
 class BatchedSegmenter(Segmenter):
-    """A segmenter that puts the images of concurrent requests into one batch, and likewise their prompts.
+    """A segmenter that processes concurrent requests together: their images in one batch, their prompts in another.
 
     Args:
         plain: the segmenter that runs the batches.
@@ -240,14 +241,14 @@ class BatchedSegmenter(Segmenter):
             weakref.finalize(self, batcher.close).atexit = False
 
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
-        """Encode RGB images in batches with those of other requests.
+        """Encode RGB images. Images of several requests share batches.
 
         Args:
             images: arrays (height, width, 3), uint8.
             call: the request's `Call`; its owner determines the order in the queue.
 
         Raises:
-            Overloaded: the queue is full, and the tenant has at least an equal share of it.
+            Overloaded: the queue accepts no further item of the tenant (see `FairQueue.put`).
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
         return [call.wait(future) for future in [self.encoder.submit(image, call.owner) for image in images]]
@@ -260,17 +261,18 @@ class BatchedSegmenter(Segmenter):
         min_score: float = -math.inf,
         call: Call = UNTRACKED,
     ) -> list[Segmentation]:
-        """Decode prompts in batches with those of other requests.
+        """Decode prompts. Prompts of several requests share batches.
 
         Args:
             embedding: embedding of the image.
             prompts: prompts on the image.
             multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
-            min_score: the caller needs only masks with a score above this. If a prompt has none, its logits may be 0.
+            min_score: the caller needs only masks with a score above `min_score`. If all scores of a prompt are at most
+                `min_score`, the logits of the prompt may be zeros.
             call: the request's `Call`; its owner determines the order in the queue.
 
         Raises:
-            Overloaded: the queue is full, and the tenant has at least an equal share of it.
+            Overloaded: the queue accepts no further item of the tenant (see `FairQueue.put`).
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
         request = SegmentRequest(embedding, prompts, multimask_output, min_score)

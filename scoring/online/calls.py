@@ -35,7 +35,9 @@ class Calls:
 
     def __init__(self, settings: EndpointSettings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
-        self.memory = MemoryBudget(settings.memory)
+        # With several keys, a quarter of the memory is always left to the other tenants.
+        several = len(settings.keys()) > 1
+        self.memory = MemoryBudget(settings.memory, per_tenant=settings.memory * 3 // 4 if several else None)
         metrics.watch_memory(self.memory)
         # A tenant gets half of the processors: the decoder and the event loop compute too.
         processors = max(2, threads.thread_count())

@@ -42,9 +42,9 @@ class _Slot:
 class Catalog:
     """The served models by name. Safe to share between threads.
 
-    A model has one key in the catalog and any number of further names. Its `names` are further names of the model
-    itself. Its `stands_in_for` are names of other models: this model answers requests for them. If the catalog evicts a
-    model, the requests that use the model at that time can still finish with it.
+    Each model has one key in the catalog and any number of further names. `names` are further names of the model
+    itself. `stands_in_for` are names of other models. The model answers requests for these other models. If the catalog
+    evicts a model, requests in progress can still finish with the evicted model.
 
     Args:
         settings: settings of the endpoint. `model` is the URI of a single MLflow model; without it, the catalog file
@@ -155,7 +155,7 @@ class Catalog:
         raise UnknownModel(f"no {family} model is served here; this endpoint serves {', '.join(self.names)}")
 
     def refresh(self) -> list[dict[str, Any]]:
-        """Replace each loaded model whose alias, or `latest`, now refers to another version in the registry.
+        """Replace each loaded model if the registry now has another version under the model's alias or `latest`.
 
         The catalog loads the new version beside the old version and segments a small image with it. After that, new
         requests get the new version. Requests in progress finish with the version that they began with. If the new
@@ -209,7 +209,7 @@ class Catalog:
         Args:
             key: key of the model.
             slot: its slot.
-            located: the version to load; by default, the slot says what to load.
+            located: the version to load; None for the version or the checkpoint that the slot names.
         """
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}
@@ -276,13 +276,13 @@ class Catalog:
 
 
 def _use_once(engine: Engine) -> None:
-    """Segment a small image. The first use of a model is slow, and no request shall wait for it."""
+    """Segment a small image. The first use of a model is slow, and this call spares requests the wait."""
     image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
     engine.segmenter.segment(image, [EMPTY_PROMPT])
 
 
 def _open_store(settings: EndpointSettings, device: str) -> Store | None:
-    """Open the persistent store of embeddings, or return None without a URL.
+    """Open the persistent store of embeddings. Return None if the settings have no URL of a store.
 
     Raises:
         BadModel: fsspec cannot open the URL.

@@ -72,7 +72,8 @@ class ConnectionGuard:
         """Add an open connection. If there are too many, close the oldest idle connection.
 
         Args:
-            connection: the new connection. If there are too many and all others are busy, it is closed itself.
+            connection: the new connection. If there are too many, and no other connection is idle, the function closes
+                the new connection.
         """
         self._open[connection] = None
         if len(self._open) > self.max_open:
@@ -160,7 +161,7 @@ class GuardedProtocol(H11Protocol):
             self._waiting_since = time.monotonic()
         try:
             super().data_received(data)
-        except h11.LocalProtocolError:  # the data is invalid, but status 400 cannot follow a response that has begun
+        except h11.LocalProtocolError:  # the data is invalid, but a response has begun, so status 400 is not possible
             self.transport.abort()
         if self.is_busy():
             self._waiting_since = None
@@ -175,7 +176,7 @@ class GuardedProtocol(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
     def is_overdue(self, now: float, header_seconds: float, read_seconds: float) -> bool:
-        """Return whether the headers, or the client's reading of the response, exceed their timeout.
+        """Return whether the client sends its headers, or reads its response, too slowly.
 
         Args:
             now: the time, as `time.monotonic` returns it.

@@ -15,9 +15,9 @@ Item = TypeVar("Item")
 class FairQueue(Generic[Item]):
     """A queue of items that belong to requests of tenants.
 
-    The queue returns one item of each tenant in turn; of a tenant, one item of each of its requests in turn; and of a
-    request, its items in the order in which they were added. A request with few items is therefore finished before a
-    request with many items, even if it started later. Callers that share the queue between threads must use a lock.
+    The queue takes the tenants in turn, and returns one item at each turn. For each tenant, it takes the tenant's
+    requests in turn. The items of a request keep their order. So a request with few items is finished before a request
+    with many items, even if the request with few items started later. Threads that share a queue must use a lock.
 
     Args:
         max_size: number of items at which the queue is full. A full queue still accepts an item of a tenant that has
@@ -48,7 +48,7 @@ class FairQueue(Generic[Item]):
             owner: tenant and request to which the item belongs.
 
         Raises:
-            Overloaded: the queue is full, and the tenant has at least an equal share of it.
+            Overloaded: the queue is full, and the tenant has `max_size // number of tenants` items or more.
         """
         requests = self._tenants.get(owner.tenant, OrderedDict())
         if self._size >= self._max_size:
@@ -66,7 +66,7 @@ class FairQueue(Generic[Item]):
             skipped: tenants whose items stay in the queue.
 
         Raises:
-            IndexError: no item waits, or only items of skipped tenants.
+            IndexError: the queue is empty, or has only items of skipped tenants.
         """
         tenant = next((tenant for tenant in self._tenants if tenant not in skipped), None)
         if tenant is None:

@@ -17,8 +17,8 @@ from sam_endpoint.model.errors import OUT_OF_MEMORY, BadRequest, Overloaded
 from sam_endpoint.scoring.online import parquet_reader
 from sam_endpoint.scoring.online.turns import Turns
 
-# Memory limits of the process. If a file needs more memory than the first limit, a process with the next limit reads it
-# again. While a process runs, the call holds as much memory in the memory budget.
+# Memory limits of the process, in bytes. If the process fails with the first limit, another process with the next limit
+# reads the file. While a process runs, the call holds the bytes of the process's limit in the memory budget.
 READING_BYTES = (2**28, 2**30)
 COPIES = 3  # copies of a table in memory: Arrow's table, pandas' table, and the texts in pandas' table
 _turns = Turns(1)  # one process at a time
@@ -27,8 +27,8 @@ _turns = Turns(1)  # one process at a time
 def check(body: bytes, max_rows: int | None, call: Call) -> None:
     """Accept or reject a Parquet file.
 
-    If the file is accepted, the call keeps the memory for its table in the memory budget until the call is closed. A
-    malformed file is accepted too, because the parser of tables reports it later.
+    If the function accepts the file, the call holds the bytes of the file's table in the memory budget until the call
+    is closed. The function accepts a malformed file too, because the parser of tables reports the error later.
 
     Args:
         body: the file.
@@ -36,8 +36,8 @@ def check(body: bytes, max_rows: int | None, call: Call) -> None:
         call: the call that the file belongs to.
 
     Raises:
-        BadRequest: the file has duplicate column names, has too many rows, columns or values, or is too large
-            uncompressed; or the separate process crashes or exceeds its limits.
+        BadRequest: the file has duplicate column names. Or it has too many rows, columns, values or uncompressed bytes.
+            Or the separate process crashes or exceeds its limits.
         Overloaded: memory is short.
         ClientDisconnected: the call was cancelled.
         DeadlineExceeded: the call's time is over.
@@ -50,9 +50,10 @@ def check(body: bytes, max_rows: int | None, call: Call) -> None:
 
 
 def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
-    """Run `parquet_reader.examine` on a body and return its result.
+    """Run `parquet_reader.examine` on a body in a separate process, and return its result.
 
-    It runs in a process with the first limit of READING_BYTES and, if that process fails, in one with the next limit.
+    The first process gets the first limit of READING_BYTES. If this process fails, a second process gets the next
+    limit.
     """
     for nbytes in READING_BYTES:
         command = [sys.executable, "-P", parquet_reader.__file__, str(max_rows), str(nbytes)]
@@ -66,7 +67,7 @@ def _examine(body: bytes, max_rows: int, call: Call) -> tuple[str, int]:
     if code == -signal.SIGKILL:  # killed from outside, for example by the system if memory is short
         raise Overloaded(OUT_OF_MEMORY)
     limits = f"{READING_BYTES[-1]:,} bytes of memory and {parquet_reader.READING_SECONDS} seconds of CPU time"
-    return f"expected a Parquet file that can be read within {limits}, got one that cannot", 0
+    return f"expected a Parquet file that needs at most {limits} to read, got a file that needs more or is broken", 0
 
 
 def _run(command: list[str], body: bytes, check: Callable[[], None]) -> tuple[int, bytes]:
@@ -76,7 +77,7 @@ def _run(command: list[str], body: bytes, check: Callable[[], None]) -> tuple[in
     """
     output: list[bytes] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        # `communicate` runs in a thread. With a timeout instead, it could not be resumed while it writes the input.
+        # `communicate` runs in a thread. With a timeout instead, writing the input could not be resumed.
         talking = threading.Thread(target=lambda: output.append(process.communicate(body)[0]))
         talking.start()
         try:

@@ -1,4 +1,4 @@
-"""The process that reads a Parquet body to see what it holds. It is run as a script, and imports only pyarrow."""
+"""A script that reads a Parquet file, checks its limits and measures its table. It imports only pyarrow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MAX_OBJECTS = 300_000
-MAX_LEAVES = 1000  # columns, those within structs included
-MAX_BYTES = 2**28  # uncompressed
-READING_SECONDS = 10
+MAX_OBJECTS = 300_000  # maximum number of rows, texts, lists and structs
+MAX_LEAVES = 1000  # maximum number of columns, including the fields of structs
+MAX_BYTES = 2**28  # maximum size of the table in memory, in bytes
+READING_SECONDS = 10  # limit of CPU time
 OUT_OF_MEMORY = 3  # exit code
 
 
@@ -38,7 +38,8 @@ def examine(file: pa.Buffer, max_rows: int) -> tuple[str, int]:
         max_rows: largest number of rows.
 
     Returns:
-        The reason to reject the file, or an empty string; and the bytes of its table, 0 if the file is malformed.
+        The reason to reject the file, or an empty string if it is accepted. And the size of its table in bytes, or 0 if
+        the file is rejected or malformed.
     """
     try:
         described = pq.read_metadata(pa.BufferReader(file))
@@ -63,19 +64,19 @@ def examine(file: pa.Buffer, max_rows: int) -> tuple[str, int]:
 
 
 def main(max_rows: int, max_bytes: int) -> int:
-    """Read the file at standard input, and write what `examine` returns as JSON.
+    """Read a file from standard input, and write the result of `examine` to standard output as JSON.
 
     Args:
         max_rows: largest number of rows.
         max_bytes: limit on the memory for the file and its table.
     """
-    os.nice(10)  # requests in the endpoint's own process go first
-    # The limit should count only the table, not thread stacks or memory reserved by another allocator.
+    os.nice(10)  # the endpoint's own process has priority
+    # With the system's allocator, the memory limit applies to the file and its table only.
     pa.set_memory_pool(pa.system_memory_pool())
     with open("/proc/self/status") as status:
         before = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (before + max_bytes, before + max_bytes))
-    # At the soft limit a signal names the reason; at the hard limit it is the same as that of a killed process.
+    # The soft limit sends SIGXCPU, which tells the endpoint the reason. The hard limit sends SIGKILL, which does not.
     resource.setrlimit(resource.RLIMIT_CPU, (READING_SECONDS, READING_SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

@@ -18,7 +18,7 @@ MAX_HEADER = 100  # characters of a model name in a header
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model, as the routes of a dialect use it.
+    """A loaded model, with everything that the routes of a dialect need.
 
     Attributes:
         name: name of the model in the catalog.
@@ -56,7 +56,7 @@ class ServedModel:
         return self.engine.for_tenant(context.tenant or "")
 
     def scorer(self, context: RequestContext) -> Scorer:
-        """Return a scorer of tables over `engine_for(context)`.
+        """Return a scorer of tables that uses `engine_for(context)`.
 
         Args:
             context: context of the request.

@@ -16,12 +16,12 @@ CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 class Turns:
     """A semaphore whose waiting threads are served in the order of a FairQueue. Safe to share between threads.
 
-    A turn is the permission to compute. A thread holds its turn for one stage of its request and then passes it on to
-    the next waiting thread. Without this limit, all requests that render masks compete for Python's global lock, and a
-    request for a single mask has to wait for every one of them.
+    A turn is the permission to compute. A thread holds its turn for one stage of its request. After the stage, the next
+    waiting thread gets the turn. Without this limit, all requests that render masks compete for Python's global lock,
+    and a request for a single mask has to wait for all other requests.
 
-    Each tenant can hold only some of the turns. While one tenant uses all of its own turns, a request of another tenant
-    therefore starts at once.
+    If `per_tenant` is less than `count`, one tenant cannot hold all turns. So a request of another tenant starts at
+    once.
 
     Args:
         count: number of turns, which is the largest number of threads that compute at the same time.
@@ -67,7 +67,7 @@ class Turns:
                 raise
 
     def _give_up(self, waiter: _Waiter) -> None:
-        """Stop waiting; release the turn if it was handed out in the meantime."""
+        """Stop waiting. If the waiter has received a turn in the meantime, release the turn."""
         with self._lock:
             waiter.gave_up = True
             has_turn = waiter.event.is_set()
@@ -96,7 +96,7 @@ class Turns:
 
 
 class _Waiter:
-    """A thread that waits for a turn; `event` is set once it has one."""
+    """A thread that waits for a turn. `event` is set when the thread gets a turn."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant, self.event, self.gave_up = tenant, Event(), False

@@ -49,7 +49,7 @@ def score(scorer: Scorer, rows: list[dict[str, Any]], call: Call | None = None, 
             {"prompts": 3},
             [{"input_boxes": [BOX] * 2}] * 2,
             {},
-            "expected at most 3 prompts a request, all rows together",
+            "expected at most 3 prompts in all rows of a request",
         ),
         ({"points": 1000}, [{}], {}, "got 1 rows without prompts, each with 1,024 points: lower points_per_side"),
         ({"points": 1500}, [{}] * 2, {}, "got 2 rows without prompts, each with 1,024 points"),
@@ -147,6 +147,17 @@ def test_a_cancelled_call_stops_before_its_next_piece() -> None:
     with pytest.raises(ClientDisconnected):
         for _ in call.pieces(10, 1):
             call.cancel()
+
+
+def test_a_tenant_leaves_memory_to_the_others() -> None:
+    budget = MemoryBudget(100, seconds=0, per_tenant=75)
+    with budget.hold(50, tenant="a"):
+        with pytest.raises(Overloaded), budget.hold(30, tenant="a"):
+            pass
+        with budget.hold(30, tenant="b"), budget.hold(20, tenant="a"):
+            assert budget.held == 100
+    with budget.hold(90, tenant="a"):  # a single large request
+        assert not budget.try_take(1, "a") and budget.try_take(10, "b")
 
 
 def test_a_call_waits_for_memory_and_then_fails() -> None:

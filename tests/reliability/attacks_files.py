@@ -1,4 +1,4 @@
-"""Attacks by what the bodies hold: forms, pictures, and tables that are read by a process of their own."""
+"""Attacks with the content of bodies: forms, images, and Parquet tables, which a separate process reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 def multipart_floods(target: Target) -> None:
-    """Forms of parts without names, with huge or many headers, within each other, and without an end."""
+    """Send malformed forms: with parts without names, huge headers, many headers, nested forms, or no end."""
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
     end = b"\r\n--x--\r\n"
     forms = [
@@ -51,7 +51,7 @@ def multipart_floods(target: Target) -> None:
 
 @cache
 def _bombs() -> list[bytes]:
-    """Return small files of large pictures and long animations."""
+    """Return small files of large images and long animations."""
     large = Image.new("L", (6000, 6000))
     files = [
         pictures.to_bytes(large.convert("RGB"), kind, **more) for kind, more in (("AVIF", {"speed": 10}), ("WEBP", {}))
@@ -63,7 +63,7 @@ def _bombs() -> list[bytes]:
 
 
 def picture_bombs(target: Target) -> None:
-    """AVIF, WebP, JPEG 2000 and GIF whose pixels or frames are many, and whose heads claim more than there is."""
+    """Send AVIF, WebP, JPEG 2000 and GIF files with many pixels or frames, false sizes in headers, or no end."""
     files = list(_bombs())
     gif = bytearray(files[3])
     gif[6:10] = b"\xff\xff\xff\xff"  # a screen of 65,535 x 65,535
@@ -80,7 +80,7 @@ def picture_bombs(target: Target) -> None:
 
 
 def killed_helpers(target: Target) -> None:
-    """The processes that read Parquet are killed, all of them."""
+    """Kill all processes that read Parquet, while clients send Parquet."""
     buffer = io.BytesIO()
     pq.write_table(pa.table({"image": [pictures.disc()[0]], "input_points": ["[[[110, 80]]]"]}), buffer)
     port = str(target.address[1]).encode()

@@ -1,4 +1,4 @@
-"""Attacks by the form of the HTTP messages."""
+"""Attacks with the form of HTTP messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = f"Host: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
 
 
 def send(target: Target, message: bytes, read: bool = True) -> None:
-    """Send bytes on a connection of their own, and read what comes back within a second."""
+    """Send bytes on a new connection, and read the response until the endpoint is silent for a second."""
     with contextlib.suppress(OSError), socket.create_connection(target.address, 5) as connection:
         connection.settimeout(1)
         connection.sendall(message)
@@ -24,7 +24,7 @@ def send(target: Target, message: bytes, read: bool = True) -> None:
 
 
 def header_floods(target: Target) -> None:
-    """Thousands of headers, a header of megabytes, and a header folded over many lines."""
+    """Send thousands of headers, a header of megabytes, and a header that is folded over many lines."""
     start = b"POST /score HTTP/1.1\r\nHost: x\r\n"
     floods = [
         b"".join(b"a%d: b\r\n" % i for i in range(50_000)),
@@ -42,7 +42,7 @@ def header_floods(target: Target) -> None:
 
 
 def huge_urls(target: Target) -> None:
-    """Paths and queries of as many bytes as fit, with escapes and with thousands of parameters."""
+    """Send huge paths and queries, with escape sequences and with thousands of parameters."""
     urls = ["/score" + "a" * 60_000, "/score?" + "a=b&" * 15_000, "/" + "%00" * 20_000, "/" + "../" * 20_000]
     urls += ["/score?model=" + "%F0" * 20_000, "/" + "a" * 10**7]
 
@@ -55,7 +55,7 @@ def huge_urls(target: Target) -> None:
 
 
 def pipelining(target: Target) -> None:
-    """Thousands of requests on one connection, none of whose answers is read."""
+    """Send thousands of requests on one connection, and read no response."""
     body = scored({"mask_encoding": "rle"}, input_points=[[[5, 5]]])
     heavy = f"POST /score HTTP/1.1\r\n{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body
     light = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -69,7 +69,7 @@ def pipelining(target: Target) -> None:
 
 
 def tiny_chunks(target: Target) -> None:
-    """Bodies in chunks of one byte, with and without a key; a few megabytes a connection."""
+    """Send bodies in chunks of one byte, with and without a key. The chunks on a connection take a few megabytes."""
     heads = [f"POST /score HTTP/1.1\r\n{HEAD}", "POST /sam2/embed_image HTTP/1.1\r\nHost: x\r\n"]
     chunks = b"1\r\nx\r\n" * 500_000
 
@@ -82,7 +82,7 @@ def tiny_chunks(target: Target) -> None:
 
 
 def slow_readers(target: Target) -> None:
-    """Clients that ask for large answers and read a byte now and then."""
+    """Request large responses, and read five bytes a second."""
     body = scored({"return_logits": True}, rows=1, input_boxes=[[1, 1, 60, 60]] * 60)
     request = f"POST /score HTTP/1.1\r\n{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -98,7 +98,7 @@ def slow_readers(target: Target) -> None:
 
 
 def full_bodies(target: Target) -> None:
-    """The largest bodies in all places of a key, which wait for their last byte."""
+    """Send the largest allowed bodies on 24 connections, without their last byte."""
     image = pictures.to_text(bytes(24_000_000))
     body = json.dumps({"input_data": [{"image": image, "input_points": [[[1, 1]]]}]}).encode()
     request = f"POST /score HTTP/1.1\r\n{HEAD}Content-Length: {len(body) + 1}\r\n\r\n".encode()
@@ -120,7 +120,7 @@ def _parts(body: bytes) -> Iterator[bytes]:
 
 
 def wrong_methods(target: Target) -> None:
-    """Methods, versions and upgrades that no route speaks, and bodies where none belongs."""
+    """Send unknown methods, HTTP versions and upgrades, and bodies with requests that have no body."""
     messages = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" + bytes(500)]
     messages += [b"GET /page/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"]
     messages += [b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n" + bytes(10**6)]

@@ -15,7 +15,8 @@ from tests.reliability.markers import MARKER
 def logged_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Run an endpoint with the embedded models, and return its URL and its log."""
     log = tmp_path_factory.mktemp("markers") / "log"
-    # Few points, because everything in an image would take seconds and has no more places for markers.
+    # With `--points 10`, the endpoint rejects requests that segment everything in an image. These requests would take
+    # seconds, and have no further place for the marker.
     with serve_endpoint(log, "--fetch-seconds", "0.5", "--points", "10") as url:
         yield url, log
 

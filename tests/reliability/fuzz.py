@@ -59,7 +59,7 @@ def seeds() -> list[bytes]:
 
 
 def broken_image(sources: list[bytes], number: int) -> bytes:
-    """Return the broken image of a number."""
+    """Return the broken image with a given number."""
     rng = np.random.default_rng(number)
     data = bytearray(sources[rng.integers(len(sources))])
     for _ in range(int(rng.integers(1, 6))):

@@ -169,9 +169,9 @@ def main() -> int:
         for response in report.responses
         if response.status != 200 and not response.retry_after
     ]
-    print(f"alone: 95 of 100 within {1000 * report.alone:.0f} ms; capacity {report.capacity:.1f} requests a second")
-    print(f"overload: {len(report.responses) / options.seconds:.0f} requests a second, by status {dict(statuses)}")
-    print(f"accepted: 95 of 100 within {1000 * report.accepted:.0f} ms, for a bound of {1000 * report.bound:.0f} ms")
+    print(f"alone: 95 % within {1000 * report.alone:.0f} ms; capacity {report.capacity:.1f} requests per second")
+    print(f"overload: {len(report.responses) / options.seconds:.0f} requests per second, by status {dict(statuses)}")
+    print(f"accepted: 95 % within {1000 * report.accepted:.0f} ms; the limit is {1000 * report.bound:.0f} ms")
     print(f"refused: median after {1000 * statistics.median(refused):.0f} ms")
     print(f"recovered after {report.recovered:.1f} s; memory {[round(size / 1e6) for size in report.resident]} MB")
     print(f"{len(wrong)} wrong", *wrong[:10], sep="\n")

@@ -58,7 +58,7 @@ def run(seconds: float, log: Path, requests: Sequence[Question], *options: str, 
         log: file for the output of the endpoint.
         requests: questions, which each client sends in turn.
         *options: options of `serve`.
-        min_responses: number of responses before which the traffic does not end, whatever the duration.
+        min_responses: minimum number of responses. The traffic continues after `seconds` until it has this number.
 
     Returns:
         Measurements, which include every request that was sent.
@@ -112,11 +112,9 @@ def main() -> int:
         report = run(60 * options.minutes, Path(folder) / "log", questions(48), "--embedding-bytes", "10000000")
     times = sorted(report.seconds)
     print(f"{sum(report.statuses.values())} requests, by status {dict(report.statuses)}")
-    print(
-        f"median {1000 * times[len(times) // 2]:.0f} ms, 95 of 100 within {1000 * times[len(times) * 95 // 100]:.0f} ms"
-    )
+    print(f"median {1000 * times[len(times) // 2]:.0f} ms, 95 % within {1000 * times[len(times) * 95 // 100]:.0f} ms")
     print(f"memory {report.resident[0] / 1e6:.0f} to {report.resident[-1] / 1e6:.0f} MB, grown by {report.growth:.2%}")
-    print(f"{len(report.wrong)} lost, crossed or wrong", *report.wrong[:10], sep="\n")
+    print(f"{len(report.wrong)} lost, swapped or wrong responses", *report.wrong[:10], sep="\n")
     return 1 if report.wrong or report.growth > MAX_GROWTH else 0
 
 

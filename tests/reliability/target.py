@@ -48,7 +48,7 @@ class Target:
         return host, int(port)
 
     def post(self, path: str, body: bytes, kind: str = "application/json", key: str = KEY, **headers: str) -> int:
-        """Send a body again and again while the attack lasts; return the last status."""
+        """Send a body repeatedly until the attack ends. Return the last status."""
         status = 0
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         with requests.Session() as session:

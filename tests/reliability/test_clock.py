@@ -1,4 +1,4 @@
-"""A clock that jumps ends no request early and keeps none too long: nothing measures time by the wall clock."""
+"""Test that no code measures durations with the wall clock, which can jump and would end requests early or late."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-# The age of a file is by the wall clock, as the times of file systems are. A jump deletes an unfinished file early,
-# whose embedding is then not stored.
+# The age of a file needs the wall clock, because file systems store times of the wall clock. If the clock jumps, the
+# quota may delete an unfinished file too early. The embedding of this file is then not stored.
 ALLOWED = {"model/embeddings/quota.py": 1}
 
 

@@ -1,4 +1,4 @@
-"""No code that lies in a checkpoint or model runs, whatever its configuration says and whoever would agree."""
+"""Test that code inside a checkpoint or model never runs, even if its configuration asks for it and the user agrees."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ AUTO_MAP = {
 
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a file that exists once hostile code has run; the user agrees to everything that is asked."""
+    """Return the path of a file that hostile code creates when it runs. The test answers all questions with yes."""
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     yield tmp_path / "ran"
     shutil.rmtree(Path(HF_MODULES_CACHE) / "transformers_modules" / "hostile", ignore_errors=True)
 
 
 def hostile(folder: Path, ran: Path, **changes: Any) -> Path:
-    """Put code into a checkpoint, under every name by which transformers would run it; return its folder."""
+    """Put hostile code into a checkpoint, under every name that transformers could run. Return the folder."""
     code = f"open({str(ran)!r}, 'w').close()\nfrom transformers import SamConfig as Hostile\n"
     for name in ("hostile", "configuration", "modeling", "__init__", "setup", "conftest", "sitecustomize"):
         (folder / f"{name}.py").write_text(code)

@@ -94,7 +94,7 @@ BODIES += [
         },
     ),
 ]
-# Routes that accept nearly everything, and how many of the requests below they reject at least.
+# Minimum number of rejected requests, for routes that accept nearly everything.
 MIN_REFUSED = {"/webhook": -1, "/setup": 15, "/embed_tasks": 30}
 URLS = [
     f"http://127.0.0.1:9/{MARKER}?{MARKER}",

@@ -1,4 +1,4 @@
-"""Schemathesis sends requests to every route, which it generates from the endpoint's OpenAPI description."""
+"""Schemathesis generates requests for every route from the endpoint's OpenAPI description, and sends them."""
 
 from __future__ import annotations
 

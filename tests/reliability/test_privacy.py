@@ -69,7 +69,7 @@ def test_logs_metrics_and_errors_contain_no_secret_of_a_request(
                 answer = requests.post(f"{url}{path}?api_key={key}", json=body, timeout=60)
                 assert answer.status_code < 500, answer.text
                 assert (answer.status_code == 401) is (key == "wr0ng-k3y")
-                # Other answers hold the client's own image_id. X-AnyLabeling's errors have status 200.
+                # Other responses contain the client's own image_id. X-AnyLabeling's errors have status 200.
                 if answer.status_code != 200 or path in ("/setup", "/embed_tasks", "/v1/predict"):
                     texts.append(answer.text)
             requests.post(f"{url}/score?api_key={key}", data=b'{"input_data": a-va1ue', timeout=60)

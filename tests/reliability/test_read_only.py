@@ -1,4 +1,4 @@
-"""The endpoint where nothing can be written: a read-only root, and no folder for temporary files."""
+"""Tests of the endpoint on a read-only root file system, without a folder for temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from tests import pictures
 from tests.conftest import ROOT, free_port, server
 
-# `/dev/shm` stays: containers have it, whatever their root is.
+# `/dev/shm` stays writable, as in containers with a read-only root.
 MOUNT = (
     "mount --make-rprivate / && mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp && mount -o remount,bind,ro / "
     '&& cd / && exec "$@"'

@@ -52,22 +52,22 @@ class Question:
     def wrong(self, status: int, body: bytes) -> str | None:
         """Return a description of what is wrong with a response, or None."""
         if status != self.status:
-            return f"{self.path}: status {status} for {self.status}: {body[:200]!r}"
+            return f"{self.path}: expected status {self.status}, got {status}: {body[:200]!r}"
         if self.truth is None:
             return None
         answer = json.loads(body)
         if self.path == "/sam/segment_image":
             mask = coco.frPyObjects([np.ravel(answer["masks"][0]).tolist()], *self.truth["size"])[0]
-            min_iou = 0.9  # the response is a polygon with integer coordinates
+            min_iou = 0.9  # not 1, because the response is a polygon with integer coordinates
         else:
             row = (answer["predictions"] if self.path == "/invocations" else answer)[0]
             item = row["predictions"][0]["mask_per_prediction"][0]
             if item["size"] != self.truth["size"]:
-                return f"{self.path}: an answer of size {item['size']} for {self.truth['size']}"
+                return f"{self.path}: expected a mask of size {self.truth['size']}, got {item['size']}"
             mask = {"size": item["size"], "counts": item["encoded_binary_mask"].encode()}
-            min_iou = 0.98  # sums depend on the size of the batch
+            min_iou = 0.98  # not 1, because the rounding of sums depends on the size of the batch
         iou = float(coco.iou([mask], [self.truth], [0])[0, 0])
-        return None if iou >= min_iou else f"{self.path}: a mask with IoU {iou:.3f} to its own"
+        return None if iou >= min_iou else f"{self.path}: expected a mask with an IoU of {min_iou}, got {iou:.3f}"
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Fine-tuning: train a model on a user's own masks, and compare the result with its base before it is promoted."""
+"""Fine-tuning: train a model on a user's masks, and compare the new model with the base model before a promotion."""

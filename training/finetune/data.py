@@ -1,4 +1,4 @@
-"""The data of a fine-tuning: read, filtered by category, and split into training and held-out images."""
+"""Read the data of a fine-tuning, filter it by category, and split it into training and held-out images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam_endpoint.training.finetune import sources
 from sam_endpoint.training.finetune.options import FinetuneOptions
 from sam_endpoint.training.finetune.sources import LabelledImages
 
-MAX_NAMES = 3  # of shared images, in a message
+MAX_NAMES = 3  # maximum number of images that an error message names
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DataSplit:
         train: The COCO file of the training images.
         held_out: The COCO file of the held-out images.
         hashes: SHA-256 of each image file by its path.
-        problems: What was left out while reading.
+        problems: The images and masks that are left out.
         digest: A hash of the annotations and of the content of all images.
         categories: The names of the categories.
     """
@@ -55,7 +55,8 @@ def prepare(options: FinetuneOptions) -> DataSplit:
     Images with equal content always go to the same part.
 
     Raises:
-        BadData: The data cannot be read, the categories leave nothing, an image is in both parts, or a part is empty.
+        BadData: The data cannot be read, no mask has one of the categories, an image is in both parts, or a part is
+            empty.
         OSError: The work folder cannot be written.
     """
     folder = options.work_folder / "data"
@@ -109,7 +110,7 @@ def _read(data: str, options: FinetuneOptions, scratch: Path) -> LabelledImages:
 
 
 def _value(entry: Any, key: str) -> Any:
-    """Return the number or text under a key of an entry that may be malformed, else None."""
+    """Return the value of a key of an entry if it is a number or a text, else None. The entry may be malformed."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return value if isinstance(value, (int, str)) else None
 
@@ -125,7 +126,7 @@ def _filter_categories(labelled: LabelledImages, names: tuple[str, ...], data: s
 
 
 def _hash_images(labelled: LabelledImages) -> dict[str, str]:
-    """Return the SHA-256 of the image files by their paths; files that cannot be read are left to the data set."""
+    """Return the SHA-256 of each image file, by its path. Skip unreadable files, which `CocoDataset` reports later."""
     hashes = {}
     for entry in labelled.images:
         name = _value(entry, "file_name")
@@ -146,8 +147,8 @@ def _check_shared(train: dict[str, str], held_out: dict[str, str]) -> None:
         names = "; ".join(f"{Path(a).name} = {Path(b).name}" for a, b in shared[:MAX_NAMES])
         more = ", ..." if len(shared) > MAX_NAMES else ""
         raise BadData(
-            f"{len(shared)} images are in both --data and --val ({names}{more}); a model must not be judged by images "
-            "that it was trained on: remove them from one of the two"
+            f"{len(shared)} images are in both --data and --val ({names}{more}); the gate must not use images of the "
+            "training: remove the images from one of the two"
         )
 
 
@@ -157,7 +158,9 @@ def _split(
     """Hold out a share of the images, at least one. Raises BadData if there are fewer than two different images."""
     digests = sorted(set(hashes.values()))
     if len(digests) < 2:
-        raise BadData(f"--holdout needs at least two different images with masks, got {len(digests)}; or give --val")
+        raise BadData(
+            f"--holdout: expected at least two different images with masks, got {len(digests)}: add images or use --val"
+        )
     count = min(len(digests) - 1, max(1, round(share * len(digests))))
     order = np.random.default_rng(seed).permutation(len(digests))
     held_digests = {digests[i] for i in order[:count]}
@@ -169,7 +172,7 @@ def _split(
         [entry for entry in labelled.annotations if _value(entry, "image_id") in held_ids],
         labelled.categories,
     )
-    # Annotations and images that are malformed stay in the training part, where the data set counts them.
+    # Malformed annotations and images stay in the training part. `CocoDataset` counts them when it reads this part.
     train = LabelledImages(
         [entry for entry in labelled.images if _value(entry, "id") not in held_ids],
         [entry for entry in labelled.annotations if _value(entry, "image_id") not in held_ids],
@@ -179,7 +182,7 @@ def _split(
 
 
 def _without_paths(labelled: LabelledImages) -> str:
-    """Return a text of the annotations that does not depend on where the images are."""
+    """Return the images, annotations and categories as JSON, with file names instead of the paths of the images."""
     images: list[Any] = [
         {**entry, "file_name": Path(str(_value(entry, "file_name"))).name} if isinstance(entry, dict) else entry
         for entry in labelled.images

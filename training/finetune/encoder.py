@@ -1,4 +1,4 @@
-"""The image encoder in training: with gradients, and with low-rank adapters."""
+"""Train the image encoder: encode images with gradients, and add low-rank adapters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class LowRank(nn.Module):
     """Adds the product of two small matrices to a weight: LoRA (Hu et al., 2021) as a parametrization.
 
     Args:
-        weight: (out, in), the weight that is adapted.
-        rank: The rank of the sum.
-        generator: Draws the first matrix; the second one is zero, so that the weight is unchanged at first.
+        weight: (out, in), the weight to adapt.
+        rank: The rank of the product.
+        generator: Draws the first matrix. The second matrix starts at zero, so the weight is the same at first.
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
@@ -41,7 +41,7 @@ class LowRank(nn.Module):
 
 
 def encode_with_gradients(family: Family, pixels: Tensor) -> tuple[Tensor, ...]:
-    """Encode images as `family.embed` does, so that gradients reach the encoder's weights.
+    """Encode images like `family.embed`, with gradients for the encoder's weights.
 
     Args:
         family: The model.
@@ -55,7 +55,7 @@ def encode_with_gradients(family: Family, pixels: Tensor) -> tuple[Tensor, ...]:
 
 
 def add_adapters(family: Family, rank: int, seed: int) -> None:
-    """Add adapters to the attention projections of the encoder. Raises BadParameter if it has none."""
+    """Add adapters to the attention projections of the encoder. Raises BadParameter if the encoder has no attention."""
     generator = torch.Generator().manual_seed(seed)
     encoder: nn.Module = family.vision_encoder
     layers = _projections(encoder)
@@ -67,7 +67,7 @@ def add_adapters(family: Family, rank: int, seed: int) -> None:
 
 
 def merge_adapters(family: Family) -> None:
-    """Replace adapted weights by their sums with the adapters, in place."""
+    """Add each adapter's product to the adapted weight, and remove the adapters. Changes the model in place."""
     for layer in list(family.vision_encoder.modules()):
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

@@ -1,4 +1,4 @@
-"""Training images in the form that training reads: targets in memory, embeddings in a store on disk."""
+"""Prepare training images: their targets are kept in memory, and their features in a store on disk."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Sample:
     Attributes:
         key: The key of its features in the store.
         size: (height, width) in pixels.
-        region: (height, width) of the low-resolution cells that it covers, from the top left.
-        targets: Its objects, at least one.
+        region: (height, width) of the part of the low-resolution grid that the image covers, in cells. The part begins
+            at the top left of the grid.
+        targets: The objects, at least one.
     """
 
     key: str
@@ -37,37 +38,37 @@ class Sample:
 
 
 class StrictStore(Store):
-    """A store whose failures end the training, so that no image is encoded twice without notice."""
+    """A store that ends the training if it fails. Otherwise, a resumed training would encode images twice unnoticed."""
 
     problem = ""
 
     def report_invalid(self) -> None:
-        """Do nothing: files that are broken are written anew."""
+        """Do nothing, because the next write replaces a broken file."""
 
     def _report(self, message: str) -> None:
         self.problem = message
 
     def check(self) -> None:
-        """Wait until everything is written. Raises OSError if the store cannot be read or written."""
+        """Wait until all files are written. Raises OSError if the store cannot be read or written."""
         self.flush()
         if self.problem:
-            raise OSError(f"{self.root}: {self.problem}; is the disk full? What is encoded so far is kept")
+            raise OSError(f"{self.root}: {self.problem}; is the disk full? The images encoded so far are kept")
 
 
 class FeatureSource:
-    """Gives the features of training images, each encoded once.
+    """Computes and stores the features of training images. Each image is computed once.
 
-    With a frozen encoder, the features are the encoder's feature maps. Otherwise they are the preprocessed pixels,
-    since every step encodes them with other weights.
+    With a frozen encoder, the features of an image are the encoder's feature maps. Otherwise the features are the
+    preprocessed pixels, because each step changes the encoder's weights and has to encode the pixels again.
 
     Args:
         segmenter: The base model.
         folder: The folder of the store, in the format of the endpoint's embedding store.
         frozen: Whether the encoder is frozen.
-        cache_bytes: The memory for features that are read again.
+        cache_bytes: The size of the cache in memory, in bytes.
 
     Attributes:
-        encoded: The number of images that were encoded (or preprocessed), not read from the store.
+        encoded: The number of images that were encoded or preprocessed. Images from the store do not count.
     """
 
     def __init__(self, segmenter: Segmenter, folder: Path, frozen: bool, cache_bytes: int = CACHE_BYTES) -> None:
@@ -83,7 +84,7 @@ class FeatureSource:
         """Encode an image unless the store has its features, and return its sample.
 
         Returns:
-            None if none of its objects is large enough.
+            The sample, or None if all objects of the image are too small.
 
         Raises:
             OSError: The store cannot be written.
@@ -99,10 +100,10 @@ class FeatureSource:
         return Sample(key, size, region_of(family, size), targets)
 
     def features(self, sample: Sample) -> tuple[Tensor, ...]:
-        """Return the features of a sample, each (1, channels, height, width). Raises OSError if they are gone."""
+        """Return the features of a sample, each (1, channels, height, width). Raises OSError if they are missing."""
 
         def missing() -> Embedding:
-            raise OSError(f"{self.store.root}: an embedding of this training is gone; start the same command again")
+            raise OSError(f"{self.store.root}: an embedding of this training is missing; start the same command again")
 
         return self.cache.get(sample.key, missing).to(self.segmenter.family.device).features
 
@@ -131,14 +132,14 @@ def read_samples(
     problems: Problems,
     on_first: Callable[[Sample, float], None] = lambda sample, seconds: None,
 ) -> Iterator[Sample]:
-    """Yield the samples of images that have objects.
+    """Yield a sample for each image with objects.
 
     Args:
         images: The training images.
         source: Encodes them.
-        problems: Gets the objects and images that are left out.
-        on_first: Is called once, with the first sample that was encoded and the seconds that it took. The very first
-            image is slower than the others, so the second one counts if there is one.
+        problems: The function adds the objects and images that it leaves out.
+        on_first: The function calls it with the second sample that is encoded and the seconds that the sample took.
+            The first sample is slower than the others. If fewer than two images are encoded, there is no call.
     """
     for image in images:
         if not image.objects:

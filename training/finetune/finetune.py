@@ -32,8 +32,8 @@ from sam_endpoint.training.finetune.features import FeatureSource, Sample, read_
 from sam_endpoint.training.finetune.options import DEFAULT_STEPS, FinetuneOptions, Plan
 from sam_endpoint.training.finetune.trainer import Finetuner
 
-REFUSED = 3  # exit code: --promote was asked for, and the gate refused
-MIN_WATCHED_FROM = 5  # training images, from which early stopping watches one at least
+REFUSED = 3  # exit code if the user set --promote and the gate refused
+MIN_WATCHED_FROM = 5  # from this number of training images on, early stopping watches at least one image
 MIN_STEPS = 10
 
 
@@ -44,7 +44,7 @@ class Training:
     Attributes:
         plan: The plan with its number of steps.
         finetuner: The trained weights and the history.
-        problems: What was left out of the training.
+        problems: The images and masks that were left out of the training.
         images: The number of images trained on.
         watched: The number of images that early stopping watched.
     """
@@ -57,28 +57,30 @@ class Training:
 
 
 def finetune(options: FinetuneOptions) -> int:
-    """Fine-tune a model, compare it with its base, log both, and promote it if the options and the gate say so.
+    """Fine-tune a model, compare it with its base, and log the comparison and the model.
+
+    If `promote` is set and the verdict of the gate is better, the function promotes the model.
 
     Returns:
-        0, or REFUSED if `promote` was asked for and the gate refused.
+        0, or REFUSED if `promote` is set and the gate refused.
 
     Raises:
         BadData: The data cannot be used.
-        BadModel: The model cannot be opened, or the output folder holds something else.
+        BadModel: The model cannot be opened, or the output folder contains files that are not an MLflow model.
         MlflowException: The tracking server cannot be reached.
         OSError: A file cannot be written.
     """
-    runs.use_default_tracking()  # before a model is opened: its URI may name a registry
+    runs.use_default_tracking()  # needed first, because the URI of the model can refer to the registry
     package.check_output(options.output)
     base = open_model(options.model, options.device or None, precision=EXACT)
     if options.log:
         runs.check_tracking()
     split = data.prepare(options)
-    guards = [CocoDataset(file) for file in options.guards]  # a broken file is reported before the work
+    guards = [CocoDataset(file) for file in options.guards]  # a broken file must fail before the training
     training = _train(options, base, split)
     _export(options, base, split, training)
     candidate = open_model(str(options.output), options.device or None, precision=EXACT)
-    base = open_model(options.model, options.device or None, precision=EXACT)  # training changed the first one
+    base = open_model(options.model, options.device or None, precision=EXACT)  # training has changed the first base
     pair = base.engine.segmenter, candidate.engine.segmenter
     seed = options.plan.seed
     held_out = gate.compare(*pair, split.open_held_out(), "held-out", seed)
@@ -119,7 +121,7 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
     samples = list(read_samples(dataset, source, problems, tell))
     data.add_problems(problems, dataset.problems)
     if problems.counts:
-        print(f"wrong with the data:\n{problems.format_lines()}")
+        print(f"problems of the data:\n{problems.format_lines()}")
     samples, watched = _split_watched(samples, options.plan)
     if not samples:
         raise BadData(f"'{options.data}': no image can be trained on\n{problems.format_lines()}".rstrip())
@@ -150,9 +152,9 @@ def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Tra
 
 
 def _split_watched(samples: Sequence[Sample], plan: Plan) -> tuple[list[Sample], list[Sample]]:
-    """Set a share of the training images aside for early stopping, none if there are too few.
+    """Set a share of the training images aside for early stopping, or none if there are too few images.
 
-    The held-out images are not used for it: a model that is chosen by them looks better on them than it is.
+    Early stopping does not watch the held-out images. If it did, the gate would overestimate the model on these images.
     """
     keys = sorted({sample.key for sample in samples})
     count = round(plan.stop_share * len(keys))
@@ -167,7 +169,7 @@ def _split_watched(samples: Sequence[Sample], plan: Plan) -> tuple[list[Sample],
 
 
 def _steps(options: FinetuneOptions, images: int) -> int:
-    """Return the number of steps that the options say: `--steps`, or `--epochs` of batches."""
+    """Return the number of steps: `--steps`, or the number of steps in `--epochs`, or the default."""
     plan = options.plan
     if options.epochs:
         return max(1, round(options.epochs * images / (plan.images * plan.accumulate)))
@@ -183,16 +185,16 @@ def _resolve_plan(
     source: FeatureSource,
     spent: float,
 ) -> Plan:
-    """Return the plan with its number of steps, and write it to a file: a resumed training does the same steps.
+    """Return the plan with its number of steps. Write the plan to a file, so that a resumed training has as many steps.
 
     Args:
         options: The options.
-        file: The file of the plan; it is read if it exists.
+        file: The file of the plan. If the file exists, the number of steps comes from the file.
         family: The base model.
         samples: The training images.
         watched: The images for early stopping.
-        source: Gives their features.
-        spent: Seconds of encoding, which count among `options.minutes`.
+        source: Source of the images' features.
+        spent: Seconds of encoding, which are a part of `options.minutes`.
     """
     if file.exists():
         return replace(options.plan, steps=int(json.loads(file.read_text())["steps"]))
@@ -216,14 +218,14 @@ def _resolve_plan(
 
 
 def _key(options: FinetuneOptions, fingerprint: str, digest: str) -> str:
-    """Return what tells a training from others in the same work folder: its plan, base, data and version."""
+    """Return an id of a training within its work folder: a hash of its plan, base model, data and software version."""
     facts = {**options.plan.to_dict(), "epochs": options.epochs, "minutes": options.minutes}
     text = json.dumps([facts, fingerprint, digest, VERSION], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _export(options: FinetuneOptions, base: OpenedModel, split: DataSplit, training: Training) -> None:
-    """Package the trained weights like the base, with its settings and its lineage."""
+    """Package the trained weights with the settings of the base model and metadata about the base and the data."""
     config: dict[str, Any] = dict(base.saved.config) if base.saved else {}
     metadata = {
         "base_model": (base.saved and base.saved.metadata.get("base_model")) or package.base_model_name(base.source),

@@ -1,4 +1,4 @@
-"""The gate: whether a fine-tuned model is better than its base, on images that neither was trained on."""
+"""The gate: compare a fine-tuned model with its base model on held-out images, and decide which one is better."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sam_endpoint.model.segmenter import Segmenter
 BASE, CANDIDATE = "base", "fine-tuned"
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-MIN_IMAGES = 5  # with fewer, the interval says too little for a promotion
-CHUNK = 2**22  # weights of images that are drawn at once
+MIN_IMAGES = 5  # minimum number of images for a promotion; with fewer images, the interval is not reliable
+CHUNK = 2**22  # maximum number of drawn image counts in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A base and a fine-tuned model on the same objects.
+    """Metrics of a base model and a fine-tuned model on the same objects.
 
     Attributes:
         name: The name of the data set.
-        tables: The metrics of each object, of the base and of the fine-tuned model.
-        reports: The summaries of both.
-        intervals: The difference of each prompt's IoU, fine-tuned minus base.
+        tables: A table with the metrics of each object for the base model, and one for the fine-tuned model.
+        reports: The summaries of the two tables.
+        intervals: The difference in IoU for each kind of prompt: fine-tuned model minus base model.
         images: The number of images with objects.
-        problems: What was left out of the data set.
+        problems: The images and masks that were left out of the data set.
     """
 
     name: str
@@ -80,17 +80,17 @@ class Comparison:
         for title, (a, b) in (("boundary F, box", boundary), ("expected error", errors)):
             lines.append(f"{title:16}{a:10.3f}{b:12.3f}{b - a:+12.3f}")
         if self.problems.counts:
-            lines += ["wrong with the data:", self.problems.format_lines()]
+            lines += ["problems of the data:", self.problems.format_lines()]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says.
+    """The verdict of the gate on a fine-tuned model.
 
     Attributes:
         name: `better`, `equal` or `worse`.
-        reasons: Sentences that explain it.
+        reasons: Sentences that explain the verdict.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Verdict:
 
     @property
     def promotes(self) -> bool:
-        """Whether the fine-tuned model may take the place of the base."""
+        """Whether the fine-tuned model may replace the base model."""
         return self.name == "better"
 
 
@@ -113,12 +113,12 @@ def compare(base: Segmenter, candidate: Segmenter, ground_truth: CocoDataset, na
         seed: The seed of the bootstrap.
 
     Raises:
-        BadData: No object of the data can be judged.
+        BadData: The data has no usable object.
     """
     results, _ = evaluate({BASE: base, CANDIDATE: candidate}, ground_truth)
     first, second = (result.objects for result in results)
     if not len(first):
-        raise BadData(f"'{name}': no object can be judged\n{ground_truth.problems.format_lines()}".rstrip())
+        raise BadData(f"'{name}': the data has no usable object\n{ground_truth.problems.format_lines()}".rstrip())
     names = first["image"].to_numpy()
     intervals = {
         prompt: paired_interval((second[prompt] - first[prompt]).to_numpy(), names, seed) for prompt in PROMPTS
@@ -132,17 +132,17 @@ def paired_interval(
 ) -> Interval:
     """Return the mean of paired differences and its bootstrap interval over images.
 
-    Objects of one image are alike, so whole images are drawn with replacement (the cluster bootstrap; Davison and
+    Objects of one image are alike, so the bootstrap draws whole images with replacement (cluster bootstrap; Davison and
     Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The interval is the expanded percentile
-    interval of Hesterberg (What teachers should know about the bootstrap, The American Statistician, 2015), which
-    is wide enough for few images too.
+    interval of Hesterberg (What teachers should know about the bootstrap, The American Statistician, 2015). Unlike the
+    plain percentile interval, it is not too narrow for small numbers of images.
 
     Args:
         differences: (objects,) the difference of each object.
         images: (objects,) the image of each object.
-        seed: The seed of the drawing.
-        resamples: The number of drawings.
-        confidence: The probability that the interval covers.
+        seed: The seed of the random draws.
+        resamples: The number of random draws.
+        confidence: The confidence level of the interval, such as 0.95.
 
     Example:
         >>> interval = paired_interval(np.array([0.1, 0.2, 0.3]), np.array(["a", "a", "b"]), seed=1)
@@ -166,22 +166,26 @@ def paired_interval(
 def judge(held_out: Comparison, guards: Sequence[Comparison], figure: str, margin: float, tolerance: float) -> Verdict:
     """Return the gate's verdict.
 
-    - `worse`: the interval of the figure is below 0; or another prompt kind loses more than the tolerance; or on a
-      guard, a prompt kind loses more than the tolerance, or its interval is below 0.
-    - `better`: not worse, and the interval of the figure is above the margin, on at least MIN_IMAGES images.
-    - `equal`: all other cases.
+    The verdict is `worse` in each of these cases:
+
+    - The interval of `figure` on the held-out images is below 0.
+    - The mean IoU of another kind of prompt on the held-out images falls by more than `tolerance`.
+    - On a guard, the mean IoU of a kind of prompt falls by more than `tolerance`, or its interval is below 0.
+
+    Otherwise, the verdict is `better` if the interval of `figure` is above `margin`, and there are at least MIN_IMAGES
+    held-out images. In all other cases, the verdict is `equal`. The kinds of prompts are those of `metrics.SCORED`.
 
     Args:
         held_out: The comparison on the held-out images.
-        guards: The comparisons on the data that the model must not get worse on.
-        figure: The prompt whose IoU decides.
-        margin: The least gain.
-        tolerance: The largest loss elsewhere.
+        guards: The comparisons on the guards. A guard is a data set on which the model must not get worse.
+        figure: The kind of prompt whose IoU decides.
+        margin: The gain in IoU that the model must exceed.
+        tolerance: The largest loss in IoU that is allowed for other kinds of prompts and for guards.
     """
     losses = []
     decisive = held_out.intervals[figure]
     if decisive.upper < 0:
-        losses.append(f"{figure}: {_describe(decisive)}, below 0")
+        losses.append(f"{figure}: {_describe(decisive)}; the interval is below 0")
     for name in metrics.SCORED:
         if (interval := held_out.intervals[name]).mean < -tolerance and name != figure:
             losses.append(f"{name}: {_describe(interval)}, a loss of more than {tolerance:g}")
@@ -196,7 +200,7 @@ def judge(held_out: Comparison, guards: Sequence[Comparison], figure: str, margi
         return Verdict("equal", [f"{figure}: {_describe(decisive)}; the lower bound is not above {margin:g}"])
     if held_out.images < MIN_IMAGES:
         return Verdict(
-            "equal", [f"{held_out.images} held-out images are too few to be sure; give {MIN_IMAGES} or more"]
+            "equal", [f"expected at least {MIN_IMAGES} held-out images for a promotion, got {held_out.images}"]
         )
     return Verdict("better", [f"{figure}: {_describe(decisive)}; the lower bound is above {margin:g}"])
 

@@ -20,11 +20,11 @@ _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # before the name of an uploaded 
 
 
 def read_label_studio(file: Path, images: Path | None) -> LabelledImages:
-    """Read the tasks of an export. The annotations of people count; predictions count for tasks without annotations.
+    """Read the masks of the tasks in an export. If a task has no annotation by a person, read its predictions.
 
     Args:
-        file: JSON, a list of tasks.
-        images: The folder of the images; None for that of the file.
+        file: A JSON file with a list of tasks.
+        images: The folder of the images; None for the folder of the file.
 
     Raises:
         BadData: The file is not a Label Studio export.
@@ -53,7 +53,11 @@ def _image_source(task: dict[str, Any]) -> str | None:
 
 
 def _find_image(source: str, folder: Path) -> Path:
-    """Return the file of a task's image: by its path below the folder, its storage path or its uploaded name."""
+    """Return the image file of a task.
+
+    The function looks for the path in a local storage (`?d=`), for the path itself, for the path below the folder, and
+    for the name of the file, with and without the prefix that Label Studio adds to uploaded files.
+    """
     parts = urlsplit(source)
     path = unquote(parts.path)
     candidates = [folder / value for value in parse_qs(parts.query).get("d", [])]  # /data/local-files/?d=PATH
@@ -68,7 +72,7 @@ def _regions(task: dict[str, Any]) -> list[dict[str, Any]]:
     for key in ("annotations", "predictions"):
         entries = [entry for entry in task.get(key) or [] if isinstance(entry, dict) and not entry.get("was_cancelled")]
         if entries:
-            # The last annotation is the latest; several people's masks of the same objects would count twice.
+            # Only the last annotation is read. Annotations of several people would contain the same objects twice.
             result = entries[-1].get("result")
             return [region for region in result or [] if isinstance(region, dict)]
     return []
@@ -103,7 +107,7 @@ def _add_region(labelled: LabelledImages, image_id: int, region: dict[str, Any],
 def decode_brush(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode Label Studio's run lengths of an RGBA image to a mask, which is true where alpha is above 0.
 
-    The format is described at `labels.brush`, its inverse.
+    `scoring.brush.encode_brush` is the inverse function, and describes the format.
 
     Args:
         data: The run lengths.

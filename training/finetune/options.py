@@ -1,4 +1,4 @@
-"""The options of a fine-tuning, and their command line. Imports nothing heavy."""
+"""The options of a fine-tuning, and the command line that sets them. This module imports no large library."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Plan:
     warmup: int = _option(20, "first steps in which the learning rate rises")
     decay: float = _option(0.01, "weight decay")
     rank: int = _option(8, "rank of the adapters, for --mode lora")
-    stop_share: float = _option(0.1, "share of the training images that early stopping watches; 0 trains to the end")
+    stop_share: float = _option(0.1, "share of the training images that early stopping watches; 0: no early stopping")
     validate_every: int = _option(50, "steps between two validations")
-    patience: int = _option(6, "validations without a better figure after which training stops")
+    patience: int = _option(6, "training stops after this number of validations without an improvement")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by name, for JSON and for MLflow's params."""
@@ -51,27 +51,27 @@ class FinetuneOptions:
     """All options of a fine-tuning.
 
     Attributes:
-        model: An MLflow model, a Hugging Face id or a checkpoint: the base.
+        model: The base model: an MLflow model, a Hugging Face id or a checkpoint.
         data: The training data.
         format: One of FORMATS.
         images: The folder of the images; None for the folder of the data.
         val: The held-out data, in the same format; None to hold out a share of `data`.
         holdout: The share of the images of `data` that is held out.
         categories: Names of the categories to train on; empty for all.
-        category_column: Column with the category, in a predictions table.
+        category_column: The column with the category, if the data is a table of predictions.
         output: The folder of the new MLflow model.
-        work: The folder of embeddings, targets and the training state.
+        work: The folder of the data split, the embeddings, the training state and the reports.
         plan: The options that determine the weights.
-        epochs: Passes over the training images, which set the number of steps; 0 for none.
-        minutes: Minutes of encoding and training, which set the number of steps; 0 for none.
-        register: Name to register the model under.
+        epochs: Number of passes over the training images, from which the number of steps is computed; 0 if not set.
+        minutes: Minutes for encoding and training, from which the number of steps is computed; 0 if not set.
+        register: Name of the registered model; empty to register no model.
         alias: Alias for the registered version.
-        promote: Alias that moves to the new version if the gate says better.
-        figure: The metric that the gate judges by, one of FIGURES.
-        margin: The least gain that counts as better.
-        tolerance: The largest loss, of a guard or of another prompt kind, that still counts as equal.
-        guards: COCO files that the model must not get worse on.
-        device: A torch device; empty for cuda if there is one, else cpu.
+        promote: Alias that moves to the registered version if the verdict of the gate is `better`.
+        figure: The kind of prompt whose IoU decides in the gate, one of FIGURES.
+        margin: The gain in IoU that the model must exceed to be better.
+        tolerance: The largest loss in IoU that is allowed for other kinds of prompts and for guards.
+        guards: COCO files of images on which the model must not get worse.
+        device: A torch device; empty for cuda if available, else cpu.
         log: Whether to log to the tracking server.
 
     Raises:
@@ -107,13 +107,13 @@ class FinetuneOptions:
             if value and not self.register:
                 raise BadParameter(f"{name} needs --register")
         if self.register and not self.log:
-            raise BadParameter("--register needs the model logged: leave out --no-log")
+            raise BadParameter("--register needs a logged model; leave out --no-log")
         if not self.val and not 0 < self.holdout < 1:
             raise BadParameter(f"--holdout: expected a share between 0 and 1, got {self.holdout:g}")
         if sum(map(bool, (plan.steps, self.epochs, self.minutes))) > 1:
-            raise BadParameter("--steps, --epochs and --minutes: expected one of them, got several")
+            raise BadParameter("--steps, --epochs and --minutes: expected only one of the three, got several")
         if min(plan.steps, self.epochs, self.minutes) < 0:
-            raise BadParameter("--steps, --epochs and --minutes: expected a number above 0, got one below 0")
+            raise BadParameter("--steps, --epochs and --minutes: expected a number above 0, got a negative number")
         if not 0 <= plan.stop_share < 1:
             raise BadParameter(f"--stop-share: expected a share from 0 to below 1, got {plan.stop_share:g}")
         for name in ("images", "masks", "accumulate", "warmup", "rank", "validate_every", "patience"):
@@ -121,11 +121,14 @@ class FinetuneOptions:
                 option = name.replace("_", "-")
                 raise BadParameter(f"--{option}: expected a whole number of at least 1, got {getattr(plan, name)}")
         if plan.rate <= 0 or plan.decay < 0 or self.tolerance < 0:
-            raise BadParameter("--rate, --decay and --tolerance: expected a rate above 0, the others 0 or more")
+            raise BadParameter(
+                "expected --rate above 0, and --decay and --tolerance of at least 0, got "
+                f"{plan.rate:g}, {plan.decay:g} and {self.tolerance:g}"
+            )
 
     @property
     def work_folder(self) -> Path:
-        """The folder of embeddings, targets and the training state; by default beside the output."""
+        """The folder of the data split, the embeddings, the training state and the reports. Default: `OUTPUT.work`."""
         return self.work or self.output.with_name(f"{self.output.name}.work")
 
 
@@ -136,28 +139,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, help="labelled images to train on: a file or a folder")
     data.add_argument("--format", choices=FORMATS, default=default.format, help="(default: %(default)s)")
-    data.add_argument("--images", type=Path, help="folder of the images (default: that of the data)")
+    data.add_argument("--images", type=Path, help="folder of the images (default: the folder of the data)")
     data.add_argument("--val", default="", help="held-out data in the same format, for the gate")
     data.add_argument(
         "--holdout", type=float, default=DEFAULT_HOLDOUT, help="without --val: share of images held out (%(default)s)"
     )
     data.add_argument("--category", action="append", default=[], help="train on this category only; may be repeated")
-    data.add_argument("--category-column", default="", help="column with the category, in a predictions table")
+    data.add_argument("--category-column", default="", help="column with the category in a table of predictions")
     files = parser.add_argument_group("output")
     files.add_argument("--output", type=Path, default=default.output, help="folder of the model (default: %(default)s)")
-    files.add_argument("--work", type=Path, help="folder of embeddings and state (default: OUTPUT.work)")
+    files.add_argument("--work", type=Path, help="folder of embeddings, state and reports (default: OUTPUT.work)")
     files.add_argument("--register", default="", metavar="NAME", help="register the model under this name")
     files.add_argument("--alias", default="", help="alias of the registered version; needs --register")
     files.add_argument("--no-log", action="store_true", help="do not log to a tracking server")
     gate = parser.add_argument_group("gate")
     gate.add_argument("--promote", default="", metavar="ALIAS", help="move this alias if the model is better")
-    gate.add_argument("--figure", choices=FIGURES, default=default.figure, help="judge by it (default: %(default)s)")
-    gate.add_argument("--margin", type=float, default=default.margin, help="least gain of IoU (default: %(default)s)")
     gate.add_argument(
-        "--tolerance", type=float, default=default.tolerance, help="largest loss elsewhere (default: %(default)s)"
+        "--figure", choices=FIGURES, default=default.figure, help="prompt that decides (default: %(default)s)"
     )
     gate.add_argument(
-        "--guard", type=Path, action="append", default=[], help="COCO file the model must not get worse on"
+        "--margin", type=float, default=default.margin, help="gain in IoU to exceed (default: %(default)s)"
+    )
+    gate.add_argument(
+        "--tolerance",
+        type=float,
+        default=default.tolerance,
+        help="largest loss in IoU for other prompts and for guards (default: %(default)s)",
+    )
+    gate.add_argument(
+        "--guard",
+        type=Path,
+        action="append",
+        default=[],
+        help="COCO file of images on which the model must not get worse; may be repeated",
     )
     training = parser.add_argument_group("training")
     training.add_argument(

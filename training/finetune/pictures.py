@@ -1,4 +1,4 @@
-"""Pictures of a fine-tuning: its curves, and the objects that changed most, side by side."""
+"""Draw the pictures of a fine-tuning: the curves, and the objects whose masks changed most."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sam_endpoint.model.segmenter import Embedding, Segmenter
 from sam_endpoint.scoring.overlay import Shown, curves, overlay, sheet
 from sam_endpoint.training.finetune.gate import BASE, CANDIDATE, Comparison
 
-MAX_CASES = 8  # that got worse, and as many that got better
-PANEL = 180  # pixels, the side of each of the three parts of a case
+MAX_CASES = 8  # maximum number of objects that got worse; the number of objects that got better has the same limit
+PANEL = 180  # pixels; side of each of the three panels of an object
 
 
 def draw_training(history: Sequence[Mapping[str, float]]) -> Image.Image:
     """Draw the loss and the validation figure against the step."""
     steps = [row["step"] for row in history]
-    later = history[1:] or history  # the first row is from before the first step and has no loss
+    later = history[1:] or history  # the first row was measured before the first step, so it has no loss
     panels = [
         curves({"loss": ([row["step"] for row in later], [row["loss"] for row in later])}, "step", "loss"),
         curves({"IoU": (steps, [row["figure"] for row in history])}, "step", "IoU of the watched images"),
@@ -37,7 +37,9 @@ def draw_comparison(comparison: Comparison) -> Image.Image:
 
 
 def draw_changes(comparison: Comparison, models: Mapping[str, Segmenter], ground_truth: CocoDataset) -> Image.Image:
-    """Draw the objects whose IoU from one click changed most, worst first: true mask, base, fine-tuned.
+    """Draw the objects whose IoU from one click changed most, the largest loss first.
+
+    Each object has three panels: the true mask, the mask of the base model and the mask of the fine-tuned model.
 
     Args:
         comparison: The comparison on `ground_truth`.

@@ -1,4 +1,4 @@
-"""Batches of training objects, and the prompts on them. Both depend on the seed and the number of the batch only."""
+"""Choose the objects and the prompts of each training batch. They depend only on the seed and the batch's number."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ def make_batch(
 
 
 def batch_at(family: Family, samples: Sequence[Sample], plan: Plan, number: int) -> ObjectBatch:
-    """Return the training batch of a number: the next images of the epoch's order, and some objects of each.
+    """Return the training batch with a given number: its images, and some objects of each image.
 
-    Every epoch has an order of its own. Half of the objects of a batch get a click first, the others a box.
+    The images of consecutive batches follow the order of the epoch. Each epoch has a different order. Half of the
+    objects of a batch start with a click, the others with a box.
     """
     rng = np.random.default_rng([plan.seed, 1, number])
     orders: dict[int, np.ndarray] = {}
@@ -81,7 +82,7 @@ def batch_at(family: Family, samples: Sequence[Sample], plan: Plan, number: int)
 
 
 def fixed_batches(family: Family, samples: Sequence[Sample], limit: int) -> list[ObjectBatch]:
-    """Return batches of a sample's objects each, for validation; at most about `limit` objects together."""
+    """Return the batches for validation: one batch of objects for each sample, with about `limit` objects in total."""
     per_image = max(1, limit // max(1, len(samples)))
     batches = []
     for sample in samples:
@@ -92,13 +93,28 @@ def fixed_batches(family: Family, samples: Sequence[Sample], limit: int) -> list
 
 
 def to_points(family: Family, cells: Tensor) -> Tensor:
-    """Return the centres (..., 2) of low-resolution cells x, y (..., 2) in pixels of the model's input."""
+    """Return the centres of low-resolution cells in pixels of the model's input.
+
+    Args:
+        family: The model.
+        cells: (..., 2) column and row of each cell.
+
+    Returns:
+        (..., 2) float32 x and y.
+    """
     stride = family.input_size / family.low_res_size[0]
     return (cells.float() + 0.5) * stride - 0.5
 
 
 def central_clicks(targets: Tensor) -> Tensor:
-    """Return the cell x, y (p, 2) of each target (p, height, width) that lies deepest inside it."""
+    """Return the cell of each target that is farthest from the target's edge.
+
+    Args:
+        targets: (p, height, width).
+
+    Returns:
+        (p, 2) column and row of the cell.
+    """
     region = (targets > 0.5).float()
     best = (region * prompts.depth(region)).flatten(1).argmax(1)
     return torch.stack([best % targets.shape[2], best // targets.shape[2]], dim=1)

@@ -1,4 +1,4 @@
-"""The records of a fine-tuning: a report and pictures in the work folder, an MLflow run, a registered version."""
+"""Record a fine-tuning: write a report and pictures to the work folder, log an MLflow run, and register the model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sam_endpoint.training.finetune.options import FinetuneOptions, Plan
 
 @dataclass(frozen=True)
 class Record:
-    """What a fine-tuning was made of.
+    """The inputs and the history of a fine-tuning.
 
     Attributes:
-        options: Its options.
-        plan: Its plan with the number of steps.
+        options: The options.
+        plan: The plan with the number of steps.
         base: The base model.
-        split: Its data.
-        problems: What was left out.
+        split: The data.
+        problems: The images and masks that were left out.
         history: A row of metrics for each validation.
     """
 
@@ -80,7 +80,7 @@ def write(
 def log(
     record: Record, held_out: Comparison, guards: Sequence[Comparison], verdict: Verdict, files: Sequence[Path]
 ) -> None:
-    """Log the fine-tuning as one MLflow run with its model; register the model, and set the aliases.
+    """Log the fine-tuning and its model as one MLflow run, register the model, and set the aliases.
 
     Raises:
         MlflowException: The tracking server cannot be reached or rejects something.

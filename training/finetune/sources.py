@@ -1,4 +1,4 @@
-"""Read labelled images in every supported format as the content of a COCO instances file."""
+"""Read labelled images in any supported format, and convert them to the content of a COCO instances file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sam_endpoint.scoring.batch import export
 from sam_endpoint.scoring.batch.label_names import stem
 from sam_endpoint.scoring.batch.sources import image_files
 
-OBJECT = "object"  # category of objects without one
+OBJECT = "object"  # category of objects for which the data has no category
 TABLES = (".parquet", ".csv")
 
 
@@ -33,7 +33,7 @@ class LabelledImages:
         images: COCO's `images`; `file_name` is an absolute path.
         annotations: COCO's `annotations`.
         categories: names of the categories by id.
-        problems: what was left out.
+        problems: the images and masks that were left out.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -53,8 +53,8 @@ class LabelledImages:
         """Add an object with a mask, as polygons or run lengths.
 
         Args:
-            image_id: The id of its image.
-            category: The name of its category, which gets an id if it is new.
+            image_id: The id of the object's image.
+            category: The name of the object's category. A new category gets an id.
             segmentation: As in COCO.
             name: The object's id, for reports.
         """
@@ -77,13 +77,13 @@ def read(data: str, format: str, images: Path | None, category_column: str, scra
 
     Args:
         data: A file or a folder.
-        format: One of `options.FORMATS`; `auto` decides by the data.
+        format: One of `options.FORMATS`. For `auto`, the function detects the format.
         images: The folder of the images; None for the default of the format.
-        category_column: Column with the category, in a predictions table; empty for none.
-        scratch: A folder for a table in another format.
+        category_column: The column with the category, if the data is a table of predictions; empty for none.
+        scratch: A folder for the Parquet copy of a CSV table.
 
     Raises:
-        BadData: The data cannot be read, or is in no known format.
+        BadData: The data cannot be read, or its format is not known.
     """
     from sam_endpoint.training.finetune.label_studio import read_label_studio
 
@@ -100,7 +100,7 @@ def read(data: str, format: str, images: Path | None, category_column: str, scra
 
 
 def _detect(path: Path) -> str:
-    """Return the format of a file or folder. Raises BadData if it is in no known format."""
+    """Return the format of a file or folder. Raises BadData if the format is not known."""
     if path.is_dir():
         if (path / "job.json").exists() or any(path.glob("*.parquet")):
             return "predictions"
@@ -133,10 +133,11 @@ def _read_coco(file: Path, images: Path | None) -> LabelledImages:
 
 
 def _read_yolo(path: Path, images: Path | None) -> LabelledImages:
-    """Read `class x1 y1 x2 y2 ...` lines, in 0..1, of one .txt file an image.
+    """Read a data set of YOLO segmentation.
 
-    The images are in `images` and the labels in `labels` below the folder, or both are in the same folder. The names of
-    the classes are in `classes.txt`, if there is one.
+    Each image has a .txt file with lines `class x1 y1 x2 y2 ...`. The coordinates are fractions of the image's width
+    and height. The images are in the subfolder `images` and the labels in the subfolder `labels`, or both are in the
+    folder itself. If there is a file `classes.txt`, it has the names of the classes.
     """
     folder = path.parent if path.is_file() else path
     image_folder = images or (folder / "images" if (folder / "images").is_dir() else folder)
@@ -181,7 +182,7 @@ def _yolo_names(folder: Path, label_folder: Path) -> dict[int, str]:
 
 
 def _read_predictions(path: Path, images: Path | None, category_column: str, scratch: Path) -> LabelledImages:
-    """Read the output of `score`, whose masks people may have corrected: the best mask of each prompt counts."""
+    """Read the best mask of each prompt from the output of `score`. People may have corrected these masks."""
     table = str(path)
     if path.suffix.lower() == ".csv":
         table = str(_csv_as_parquet(path, scratch))
@@ -192,7 +193,7 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
     for image in predictions.images:
         file = Path(image.name) if images is None else images / image.name
         if "://" in image.name:
-            labelled.problems.add("images by URL, left out (download them and name their files)", image.name)
+            labelled.problems.add("images by URL, left out (download them, and use their paths)", image.name)
             continue
         image_id = labelled.add_image(file, image.size if image.size[0] else None)
         for number, thing in enumerate(image.objects, 1):
@@ -202,7 +203,7 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
 
 
 def _csv_as_parquet(file: Path, scratch: Path) -> Path:
-    """Write a CSV table, whose column `predictions` holds JSON, as Parquet. Raises BadData."""
+    """Convert a CSV table to Parquet, and its column `predictions` from JSON texts to lists. Raises BadData."""
     try:
         table = pd.read_csv(file)
         rows = table.to_dict("records")
@@ -214,7 +215,9 @@ def _csv_as_parquet(file: Path, scratch: Path) -> Path:
         converted = pa.Table.from_pylist(rows)
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadData(f"'{file}': expected the output of `score` as CSV, predictions as JSON: {reason}") from None
+        raise BadData(
+            f"'{file}': expected the output of `score` as CSV, with JSON in the column predictions: {reason}"
+        ) from None
     scratch.mkdir(parents=True, exist_ok=True)
     pq.write_table(converted, scratch / "predictions.parquet")
     return scratch / "predictions.parquet"

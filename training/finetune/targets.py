@@ -1,4 +1,4 @@
-"""True masks on the model's low-resolution grid, as the share of each cell that the object covers."""
+"""Convert true masks to training targets: the share of each low-resolution cell that the object covers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from sam_endpoint.evaluation.geometry import Mask, bounding_box
 from sam_endpoint.evaluation.ground_truth import AnnotatedImage, Problems
 from sam_endpoint.model.families.family import Family
 
-HALF = 128  # of 255, the share from which a cell counts as part of the object
+HALF = 128  # a cell with at least this share, of 255, counts as part of the object
 
 
 @dataclass(frozen=True)
 class Target:
-    """One object.
+    """The target of one object.
 
     Attributes:
-        share: (rows, columns) uint8, 255 for a cell that the object covers. All other cells of the grid are 0.
+        share: (rows, columns) uint8, the share of each cell that the object covers: 255 for the whole cell. Cells of
+            the grid outside `share` have the share 0.
         top: The row of the grid at which `share` begins.
         left: The column of the grid at which `share` begins.
         box: (4,) float32, x1, y1, x2, y2 in pixels of the model's input.
@@ -50,10 +51,12 @@ def region_of(family: Family, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def make_target(family: Family, mask: Mask) -> Target | None:
-    """Return the target of a mask that is not empty, or None if the object covers no cell of the grid by half.
+    """Return the target of a mask. The mask must not be empty.
+
+    If the object covers less than half of every cell, return None.
 
     Args:
-        family: The model, whose grid the target is for.
+        family: The model, which defines the grid.
         mask: (height, width) bool.
     """
     size = (mask.shape[0], mask.shape[1])
@@ -68,7 +71,7 @@ def make_target(family: Family, mask: Mask) -> Target | None:
 
 
 def make_targets(family: Family, image: AnnotatedImage, problems: Problems) -> list[Target]:
-    """Return the targets of an image. Objects that are smaller than a cell are counted in `problems` and left out."""
+    """Return the targets of an image. Leave out objects that are smaller than a cell, and count them in `problems`."""
     targets = []
     for true in image.objects:
         target = make_target(family, true.mask)

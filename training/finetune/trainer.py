@@ -1,4 +1,4 @@
-"""The trainer of a fine-tuning: training steps, validation, early stopping, and a state that survives any kill."""
+"""The trainer of a fine-tuning: training steps, validation, early stopping, and a saved state to resume from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from sam_endpoint.training.finetune.features import FeatureSource, Sample
 from sam_endpoint.training.finetune.options import Plan
 from sam_endpoint.training.finetune.prompting import ObjectBatch
 
-OUTSIDE = -20.0  # logit of cells outside the image: no loss, no gradient
-# Prompts of an object in a row, by the batch's number. Most are one, which users need most and which costs least.
+OUTSIDE = -20.0  # logit of cells outside the image, which makes their loss and gradient nearly zero
+# Number of prompt rounds of an object. Batch i has `ROUNDS[i % len(ROUNDS)]` rounds. Most batches have one round, since
+# users mostly send a single prompt, and a single round costs the least time.
 ROUNDS = (1, 3, 1, 1, 2, 1, 2, 1)
-PROBED = 4  # batches, whose mean length is that of all
-MAX_VALIDATED = 200  # objects
-SAVE_SECONDS = 5.0
-SAVE_SHARE = 20  # a state is saved at most every 20 times the time that saving takes
+PROBED = 4  # number of batches to time; the first four batches have as many rounds as the average of all batches
+MAX_VALIDATED = 200  # approximate maximum number of objects in a validation
+SAVE_SECONDS = 5.0  # minimum time between two saved states
+SAVE_SHARE = 20  # the time between two saved states is at least 20 times the time of saving
 
 
 class Finetuner:
@@ -38,8 +39,8 @@ class Finetuner:
         family: The base model, whose weights are trained in place.
         plan: The options that determine the weights; `steps` is above 0.
         samples: The images to train on.
-        watched: The images that early stopping watches, perhaps none.
-        source: Gives the features of both.
+        watched: The images that early stopping watches; can be empty.
+        source: Source of the images' features.
 
     Attributes:
         step: The number of finished steps.
@@ -73,7 +74,7 @@ class Finetuner:
         self._saved_at, self._save_seconds = -math.inf, 0.0
 
     def learning_rate(self) -> float:
-        """Return the rate of the current step: it rises linearly, then falls along a cosine to a twentieth."""
+        """Return the learning rate of the current step. The rate rises linearly, then falls along a cosine to 1/20."""
         plan = self.plan
         rise = min(1.0, (self.step + 1) / plan.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / plan.steps)))
@@ -113,9 +114,10 @@ class Finetuner:
     def compute_loss(self, batch: ObjectBatch, number: int) -> Tensor:
         """Return the loss of a batch.
 
-        As in evaluation, a click first gives three masks and a box a single mask. Each further round adds a click in
-        the error of the mask so far, whose logits are the mask input, and gives a single mask. In every fourth batch,
-        boxes give three masks as well.
+        As in the evaluation, the model predicts three masks for a first click, and a single mask for a box. In every
+        fourth batch, it predicts three masks for a box too. Each further round adds a click where the mask of the
+        previous round is wrong. The logits of the previous mask are the mask input, and the model predicts a single
+        mask.
 
         Args:
             batch: The objects.
@@ -159,7 +161,7 @@ class Finetuner:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Return the mean low-resolution IoU of the watched images: from one click and from the box, equally."""
+        """Return the mean low-resolution IoU of the watched images. One click and the box have equal weights."""
         self.family.prompt_model.mask_decoder.eval()
         values = []
         for batch in self._validation:
@@ -176,7 +178,7 @@ class Finetuner:
         return float(torch.cat(values).double().mean()) if values else 0.0
 
     def advance(self) -> dict[str, float]:
-        """Train one step; validate if it is due. Returns the metrics of the step, and of the validation if any."""
+        """Train one step, and validate if a validation is due. Return the loss and the latest validation figure."""
         if not self.history:
             self._check(0.0)
         loss = self.train_step()
@@ -187,7 +189,7 @@ class Finetuner:
         return {"loss": loss, "figure": self.history[-1]["figure"]}
 
     def _check(self, loss: float) -> None:
-        """Validate, remember the best weights, and decide whether to go on."""
+        """Validate, keep the weights if they are the best, and decide whether the training is finished."""
         figure = self.validate()
         self.history.append({"step": self.step, "loss": loss, "figure": figure, "rate": self.learning_rate()})
         if figure > self.best_figure or not self._validation:
@@ -205,13 +207,13 @@ class Finetuner:
         self.family.prompt_model.mask_decoder.eval()
 
     def save_if_due(self, path: Path) -> None:
-        """Save the state if the last one is old enough, or if training has finished."""
+        """Save the state if the last saved state is old enough, or if the training is finished."""
         age = time.monotonic() - self._saved_at
         if self.finished or age > max(SAVE_SECONDS, SAVE_SHARE * self._save_seconds):
             self.save(path)
 
     def save(self, path: Path) -> None:
-        """Write everything that a resumed training needs. The file is complete or absent at any moment."""
+        """Write everything that a resumed training needs. A kill leaves either the previous file or the new file."""
         started = time.monotonic()
         state = {
             "step": self.step,
@@ -229,12 +231,12 @@ class Finetuner:
             os.replace(part, path)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
-            raise OSError(f"'{path}' cannot be written: {error}; the state before it is kept") from error
+            raise OSError(f"'{path}' cannot be written: {error}; the previous state is kept") from error
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - started
 
     def load(self, path: Path) -> None:
-        """Continue from a saved state, which belongs to this plan, base and data."""
+        """Continue from a saved state. The state must belong to the same plan, base model and data."""
         state: dict[str, Any] = torch.load(path, map_location=self.family.device, weights_only=True)
         self.step, self.finished = state["step"], state["finished"]
         self.history, self._recent = state["history"], state["recent"]
@@ -263,10 +265,20 @@ class Finetuner:
 
 
 def _loss(logits: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of one or three masks (p, m, h, w) with predicted IoU (p, m): a scalar.
+    """Return the loss of one or three masks for each prompt, a scalar.
 
-    The cost is that of the best mask, and a tenth of that of the others; the expected cost of the mask that users take,
-    which has the highest score; and the squared error of the scores.
+    The loss is the sum of the following terms. With a single mask, the second and third terms are missing:
+
+    - the cost of the best mask, which is the mask with the lowest cost;
+    - the costs of the other masks, divided by three and multiplied by `REMAINDER_WEIGHT`;
+    - the expected cost of the mask with the highest score, which users take. A softmax of the scores gives the
+      probability of each mask;
+    - the squared error of the scores, multiplied by `SQUARE_WEIGHT`.
+
+    Args:
+        logits: (p, m, h, w).
+        scores: (p, m) predicted IoU.
+        targets: (p, h, w), 0 to 1.
     """
     costs = losses.mask_costs(logits, targets[:, None], balance=0)
     loss = costs.amin(1).mean()

@@ -18,7 +18,7 @@ from sam_endpoint.scoring.batch.sources.column_types import canonical_names, con
 from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, list_input_files, suffix
 from sam_endpoint.scoring.batch.sources.readers import READERS, SCHEMAS
 
-THREADS = 16  # for reading the schemas of files
+THREADS = 16  # number of threads that read the schemas of files
 UNREADABLE = (pa.ArrowException, ValueError, OSError, ImportError)
 
 
@@ -91,7 +91,7 @@ class ImageFiles(Source):
         notes: sentences about files that are not read.
     """
 
-    orientation = "upright"  # as browsers, cameras and labelling tools show images
+    orientation = "upright"  # browsers, cameras and labelling tools show images upright
 
     def __init__(self, name: str, names: Sequence[str], notes: Iterable[str] = ()) -> None:
         self.name, self.names, self.notes = name, names, [*notes]
@@ -176,7 +176,7 @@ class TableFiles(Source):
 
 
 def find(where: str, exclude: Iterable[str] = ()) -> Source:
-    r"""Open the input of a job. If the input has tables, the source is the tables; else it is the images.
+    r"""Open the input of a job. If the input has tables, return a source of its tables, else a source of its images.
 
     Args:
         where: a file, a folder, a glob pattern such as `photos/*.jpg`, or an fsspec URL of a file, folder or pattern.
@@ -238,14 +238,20 @@ def _schemas(fs: Any, files: Sequence[str]) -> list[tuple[str, pa.Schema]]:
 
 
 def _unreadable(file: str, error: Exception, always: bool = False) -> BadData:
-    """Return an error with the file's name. A BadData has it already, unless `always` is true."""
+    """Return an error that names a file.
+
+    Args:
+        file: path or URL of the file.
+        error: the exception that reading the file raised. A BadData is returned unchanged, because it names the file.
+        always: whether to name the file in front of the message of a BadData too.
+    """
     if isinstance(error, BadData) and not always:
         return error
     return BadData(f"'{file}' cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def _paths(urls: Iterable[str], fs: Any) -> Iterator[str]:
-    """Yield the paths of the URLs that belong to the same kind of file system."""
+    """Yield the paths of URLs. Skip URLs of other types of file systems than `fs`."""
     for url in filter(None, urls):
         try:
             url_fs, path = fsspec.core.url_to_fs(url)

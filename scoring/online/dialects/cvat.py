@@ -1,4 +1,4 @@
-"""CVAT's dialect: the request that its server sends to an interactor, as nuclio functions receive it."""
+"""CVAT's dialect: the requests that a CVAT server sends to an interactor (a function on the platform nuclio)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 
 # Shape of the features that the decoder in CVAT's browser plugin reads.
 PLUGIN_FEATURES = (1, 256, 64, 64)
-MAX_PIXELS = 100_000_000  # of a mask, which is written number by number
-PIXEL_BYTES = 4  # of a number of the mask as text
+MAX_PIXELS = 100_000_000  # maximum number of pixels of a mask; the response has a number for each pixel
+PIXEL_BYTES = 4  # bytes of one number of the mask in the JSON text, with its comma
 router = APIRouter(tags=["CVAT"], route_class=JsonRoute)
 
 
 class InteractorBody(BaseModel):
-    """What CVAT's server sends to an interactor; other fields are ignored."""
+    """The request that CVAT's server sends to an interactor. The endpoint ignores other fields."""
 
     model_config = ConfigDict(extra="ignore")
     image: str
@@ -45,9 +45,9 @@ def interactor(
 ) -> Response:
     """Return the mask that points and a box select, and the features that CVAT's browser plugin decodes.
 
-    `mask` has a 0 or 255 for each pixel. `blob` is base64 of float32 features; it is present if the default model's
-    features are those of the original SAM, which the plugin's decoder expects. Without points and box only `blob` is
-    returned.
+    `mask` has 0 or 255 for each pixel. `blob` has float32 features as base64. The response has `blob` only if the
+    default model has features of the original SAM's shape, because the plugin's decoder expects this shape. Without
+    points and box, the response has only `blob`.
     """
     context = context_of(request.scope)
     served = request.app.state.catalog.get()
@@ -76,7 +76,7 @@ def _prompt(body: InteractorBody) -> Prompt | None:
     """Return the prompt of a request, or None if it has neither points nor a box. Raises BadInput."""
     positive, negative = body.pos_points or [], body.neg_points or []
     if not isinstance(positive, list) or not isinstance(negative, list):
-        raise BadInput("pos_points", "[[x, y], ...] in pixels, and neg_points likewise", "another form")
+        raise BadInput("pos_points", "[[x, y], ...] in pixels for pos_points and neg_points", "another form")
     points = [positive + negative] if positive or negative else None
     labels = [[1] * len(positive) + [0] * len(negative)] if points else None
     box = body.obj_bbox or None
@@ -100,7 +100,7 @@ def error_response(problem: Problem) -> PlainTextResponse | JSONResponse:
 
 class _RootDialect(Dialect):
     def owns(self, path: str) -> bool:
-        """Return whether a path is the root, the only one that nuclio functions have."""
+        """Return whether a path is the root. A nuclio function has no other path."""
         return path == "/"
 
 

@@ -1,4 +1,4 @@
-"""X-AnyLabeling's dialect: marks on an image in, polygons to edit out."""
+"""X-AnyLabeling's dialect: a request has marks on an image, and the response has polygons."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.polygons import simplify_outline
 
-LABEL = "AUTOLABEL_OBJECT"  # the client replaces this label by the one that its user chooses
+LABEL = "AUTOLABEL_OBJECT"  # the client replaces this label by the label that the user chooses
 FINENESS = 0.001  # default epsilon_factor: tolerance of the outline as a share of its length
-SMALL_PIECE = 0.2  # pieces of a mask below this share of their mean area are left out
+SMALL_PIECE = 0.2  # share of the mean area of a mask's pieces; the response omits smaller pieces
 WIDGETS = (
     {"name": "button_add_point", "value": None},
     {"name": "button_remove_point", "value": None},
@@ -46,7 +46,7 @@ router = APIRouter(prefix="/v1", tags=["X-AnyLabeling"], route_class=JsonRoute)
 
 
 class PredictParams(BaseModel):
-    """Params of a prediction; clients send more, which is ignored."""
+    """Params of a prediction. Clients send further params, which the endpoint ignores."""
 
     model_config = ConfigDict(extra="ignore")
     conf_threshold: float = Field(default=0.0, ge=0, le=1)
@@ -87,7 +87,7 @@ def model_info(request: Request, model: str) -> dict[str, Any]:
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
-    """Return polygons: of the object that the marks select, or of every object if there are none."""
+    """Return the polygons of the objects that the marks select, or of every object if the request has no marks."""
     context, params = context_of(request.scope), body.params
     served: ServedModel = request.app.state.catalog.get(body.model)
     if params.text_prompt:
@@ -116,7 +116,7 @@ def predict(
         for group, (mask, score) in enumerate(scored_masks, 1)
         for points in outlines(mask, params.epsilon_factor, context.call)
     ]
-    # A mark adds to the shapes of the image; without marks, the client's own setting says whether shapes are replaced.
+    # False: the client adds the new shapes to the shapes of the image. None: a setting of the client decides.
     content = {"shapes": shapes, "description": "", "replace": False if prompts else None}
     return ChunkedJsonResponse(_success(content), headers=served.headers)
 
@@ -140,11 +140,12 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
 
     Args:
         mask: the mask at the image's size.
-        epsilon_factor: tolerance of each outline as a share of its length, at least a pixel; 0 keeps every corner.
-        call: counts the answer.
+        epsilon_factor: tolerance of each outline, as a share of the outline's length. The smallest tolerance is one
+            pixel, except for an `epsilon_factor` of 0, which keeps every corner.
+        call: counts the bytes of the response.
 
     Returns:
-        For each piece [[x, y], ...] in pixels; the first corner is repeated at the end.
+        A list [[x, y], ...] in pixels for each piece. The last corner of a piece is the same as the first.
     """
     pieces = [np.asarray(polygon) for polygon in polygons(mask, call)]
     areas = np.array([polygon_area(piece) for piece in pieces])
@@ -157,12 +158,13 @@ def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) 
 
 
 def _prompts(marks: object, max_prompts: int) -> list[Prompt]:
-    """Return the prompts that marks stand for: one object of all points, or one object for each rectangle.
+    """Convert marks to prompts.
 
-    With several rectangles, a point belongs to those that contain it.
+    Without rectangles or with a single rectangle, all marks become one prompt. Otherwise, each rectangle becomes a
+    prompt, and a point belongs to every rectangle that contains the point.
 
     Raises:
-        BadInput: a mark has another form, or a point is in none of several rectangles.
+        BadInput: a mark has another form. Or there are several rectangles, and none of them contains a point.
     """
     if marks is None:
         return []
@@ -190,7 +192,8 @@ def _mark(mark: object, place: str) -> tuple[list[float], int]:
     if form not in ("point", "rectangle") or label not in (0, 1):
         raise BadInput(place, MARK_FORM, "another type or label")
     if form == "rectangle" and label == 0:
-        raise BadInput(place, "label 1 of a rectangle; take points away with points of label 0", "label 0")
+        expected = "a rectangle with label 1; to exclude a part of the image, send a point with label 0"
+        raise BadInput(place, expected, "label 0")
     if (
         not isinstance(data, list)
         or len(data) != lengths[form]

@@ -1,4 +1,4 @@
-"""The middleware, one concern in each module. `GuardMiddleware` puts it in order.
+"""The middleware. Each module has one task. `GuardMiddleware` defines the order of the modules.
 
 Every middleware is a class with the ASGI interface: `app(scope, receive, send)`.
 """
@@ -46,7 +46,7 @@ class GuardMiddleware:
         keys: the accepted API keys.
         metrics: counts requests.
         calls: creates the `Call` of each request.
-        paths: all paths of the application. The log names no other path, because an unknown path may hold data.
+        paths: all paths of the application. The log does not contain unknown paths, because they may contain data.
     """
 
     def __init__(

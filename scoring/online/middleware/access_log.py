@@ -21,8 +21,8 @@ METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 class AccessLogMiddleware:
     """Logs each request as a JSON object, and counts it in the metrics.
 
-    A request whose client disconnects is logged with status 499. Unknown paths and methods may hold data, so the log
-    replaces them: an unknown path by "none" and its length, an unknown method by "other".
+    A request whose client disconnects is logged with status 499. Unknown paths and methods may contain data. So the log
+    has "none" and a length instead of an unknown path, and "other" instead of an unknown method.
 
     Args:
         app: the application.
@@ -55,7 +55,7 @@ class AccessLogMiddleware:
 
     def _log(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         path = scope["path"]
-        # A route with names in its path has been found by the router, and is logged as its template.
+        # Some routes have parameters in their paths, for example a model name. Their template is logged, not the path.
         route = path if path in self.paths else getattr(scope.get("route"), "path", "none")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)

@@ -15,9 +15,10 @@ from sam_endpoint.scoring.online.metrics import Metrics
 class AdmissionMiddleware:
     """Rejects requests with status 503 while too many requests are in progress.
 
-    A request counts as in progress once its key is known and its body has arrived. With several API keys, one key may
-    have at most half of the requests in progress. A key with fewer than an equal share is always admitted, even when
-    `max_in_flight` requests are in progress.
+    A request counts as in progress once its key is known and its body has arrived. With several API keys, one key can
+    have at most `max_in_flight / 2` requests in progress. The equal share of a key is `max_in_flight` divided by the
+    number of keys. The requests of a key below its equal share are always admitted, even if `max_in_flight` requests
+    are in progress.
 
     Args:
         app: the application.

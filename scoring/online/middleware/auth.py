@@ -80,7 +80,7 @@ class HeaderKeyMiddleware:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Set the tenant of a request whose key is in the headers or the URL; reject a wrong key."""
+        """If the headers or the URL have a key, set the tenant of the request, or reject a wrong key."""
         key = _key_before_body(scope) if self.keys else b""
         if key or not self.keys:
             context = context_of(scope)
@@ -92,7 +92,7 @@ class HeaderKeyMiddleware:
 
 
 class BodyKeyMiddleware:
-    """Reads the API key from a JSON body if neither the headers nor the URL have one. Some clients send it there.
+    """Reads the API key from a JSON body, where some clients send it, if neither the headers nor the URL have a key.
 
     The body is searched with a regular expression. Parsing it would let clients without a key use processor time.
 
@@ -105,7 +105,7 @@ class BodyKeyMiddleware:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Set the tenant of a request whose key is in the body; reject a request without a valid key."""
+        """If the tenant is not known yet, set it from the key in the body, or reject a request without a valid key."""
         context = context_of(scope)
         if context.tenant is None:
             context.tenant = self.keys.tenant(await asyncio.to_thread(_key_in_body, context.body))
@@ -124,10 +124,10 @@ def _key_before_body(scope: Scope) -> bytes:
 
 
 def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
-    """Return the API key in the headers of a request, or None if no header holds a key.
+    """Return the API key in the headers of a request, or None if the headers have no key.
 
     Args:
-        headers: values by lower-case name.
+        headers: the value of each header. The names of the headers are in lower case.
     """
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
@@ -141,7 +141,7 @@ def key_in_headers(headers: Mapping[str, str]) -> bytes | None:
 
 
 def _password(credentials: str) -> bytes:
-    """Return the password of basic authentication, which stands for the key; the user name may be anything."""
+    """Return the password of basic authentication. The password is the API key. The user name is ignored."""
     try:
         return base64.b64decode(credentials, validate=True).partition(b":")[2]
     except ValueError:

@@ -19,10 +19,10 @@ from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects import respond
 
 MAX_UNKNOWN = 16  # maximum number of bodies with an unknown API key that arrive at the same time
-UNKNOWN_SECONDS = 10.0  # timeout for such a body
-COPIES = 2  # the body, and the values parsed from it
+UNKNOWN_SECONDS = 10.0  # timeout for a body with an unknown API key
+COPIES = 2  # copies of the content in memory: the body, and the values that are parsed from the body
 GZIP = 16 + zlib.MAX_WBITS  # makes zlib expect a gzip header
-PIECE = 2**20  # bytes that are decompressed in one call
+PIECE = 2**20  # maximum number of bytes that one call decompresses to
 
 
 class TooLarge(BadRequest):
@@ -49,9 +49,9 @@ class BodyMiddleware:
     The middleware rejects a request with status 413 if its body is too large, 408 if it arrives too slowly, 400 or 415
     if its encoding is bad, and 503 if too little memory is free.
 
-    Some clients send the API key in the body, so the key is unknown until the body has arrived. Such a body has a
-    shorter timeout, and at most `MAX_UNKNOWN` such bodies arrive at the same time. If one more begins, the oldest of
-    them gets status 408.
+    Some clients send the API key in the body, so the key is unknown until the body has arrived. A body with an unknown
+    key has a shorter timeout, and at most `MAX_UNKNOWN` of these bodies arrive at the same time. If a further body
+    begins, the oldest of these bodies gets status 408.
 
     Args:
         app: the application.
@@ -66,7 +66,8 @@ class BodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, and pass the request on or reject it."""
-        context, held = context_of(scope), Held(self.memory)
+        context = context_of(scope)
+        held = Held(self.memory, context.tenant or "")
         seconds = self.seconds if context.tenant is not None else min(self.seconds, UNKNOWN_SECONDS)
         try:
             error = await self._receive(scope, receive, held, seconds)
@@ -135,7 +136,7 @@ class BodyMiddleware:
             if inflater:
                 inflater.feed(part)
             while part:
-                # 64 KiB can decompress to 64 MiB, so this runs in a thread, and not more than PIECE bytes at once.
+                # 64 KiB can decompress to 64 MiB. So decompression runs in a thread, in pieces of about PIECE bytes.
                 piece = await asyncio.to_thread(inflater.inflate) if inflater else part
                 size += len(piece)
                 if max(size, arrived) > self.max_bytes:
@@ -148,7 +149,7 @@ class BodyMiddleware:
                 break
         if inflater and not inflater.complete:
             raise BadRequest("content-encoding: expected a complete gzip body, got one that ends early")
-        # Copying a large body takes long, so this runs in a thread. `join` releases the GIL, and other threads go on.
+        # `join` copies a large body, which takes long, so it runs in a thread. `join` releases the GIL during the copy.
         return parts[0] if len(parts) == 1 else await asyncio.to_thread(b"".join, parts)
 
     def _too_large(self) -> TooLarge:
@@ -160,10 +161,11 @@ class Held:
 
     Args:
         memory: the budget.
+        tenant: tenant id of the request; empty while the API key is unknown.
     """
 
-    def __init__(self, memory: MemoryBudget) -> None:
-        self.memory, self.nbytes = memory, 0
+    def __init__(self, memory: MemoryBudget, tenant: str) -> None:
+        self.memory, self.tenant, self.nbytes = memory, tenant, 0
 
     def take(self, nbytes: int) -> None:
         """Take bytes from the budget.
@@ -174,13 +176,13 @@ class Held:
         Raises:
             Overloaded: the budget has fewer bytes left.
         """
-        if not self.memory.try_take(nbytes):
+        if not self.memory.try_take(nbytes, self.tenant):
             raise Overloaded(OUT_OF_MEMORY)
         self.nbytes += nbytes
 
     def release(self) -> None:
         """Return all held bytes to the budget."""
-        self.memory.release(self.nbytes)
+        self.memory.release(self.nbytes, self.tenant)
         self.nbytes = 0
 
 

@@ -11,13 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sam_endpoint.model.call import Call
 from sam_endpoint.scoring.online.context import context_of
 
-CHUNK = 2**20  # bytes; between two chunks of a form, the event loop serves other requests
+CHUNK = 2**20  # bytes; while a route parses a form, the event loop serves other requests between two chunks
 
 
 class DisconnectMiddleware:
     """Creates the `Call` of each request, and cancels it if the client disconnects before the response is complete.
 
-    The body has been read into the context before; this middleware sends it to the route again.
+    `BodyMiddleware` has read the body into the context. This middleware passes the body from the context to the route.
 
     Args:
         app: the application.
@@ -28,7 +28,7 @@ class DisconnectMiddleware:
         self.app, self.new_call = app, new_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, and release what its `Call` holds afterwards."""
+        """Handle one request. Afterwards, close its `Call`, which releases the memory budget."""
         context = context_of(scope)
         context.call = self.new_call(context.tenant or "")
         if "content-type" not in Headers(scope=scope):

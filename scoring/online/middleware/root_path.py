@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class RootPathMiddleware:
     """Removes a prefix from the paths of requests, and adds it to redirects.
 
-    A proxy that removes the prefix itself sends paths without the prefix; these stay as they are.
+    Some proxies remove the prefix themselves. The middleware does not change a path without the prefix.
 
     Args:
         app: the application.

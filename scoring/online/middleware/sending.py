@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CHUNK = 2**16  # bytes; the server waits for the client between two chunks
-MIN_RATE = 50_000  # bytes per second; each 50 kB of a response add a second to its timeout
+MIN_RATE = 50_000  # bytes per second; every 50 kB of a response add a second to the timeout of the response
 
 
 class SendingMiddleware:
@@ -19,7 +19,8 @@ class SendingMiddleware:
 
     Args:
         app: the application.
-        seconds: timeout for every response, plus one second for each 50 kB. It is also the timeout for each chunk.
+        seconds: timeout in seconds for each chunk. The timeout for a whole response is one second longer for each
+            50 kB of the response.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:

@@ -29,7 +29,7 @@ let state = Object.freeze({
   model: "", // name of the selected model
   key: "", // the API key
   locked: false, // whether the endpoint has rejected a request without a valid API key
-  status: { text: "", isError: false, retry: null }, // retry: a function that repeats what has failed, or null
+  status: { text: "", isError: false, retry: null }, // retry: a function that repeats the failed action, or null
 });
 const watchers = [];
 
@@ -58,12 +58,15 @@ export function commit(project, changes = {}) {
   update({ project, history: record(state.history, entryNow()), ...changes });
 }
 
-/** Change the project of the present, of undo and of redo, for changes that are no step of their own. */
+/** Apply a change to the current project and to all projects of undo and redo, so that undo does not undo the change. */
 export function commitEverywhere(change, changes = {}) {
   update({ project: change(state.project), history: mapProjects(state.history, change), ...changes });
 }
 
-/** Store an answer in an object, wherever the object still waits for this request. Return whether the present has it. */
+/**
+ * Store a response in an object, in every project (current, undo, redo) in which the object still waits for this request.
+ * Return whether the current project is one of them.
+ */
 export function answerObject(imageId, id, request, changes) {
   const waiting = (project) => objectWith(project, imageId, id)?.request === request;
   const change = (project) => (waiting(project) ? changeObject(project, imageId, id, changes) : project);
@@ -78,7 +81,7 @@ export const shownObjects = ({ project, imageId } = state) => objectsOf(project,
 /** Return the active object, or undefined. */
 export const activeObject = ({ project, imageId, active } = state) => objectWith(project, imageId, active);
 
-/** Return the masks that the downloads of the open image contain: the active object's, or those of all objects. */
+/** Return the objects for the downloads of the open image: the active object, or all objects if none is active. */
 export function chosenObjects(from = state) {
   const active = activeObject(from);
   if (active) return active.mask ? [active] : [];

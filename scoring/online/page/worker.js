@@ -5,8 +5,8 @@ import { divide } from "./masks/components.js";
 import { colourLabels, HOLE, SPECK } from "./masks/paint.js";
 import { decodeRuns, rasterize } from "./masks/rle.js";
 
-const KEPT = 400; // number of masks whose parts are kept
-const parts = new Map(); // mask's text and limit -> its parts, to draw the same masks again quickly
+const KEPT = 400; // maximum size of `parts`
+const parts = new Map(); // text of a mask and limit -> parts of the mask: a cache to draw the same masks again quickly
 
 function partsOf({ counts, size }, limit) {
   const key = `${limit} ${size} ${counts}`;
@@ -41,7 +41,7 @@ const JOBS = {
   },
 };
 
-// A hole shows what is below it. Only where nothing is below, it is flagged, so that the mask has no outline there.
+// A hole shows the masks below it. If there is no mask below, the pixels get the flag HOLE, so that they get no outline.
 function rasterizeHoles(holes, size, labels, columns, rows, label, view) {
   const flags = new Uint8Array(columns * rows);
   rasterize(holes, size, flags, columns, rows, 1, view);

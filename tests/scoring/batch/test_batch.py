@@ -142,6 +142,7 @@ def test_the_endpoint_uses_the_embeddings_that_embed_stores(packaged: Path, tmp_
         rows = {"input_data": [{"image_id": "deep/coins.png", "input_boxes": "[20, 32, 68, 77]"}]}
         answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "k"}, timeout=60)
         assert answer.status_code == 200 and len(answer.json()[0]["predictions"]) == 1
-        assert 'stage="encode"' not in requests.get(f"{url}/metrics", timeout=10).text
+        metrics = requests.get(f"{url}/metrics", headers={"x-api-key": "k"}, timeout=10)
+        assert metrics.status_code == 200 and 'stage="decode"' in metrics.text and 'stage="encode"' not in metrics.text
         answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "l"}, timeout=60)
         assert answer.status_code == 404

@@ -177,7 +177,7 @@ def test_rows_without_a_category_have_the_category_object(tmp_path: Path) -> Non
 
 
 def bad_predictions(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Write files that cannot be exported, and return each with the expected message, by name."""
+    """Write files that cannot be exported. Return the path and the expected message of each file, by name."""
     good = answer(block())
     files = {
         "list category": (save(folder / "l.parquet", row("a", good, what=["x"])), "the name of a category"),
@@ -241,7 +241,7 @@ def test_rejects_outputs_of_the_wrong_kind(tmp_path: Path) -> None:
 
 
 def test_reports_images_that_other_tools_show_rotated(tmp_path: Path) -> None:
-    """Masks are those of the stored pixels, unless the params of the job have another orientation."""
+    """The masks fit the stored pixels, except if the job has the param `orientation: upright`."""
     for orientation in (1, 6):
         exif = Image.Exif()
         exif[0x0112] = orientation

@@ -341,8 +341,8 @@ def wrong(said: str, context: Any = None, config: Any = TAGS, image: Any = DATA,
         wrong("label_config: Input should be a valid string", config=5),
         wrong("label_config': expected XML", config="SECRET"),
         wrong("label_config': expected XML", config=f"<View {'x' * 1_000_001}/>"),
-        wrong("a tag Image whose value is a variable", config="<View/>"),
-        wrong("a tag Image whose value is a variable", config='<View><Image name="i" value="SECRET"/></View>'),
+        wrong("a tag Image with a variable", config="<View/>"),
+        wrong("a tag Image with a variable", config='<View><Image name="i" value="SECRET"/></View>'),
         wrong("a tag BrushLabels or PolygonLabels", config='<View><Image name="i" value="$image"/></View>'),
         wrong("a tag BrushLabels or PolygonLabels", config=TAGS.replace('toName="image"', 'toName="SECRET"')),
         wrong("a tag BrushLabels or PolygonLabels", {"result": [{**MARK, "to_name": "SECRET"}]}),
@@ -354,7 +354,7 @@ def wrong(said: str, context: Any = None, config: Any = TAGS, image: Any = DATA,
         wrong("at most 1000 keypoints and rectangles", {"result": [MARK] * 1001}),
         wrong("a path on the Label Studio server or a data URI", image=5),
         wrong("a path on the Label Studio server or a data URI", image=""),
-        wrong("the endpoint learns the host when the ML backend is connected", image="/data/upload/1/SECRET.png"),
+        wrong("connect the model to the project again", image="/data/upload/1/SECRET.png"),
         wrong("column 'image'", image="SECRET"),
         wrong("column 'image'", image="//SECRET/a.png"),
         wrong("column 'image'", image="file:///SECRET"),
@@ -374,7 +374,7 @@ def test_a_host_that_is_not_allowed_names_the_setting(served: Served) -> None:
     body = {"project": "9.9", "label_config": TAGS, "tasks": [{"data": {"image": "/data/upload/9/a.png"}}]}
     for path in ("/predict", "/embed_tasks"):
         answer = served.post(path, {**body, "params": {"context": {"result": [MARK]}}})
-        assert "--hosts must allow a host" in answer.text and TOKEN not in answer.text + served.log.read_text()
+        assert "allow the host with --hosts" in answer.text and TOKEN not in answer.text + served.log.read_text()
         assert answer.status_code == (400 if path == "/predict" else 200)
 
 

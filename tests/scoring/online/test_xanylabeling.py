@@ -97,7 +97,7 @@ BOX = {"type": "rectangle", "data": [68, 38, 153, 123], "label": 1}
         wrong("column 'marks[1]': expected marks", [POINT, "SECRET"]),
         wrong("column 'marks[0]': expected marks", [{**POINT, "type": "SECRET"}]),
         wrong("column 'marks[0]': expected marks", [{**POINT, "label": "SECRET"}]),
-        wrong("label 1 of a rectangle; take points away with points of label 0", [{**BOX, "label": 0}]),
+        wrong("a rectangle with label 1; to exclude a part of the image", [{**BOX, "label": 0}]),
         wrong("column 'marks[0].data': expected 2 numbers in pixels", [{**POINT, "data": [1, 2, 3]}]),
         wrong("column 'marks[0].data': expected 2 numbers in pixels", [{**POINT, "data": [1, 1e300]}]),
         wrong("column 'marks[0].data': expected 4 numbers in pixels", [{**BOX, "data": [1, 2, 3, "SECRET"]}]),

@@ -1,4 +1,4 @@
-"""Labelled images made of the sample photographs: coins of `coins.png`, cut out and pasted on parts of the others."""
+"""Make labelled images from the sample photographs: coins from `coins.png`, pasted on parts of other photographs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from scipy import ndimage
 from sam_endpoint.model import masks
 from tests.conftest import ROOT
 
-SIDE = 320  # pixels of an image
-MIN_COIN = 1000  # pixels; smaller pieces are scratches of the plate
-MIN_VISIBLE = 150  # pixels
+SIDE = 320  # width and height of an image, in pixels
+MIN_COIN = 1000  # minimum area of a coin in pixels; smaller pieces are scratches on the plate
+MIN_VISIBLE = 150  # minimum visible area of a coin in an image, in pixels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Coin:
 
 
 def cut_coins() -> list[Coin]:
-    """Return the coins of the photograph. Their masks are what is brighter than the plate around it."""
+    """Return the coins of the photograph. The mask of a coin contains the pixels that are brighter than the plate."""
     photograph = np.asarray(Image.open(ROOT / "samples" / "coins.png").convert("RGB"))
     grey = ndimage.gaussian_filter(photograph[..., 0].astype(float), 1)
     plate = ndimage.gaussian_filter(ndimage.minimum_filter(grey, 25), 25)
@@ -48,10 +48,13 @@ def cut_coins() -> list[Coin]:
 def draw(
     rng: np.random.Generator, coins: Sequence[Coin], grounds: Sequence[NDArray[np.uint8]], faint: bool
 ) -> tuple[Any, Any]:
-    """Return an image (SIDE, SIDE, 3) uint8 of several coins, and the masks (SIDE, SIDE) of what is seen of each.
+    """Draw an image of several coins.
 
-    Coins are turned, stretched, tinted like the ground below them, and may cover one another. Faint coins are hard to
-    tell from the ground, so that the embedded model has much to learn.
+    The coins are turned, stretched, and tinted like the ground below them. They can cover one another. Faint coins are
+    hard to distinguish from the ground, so that the embedded model has much to learn.
+
+    Returns:
+        The image (SIDE, SIDE, 3) uint8, and a mask (SIDE, SIDE) bool of the visible part of each coin.
     """
     ground = grounds[int(rng.integers(len(grounds)))]
     side = int(rng.integers(90, min(ground.shape[:2])))
@@ -72,7 +75,7 @@ def draw(
             continue
         y, x = int(rng.integers(0, SIDE - height)), int(rng.integers(0, SIDE - width))
         part = canvas[y : y + height, x : x + width]
-        # The coin's relief on the colours of the ground below it.
+        # A drawn coin has the relief of the photographed coin, and the colours of the ground.
         relief = (pixels - pixels[inside].mean()) * float(rng.uniform(0.5, 1.0))
         ground_share = float(rng.uniform(0, 0.3)) + 0.3 * faint
         contrast = float(rng.uniform(0, 30) if faint else rng.uniform(20, 60))
@@ -89,17 +92,18 @@ def draw(
 def write(
     folder: Path, train: int, held_out: int, seed: int = 1, shuffled: bool = False, faint: bool = False
 ) -> tuple[Path, Path]:
-    """Write two COCO data sets, whose coins and grounds are different parts of the photographs, and return their files.
+    """Write a COCO data set for training and one of held-out images, and return their files.
 
-    A third of the coins and of the width of the other photographs is held out.
+    The data sets have no coin and no ground in common. The held-out images use a third of the coins, and a third of the
+    width of the other photographs.
 
     Args:
-        folder: Gets the images and `train.json` and `held-out.json`.
+        folder: The folder for the images, `train.json` and `held-out.json`.
         train: The number of training images.
         held_out: The number of held-out images.
-        seed: The seed of the drawing.
+        seed: The seed of the random draws.
         shuffled: Whether each training image gets the masks of another image.
-        faint: Whether the coins are hard to tell from the ground.
+        faint: Whether the coins are hard to distinguish from the ground.
     """
     folder.mkdir(parents=True, exist_ok=True)
     coins = cut_coins()
@@ -120,7 +124,7 @@ def write(
 
 
 def write_coco(folder: Path, name: str, drawn: Sequence[tuple[Any, Any]]) -> Path:
-    """Write images with their masks as the COCO file `NAME.json`, and return it."""
+    """Write images, and their masks as the COCO file `NAME.json`. Return the COCO file."""
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "coin"}]}
     for number, (pixels, visible) in enumerate(drawn, 1):
         file_name = f"{name}-{number}.png"

@@ -1,7 +1,8 @@
-"""Measure what encoding once saves: `python -m tests.training.finetune.epochs --images 50`.
+"""Measure how much time stored embeddings save: `python -m tests.training.finetune.epochs --images 50`.
 
-A ViT-B with drawn weights trains its decoder for an epoch from stored embeddings. Between the steps, each image is
-encoded anew, as an epoch without the store has to. The epoch from the store has to be ten times as fast.
+The program trains the decoder of a ViT-B with random weights for an epoch, from stored embeddings. Between the steps,
+it encodes each image again, as an epoch without the store would. An epoch without the store, which is the training and
+these encodings, must take at least ten times as long as the training alone.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from tests.training.finetune import coin_images
 
 
 def main() -> int:
-    """Measure an epoch of each kind and return 0 if stored embeddings are ten times as fast."""
+    """Measure an epoch with and without stored embeddings. Return 0 if the first is ten times as fast."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50, help="(default: %(default)s)")
     options = parser.parse_args()
-    configure_process()  # as the command does: freed memory is kept, which spares page faults
+    configure_process()  # as the command does; this makes glibc keep freed memory, which avoids page faults
     torch.set_flush_denormal(True)
     model = SamModel(SamConfig())
     randomize(model, 1)
@@ -45,7 +46,7 @@ def main() -> int:
         finetuner = Finetuner(segmenter.family, Plan(images=1, steps=1000), samples, [], source)
         finetuner.train_step()  # the first step is slower
         encoding, training = 0.0, 0.0
-        for image in images:  # in turn, since the speed of a busy machine drifts
+        for image in images:  # encode and train in turn, because the speed of a busy machine varies
             started = time.monotonic()
             with torch.no_grad():
                 segmenter.family.embed(segmenter.family.preprocess(image.pixels)[None])
@@ -55,7 +56,10 @@ def main() -> int:
             training += time.monotonic() - encoded
         print(f"{source.encoded} encodings of {len(samples)} images for the stored epoch")
     ratio = (encoding + training) / training
-    print(f"an epoch: stored {training:.0f} s, encoded each time {encoding + training:.0f} s, {ratio:.1f} times")
+    print(
+        f"an epoch with stored embeddings takes {training:.0f} s, without them {encoding + training:.0f} s, which is "
+        f"{ratio:.1f} times as long"
+    )
     return int(ratio < 10 or source.encoded != len(samples))
 
 

@@ -1,8 +1,9 @@
-"""Measure what fine-tuning gains, in full length: `python -m tests.training.finetune.gain --minutes 10`.
+"""Measure how much a fine-tuning improves the embedded model: `python -m tests.training.finetune.gain --minutes 10`.
 
-The embedded model is fine-tuned on coins pasted on parts of photographs: once with true masks, once with those of
-other images. A third of the coins and of the photographs is held out. The first training has to gain 0.05 mIoU from one
-click and to be promoted, the second one has to be refused.
+The program fine-tunes the model twice on images of coins that are pasted on parts of photographs. The first training
+has the true masks. The second training has the masks of other images. A third of the coins and of the photographs is
+held out. The first training must improve the mean IoU from one click by 0.05 and be promoted. The gate must refuse the
+second training.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ LEAST_GAIN = 0.05
 
 
 def main() -> int:
-    """Run both trainings and print their figures; return 0 if both are as expected."""
+    """Run both trainings and print their results. Return 0 if both results are as expected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="of encoding and training (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="minutes to encode and train (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("build/finetune-gain"), help="(default: %(default)s)")
     parser.add_argument("--images", type=int, default=60, help="training images (default: %(default)s)")
     options = parser.parse_args()

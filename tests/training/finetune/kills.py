@@ -1,6 +1,7 @@
-"""A fine-tuning that is killed (SIGKILL) at random moments: `python -m tests.training.finetune.kills --kills 10`.
+"""Kill a fine-tuning with SIGKILL at random moments: `python -m tests.training.finetune.kills --kills 10`.
 
-Started with the same arguments each time, in the end it must have the weights of an undisturbed training.
+After each kill, the program starts the fine-tuning again with the same arguments. In the end, the weights must equal
+those of an undisturbed fine-tuning.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.training.finetune import coin_images
 
-# Saves a state after every step, and ends before the gate, whose time would take most kills.
+# This program saves a state after every step. It ends before the gate. Otherwise most kills would happen in the gate,
+# which takes most of the time.
 CODE = """
 import sys
 from pathlib import Path
@@ -44,7 +46,11 @@ Path(output).with_suffix(".weights").write_bytes(weights)
 
 
 def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.executable) -> tuple[str, str, int]:
-    """Train undisturbed and with kills, and return the hashes of both results and how often the second was resumed."""
+    """Run a training without kills, and a training with kills.
+
+    Returns:
+        The hash of the weights of each training, and the number of times that the second training was resumed.
+    """
     train, _ = coin_images.write(folder / "data", 4, 1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -62,7 +68,8 @@ def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.exe
     while True:
         process = start("killed")
         if killed < kills:
-            # At any moment at first, which is mostly before the first step; then soon after a state has been saved.
+            # The first kill comes at a random moment, which is mostly before the first step. Every further kill comes
+            # soon after the training has saved a state.
             before, ends = saved_at(folder), time.monotonic() + seconds * chance.uniform(0.3, 0.9)
             while process.poll() is None and (saved_at(folder) == before if killed else time.monotonic() < ends):
                 time.sleep(0.01)
@@ -81,7 +88,7 @@ def run(model: Path, folder: Path, steps: int, kills: int, python: str = sys.exe
 
 
 def saved_at(folder: Path) -> int:
-    """Return when the killed training saved its last state, in nanoseconds; 0 if it has none."""
+    """Return the time in nanoseconds at which the killed training saved its last state, or 0 if there is no state."""
     times = []
     for file in (folder / "killed.work").glob("*.pt"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The data of a fine-tuning: every format gives the same masks, and every problem is named and counted."""
+"""Tests of the data of a fine-tuning: every format gives the same masks, and every problem is counted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rectangle(number: int) -> np.ndarray:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of images, of which each has one mask, `rectangle` of its number."""
+    """Return a folder of images. Image n has one mask, `rectangle(n)`."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(IMAGES):
@@ -46,7 +46,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def coco(folder: Path) -> dict[str, Any]:
-    """The images as COCO: polygons and run lengths in turn; the categories are `even` and `odd`."""
+    """Return the images as COCO. Even images have polygons of category `even`, odd images run lengths of `odd`."""
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": 0, "name": "even"}, {"id": 1, "name": "odd"}]
     for number in range(IMAGES):
@@ -70,7 +70,7 @@ def options(tmp_path: Path, source: str, **more: Any) -> FinetuneOptions:
 
 
 def read(split: data.DataSplit) -> dict[str, list[np.ndarray]]:
-    """The masks of all images by the images' names."""
+    """Return the masks of each image, by the image's name."""
     found = {}
     for dataset in (split.open_train(), split.open_held_out()):
         for image in dataset:
@@ -106,7 +106,7 @@ def as_label_studio(tmp_path: Path, images: Path) -> str:
 
 
 def rows(images: Path) -> list[dict[str, Any]]:
-    """The rows of a predictions table."""
+    """Return the rows of a table of predictions."""
     return [
         {
             "image": str(images / f"{number}.png"),
@@ -177,7 +177,7 @@ def test_images_in_both_parts_are_refused(tmp_path: Path, images: Path) -> None:
         data.prepare(options(tmp_path, source, val=val))
 
 
-def test_a_category_filter_keeps_its_masks_and_one_that_leaves_nothing_is_refused(tmp_path: Path, images: Path) -> None:
+def test_a_category_filter_keeps_matching_masks_and_rejects_data_without_any(tmp_path: Path, images: Path) -> None:
     source = write(images, coco(images))
     split = data.prepare(options(tmp_path, source, categories=("odd",)))
     assert sorted(read(split)) == ["1.png", "3.png"]

@@ -1,4 +1,4 @@
-"""The command: a better model is registered, promoted and served; one trained on other images' masks is refused."""
+"""Tests of the command: it promotes a better model, and refuses a model that was trained with wrong masks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finetune(folder: Path, *arguments: object) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def trained(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which a model was fine-tuned and promoted, and what the command printed."""
+    """Fine-tune and promote a model. Return the folder and the output of the command."""
     folder = tmp_path_factory.mktemp("trained")
     train, held_out = coin_images.write(folder / "data", 7, 6, faint=True)
     done = finetune(
@@ -90,7 +90,7 @@ def train_here(options: FinetuneOptions) -> tuple[Segmenter, Training]:
     return base.engine.segmenter, training
 
 
-def test_the_same_training_again_trains_and_encodes_nothing(
+def test_repeating_a_finished_training_does_not_train_or_encode_again(
     trained: tuple[Path, str], packaged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = trained
@@ -123,7 +123,7 @@ def test_a_killed_training_ends_with_the_same_weights(sam_folder: Path, tmp_path
     assert resumed
 
 
-def test_an_output_of_other_files_is_refused_before_the_training(packaged: Path, tmp_path: Path) -> None:
+def test_an_output_folder_with_other_files_is_refused_before_the_training(packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "important.txt").write_text("mine")
     done = finetune(tmp_path, "--model", packaged, "--data", "no.json", "--output", "notes")

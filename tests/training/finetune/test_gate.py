@@ -1,4 +1,4 @@
-"""The gate: its interval covers what it promises, and its verdicts."""
+"""Tests of the gate: the coverage of its interval, and its verdicts."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def test_the_verdict(held_out: Comparison, margin: float, verdict: str) -> None:
 
 
 @pytest.mark.parametrize("interval", [Interval(-0.02, -0.05, 0.01), Interval(-0.002, -0.003, -0.001)])
-def test_a_guard_that_gets_worse_refuses(interval: Interval) -> None:
+def test_the_verdict_is_worse_if_a_guard_gets_worse(interval: Interval) -> None:
     better = compared(Interval(0.05, 0.02, 0.08))
     assert judge(better, [compared()], "1 click", 0.0, 0.01).promotes
     judged = judge(better, [compared(), compared(box=interval)], "1 click", 0.0, 0.01)
     assert judged.name == "worse" and "guard data, box" in judged.reasons[0]
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
-    """On few images, whose objects are alike."""
+def test_the_interval_covers_the_true_mean_as_often_as_its_confidence_level() -> None:
+    """The test has few images, and the objects of each image are alike."""
     rng = np.random.default_rng(1)
     covered = 0
     for trial in range(300):
@@ -60,14 +60,14 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert covered / 300 > 0.9
 
 
-def test_the_interval_depends_on_the_seed_only() -> None:
+def test_the_same_seed_gives_the_same_interval() -> None:
     rng = np.random.default_rng(1)
     differences, owners = rng.normal(size=50), rng.integers(0, 9, 50)
     first, again, other = (paired_interval(differences, owners, seed, 500) for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_one_image_gives_its_mean() -> None:
+def test_the_bounds_of_the_interval_of_a_single_image_equal_its_mean() -> None:
     interval = paired_interval(np.array([0.1, 0.3]), np.array(["a", "a"]), 1)
     assert interval.lower == pytest.approx(interval.mean) == pytest.approx(interval.upper)
 

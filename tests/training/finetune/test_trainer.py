@@ -1,4 +1,4 @@
-"""The trainer: every family learns, images are encoded once, and a killed training ends with the same weights."""
+"""Tests of the trainer: every family learns, images are encoded once, and a resumed training has the same weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
-    """The parts of a model, such as `mask_decoder`, whose weights differ."""
+    """Return the names of the parts of a model whose weights differ, such as `mask_decoder`."""
     names = [name for name in before if not torch.equal(before[name], after[name])]
     # In SAM 3, these parts belong to the detector and the tracker.
     prefixes = r"^(tracker_model\.|detector_model\.(?=vision_encoder))"
@@ -60,7 +60,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 @torch.no_grad()
 def loss(trained: Finetuner) -> float:
-    """The loss of two batches, which do not change."""
+    """Return the loss of two fixed batches."""
     batches = [prompting.batch_at(trained.family, trained.samples, trained.plan, n) for n in (0, 1)]
     return sum(float(trained.compute_loss(batch, number)) for number, batch in enumerate(batches))
 
@@ -79,7 +79,7 @@ def test_the_decoder_of_every_family_learns_and_nothing_else_changes(
 
 @pytest.mark.parametrize("family", ["sam", "sam2", "sam_hq", "sam3_tracker", "sam3_video"])
 @pytest.mark.parametrize("mode", ["full", "lora"])
-def test_the_encoder_is_trained_too_if_asked_for(
+def test_the_modes_full_and_lora_train_the_encoder(
     family: str, mode: str, folders: dict[str, Path], coins: Path, tmp_path: Path
 ) -> None:
     trained = finetuner(folders[family], coins, tmp_path, replace(PLAN, mode=mode, steps=2, images=1))
@@ -111,7 +111,7 @@ def test_each_image_is_encoded_once(folders: dict[str, Path], coins: Path, tmp_p
     assert again.encoded == 0
 
 
-def test_a_full_disk_is_named_and_nothing_is_lost(
+def test_an_error_names_a_full_disk_and_the_saved_state_is_kept(
     folders: dict[str, Path], coins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object, **options: object) -> None:
@@ -128,7 +128,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     kept = (tmp_path / "state.pt").read_bytes()
     trained.advance()
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="the state before it is kept"):
+    with pytest.raises(OSError, match="the previous state is kept"):
         trained.save(tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == kept and not (tmp_path / "state.part").exists()
 
@@ -170,7 +170,7 @@ def test_training_stops_early_and_keeps_the_best_weights(
     assert all(torch.equal(best[name], weight) for name, weight in trained.weights.items())
 
 
-def test_the_padding_of_an_image_costs_nothing(
+def test_the_padding_of_an_image_does_not_change_the_loss(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Label Studio's dialect: the endpoint is an ML backend of its projects."""
+"""Label Studio's dialect: the endpoint as an ML backend of Label Studio's projects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sam_endpoint.scoring.online.dialects.label_studio import routes
 
 
 def error_response(problem: Problem) -> JSONResponse:
-    """Return an error as Label Studio reads it."""
+    """Return the response of an error in Label Studio's form."""
     return JSONResponse({"error": problem.message}, problem.status)
 
 

@@ -1,4 +1,4 @@
-"""Labelling configurations of Label Studio, as far as masks need them."""
+"""Read labelling configurations of Label Studio: the tags for images and the tags for masks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ResultType = Literal["brushlabels", "polygonlabels"]
 
 @dataclass(frozen=True)
 class Control:
-    """A tag that masks are written to.
+    """A tag for masks.
 
     Attributes:
-        name: the tag's name, `from_name` of its results.
-        to_name: name of the image tag.
-        type: type of its results.
-        labels: the labels that it offers.
+        name: name of the tag. Results for the tag have this name as `from_name`.
+        to_name: name of the image tag that the tag for masks belongs to.
+        type: type of the results for the tag.
+        labels: the labels that the tag offers.
     """
 
     name: str
@@ -36,8 +36,8 @@ class LabelConfig:
     """A labelling configuration.
 
     Attributes:
-        images: for each image tag by its name, the key of the task's data that holds the image.
-        controls: the tags that masks are written to, those of brush masks first.
+        images: name of each image tag, and the key of `task["data"]` that contains the image.
+        controls: the tags for masks. Tags for brush masks come first.
     """
 
     images: dict[str, str]
@@ -51,7 +51,7 @@ class LabelConfig:
             label: label of the object, or None for an object without a label.
 
         Raises:
-            BadInput: no tag of masks belongs to the image.
+            BadInput: the image tag has no tag for masks.
         """
         own = [control for control in self.controls if to_name in (None, control.to_name)]
         if not own:
@@ -77,7 +77,9 @@ def read_config(text: object) -> LabelConfig:
         if tag.tag == "Image" and tag.get("value", "").startswith("$")
     }
     if not images:
-        raise BadInput("label_config", "a tag Image whose value is a variable such as $image", "a config without one")
+        raise BadInput(
+            "label_config", "a tag Image with a variable such as $image as its value", "a config without one"
+        )
     controls = [
         Control(tag.get("name", ""), tag.get("toName", ""), cast(ResultType, FILLED[tag.tag]), tuple(_labels(tag)))
         for name in FILLED

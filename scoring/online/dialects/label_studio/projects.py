@@ -1,4 +1,4 @@
-"""Where the images of Label Studio's projects lie: what `/setup` said about each project."""
+"""Remember the host and the token of each Label Studio project, and read the images of the projects."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, UnknownImage, kind
 from sam_endpoint.model.images import ImageReader, ImageRef
 
-MAX_PROJECTS = 1000  # that are remembered; the least recently used is forgotten
+MAX_PROJECTS = 1000  # maximum number of projects; a further project replaces the least recently used project
 HOST_NEEDED = (
-    "an image of the Label Studio host; the endpoint learns the host when the ML backend is connected to the project "
-    "(connect it again), and --hosts must allow a host that is not public"
+    "an image that the endpoint can download from Label Studio; connect the model to the project again, so that the "
+    "endpoint knows the host of Label Studio, and allow the host with --hosts if it is not public"
 )
 
 
 @dataclass(frozen=True)
 class Project:
-    """What Label Studio said about a project.
+    """The server of a Label Studio project.
 
     Attributes:
         hostname: URL of the Label Studio server.
-        token: access token, sent to this server only.
+        token: access token. The endpoint sends the token to this server only.
     """
 
     hostname: str
     token: str = field(default="", repr=False)
 
     def owns(self, url: str) -> bool:
-        """Return whether a URL is one of this server's."""
+        """Return whether a URL is on the Label Studio server."""
         own, other = urlsplit(self.hostname), urlsplit(url)
         return (own.scheme, own.netloc) == (other.scheme, other.netloc)
 
 
 class Projects:
-    """The projects that were set up, by tenant and id. Safe to share between threads."""
+    """The projects that Label Studio has set up, by tenant and id. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._projects: OrderedDict[tuple[str, str], Project] = OrderedDict()
@@ -62,13 +62,13 @@ class Projects:
 
 
 def embed_task_image(engine: Engine, value: object, project: Project | None, call: Call) -> EmbeddedImage:
-    """Return the image of a task with its embedding; an image that was embedded before is not read again.
+    """Return the image of a task with its embedding. An image at a URL is not read again if its embedding is cached.
 
     Args:
         engine: embeds the image.
         value: a URL, a path on the Label Studio server such as `/data/upload/1/a.jpg`, a data URI or base64 text.
-        project: the project of the task.
-        call: the request.
+        project: the project of the task, or None if `/setup` was not called for the project.
+        call: the request's `Call`.
 
     Raises:
         BadInput: the image cannot be read.
@@ -78,7 +78,7 @@ def embed_task_image(engine: Engine, value: object, project: Project | None, cal
     url = value
     if value.startswith("/") and not value.startswith("//"):
         if project is None:
-            raise BadInput("image", HOST_NEEDED, "a path, for a project without a known host")
+            raise BadInput("image", HOST_NEEDED, "a path, and the endpoint does not know the host of the project")
         url = urljoin(project.hostname, value)
     if not url.lower().startswith(("http://", "https://")):
         return engine.embed(engine.images.reference(value, upright=True), call)
@@ -90,7 +90,7 @@ def embed_task_image(engine: Engine, value: object, project: Project | None, cal
     if project is None or not project.owns(url):
         image = engine.embed(engine.images.reference(url, upright=True), call)
     else:
-        assert isinstance(engine.images, ImageReader)  # as all engines of the endpoint have
+        assert isinstance(engine.images, ImageReader)  # true for all engines of the endpoint
         headers = {"Authorization": f"Token {project.token}"} if project.token else {}
         try:
             data = engine.images.download(url, call, headers)

@@ -1,4 +1,4 @@
-"""The objects that an annotator has marked in Label Studio."""
+"""Read the objects that an annotator has marked in Label Studio."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PERCENT = 100.0
 
 @dataclass
 class MarkedObject:
-    """An object that keypoints and a rectangle select.
+    """An object that the annotator has marked with keypoints, a rectangle, or both.
 
     Attributes:
-        label: its label, or None.
-        to_name: name of the image tag that it is on, or None.
+        label: label of the object, or None.
+        to_name: name of the tag of the object's image, or None.
         box: x1, y1, x2, y2 as fractions of the image's width and height, or None.
-        points: (x, y, label) as fractions; label 1 is on the object and 0 is not.
+        points: (x, y, label). x and y are fractions. The label is 1 for a point on the object, and 0 for other points.
     """
 
     label: str | None
@@ -47,18 +47,18 @@ class MarkedObject:
 
 
 def read_marks(context: object, max_marks: int) -> list[MarkedObject]:
-    """Return the objects that the results of an interactive request select.
+    """Return the objects that an annotator has marked.
 
-    Each rectangle is an object. A keypoint belongs to the rectangle of its label that contains it; negative keypoints
-    outside of all rectangles belong to every rectangle of their label, and the remaining keypoints of a label together
-    select one object.
+    Each rectangle marks an object. A keypoint belongs to every rectangle that contains the keypoint and has the same
+    label and image. If no such rectangle contains a negative keypoint, the keypoint belongs to all rectangles with the
+    same label and image. The remaining keypoints with the same label and image mark one object together.
 
     Args:
-        context: `{"result": [...]}` as Label Studio sends it; results of other types are ignored.
+        context: `{"result": [...]}` as Label Studio sends it. The function ignores results of other types.
         max_marks: maximum number of keypoints and rectangles.
 
     Raises:
-        BadInput: a result has another form, or there are too many.
+        BadInput: a result has another form, or there are more than `max_marks` keypoints and rectangles.
     """
     if not isinstance(context, dict) or not isinstance(context.get("result"), list):
         raise BadInput("context", '{"result": [...]}', kind(context))
@@ -77,7 +77,7 @@ def read_marks(context: object, max_marks: int) -> list[MarkedObject]:
             width, height = _number(value, "width", place), _number(value, "height", place)
             objects.append(MarkedObject(label, to_name, (x, y, x + width, y + height)))
         else:
-            # Label Studio leaves out the flag of a smart keypoint that is positive.
+            # Positive keypoints of smart tools have no `is_positive`.
             points.append((label, to_name, (x, y, int(bool(result.get("is_positive", 1))))))
     loose: dict[tuple[str | None, str | None], MarkedObject] = {}
     for label, to_name, (x, y, positive) in points:

@@ -1,4 +1,4 @@
-"""Masks as results of Label Studio: brush run lengths, or polygons in percent."""
+"""Convert masks to results of Label Studio: brush run lengths, or polygons in percent."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sam_endpoint.scoring.online.dialects.label_studio.config import Control
 from sam_endpoint.scoring.polygons import simplify_outline
 
 PERCENT = 100.0
-TOLERANCE = 0.0005  # of a polygon, as a share of its length
-RUN_BYTES = 4  # length of one number of the run lengths in the JSON text
+TOLERANCE = 0.0005  # tolerance of a simplified polygon, as a share of the polygon's length
+RUN_BYTES = 4  # characters in the JSON text for one number of the run lengths
 ID_LENGTH = 10
 
 
 def results(
     mask: np.ndarray | CroppedMask, score: float, control: Control, label: str | None, call: Call
 ) -> list[dict[str, Any]]:
-    """Return the results that stand for a mask: one brush mask, or a polygon for each piece.
+    """Return the results for a mask: one brush mask, or a polygon for each piece of the mask.
 
     Args:
         mask: mask at the image's size, (height, width) bool or a cropped mask.
-        score: predicted IoU, which may be above 1; the results have at most 1.
+        score: predicted IoU. A prediction above 1 becomes 1 in the results.
         control: the tag that the results belong to.
         label: label of the object, or None.
         call: times the work and counts the size of the response.

@@ -29,7 +29,7 @@ router = APIRouter(tags=["Label Studio"], route_class=JsonRoute)
 
 
 class SetupBody(BaseModel):
-    """What Label Studio says about a project when the backend is connected to it."""
+    """The request that Label Studio sends when a user connects the endpoint to a project."""
 
     model_config = ConfigDict(extra="ignore")
     project: str = Field("", max_length=MAX_TEXT)
@@ -47,7 +47,7 @@ class TasksBody(BaseModel):
 
 
 class PredictBody(TasksBody):
-    """Tasks to predict, with the annotator's marks in `params.context` if the request is interactive."""
+    """Tasks to predict. An interactive request has the annotator's marks in `params.context`."""
 
     params: dict[str, Any] | None = None
 
@@ -76,7 +76,7 @@ EXAMPLE = {
 
 @router.post("/setup", summary="Connect a project")
 def setup(request: Request, body: SetupBody) -> dict[str, Any]:
-    """Remember the project's host and access token; return the version of the model."""
+    """Remember the project's host and access token, and return the version of the model."""
     context = context_of(request.scope)
     if body.hostname:
         projects: Projects = request.app.state.projects
@@ -86,7 +86,7 @@ def setup(request: Request, body: SetupBody) -> dict[str, Any]:
 
 @router.post("/webhook", status_code=201, summary="Accept an event")
 def webhook(request: Request) -> dict[str, Any]:
-    """Accept an event; the endpoint does not learn from annotations."""
+    """Accept an event and ignore it. The endpoint does not learn from annotations."""
     return {}
 
 
@@ -94,7 +94,7 @@ def webhook(request: Request) -> dict[str, Any]:
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
-    """Return the results of each task: of the objects that the annotator marked, or of every object in the image."""
+    """Segment the objects that the annotator marked in each task, or every object if the request has no marks."""
     context, catalog = context_of(request.scope), request.app.state.catalog
     served: ServedModel = catalog.get()
     engine, config = served.engine_for(context), read_config(body.label_config)
@@ -120,11 +120,11 @@ def predict(
     return ChunkedJsonResponse({"results": predictions}, headers=served.headers)
 
 
-@router.post("/embed_tasks", response_model=None, summary="Embed the images of tasks ahead")
+@router.post("/embed_tasks", response_model=None, summary="Compute the embeddings of the images of tasks")
 def embed_tasks(request: Request, body: TasksBody) -> Response:
-    """Encode the images of tasks ahead of the annotators' first clicks.
+    """Encode the images of tasks before annotators click on them.
 
-    An image that cannot be read costs only itself; `errors` names its task.
+    If an image cannot be read, the endpoint encodes the other images, and `errors` names the task of the image.
     """
     context = context_of(request.scope)
     served: ServedModel = request.app.state.catalog.get()
@@ -154,13 +154,13 @@ def _task_results(
     if marks is None:
         control = config.controls[0]
         image = _embed(engine, task, config, control.to_name, project, call)
-        # With several labels, the annotator chooses.
+        # If there are several labels, the objects have no label, and the annotator chooses their labels.
         label = control.labels[0] if len(control.labels) == 1 else None
         for segmented in engine.everything(image, DEFAULT_GRID, call=call):
             yield from results(masks.from_rle(segmented.rle), segmented.score, control, label, call)
         return
     controls = [config.control(marked.to_name, marked.label) for marked in marks]
-    # Each image is read once, however many objects are marked on it.
+    # The endpoint reads each image once, even if several objects are marked on the image.
     names = dict.fromkeys(control.to_name for control in controls)
     images = {name: _embed(engine, task, config, name, project, call) for name in names}
     for marked, control in zip(marks, controls, strict=True):

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, which Triton's and KServe's clients speak: REST routes, and gRPC in front of them."""
+"""The Open Inference Protocol of Triton's and KServe's clients: REST routes, and a gRPC server that calls them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sam_endpoint.scoring.online.dialects.open_inference import rest
 
 
 def error_response(problem: Problem) -> JSONResponse:
-    """Return an error as clients of the protocol read it."""
+    """Return the response of an error in the protocol's form."""
     return JSONResponse({"error": problem.message}, problem.status)
 
 

@@ -1,7 +1,7 @@
-"""The gRPC service of the Open Inference Protocol, which passes each call to the REST routes.
+"""The gRPC service of the Open Inference Protocol. It converts each call to a request for a REST route.
 
-The REST request runs inside this process through the whole application. Keys, limits, fairness, cancellation and the
-log are therefore the same for both.
+The request passes through the whole application inside this process. So gRPC and REST have the same keys, limits,
+fairness, cancellation and log.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sam_endpoint.scoring.online.dialects.open_inference.rest import HEADER_LENG
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS, KEY_NEEDED, Keys, key_in_headers
 
 SERVICE = "inference.GRPCInferenceService"
-MESSAGE_OVERHEAD = 2**20  # bytes of a message besides its tensors
-OPEN_CALLS = ("ServerLive", "ServerReady")  # need no key
+MESSAGE_OVERHEAD = 2**20  # maximum size of a message without its tensors, in bytes
+OPEN_CALLS = ("ServerLive", "ServerReady")  # these calls need no key
 FORWARDED = ("authorization", "x-request-id", *KEY_HEADERS)
 STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,13 +36,13 @@ messages: Any = grpc.protos("sam_endpoint/scoring/online/dialects/open_inference
 
 
 class GrpcServer:
-    """Answers gRPC calls on a port of its own, from the event loop in which it is started.
+    """Serves gRPC calls on a separate port, in the event loop in which `start` runs.
 
     Args:
         app: the endpoint's application.
         address: host and port to listen on, such as `127.0.0.1:8001` or `[::1]:8001`.
         max_bytes: maximum size of a request.
-        max_calls: maximum number of concurrent calls; further ones get RESOURCE_EXHAUSTED.
+        max_calls: maximum number of concurrent calls. Further calls get RESOURCE_EXHAUSTED.
         keys: the accepted API keys.
     """
 
@@ -53,7 +53,7 @@ class GrpcServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
-        """Start listening; return the port. Raises BadData if the address cannot be used."""
+        """Start listening, and return the port. Raises BadData if the address cannot be used."""
         server = grpc.aio.server(
             options=self._options,
             maximum_concurrent_rpcs=self._max_calls,
@@ -69,13 +69,13 @@ class GrpcServer:
         return int(port)
 
     async def stop(self, seconds: float) -> None:
-        """Accept no further calls, and give those in progress some seconds to finish."""
+        """Accept no further calls, and wait some seconds until calls in progress have finished."""
         if self._server is not None:
             await self._server.stop(seconds)
 
 
 class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type hints
-    """Rejects a call without an accepted key before its message is received, which may be large."""
+    """Rejects a call without an accepted key, before the server receives the message of the call."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -86,7 +86,7 @@ class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         is_open = details.method.rpartition("/")[2] in OPEN_CALLS
         if is_open or self._keys.tenant(key_in_headers(metadata) or b"") is not None:
             return await continuation(details)
-        # Of a stream of requests, nothing is received before the handler asks for it.
+        # A handler of a request stream receives nothing until it asks for a message, and `_reject` never asks.
         return grpc.stream_unary_rpc_method_handler(_reject)
 
 
@@ -95,7 +95,7 @@ async def _reject(requests: Any, context: grpc.aio.ServicerContext) -> None:
 
 
 class _Service:
-    """The calls of the service, each a REST request to the application."""
+    """The handlers of the gRPC calls. Each handler sends a REST request to the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -156,7 +156,7 @@ class _Service:
         return response
 
     async def _get(self, context: grpc.aio.ServicerContext, path: str) -> dict[str, Any]:
-        """Return the JSON object at a path; aborts the call for another status than 200."""
+        """Return the JSON object at a path. If the status is not 200, abort the call."""
         status, _, body = await self._send(context, "GET", path)
         if status != 200:
             await _abort(context, status, body)
@@ -171,7 +171,7 @@ class _Service:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> tuple[int, dict[str, str], bytes]:
-        """Send a request to the application; return the response's status, headers and body."""
+        """Send a request to the application, and return the status, the headers and the body of the response."""
         metadata = {str(name): value for name, value in context.invocation_metadata() or ()}
         names = dict(headers or {}) | {name: str(metadata[name]) for name in FORWARDED if name in metadata}
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in names.items()]
@@ -211,14 +211,14 @@ class _Service:
         try:
             await asyncio.shield(answering)
         except asyncio.CancelledError:
-            disconnected.set()  # the application then drops the work of this call
+            disconnected.set()  # the application cancels the work for this call
             raise
         received = {name.decode(): value.decode("latin-1") for name, value in started["headers"]}
         return started["status"], received, b"".join(parts)
 
 
 def rest_request(request: Any) -> tuple[bytes, bytes]:
-    """Return the JSON text and the binary data of the REST request that stands for a `ModelInferRequest`."""
+    """Convert a `ModelInferRequest` to a REST request, and return the JSON text and the binary data of the request."""
     raw = list(request.raw_input_contents)
     inputs, binary = [], []
     for number, tensor in enumerate(request.inputs):

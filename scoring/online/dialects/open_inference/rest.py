@@ -20,7 +20,7 @@ from sam_endpoint.scoring.tables import check_params
 HEADER_LENGTH = "inference-header-content-length"
 PLATFORM = "segment-anything"
 SERVER = {"name": "segment-anything-endpoint", "version": __version__, "extensions": ["binary_tensor_data"]}
-# Parameters of the protocol itself; all others of a request are params of the contract.
+# Parameters that the protocol defines. All other parameters of a request are `params` of the contract.
 PROTOCOL_PARAMETERS = {"binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
 EXAMPLE = {
     "inputs": [
@@ -31,8 +31,8 @@ EXAMPLE = {
     "parameters": {"mask_encoding": "rle"},
 }
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-# Where a function has two routes, the lower one is registered and tried first. It must be the longer path, because
-# `{model:path}` matches everything that remains.
+# If a function has two routes, the router tries the lower route first. The lower route must have the longer path,
+# because `{model:path}` of the shorter path also matches the rest of the longer path.
 
 
 @router.get("", summary="Describe the server")
@@ -43,13 +43,13 @@ async def server_metadata() -> dict[str, Any]:
 
 @router.get("/health/live", summary="Check that the process responds")
 async def live() -> Response:
-    """Answer while the process works."""
+    """Return 200 as long as the process can respond."""
     return JSONResponse({"live": True})
 
 
 @router.get("/health/ready", summary="Check that the warm models are loaded")
 async def ready(request: Request) -> Response:
-    """Answer 200 once all warm models are loaded, and 503 before."""
+    """Return 200 if all warm models are loaded, and 503 before that."""
     is_ready = request.app.state.catalog.ready
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
@@ -57,7 +57,7 @@ async def ready(request: Request) -> Response:
 @router.get("/models/{model:path}/ready", summary="Check that a model is served")
 @router.get("/models/{model:path}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, model: str) -> Response:
-    """Answer 200 if the model is served; a model that is not in memory is loaded by its first request."""
+    """Return 200 if the model is served. The first request for a model loads the model, if it is not in memory."""
     request.app.state.catalog.key(model)
     return JSONResponse({"name": model, "ready": True})
 
@@ -79,7 +79,7 @@ async def model_metadata(request: Request, model: str) -> dict[str, Any]:
 )
 @router.post("/models/{model:path}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, model: str) -> Response:
-    """Score a table whose columns are the input tensors; `predictions` holds the JSON text of each row's answer."""
+    """Score a table whose columns are the input tensors. The output `predictions` has a JSON text for each row."""
     catalog, context = request.app.state.catalog, context_of(request.scope)
     header_length = _header_length(request.headers.get(HEADER_LENGTH))
 

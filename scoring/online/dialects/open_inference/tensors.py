@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, as they are sent in JSON and in its binary extension."""
+"""Read and write tensors of the Open Inference Protocol, in JSON and in binary data."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LENGTH = struct.Struct("<I")
 
 
 def read_body(body: bytes, header_length: int | None) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON object of a request, and the binary data behind it.
+    """Split the body of a request into its JSON object and its binary data.
 
     Args:
-        body: JSON text, then the binary data.
-        header_length: number of bytes of the JSON text; None: all.
+        body: the JSON text, followed by the binary data.
+        header_length: number of bytes of the JSON text. None if the whole body is JSON text.
 
     Raises:
-        BadRequest: the text is not a JSON object, or is longer than the body.
+        BadRequest: the text is not a JSON object, or `header_length` exceeds the size of the body.
     """
     if header_length is not None and not 0 < header_length <= len(body):
         raise BadRequest(
@@ -49,12 +49,12 @@ def read_inputs(inputs: object, binary: bytes, limits: RequestLimits) -> pd.Data
 
     Args:
         inputs: list of tensors, each of shape [n] or [n, 1].
-        binary: data of the tensors whose parameters have `binary_data_size`, in order.
+        binary: data of the tensors with the parameter `binary_data_size`, in the order of the tensors.
         limits: limits of the table.
 
     Raises:
         BadRequest: the inputs have another form.
-        BadInput: two tensors stand for the same column.
+        BadInput: two tensors have names of the same column.
     """
     if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
         raise BadRequest(f"inputs: expected a list of tensors, got {kind(inputs)}")
@@ -66,7 +66,7 @@ def read_inputs(inputs: object, binary: bytes, limits: RequestLimits) -> pd.Data
         name, place = tensor.get("name"), f"inputs[{number}]"
         if not isinstance(name, str) or name in columns:
             raise BadRequest(
-                f"{place}.name: expected a text that no other input has, got {describe_name(name, COLUMNS)}"
+                f"{place}.name: expected a text that differs from all other names, got {describe_name(name, COLUMNS)}"
             )
         parameters = tensor.get("parameters", {})
         if not isinstance(parameters, dict):
@@ -77,8 +77,8 @@ def read_inputs(inputs: object, binary: bytes, limits: RequestLimits) -> pd.Data
             size = parameters["binary_data_size"]
             if not isinstance(size, int) or not 0 <= size <= len(binary) - position:
                 raise BadRequest(
-                    f"{place}.parameters.binary_data_size: expected at most the {len(binary) - position:,} bytes that "
-                    f"remain of the body, got {size if isinstance(size, int) else kind(size)}"
+                    f"{place}.parameters.binary_data_size: expected at most {len(binary) - position:,}, the number of "
+                    f"remaining bytes of the body, got {size if isinstance(size, int) else kind(size)}"
                 )
             cells = _binary_cells(binary[position : position + size], tensor.get("datatype"), count, place)
             position += size
@@ -86,11 +86,13 @@ def read_inputs(inputs: object, binary: bytes, limits: RequestLimits) -> pd.Data
             cells = _flat(tensor.get("data"), place)
         if len(cells) != count:
             got = f"{len(cells):,}" if len(cells) < count else "more"
-            raise BadRequest(f"{place}: expected {count:,} elements, as its shape says, got {got}")
+            raise BadRequest(f"{place}: expected {count:,} elements, the number in its shape, got {got}")
         is_text = name != "image" or parameters.get("content_type") == "base64"
         columns[name] = [_text(cell, place) if is_text else cell for cell in cells]
     if position != len(binary):
-        raise BadRequest(f"expected {position:,} bytes of binary data, as the inputs say, got {len(binary):,}")
+        raise BadRequest(
+            f"expected {position:,} bytes of binary data, the sum of all binary_data_size, got {len(binary):,}"
+        )
     return read_table(columns, "inputs", limits)
 
 
@@ -106,14 +108,14 @@ def _row_count(shape: object, place: str) -> int:
 
 
 def _flat(data: object, place: str) -> list[Any]:
-    """Return the elements of a tensor that JSON holds as a list of elements or of lists of one element."""
+    """Return the elements of a tensor in JSON, which is a list of elements or a list of one-element lists."""
     if not isinstance(data, list):
         raise BadRequest(f"{place}.data: expected a list, got {kind(data)}")
     return [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
 
 
 def _binary_cells(data: bytes, datatype: object, count: int, place: str) -> list[Any]:
-    """Return the elements of a binary tensor, and of more than `count` elements only one too many."""
+    """Return the elements of a binary tensor. If it has more than `count` elements, return the first `count` + 1."""
     if datatype == "BYTES":
         return list(islice(_split(data, place), count + 1))
     if datatype == "BOOL":
@@ -122,14 +124,16 @@ def _binary_cells(data: bytes, datatype: object, count: int, place: str) -> list
 
 
 def _split(data: bytes, place: str) -> Iterator[bytes]:
-    """Yield the elements of a BYTES tensor, each behind its length as a little-endian 32-bit number."""
+    """Yield the elements of a BYTES tensor. A little-endian 32-bit length precedes each element."""
     position = 0
     while position < len(data):
         start = position + _LENGTH.size
         (length,) = _LENGTH.unpack_from(data, position) if start <= len(data) else (len(data),)
         position = start + length
         if position > len(data):
-            raise BadRequest(f"{place}: expected elements of BYTES behind their lengths, got data that end early")
+            raise BadRequest(
+                f"{place}: expected a length and that many bytes for each element, got data that end early"
+            )
         yield data[start:position]
 
 
@@ -150,13 +154,13 @@ def _text(cell: object, place: str) -> Any:
 def respond_body(
     model: str, request_id: object, predictions: Sequence[bytes], binary: bool, version: str = "1"
 ) -> tuple[bytes, int | None]:
-    """Return the body of a response, and the length of its JSON text if binary data follow.
+    """Return the body of a response, and the length of its JSON text (None if the body has no binary data).
 
     Args:
         model: name of the model.
-        request_id: id of the request, repeated in the response; None for none.
+        request_id: id of the request, which the response repeats; None if the request has no id.
         predictions: JSON text of each row.
-        binary: whether the predictions are sent as binary data.
+        binary: whether to send the predictions as binary data.
         version: version of the model.
     """
     output: dict[str, Any] = {"name": OUTPUT, "datatype": "BYTES", "shape": [len(predictions), 1]}

@@ -12,7 +12,7 @@ import { openStored } from "./images.js";
 
 const CLEAN = 0.02; // parts smaller than this fraction of an object are removed, and holes smaller than that are filled
 
-/** Make an object active, so that clicks and strokes change it, or none with null. */
+/** Make an object active. Clicks and strokes change the active object. With null, no object is active. */
 export function select(id) {
   const object = objectWith(get().project, get().imageId, id);
   update({ active: object ? id : null, hover: null, corner: null, draft: null, ...(object && !object.proposal ? { classId: object.classId } : {}) });
@@ -75,14 +75,14 @@ export function remove(ids = [get().active]) {
   setStatus(`${objects.length === 1 ? "The object is" : `${objects.length} objects are`} deleted. Click on an object.`);
 }
 
-/** Cancel what has been begun, or finish the active object. */
+/** Cancel a box or a stroke that is not complete. If there is none, finish the active object. */
 export function escape() {
   const { corner, draft, stroke } = get();
   if (corner || draft || stroke) update({ corner: null, draft: null, stroke: null });
   else finish();
 }
 
-/** Hide or show objects. This is no step of undo. */
+/** Hide or show objects. Undo does not undo this change. */
 export function setHidden(ids, hidden) {
   const { imageId } = get();
   commitEverywhere((project) => ids.reduce((result, id) => changeObject(result, imageId, id, { hidden }), project));

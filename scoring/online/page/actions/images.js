@@ -32,7 +32,7 @@ export async function addImages(files) {
   }
   if (first) await openStored(first);
   if (problems.length) setStatus(problems.length === 1 ? problems[0] : `${problems.length} of ${files.length} files were not added. ${problems[0]}`, true);
-  else if (!kept) setStatus("The browser has no room to keep the images. Your labels are kept, but a reload needs the image files again. Export your work now and then.", true);
+  else if (!kept) setStatus("The browser has no room to keep the images. Your labels are kept. After a reload of the page, you must add the image files again. Export your work now and then.", true);
   return first;
 }
 

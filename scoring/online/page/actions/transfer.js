@@ -95,7 +95,7 @@ function report(read, unknown) {
   const { classes } = project;
   commit(project, { active: null, ...(classes.some(({ id }) => id === get().classId) ? {} : { classId: classes[0].id }) });
   const sentences = [`${added} object${added === 1 ? "" : "s"} imported.`];
-  if (repeated) sentences.push(`${repeated} ${repeated === 1 ? "was" : "were"} here already.`);
+  if (repeated) sentences.push(`${repeated} ${repeated === 1 ? "was" : "were"} in the data set already.`);
   if (missing.length) sentences.push(`${imagesNamed(missing)} not in this browser. The labels are kept. Add the image files to see them.`);
   if (unknown.length) sentences.push(`${imagesNamed(unknown, "label file", "label files")} left out, because the images are not in this browser. Add the images, and import the labels again.`);
   if (misfits.length) sentences.push(`${imagesNamed(misfits)} of another size than the labels. These labels are left out.`);

@@ -1,7 +1,7 @@
 // Send requests to the endpoint, at URLs relative to the page, and convert its errors to messages for the user.
 
-// For each image's id on this page, a map from model name to a promise of its id in the endpoint's cache (null if the
-// upload failed).
+// A map from the id of an image on this page to another map. The second map has a promise for each model name: the image's
+// id in the endpoint's cache, or null if the upload failed.
 const uploads = new Map();
 
 /** An error whose message is shown to the user. `status` is the HTTP status, if there is a response. */

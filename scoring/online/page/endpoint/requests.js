@@ -32,9 +32,9 @@ export function sizeProblem(masks, { width, height }) {
 }
 
 /**
- * Return a shell command that requests the masks of an object, or all objects if it is null. `url` is the URL of the route,
- * `name` the name of the image file, and `keyed` whether the request needs an API key (the command reads it from the
- * variable KEY).
+ * Return a shell command that requests the masks of an object. If `object` is null, the command requests the masks of all
+ * objects. `url` is the URL of the route, and `name` is the name of the image file. `keyed` says whether the request needs
+ * an API key, which the command reads from the variable KEY.
  */
 export function curlFor(object, { url, name, keyed }) {
   const { row, params } = object ? requestFor(object.prompt) : requestForEverything();

@@ -1,7 +1,7 @@
 // Convert between the page's project and COCO's JSON. Pure.
 //
-// Every format reads files to the same form, "labels": {classes: [{name, colour}], images: [{name, width, height,
-// objects: [{label: name of the class, mask}]}]}.
+// The readers of all formats return an object of the same form, called "labels": {classes: [{name, colour}], images: [{name,
+// width, height, objects: [{label: name of the class, mask}]}]}.
 
 import { polygonRuns, polygonsOf } from "../masks/polygons.js";
 import { decodeRuns, endsOfCounts } from "../masks/rle.js";

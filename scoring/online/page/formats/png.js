@@ -22,7 +22,7 @@ function chunk(name, data) {
 /** Return a promise of a greyscale PNG (a Blob) of `values`, `height` x `width` numbers row by row, of 8 or 16 bits. */
 export async function encodePng(values, width, height, bits = 8) {
   const bytes = bits / 8;
-  const lines = new Uint8Array(height * (1 + width * bytes)); // each line begins with the number of its filter, 0: none
+  const lines = new Uint8Array(height * (1 + width * bytes)); // each row begins with the number of its filter; 0 is no filter
   const view = new DataView(lines.buffer);
   for (let y = 0, at = 0; y < height; y++) {
     const start = y * (1 + width * bytes) + 1;
@@ -41,8 +41,8 @@ export async function encodePng(values, width, height, bits = 8) {
 }
 
 /**
- * Return a promise of {values, width, height} of a PNG file (a Blob): the numbers of a greyscale or palette image. Of a
- * colour image, a number stands for each colour. Throws an Error for other files and for interlaced files.
+ * Return a promise of {values, width, height} of a PNG file (a Blob). `values` are the numbers of a greyscale or palette
+ * image. For a colour image, each colour becomes a number. Throws an Error for other files and for interlaced files.
  */
 export async function decodePng(blob) {
   const view = new DataView(await blob.arrayBuffer());

@@ -30,7 +30,9 @@ export async function toPngMasks(project) {
 }
 
 /**
- * Return a promise of {labels, missing} of PNG masks, a list of {name, data} with text in classes.txt. A mask belongs to the
+ * Read PNG masks. Return a promise of {labels, missing}.
+ *
+ * `files` is a list of {name, data}: the PNG files, and classes.txt with the names of the classes. A mask belongs to the
  * image with the same name. Without a file of object numbers, all pixels of a class are one object. `missing` has the names
  * of the masks whose image is not in the list `images`.
  */
@@ -67,7 +69,7 @@ async function pixels({ name, data }) {
   }
 }
 
-/** Return the runs of each number except 0, and one of its pixels, in the order of the numbers. */
+/** Return an entry for each number except 0, in ascending order: the runs of its pixels, and the index of one pixel. */
 function separateObjects({ values, width, height }) {
   const objects = new Map();
   for (let x = 0; x < width; x++) {

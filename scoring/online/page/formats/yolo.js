@@ -25,8 +25,10 @@ export function toYolo(project, { tolerance = 0 } = {}) {
 const short = (value) => String(Number(value.toFixed(DIGITS)));
 
 /**
- * Return {labels, missing} of YOLO's files, a list of {name, text}. The corners are fractions of the image's size, so the
- * images must be known: `missing` has the names of the label files whose image is not in the list `images`.
+ * Read YOLO's files, a list of {name, text}. Return {labels, missing}.
+ *
+ * Corners in these files are fractions of the image's size, so the page must have the image to read its labels. `missing`
+ * has the names of the label files whose image is not in the list `images`.
  */
 export function fromYolo(files, images) {
   const classes = classNames(files);
@@ -61,7 +63,7 @@ function cornersOf(values, { width, height }) {
   return [[x - w / 2, y - h / 2], [x + w / 2, y - h / 2], [x + w / 2, y + h / 2], [x - w / 2, y + h / 2]].map(([a, b]) => [a * width, b * height]);
 }
 
-// A fraction has six digits. A product that is nearly a whole number was a corner of a pixel.
+// Fractions in the files are rounded to six digits. So a coordinate that is nearly a whole number was a whole number.
 function precise(fraction, length) {
   const value = fraction * length, whole = Math.round(value);
   return Math.abs(value - whole) <= length * 10 ** -DIGITS ? whole : value;

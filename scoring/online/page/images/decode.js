@@ -42,7 +42,7 @@ export async function decodeUpright(blob, name) {
   return orientation === 1 ? bitmap : turn(bitmap, orientation);
 }
 
-/** Return the orientation that the browser leaves to the page: 1 except for WebP files. */
+/** Return the EXIF orientation that the page has to apply. It is 1 except for WebP files, if the browser ignores theirs. */
 async function orientationToApply(blob) {
   if ((await blob.slice(8, 12).text()) !== "WEBP") return 1;
   const orientation = webpOrientation(await blob.arrayBuffer());

@@ -5,8 +5,9 @@ import { fromIntervals } from "./runs.js";
 /**
  * Return the parts of the pixels inside (or outside) a mask. Pixels that share an edge belong to the same part.
  *
- * The result is {begins, ends, parts, areas, borders}: for each segment of a run within a column its first pixel, the pixel
- * after its last and the number of its part; for each part its area, and whether it touches the image's border.
+ * A segment is the part of a run in one column. The result is {begins, ends, parts, areas, borders}. `begins`, `ends` and
+ * `parts` have a value for each segment: its first pixel, the pixel after its last pixel, and the number of its part.
+ * `areas` and `borders` have a value for each part: its area, and whether it touches the image's border.
  */
 export function components(runs, [height, width], outside = false) {
   const begins = [], ends = [], parents = [];
@@ -56,8 +57,8 @@ function pick({ begins, ends, parts }, size, wanted) {
 }
 
 /**
- * Divide a mask at `limit` pixels: {large, specks, holes}. Specks are the parts that are smaller; the largest part is no
- * speck. Holes are the enclosed parts of the outside that are smaller. All three are runs.
+ * Divide a mask into {large, specks, holes}, each as runs. Specks are parts of fewer than `limit` pixels, but the largest
+ * part is never a speck. `large` has the other parts. Holes are enclosed parts of the outside of fewer than `limit` pixels.
  */
 export function divide(runs, size, limit) {
   const inside = components(runs, size), outside = components(runs, size, true);

@@ -11,8 +11,8 @@ const word = ([red, green, blue], alpha) => new Uint32Array(Uint8Array.of(red, g
  * Return the RGBA bytes for an array of labels, `rows` x `columns`. Label 0 is transparent.
  *
  * `styles` has an entry for each label from 1: {fill: [red, green, blue], opacity: 0 to 1, line: [red, green, blue],
- * dashed}. Each object is filled and has an outline `edge` pixels wide. Specks have no outline, and holes that are flagged
- * make none.
+ * dashed}. Each object is filled and has an outline `edge` pixels wide. There is no outline around pixels with the flag
+ * SPECK or HOLE.
  */
 export function colourLabels(labels, columns, rows, edge, styles) {
   const words = new Uint32Array(columns * rows);
@@ -37,7 +37,7 @@ export function colourLabels(labels, columns, rows, edge, styles) {
   return new Uint8ClampedArray(words.buffer);
 }
 
-// Compare with the neighbours above and below in the rows at the edge of the picture, where one of them is missing.
+// Return whether the pixels above and below have the same number. A pixel outside the picture does not count.
 function same(labels, at, far, number, row, edge, rows) {
   if (row >= edge && (labels[at - far] & NUMBER) !== number) return false;
   return row >= rows - edge || (labels[at + far] & NUMBER) === number;

@@ -30,7 +30,7 @@ function addCapsule(columns, p, q, radius, width) {
       include(cy + Math.sqrt(square));
     }
     for (const side of distance && dx ? [-1, 1] : []) {
-      const along = (centre - p[0] - (side * -dy * radius) / distance) / dx; // on the edge parallel to p-q
+      const along = (centre - p[0] - (side * -dy * radius) / distance) / dx; // on the straight edge of the capsule, which is parallel to the line from p to q
       if (along >= 0 && along <= 1) include(p[1] + along * dy + (side * dx * radius) / distance);
     }
     const [begin, end] = [Math.ceil(low - 0.5), Math.floor(high - 0.5) + 1];

@@ -63,7 +63,7 @@ document.addEventListener("paste", (event) => {
   const text = event.clipboardData.getData("text/plain").trim();
   if (files.length) openAll(files);
   else if (/^(https?:|data:image\/)/i.test(text)) openAddress(text);
-  else setStatus("The clipboard holds no image and no address of an image.", true);
+  else setStatus("The clipboard contains no image and no address of an image.", true);
 });
 
 $("url-form").addEventListener("submit", (event) => {

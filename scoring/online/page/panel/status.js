@@ -23,7 +23,7 @@ watch((state, before) => {
   $("key-label").hidden = !state.locked && !state.key;
 });
 
-/** Display a button for each candidate mask. The buttons are replaced only with the masks, to preserve the keyboard focus. */
+/** Display a button for each candidate mask. The buttons stay while the candidates are the same, so they keep the focus. */
 function showCandidates(active) {
   const candidates = active?.candidates.length > 1 ? active.candidates : [];
   if (candidates !== shown && (candidates.length || shown.length)) {

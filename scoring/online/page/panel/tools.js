@@ -1,4 +1,4 @@
-// The tools beside the canvas: what a click does, and the most frequent actions.
+// The tools beside the canvas: the tool for clicks, and buttons for the most frequent actions.
 
 import { finish, redo, remove, resizeBrush, undo } from "../actions/edit.js";
 import { everything } from "../actions/segment.js";

@@ -7,14 +7,14 @@ export const NO_HISTORY = Object.freeze({ past: [], future: [] });
 /** Return the history after a change. `entry` is {project, imageId, active} before the change. */
 export const record = ({ past }, entry) => ({ past: [...past.slice(1 - MOST), entry], future: [] });
 
-/** Return {history, entry} one step back: the entry to restore, or null. `now` is the entry of the present. */
+/** Return {history, entry} after one step back. `entry` is the entry to restore, or null. `now` is the current entry. */
 export function back({ past, future }, now) {
   if (!past.length) return { history: { past, future }, entry: null };
   const entry = past.at(-1);
   return { history: { past: past.slice(0, -1), future: [{ ...now, imageId: entry.imageId }, ...future] }, entry };
 }
 
-/** Return {history, entry} one step forward. */
+/** Return {history, entry} after one step forward. */
 export function forward({ past, future }, now) {
   if (!future.length) return { history: { past, future }, entry: null };
   const [entry, ...rest] = future;

@@ -4,7 +4,7 @@ import { findByName } from "../formats/names.js";
 import { endsOf, iou } from "../masks/runs.js";
 import { addClass, addObject, countOfClass, EMPTY, newId, objectsOf } from "./project.js";
 
-const SAME = 0.999; // objects of the same class whose IoU is larger are the same object, imported twice
+const SAME = 0.999; // two objects of the same class with a larger IoU are the same object, imported twice
 
 /**
  * Return {project, added, repeated, missing, misfits} after an import of `labels` (see formats/coco.js).
@@ -48,7 +48,7 @@ export function mergeLabels(project, labels) {
   return { project: result, added, repeated, missing, misfits };
 }
 
-// The class of a new project is a placeholder. It goes if no object has it and the labels bring classes of their own.
+// The class of a new project is a placeholder. An import removes this class if no object has it and the labels have classes.
 function withoutPlaceholder(project, labels) {
   const [placeholder] = EMPTY.classes;
   const [first, ...others] = project.classes;

@@ -27,7 +27,7 @@ export const newId = () => `${Date.now().toString(36)}-${(++identifiers).toStrin
 /** Return the objects of an image, from the bottom to the top. */
 export const objectsOf = (project, imageId) => project.objects[imageId] ?? [];
 
-/** Return the objects of an image that belong to the data set: those with a mask that are no proposals. */
+/** Return the objects of an image that belong to the data set: objects that have a mask and are no proposals. */
 export const finished = (project, imageId) => objectsOf(project, imageId).filter(({ mask, proposal }) => mask?.area && !proposal);
 
 /** Return the object with this id, or undefined. */

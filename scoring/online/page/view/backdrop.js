@@ -11,7 +11,7 @@ const SHARP = 3; // scale from which the pixels of the image are shown as square
 export class Backdrop {
   constructor(redraw) {
     this.redraw = redraw;
-    this.number = 0; // of the latest request; bitmaps that are ready too late are not used
+    this.number = 0; // number of the latest request; bitmaps of earlier requests are not used
     this.whole = this.part = this.picture = this.timer = null;
   }
 

@@ -1,7 +1,7 @@
 // Draw the image, its masks and the prompt on the canvas, at most once per frame.
 //
-// The canvas fills the room for it and has the resolution of the screen. backdrop.js scales the image to it, and the worker
-// draws the masks at that size, so a click never handles all pixels of a large image.
+// The canvas fills the area for it on the page, and has the resolution of the screen. backdrop.js scales the image to the
+// size of the canvas. The worker draws the masks at the same size, so a click never processes all pixels of a large image.
 
 import { activeObject, get, setStatus, update, watch } from "../state.js";
 import { Backdrop } from "./backdrop.js";

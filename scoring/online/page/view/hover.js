@@ -1,4 +1,4 @@
-// Preview the mask under the mouse: what a click there would select.
+// Preview the mask that a click at the position of the mouse would select.
 
 import { isUploaded, score } from "../endpoint/api.js";
 import { bestOf, requestForPreview, sizeProblem } from "../endpoint/requests.js";
@@ -48,6 +48,6 @@ async function preview(point) {
     update({ hover: { mask: maskOf(decodeRuns(counts, size), size) } });
     performance.measure("preview", { start, end: performance.now() });
   } catch {
-    // A preview is a convenience: the click itself tells the user what is wrong.
+    // A failed preview shows no message. If the user clicks, the click shows the error.
   }
 }

@@ -44,7 +44,7 @@ export class Layer {
       const job = this.wanted;
       const { masks, view, columns, rows, ratio, start } = job;
       this.wanted = null;
-      const limit = 2 ** Math.round(Math.log2(SPECK_AREA / view.scale ** 2)); // rounded, because the worker keeps the parts by limit
+      const limit = 2 ** Math.round(Math.log2(SPECK_AREA / view.scale ** 2)); // rounded, because the worker caches the parts of a mask for each limit
       try {
         const bitmap = await paintLayer(masks, { columns, rows, view: windowOf(view, ratio), edge: Math.max(1, Math.round(EDGE * ratio)), limit });
         this.accept(bitmap, job, start);

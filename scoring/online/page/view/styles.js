@@ -7,7 +7,7 @@ import { objectsOf, objectWith } from "../project/project.js";
 const WHITE = [255, 255, 255];
 const NEW = "new"; // id of the object that a stroke makes
 
-/** Return the colour of an object, such as "#0072b2": its class's, or one of its own. */
+/** Return the colour of an object, such as "#0072b2": the colour of its class, or a separate colour for each object. */
 export function colourOf({ classId, id }, { project, colourBy, imageId }) {
   if (colourBy === "class") return project.classes.find((other) => other.id === classId)?.colour ?? PALETTE[0];
   return PALETTE[Math.max(0, objectsOf(project, imageId).findIndex((object) => object.id === id)) % PALETTE.length];
