@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from threading import BoundedSemaphore
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import threads
 from .call import UNTRACKED, Call
+from .concepts.search import ConceptSearch
 from .embedded_image import EmbeddedImage
 from .embeddings import EmbeddingCache
 from .embeddings.cache import is_key
@@ -42,6 +43,7 @@ class Engine:
 
     Attributes:
         fingerprint: a hash of the model's weights.
+        concepts: finds objects by text and by example.
 
     Example:
         >>> import numpy as np
@@ -63,16 +65,12 @@ class Engine:
         self.fingerprint = segmenter.family.fingerprint()
         self.cache = cache.for_model(segmenter.family.encoder_fingerprint(), self._is_valid)
         self.max_prompts = max_prompts
-        # Decoded images are the largest objects in memory. Their number is limited to one batch of the encoder, and one
-        # more image for each thread of torch.
+        self.concepts = ConceptSearch(segmenter)
+        # Decoded images are large. Their number is limited to one batch of the encoder, and one per thread of torch.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
 
     def for_tenant(self, tenant: str) -> Engine:
-        """Return an engine for one tenant, that is, for the holder of one API key.
-
-        The new engine finds only the cached images of this tenant, and only the image ids that this tenant assigned. It
-        shares the model and the memory of the cache with this engine.
-        """
+        """Return a view of this engine that finds only the cached images and ids of one tenant, an API key's holder."""
         view = copy(self)
         view.cache = self.cache.for_tenant(tenant)
         return view
@@ -106,12 +104,33 @@ class Engine:
         Raises:
             BadInput: the image cannot be read or decoded.
             UnknownImage: `ref` is an `image_id`, and no cached image has this id.
-            Overloaded: there is too little memory at the moment, or a queue is full.
-            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
+            Overloaded, DeadlineExceeded, ClientDisconnected: as `segment`.
         """
+        with self.embedded(ref, call=call) as image:
+            return image
+
+    @contextmanager
+    def embedded(self, ref: ImageRef, pixels: bool = False, call: Call = UNTRACKED) -> Iterator[EmbeddedImage]:
+        """Embed an image like `embed`. With `pixels`, keep its pixels in a block, and decode the image only once."""
         if ref.kind == "id":
-            return self.find(str(ref.value))
-        return self.embed_opened(self.images.open(ref, call), call)
+            yield self.find(str(ref.value))
+            return
+        image = self.images.open(ref, call)
+        if not pixels:
+            yield self.embed_opened(image, call)
+            return
+        with ExitStack() as held:
+            encoded = []
+
+            def encode() -> Embedding:
+                held.enter_context(self._decoding(image, call))
+                encoded.append(self._encode(image.pixels(call), call))
+                return encoded[0]
+
+            embedding = self.cache.get(image.key, encode)
+            if not encoded:  # not before: a thread that holds a place for pixels must not wait for another to encode
+                held.enter_context(self._decoding(image, call))
+            yield EmbeddedImage(embedding, image.key, image)
 
     def embed_opened(self, image: OpenedImage, call: Call = UNTRACKED) -> EmbeddedImage:
         """Encode an image that has been read already, or get its embedding from the cache.
@@ -169,11 +188,8 @@ class Engine:
                 beyond MAX_COORDINATE.
         """
         shape = self.segmenter.family.features_shape
-        if (
-            features.dtype.kind not in "fiu"
-            or features.shape != shape
-            or not (np.abs(features) <= MAX_COORDINATE).all()
-        ):
+        numeric = features.dtype.kind in "fiu" and features.shape == shape
+        if not numeric or not (np.abs(features) <= MAX_COORDINATE).all():
             raise BadInput("embeddings", f"finite numbers of shape {shape}", kind(features))
         embedding = Embedding((torch.from_numpy(features.astype(np.float32)),), size, self.segmenter.name)
         return EmbeddedImage(embedding, key)
@@ -198,7 +214,7 @@ class Engine:
             image: the image, as returned by `embed`.
             prompts: the prompts; each selects one object.
             multimask_output: True for 3 masks per prompt, False for 1 mask per prompt.
-            call: deadline, cancellation and memory budget of the request.
+            call: context of the request.
 
         Returns:
             One segmentation per prompt, in order.
@@ -221,7 +237,7 @@ class Engine:
             image: the image, as returned by `embed`.
             grid: point grid and mask filters.
             keep_logits: whether the objects carry low-resolution logits.
-            call: deadline, cancellation and memory budget of the request.
+            call: context of the request.
 
         Returns:
             The objects, the best predicted IoU first.
@@ -229,8 +245,7 @@ class Engine:
         Raises:
             BadInput: `grid.crop_n_layers` is above 0, and only the embedding of the image is known.
             BadRequest: the masks take more bytes than the call allows.
-            Overloaded: a queue is full, or there is too little memory at the moment.
-            DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
+            Overloaded, DeadlineExceeded, ClientDisconnected: as `segment`.
         """
 
         def crop(box: Box) -> Embedding:
@@ -238,9 +253,8 @@ class Engine:
             key = f"{image.key} {x1},{y1},{x2},{y2}"
             return self.cache.get(key, lambda: self._encode(_pixels(image, call)[y1:y2, x1:x2], call))
 
-        # Reserve the place for the pixels before asking the cache for the embeddings of crops. A thread that encodes a
-        # crop then has a place already. Otherwise, the threads that wait for its result could hold all places, and no
-        # thread could go on.
+        # Reserve the place for the pixels before asking the cache for the embeddings of crops. Otherwise, the threads
+        # that wait for a crop could hold all places, and the thread that encodes it could not go on.
         decoding = self._decoding(image.image, call) if grid.crop_n_layers and image.image else nullcontext()
         with decoding:
             return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
@@ -272,14 +286,7 @@ class Engine:
 
     def _is_valid(self, embedding: Embedding) -> bool:
         """Return whether an embedding of the store has valid shapes, numbers and image size for this model."""
-        limits = self.images.limits
-        return (
-            tuple(part.shape for part in embedding.features) == self.segmenter.family.feature_shapes
-            and all(part.is_floating_point() and bool(part.isfinite().all()) for part in embedding.features)
-            and min(embedding.size) >= 1
-            and max(embedding.size) <= limits.max_side
-            and embedding.size[0] * embedding.size[1] <= limits.max_pixels
-        )
+        return embedding.is_valid(self.segmenter.family.feature_shapes) and self.images.limits.allow(embedding.size)
 
     def _encode(self, pixels: np.ndarray, call: Call) -> Embedding:
         with call.stage("encode"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from . import masks
+from .concepts.values import Thresholds
 from .errors import BadParameter, describe_name, kind
 from .everything import MAX_POINTS, Grid
 
@@ -25,6 +26,9 @@ class Params:
         return_logits: whether each mask carries its low-resolution logits.
         on_error: `raise` fails the request at the first bad row; `record` writes each error into its own row.
         orientation: `stored` leaves pixels as the file stores them; `upright` applies the EXIF orientation.
+        concept_thresh: minimum detection score of an instance of a concept.
+        concept_nms_thresh: maximum mask IoU of two instances in one row, also of different concepts; None keeps all.
+        exemplar_thresh: minimum similarity of an instance to an example, with models that compare embeddings.
 
     The other attributes are those of `everything.Grid`; they apply to rows without prompts.
 
@@ -49,6 +53,20 @@ class Params:
     crop_overlap_ratio: float = Grid.crop_overlap_ratio
     crop_n_points_downscale_factor: int = Grid.crop_n_points_downscale_factor
     min_mask_region_area: int = Grid.min_mask_region_area
+    concept_thresh: float = Thresholds.score
+    concept_nms_thresh: float | None = Thresholds.nms
+    exemplar_thresh: float = Thresholds.similarity
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The filters of the instances of concepts."""
+        return Thresholds(
+            self.concept_thresh,
+            self.concept_nms_thresh,
+            self.exemplar_thresh,
+            self.points_per_side,
+            self.points_per_batch,
+        )
 
     @property
     def upright(self) -> bool:
@@ -78,7 +96,9 @@ class Params:
                 raise BadParameter(
                     f"unknown parameter {describe_name(name, known)}; the known parameters are {known_names}"
                 )
-            expected = type(known[name].default)
+            expected = param_type(name)
+            if value is None and getattr(cls, name) is None:
+                continue
             if expected is float and type(value) is int:
                 continue
             if type(value) is not expected:
@@ -91,8 +111,10 @@ class Params:
                     f"got {describe_name(getattr(params, name), choices)}"
                 )
         for name, (low, high) in _RANGES.items():
+            if getattr(params, name) is None:
+                continue
             if not low <= getattr(params, name) <= high:  # false for NaN too
-                word = _TYPE_WORDS[type(getattr(cls, name))]
+                word = _TYPE_WORDS[param_type(name)]
                 value = kind(getattr(params, name))
                 raise BadParameter(f"parameter '{name}': expected {word} from {low:g} to {high:,}, got {value}")
         if params.grid.count > MAX_POINTS:
@@ -101,6 +123,12 @@ class Params:
                 f"got {params.grid.count:,}; lower one of them, or raise crop_n_points_downscale_factor"
             )
         return params
+
+
+def param_type(name: str) -> type:
+    """Return the type of a param: str, bool, int or float. A param whose default is None is a float."""
+    default = getattr(Params, name)
+    return float if default is None else type(default)
 
 
 PARAM_NAMES = tuple(field.name for field in fields(Params))
@@ -122,6 +150,9 @@ _RANGES = {
     "crop_overlap_ratio": (0, 0.9),
     "crop_n_points_downscale_factor": (1, 128),
     "min_mask_region_area": (0, 10**9),
+    "concept_thresh": (0, 1),
+    "concept_nms_thresh": (0, 1),
+    "exemplar_thresh": (0, 1),
 }
 _TYPE_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .concepts import Concept
+from .concepts.parsing import parse_concepts
 from .errors import MAX_NAME, BadInput, kind
 from .images import ImageRef
-from .params import Params
 from .prompts import Prompt, parse_prompts
 from .prompts.cells import is_empty, is_missing
 
@@ -26,9 +27,14 @@ COLUMNS = (
     "multimask_output",
     "image_id",
     "mask_input",
+    "input_text",
+    "input_exemplars",
+    "input_exemplar_labels",
+    "input_exemplar_image",
 )
 OUTPUT_COLUMNS = ("predictions", "image_id", "error")
 PROMPT_COLUMNS = ("input_points", "input_labels", "input_boxes", "mask_input")
+CONCEPT_COLUMNS = ("input_text", "input_exemplars", "input_exemplar_labels", "input_exemplar_image")
 # Names that other tools use for the prompt columns.
 SYNONYMS = {
     **dict.fromkeys(("box", "boxes", "bbox", "bboxes"), "input_boxes"),
@@ -49,8 +55,10 @@ class Row:
         index: the index label of the row.
         image: reference to the image, or None if `image_id` names a cached image.
         image_id: the client's name for the image, or None.
-        prompts: the prompts; None requests every object in the image.
+        prompts: the prompts; None requests every object in the image, or the instances of `concepts`.
         multimask_output: whether each prompt gets 3 masks or 1.
+        concepts: the concepts; None for a row without concepts.
+        examples_image: reference to the image with the examples of the concept; None if that is the image itself.
     """
 
     index: object
@@ -58,6 +66,18 @@ class Row:
     image_id: str | None
     prompts: Sequence[Prompt] | None
     multimask_output: bool
+    concepts: Sequence[Concept] | None = None
+    examples_image: ImageRef | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the row requests every object in the image."""
+        return self.prompts is None and self.concepts is None
+
+    @property
+    def prompt_count(self) -> int:
+        """Number of prompts, texts and examples."""
+        return len(self.prompts or ()) + sum(max(1, len(concept.boxes)) for concept in self.concepts or ())
 
 
 def column_names(names: Iterable[object]) -> dict[object, object]:
@@ -85,7 +105,8 @@ def column_names(names: Iterable[object]) -> dict[object, object]:
     for column in COLUMNS:
         if (count := renamed.count(column)) > 1:
             raise BadInput(column, "one column of this name", str(count))
-    absent = [column for column in (*PROMPT_COLUMNS, "multimask_output") if column not in renamed]
+    columns = (*PROMPT_COLUMNS, *CONCEPT_COLUMNS, "multimask_output")
+    absent = [column for column in columns if column not in renamed]
     for name in plain[:MAX_NAMES]:
         intended = _intended_column(name, absent)
         if intended is not None:
@@ -148,13 +169,56 @@ def read_row(index: object, cells: Mapping[str, Any], reference: ReadReference, 
     # An empty list of prompts, for example from a detector without detections, requests no masks. Only a row without
     # prompt cells requests every object.
     everything = not prompts and not any(map(is_empty, (points, boxes, masks)))
+    concepts = _read_concepts(cells, prompts, not everything, max_prompts)
+    examples_image = present.get("input_exemplar_image")
+    if examples_image is not None and not any(len(concept.boxes) for concept in concepts or ()):
+        raise BadInput("input_exemplars", "boxes around examples in the image of input_exemplar_image", "nothing")
     return Row(
         index=index,
         image=None if image is None else reference(image),
         image_id=None if image_id is None else _read_id(image_id),
         prompts=None if everything else prompts,
         multimask_output=_read_flag("multimask_output", present.get("multimask_output", True)),
+        concepts=concepts,
+        examples_image=None if examples_image is None else _read_examples_image(examples_image, reference),
     )
+
+
+def _read_concepts(
+    cells: Mapping[str, Any], prompts: Sequence[Prompt], prompted: bool, max_prompts: int | None
+) -> list[Concept] | None:
+    """Parse the concepts of a row, which may not have prompts too.
+
+    Args:
+        cells: the cells of the row by column name.
+        prompts: the prompts of the row.
+        prompted: whether the row has prompts, or an empty list of them.
+        max_prompts: as in `read_rows`.
+    """
+    texts, boxes, labels = (cells.get(name) for name in CONCEPT_COLUMNS[:3])
+    concepts = parse_concepts(texts, boxes, labels, max_prompts)
+    if concepts and prompts:
+        column = "input_text" if concepts[0].text else "input_exemplars"
+        raise BadInput(column, "either concepts or points, boxes and masks (send two rows)", "both in one row")
+    if concepts is None and not prompted and isinstance(texts, str) and not texts.strip():
+        raise BadInput("input_text", "a text, or null for every object in the image", "an empty text")
+    return None if prompts else concepts
+
+
+def _read_examples_image(value: object, reference: ReadReference) -> ImageRef:
+    """Parse a cell of `input_exemplar_image`: an image, or the `image_id` of an image.
+
+    A short text that is neither a URL nor a path is an `image_id`, because no useful image is that small.
+    """
+    if isinstance(value, (int, float, np.number)):
+        return ImageRef.id(_read_id(value))
+    try:
+        ref = reference(value)
+    except BadInput as error:
+        expected = f"an image_id, or {error.expected}"
+        raise BadInput("input_exemplar_image", expected, error.got) from None
+    is_id = ref.kind == "base64" and value == ref.value and len(ref.value) <= MAX_ID
+    return ImageRef.id(str(value)) if is_id else ref
 
 
 def unfold(frame: pd.DataFrame) -> pd.DataFrame:
@@ -208,43 +272,3 @@ def _read_flag(column: str, value: object) -> bool:
     if isinstance(value, str) and (flag := FLAG_TEXT.get(value.strip().lower())) is not None:
         return flag
     raise BadInput(column, "true or false", kind(value))
-
-
-def answers_to_frame(answers: Sequence[dict[str, Any]], index: pd.Index, params: Params) -> pd.DataFrame:
-    """Build the output table.
-
-    Args:
-        answers: dictionaries with `predictions`, `image_id` and `error`, one per row.
-        index: the index of the output table.
-        params: the parameters of the request; only `response_format` is used.
-    """
-    if params.response_format == "azureml":
-        return pd.DataFrame({"response": pd.Series([_to_azureml(answer) for answer in answers], index, dtype=object)})
-    columns = {name: [answer[name] for answer in answers] for name in OUTPUT_COLUMNS}
-    return pd.DataFrame(columns, index, dtype=object)
-
-
-def _to_azureml(answer: dict[str, Any]) -> dict[str, Any]:
-    names = ("encoded_binary_mask", "iou_score")
-    response: dict[str, Any] = {
-        "predictions": [
-            {
-                "masks_per_prediction": [
-                    {name: mask[name] for name in names} for mask in prediction["mask_per_prediction"]
-                ]
-            }
-            for prediction in answer["predictions"]
-        ]
-    }
-    return response if answer["error"] is None else {**response, "error": answer["error"]}
-
-
-class MaskAnswer(dict[str, Any]):
-    """One mask of a response, as a dictionary.
-
-    The key `low_res_logits` may be absent and then reads as None, because MLflow's `spark_udf` always reads it.
-    """
-
-    def __missing__(self, name: str) -> None:
-        if name != "low_res_logits":
-            raise KeyError(name)

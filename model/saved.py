@@ -31,6 +31,7 @@ class SavedModel:
     Attributes:
         folder: the folder with the `MLmodel` file.
         checkpoint: the folder with the weights.
+        detector: the folder with the weights of a detector for texts, or None.
         config: the `model_config` of the saved model.
         packaged_params: the default params in the signature, by name.
         metadata: the MLflow metadata: `family`, `base_model`, `weights_sha256`, `packaged_by`, ...
@@ -43,6 +44,7 @@ class SavedModel:
     packaged_params: Mapping[str, Any]
     metadata: Mapping[str, Any]
     run_id: str | None
+    detector: Path | None = None
 
     @property
     def version(self) -> str:
@@ -65,6 +67,8 @@ class SavedModel:
             described = yaml.safe_load((folder / "MLmodel").read_text())
             flavor = described["flavors"]["python_function"]
             checkpoint = folder / flavor["artifacts"]["checkpoint"]["path"]
+            artifact = flavor["artifacts"].get("detector")
+            detector = None if artifact is None else folder / artifact["path"]
             params = json.loads((described.get("signature") or {}).get("params") or "[]")
             metadata = described.get("metadata") or {}
             packaged_params = {param["name"]: param["default"] for param in params}
@@ -74,7 +78,8 @@ class SavedModel:
             raise BadModel(f"'{folder}' is an MLflow model, but not one packaged by `sam-endpoint package`") from None
         if metadata.get("task") != "mask-generation":
             raise BadModel(f"'{folder}' is an MLflow model, but not one packaged by `sam-endpoint package`")
-        saved = cls(folder, checkpoint, flavor.get("config") or {}, packaged_params, metadata, described.get("run_id"))
+        config, run_id = flavor.get("config") or {}, described.get("run_id")
+        saved = cls(folder, checkpoint, config, packaged_params, metadata, run_id, detector)
         if (written := metadata.get("format", FORMAT)) != FORMAT:
             raise BadModel(
                 f"'{folder}' was packaged by version {saved.version} in format {written}; this version reads format "
@@ -120,11 +125,12 @@ class SavedModel:
         """
         settings = self.settings(config)
         with ThreadPoolExecutor(1) as pool:
-            hashes = pool.submit(weights_sha256, self.checkpoint)
+            hashes = pool.submit(weights_sha256, self.checkpoint, self.detector)
             segmenter = Segmenter.load(
                 str(self.checkpoint),
                 settings.device,
                 settings.precision,
+                None if self.detector is None else str(self.detector),
                 images_per_batch=settings.images_per_batch,
                 prompts_per_batch=settings.prompts_per_batch,
             )
@@ -138,10 +144,15 @@ class SavedModel:
         return engine, self.defaults(config)
 
 
-def weights_sha256(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each safetensors file in a folder, as hexadecimal text by file name."""
+def weights_sha256(*folders: Path | None) -> dict[str, str]:
+    """Return the SHA-256 of each safetensors file in folders, as hexadecimal text by file name.
+
+    The names of files in further folders begin with the name of their folder. A folder may be None.
+    """
     hashes = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for place, folder in enumerate(folders):
+        for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+            with file.open("rb") as stream:
+                name = f"{folder.name}/{file.name}" if folder is not None and place else file.name
+                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes

@@ -6,27 +6,29 @@ Each image is embedded once, and its prompts are decoded together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from . import masks
+from .answers import PartialAnswer, answers_to_frame, mask_answer, render, text_length
 from .budget import NO_LIMITS, RequestLimits
 from .call import UNTRACKED, Call
+from .concepts.predict import predict_concepts
 from .engine import EmbeddedImage, Engine
 from .errors import BadInput, Overloaded
 from .images import ImageRef
 from .params import Params
 from .prompts import Prompt
 from .prompts.cells import count_values
-from .rows import COLUMNS, PROMPT_COLUMNS, MaskAnswer, Row, answers_to_frame, column_names, read_rows, unfold
-from .segmenter import Segmentation
+from .rows import COLUMNS, CONCEPT_COLUMNS, PROMPT_COLUMNS, Row, column_names, read_rows, unfold
 
 PROMPTS_AT_ONCE = 64  # prompts decoded and encoded together; limits the memory for logits
 Answer = dict[str, Any]  # the result for one row: `predictions`, `image_id` and `error`
-Prediction = dict[str, Any]  # the result for one prompt: `mask_per_prediction`
+Prediction = PartialAnswer  # the result for one prompt: `mask_per_prediction`
 PlacedRows = dict[int, Row]  # rows by their positions in the request
 
 
@@ -83,7 +85,7 @@ class Scorer:
             )
         frame = unfold(frame)
         if self.limits.values is not None:
-            cells = (cell for name in PROMPT_COLUMNS if name in frame for cell in frame[name])
+            cells = (cell for name in (*PROMPT_COLUMNS, *CONCEPT_COLUMNS[:3]) if name in frame for cell in frame[name])
             self.limits.check_values(sum(count_values(cell) for cell in cells if isinstance(cell, str)))
         return answers_to_frame(self.score(self.read(frame, params), params, call), frame.index, params)
 
@@ -121,8 +123,11 @@ class Scorer:
         """Raise BadRequest if all rows together exceed the limits."""
         parsed = [row for row in rows if isinstance(row, Row)]
         self.limits.check_rows(len(rows))
-        self.limits.check_prompts(sum(len(row.prompts or ()) for row in parsed))
-        self.limits.check_points(sum(row.prompts is None for row in parsed), params.grid.count)
+        self.limits.check_prompts(sum(row.prompt_count for row in parsed))
+        self.limits.check_points(sum(row.is_everything for row in parsed), params.grid.count)
+        compares = self.engine.concepts.compares_examples
+        by_example = [row for row in parsed if compares(row.concepts or (), row.examples_image is not None)]
+        self.limits.check_points(len(by_example), params.points_per_side**2)
         if params.return_logits:
             mask_count = sum((3 if row.multimask_output else 1) * len(row.prompts or ()) for row in parsed)
             self.limits.check_logits(mask_count, masks.logits_nbytes(self.engine.low_res_size))
@@ -142,6 +147,7 @@ class Scorer:
                 if isinstance(row, BadInput):
                     raise row
                 self.engine.check_prompts(row.prompts or ())
+                self.engine.concepts.check(row.concepts or (), row.examples_image is not None)
             except BadInput as error:
                 answers[position] = _failed_row(row, error, params)
                 continue
@@ -151,14 +157,29 @@ class Scorer:
             elif row.image_id is not None:
                 named[row.image_id] = ref
             grouped.setdefault(ref, {})[position] = row
+        for placed_rows in grouped.values():  # the image with the examples may be that of a later row
+            for position, row in placed_rows.items():
+                if row.examples_image is not None and row.examples_image.kind == "id":
+                    known = named.get(str(row.examples_image.value), row.examples_image)
+                    placed_rows[position] = replace(row, examples_image=known)
         return grouped
 
     def _score_image(self, ref: ImageRef, placed_rows: PlacedRows, params: Params, call: Call) -> dict[int, Answer]:
         """Score the rows of one image, and return their answers by position."""
-        try:
-            image = self.engine.embed(ref, call)
-        except BadInput as error:
-            return {position: _failed_row(row, error, params) for position, row in placed_rows.items()}
+        concepts = [concept for row in placed_rows.values() for concept in row.concepts or ()]
+        with ExitStack() as stack:
+            try:
+                image = stack.enter_context(
+                    self.engine.embedded(ref, self.engine.concepts.needs_pixels(concepts), call)
+                )
+            except BadInput as error:
+                return {position: _failed_row(row, error, params) for position, row in placed_rows.items()}
+            return self._score_rows(image, placed_rows, params, call)
+
+    def _score_rows(
+        self, image: EmbeddedImage, placed_rows: PlacedRows, params: Params, call: Call
+    ) -> dict[int, Answer]:
+        """Score the rows of one embedded image, and return their answers by position."""
         answers: dict[int, Answer] = {}
         predictions: dict[int, list[Prediction]] = {i: [] for i, row in placed_rows.items() if row.prompts == []}
         for multimask_output in (True, False):
@@ -171,17 +192,23 @@ class Scorer:
             placed_predictions = self.predict(image, [prompt for _, prompt in placed], multimask_output, params, call)
             for (position, _), prediction in zip(placed, placed_predictions, strict=True):
                 predictions.setdefault(position, []).append(prediction)
-        unprompted = {position: row for position, row in placed_rows.items() if row.prompts is None}
+        for position, row in placed_rows.items():
+            if row.concepts is not None:
+                try:
+                    predictions[position] = predict_concepts(self.engine, image, row, params, call)
+                except BadInput as error:
+                    answers[position] = _failed_row(row, error, params)
+        unprompted = {position: row for position, row in placed_rows.items() if row.is_everything}
         try:
             objects = self.predict_everything(image, params, call) if unprompted else []
             predictions.update((position, objects) for position in unprompted)
             # The size of the response counts the objects once already. Each further row repeats all objects.
-            lengths = sum(_text_length(mask) for item in objects for mask in item["mask_per_prediction"])
+            lengths = sum(text_length(mask) for item in objects for mask in item["mask_per_prediction"])
             call.count_answer(lengths * (len(unprompted) - 1 if unprompted else 0))
         except BadInput as error:
             answers.update((position, _failed_row(row, error, params)) for position, row in unprompted.items())
         for position, row in placed_rows.items():
-            if position not in predictions:
+            if position not in predictions or position in answers:
                 continue
             try:
                 if row.image_id is not None and row.image is not None:
@@ -219,7 +246,7 @@ class Scorer:
         predictions = []
         for piece in call.pieces(len(prompts), PROMPTS_AT_ONCE):
             for segmentation in self.engine.segment(image, prompts[piece], multimask_output, call):
-                predictions.append(self._render(segmentation, params, call))
+                predictions.append(render(self.engine, segmentation, params, call))
         return predictions
 
     def predict_everything(self, image: EmbeddedImage, params: Params, call: Call = UNTRACKED) -> list[Prediction]:
@@ -243,32 +270,10 @@ class Scorer:
         for item in objects:
             with call.stage("render"):
                 mask = masks.encode_rle(item.rle, params.mask_encoding)
-                answer = _mask_answer(mask, item.score, item.logits, params)
-            call.count_answer(_text_length(answer))
-            predictions.append({"mask_per_prediction": [answer]})
+                answer = mask_answer(mask, item.score, item.logits, params)
+            call.count_answer(text_length(answer))
+            predictions.append(PartialAnswer(mask_per_prediction=[answer]))
         return predictions
-
-    def _render(self, segmentation: Segmentation, params: Params, call: Call) -> Prediction:
-        with call.stage("mask"):
-            cropped = self.engine.cropped_masks(segmentation)
-        with call.stage("render"):
-            encoded = masks.encode_all(cropped, params.mask_encoding)
-            parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
-            answers = [_mask_answer(mask, score, logits, params) for mask, score, logits in parts]
-        # Counted after the stage, since a request that waits for memory must not keep its turn at the processors.
-        call.count_answer(sum(map(_text_length, answers)))
-        return {"mask_per_prediction": answers}
-
-
-def _mask_answer(mask: dict[str, Any], score: float, logits: Tensor | None, params: Params) -> MaskAnswer:
-    answer = MaskAnswer(**mask, iou_score=float(score))
-    if params.return_logits and logits is not None:
-        answer["low_res_logits"] = masks.logits_to_text(logits.float().cpu().numpy())
-    return answer
-
-
-def _text_length(answer: MaskAnswer) -> int:
-    return len(answer["encoded_binary_mask"]) + len(answer.get("low_res_logits", ""))
 
 
 def _failed_row(row: Row | BadInput, error: BadInput, params: Params) -> Answer:

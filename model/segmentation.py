@@ -37,6 +37,12 @@ class Embedding:
         """Device of the features."""
         return self.features[0].device
 
+    def is_valid(self, feature_shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Return whether the features have the shapes `feature_shapes` and finite numbers."""
+        return tuple(part.shape for part in self.features) == tuple(feature_shapes) and all(
+            part.is_floating_point() and bool(part.isfinite().all()) for part in self.features
+        )
+
     def to(self, device: str | torch.device) -> Embedding:
         """Return a copy of the embedding on another device."""
         return replace(self, features=tuple(feature.to(device) for feature in self.features))

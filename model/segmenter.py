@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import families, threads
 from .call import UNTRACKED, Call
+from .concepts.finder import ConceptFinder
 from .families.family import Family
 from .halving import halve_on_out_of_memory
 from .masks import CroppedMask
@@ -39,6 +40,7 @@ class Segmenter:
         name: name of the checkpoint.
         images_per_batch: number of images encoded together; by default 8 on a GPU and 1 on a CPU.
         prompts_per_batch: maximum number of prompts decoded together; by default 64 on a GPU and 16 on a CPU.
+        finder: finds objects by text; by default the family's own finder, if it has one.
 
     Example:
         >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
@@ -49,17 +51,31 @@ class Segmenter:
     """
 
     def __init__(
-        self, family: Family, name: str, *, images_per_batch: int | None = None, prompts_per_batch: int | None = None
+        self,
+        family: Family,
+        name: str,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
+        finder: ConceptFinder | None = None,
     ) -> None:
         on_gpu = family.device.type != "cpu"
         self.family = family
         self.name = name
+        self.finder = finder or family.finder
         self.images_per_batch = images_per_batch or (8 if on_gpu else 1)
         self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
 
     @classmethod
     def load(
-        cls, checkpoint: str, device: str | None = None, precision: str = EXACT, **batching: int | None
+        cls,
+        checkpoint: str,
+        device: str | None = None,
+        precision: str = EXACT,
+        detector: str | None = None,
+        *,
+        images_per_batch: int | None = None,
+        prompts_per_batch: int | None = None,
     ) -> Segmenter:
         """Load a checkpoint.
 
@@ -67,7 +83,9 @@ class Segmenter:
             checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
             device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
             precision: precision of the image encoder, one of `precision.PRECISIONS`.
-            **batching: `images_per_batch` and `prompts_per_batch` of the class.
+            detector: a detector that finds objects by text, a Hugging Face id or a checkpoint folder for transformers.
+            images_per_batch: as in the class.
+            prompts_per_batch: as in the class.
 
         Raises:
             ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
@@ -79,12 +97,20 @@ class Segmenter:
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
         family = families.load(checkpoint, chosen)
         quantize_encoder(family.vision_encoder, precision)
-        return cls(family, checkpoint, **batching)
+        finder = None
+        if detector is not None:
+            from .concepts.detector import load  # the loaders of transformers take a second to import
+
+            finder = load(detector, chosen)
+        return cls(
+            family, checkpoint, images_per_batch=images_per_batch, prompts_per_batch=prompts_per_batch, finder=finder
+        )
 
     @property
     def weights_nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        own: int = sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
+        return own + (self.finder.nbytes if self.finder else 0)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:

@@ -22,6 +22,7 @@ from ..call import Call
 from ..everything import Box, Grid, everything
 from ..prompts import Prompt
 from ..segmentation import Embedding
+from .overlaps import distinct_masks
 from .values import Concept, Instances, Thresholds
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class ExampleFinder:
         stacked = [obj.logits for obj in objects if obj.logits is not None]
         logits = torch.stack(stacked) if stacked else cells.new_zeros(0, *self._family.low_res_size)
         inside = self._inside(logits, embedding.size)
-        boxes = np.array([obj.box for obj in objects], np.float32).reshape(-1, 4) + np.float32([0, 0, 1, 1])
+        boxes = np.array([obj.box for obj in objects], np.float32).reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)
         return Candidates(boxes, logits, inside, self._describe(embedding, inside))
 
 
@@ -155,32 +156,7 @@ def _select(candidates: Candidates, vectors: Tensor, labels: Tensor, min_similar
     near = scores >= min_similarity
     if not positive.all():
         near &= scores > similarity[:, ~positive].amax(1)
-    distinct = distinct_masks(candidates.inside, [int(i) for i in near.nonzero()], MAX_OVERLAP)
+    distinct = distinct_masks(candidates.inside, near.nonzero()[:, 0].tolist(), MAX_OVERLAP, of_smaller=True)
     order = sorted(distinct, key=lambda i: -float(scores[i]))
     boxes = torch.from_numpy(candidates.boxes)[order]
     return Instances(candidates.logits[order], boxes, scores[order].clamp(0, 1).cpu())
-
-
-def distinct_masks(inside: Tensor, order: Sequence[int], max_overlap: float) -> list[int]:
-    """Remove masks that overlap a better mask.
-
-    Args:
-        inside: (n, h, w) bool masks.
-        order: indices of masks, the best mask first.
-        max_overlap: a mask is removed if its intersection with a better mask exceeds this share of the smaller mask.
-
-    Returns:
-        The indices of the kept masks, in the same order.
-
-    Example:
-        >>> distinct_masks(torch.tensor([[[True, False]], [[True, True]], [[False, True]]]), [1, 2], 0.5)
-        [1]
-    """
-    keep: list[int] = []
-    areas = inside.sum((1, 2))
-    for i in order:
-        if areas[i] and not any(
-            (inside[i] & inside[j]).sum() > max_overlap * torch.minimum(areas[i], areas[j]) for j in keep
-        ):
-            keep.append(i)
-    return keep

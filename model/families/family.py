@@ -36,6 +36,7 @@ class Family(ABC):
         usual_mean: means of red, green and blue that published checkpoints use to normalise pixels from 0 to 1.
         usual_std: standard deviations of red, green and blue that published checkpoints use in the same way.
         encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
+        takes_video: whether the model tracks objects through videos.
         requirements: packages that the family needs in addition to the project's own requirements.
         input_size: S, in pixels.
         low_res_size: (height, width) of the low-resolution logits that the model predicts.
@@ -46,6 +47,7 @@ class Family(ABC):
     usual_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     usual_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     encoder_tensors: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
+    takes_video: ClassVar[bool] = False
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:

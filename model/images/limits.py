@@ -29,3 +29,7 @@ class ImageLimits:
     hosts: tuple[str, ...] = (fetching.ANY_PUBLIC,)
     fetch_seconds: float = 30.0
     local_paths: bool = False
+
+    def allow(self, size: tuple[int, int]) -> bool:
+        """Return whether an image of `size` (height, width) is not empty and within the limits."""
+        return min(size) >= 1 and max(size) <= self.max_side and size[0] * size[1] <= self.max_pixels

@@ -21,6 +21,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from .. import families
+from ..concepts.capabilities import capabilities
+from ..concepts.detector import load as load_detector
 from ..deployment import DeploymentSettings, full_config
 from ..errors import BadModel, BadParameter, kind
 from ..params import PARAM_NAMES, Params
@@ -49,6 +51,7 @@ def save(
     output: Path,
     model_config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    detector: str | Path | None = None,
 ) -> Path:
     """Save a checkpoint as an MLflow model in a folder.
 
@@ -60,6 +63,9 @@ def save(
         model_config: settings by name, as in `deployment.DeploymentSettings`, and default params by name, as in
             `params.Params`.
         metadata: further MLflow metadata, such as another `base_model` than the name of the checkpoint.
+        detector: a detector that finds objects by text: a Hugging Face id or a checkpoint folder for transformers, such
+            as Grounding DINO, OWLv2, or a detector with a fixed set of classes. The default of `concept_thresh` becomes
+            the usual threshold of the detector.
 
     Returns:
         The folder.
@@ -67,7 +73,7 @@ def save(
     Raises:
         BadModel: the folder holds files that are not an MLflow model.
         BadParameter: a setting or a param is unknown, or its value has the wrong type or is out of range.
-        ValueError: the checkpoint cannot be loaded.
+        ValueError: the checkpoint or the detector cannot be loaded.
 
     Example:
         Save the embedded checkpoint, and let masks be run lengths by default:
@@ -75,14 +81,20 @@ def save(
         >>> save(EMBEDDED, Path("build/model"), {"mask_encoding": "rle"})  # doctest: +SKIP
         PosixPath('build/model')
     """
-    config = full_config(model_config or {})
-    check_settings(config)
+    check_settings(full_config(model_config or {}))
     check_output(output)
     family = families.load(str(checkpoint))
+    finder = None if detector is None else load_detector(str(detector))
+    usual = {} if finder is None else {"concept_thresh": finder.usual_threshold}
+    config = full_config({**usual, **(model_config or {})})
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         weights, saved = Path(scratch) / "checkpoint", Path(scratch) / "model"
         families.save(family, weights)
+        artifacts = {"checkpoint": weights}
+        if finder is not None:
+            artifacts["detector"] = Path(scratch) / "detector"
+            finder.save(artifacts["detector"])
         code = copy_code(Path(scratch) / "code")
         loader = Path(scratch) / LOADER
         loader.write_text(LOADER_TEXT.format(package=code.name))
@@ -91,8 +103,8 @@ def save(
                 path=saved,
                 python_model=str(loader),
                 code_paths=[str(code)],
-                artifacts={"checkpoint": str(weights)},
-                pip_requirements=[f"-r {REQUIREMENTS}", *family.requirements],
+                artifacts={name: str(folder) for name, folder in artifacts.items()},
+                pip_requirements=[f"-r {REQUIREMENTS}", *family.requirements, *(finder.requirements if finder else ())],
                 signature=signature(Params(**{name: config[name] for name in PARAM_NAMES})),
                 input_example=input_example(),
                 model_config=config,
@@ -100,7 +112,9 @@ def save(
                     "task": "mask-generation",
                     "family": family.name,
                     "base_model": base_model_name(checkpoint),
-                    "weights_sha256": weights_sha256(weights),
+                    **({} if detector is None else {"detector": base_model_name(detector)}),
+                    "capabilities": capabilities(family, finder or family.finder),
+                    "weights_sha256": weights_sha256(*artifacts.values()),
                     "packaged_by": VERSION,
                     "format": FORMAT,
                     **(metadata or {}),

@@ -6,7 +6,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
-from ..params import Params
+from ..params import Params, param_type
 from ..rows import COLUMNS
 
 _PARAM_TYPES = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
@@ -31,16 +31,23 @@ def signature(defaults: Params) -> ModelSignature:
             Property("low_res_logits", DataType.string, required=False),
         ]
     )
+    prediction = Object(
+        [
+            Property("mask_per_prediction", Array(mask)),
+            Property("concept", DataType.string, required=False),
+            Property("concept_index", DataType.long, required=False),
+        ]
+    )
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
         outputs=Schema(
             [
-                ColSpec(Array(Object([Property("mask_per_prediction", Array(mask))])), "predictions"),
+                ColSpec(Array(prediction), "predictions"),
                 ColSpec(DataType.string, "image_id", required=False),
                 ColSpec(DataType.string, "error", required=False),
             ]
         ),
         params=ParamSchema(
-            [ParamSpec(name, _PARAM_TYPES[type(value)], value) for name, value in vars(defaults).items()]
+            [ParamSpec(name, _PARAM_TYPES[param_type(name)], value) for name, value in vars(defaults).items()]
         ),
     )

@@ -58,7 +58,7 @@ def parse_prompts(
     with reading("input_labels"):
         label_sets = _read_labels(label_lists)
     with reading("input_boxes"):
-        box_set = _read_boxes(box_lists)
+        box_set = read_boxes(box_lists)
     with reading("mask_input"):
         masks = _read_masks(mask_input)
     with reading("input_labels"):
@@ -147,10 +147,11 @@ def _read_points(value: Any, max_count: int | None) -> list[np.ndarray] | None:
     return [_numbers(prompt, POINTS_FORM, 2) for prompt in prompts]
 
 
-def _read_boxes(value: Any) -> np.ndarray | None:
+def read_boxes(value: Any, form: str = BOXES_FORM) -> np.ndarray | None:
+    """Convert nested lists to (n, 4) float32 boxes, or None to None. Raises Mismatch with the expected form."""
     if value is None:
         return None
-    boxes = _numbers(_nested(value, 2, BOXES_FORM), BOXES_FORM, 4)
+    boxes = _numbers(_nested(value, 2, form), form, 4)
     for box in boxes:
         if box[2] <= box[0] or box[3] <= box[1]:
             corners = ",".join(f"{number:g}" for number in box)

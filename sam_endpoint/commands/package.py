@@ -3,6 +3,7 @@
 Examples:
   sam-endpoint package
   sam-endpoint package --checkpoint facebook/sam-vit-large --output build/sam-vit-large --register sam --alias champion
+  sam-endpoint package --checkpoint facebook/sam-vit-large --detector IDEA-Research/grounding-dino-tiny
   sam-endpoint package --config '{"mask_encoding": "rle"}' --no-log
 """
 
@@ -23,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         help="Hugging Face id, folder, or one of Meta's .pt or .pth files (default: the included sam-tiny)",
+    )
+    parser.add_argument(
+        "--detector",
+        help="detector that answers input_text, packaged beside the checkpoint: Hugging Face id or folder of a "
+        "Grounding DINO, an OWLv2, or a detector with a fixed set of classes",
     )
     parser.add_argument("--output", type=Path, default=Path("build/model"), help="model folder (default: %(default)s)")
     parser.add_argument(
@@ -56,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         if not options.no_log:
             _check_tracking(package.DEFAULT_TRACKING)
-        saved = package.save(options.checkpoint or package.EMBEDDED, options.output, options.config)
+        checkpoint = options.checkpoint or package.EMBEDDED
+        saved = package.save(checkpoint, options.output, options.config, detector=options.detector)
         print(f"saved       {saved}")
         if not options.no_log:
             uri = package.log(saved, options.register, options.alias)

@@ -33,8 +33,11 @@ MASK = pa.struct(
         ("low_res_logits", pa.string()),
     ]
 )
+PREDICTION = pa.struct(
+    [("mask_per_prediction", pa.list_(MASK)), ("concept", pa.string()), ("concept_index", pa.int64())]
+)
 ANSWER = {  # types of the output columns
-    "predictions": pa.list_(pa.struct([("mask_per_prediction", pa.list_(MASK))])),
+    "predictions": pa.list_(PREDICTION),
     "image_id": pa.string(),
     "error": pa.string(),
 }
@@ -111,6 +114,10 @@ class NamedImages:
                 else:
                     contents[image_id] = row.image
                     self._images[image_id] = row.image if row.image.kind in ("path", "url") else number
+            if isinstance(row, Row) and row.examples_image is not None and row.examples_image.kind == "id":
+                examples_id = str(row.examples_image.value)
+                image = contents.get(examples_id) or self._images.get(examples_id)
+                row = replace(row, examples_image=image) if isinstance(image, ImageRef) else row
             yield row
 
     def row_of(self, image_id: str | None) -> int | None:

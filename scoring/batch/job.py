@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from sam_endpoint.model.answers import answers_to_frame
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadInput, TooManyFailures, UnknownImage
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.params import Params
-from sam_endpoint.model.rows import Row, answers_to_frame
+from sam_endpoint.model.rows import Row
 from sam_endpoint.model.scorer import PROMPTS_AT_ONCE, Answer, Scorer
 from sam_endpoint.scoring.batch.answers import ANSWER, NamedImages, join_answers, read_rows
 from sam_endpoint.scoring.batch.parts import POSITION, Parts
@@ -169,7 +170,7 @@ def score_chunks(
 def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
     """Yield the positions of rows that are scored together: rows of one image, with at most PROMPTS_AT_ONCE prompts.
 
-    Rows whose `prompts` are None request automatic mask generation. All such rows of an image share one answer, so the
+    Rows without prompts request automatic mask generation. All such rows of an image share one answer, so the
     first chunk of the image has all of them.
     """
     members: dict[object, list[int]] = {}
@@ -188,7 +189,7 @@ def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
 
 
 def _count_prompts(row: Row | BadInput) -> int:
-    return len(row.prompts or ()) if isinstance(row, Row) else 0
+    return row.prompt_count if isinstance(row, Row) else 0
 
 
 def _reload_image(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:

@@ -27,10 +27,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
+from sam_endpoint.model.answers import answers_to_frame
 from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.params import Params
 from sam_endpoint.model.prompts.cells import MISSING_TEXT
-from sam_endpoint.model.rows import Row, answers_to_frame
+from sam_endpoint.model.rows import Row
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring.batch.answers import NamedImages, join_answers, read_rows
 from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location

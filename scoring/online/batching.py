@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Work = TypeVar("Work")
 FIRST_WEIGHT = 16  # with this number of prompts, the first batch is full; measured durations limit the later batches
 DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the second is free for other tenants
 
@@ -211,6 +212,7 @@ class BatchedSegmenter(Segmenter):
     Attributes:
         encoder: batcher of images.
         decoder: batcher of requests, each with its prompts.
+        runner: queue of the work of further networks, such as a detector.
     """
 
     def __init__(self, plain: Segmenter, batching: Batching) -> None:
@@ -219,6 +221,7 @@ class BatchedSegmenter(Segmenter):
             plain.name,
             images_per_batch=plain.images_per_batch,
             prompts_per_batch=plain.prompts_per_batch,
+            finder=plain.finder,
         )
         # The encoder processes at most `images_per_batch` images at once. A larger batch would be processed in several
         # steps, and its first images would wait for its last images.
@@ -235,9 +238,12 @@ class BatchedSegmenter(Segmenter):
             weigh=lambda request: len(request.prompts),
             max_seconds=batching.seconds,
         )
+        self.runner: Batcher[Callable[[], Any], Any] = Batcher(
+            lambda works: [plain.run(work) for work in works], 1, 0, batching.queue, threads.thread_count()
+        )
         # The workers refer to the plain segmenter, not to this object. When this object is garbage collected, it closes
         # the batchers, and the weights are freed.
-        for batcher in (self.encoder, self.decoder):
+        for batcher in (self.encoder, self.decoder, self.runner):
             weakref.finalize(self, batcher.close).atexit = False
 
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
@@ -277,3 +283,8 @@ class BatchedSegmenter(Segmenter):
         """
         request = SegmentRequest(embedding, prompts, multimask_output, min_score)
         return call.wait(self.decoder.submit(request, call.owner))
+
+    def run(self, work: Callable[[], Work], call: Call = UNTRACKED) -> Work:
+        """Run work of a further network in a queue, one piece at a time. Raises the exceptions of `segment`."""
+        future: Future[Work] = self.runner.submit(work, call.owner)
+        return call.wait(future)

@@ -223,7 +223,11 @@ class Catalog:
         limits = self._limits(opened.engine.images.limits)
         engine = Engine(segmenter, ImageReader(limits), self.embeddings, settings.prompts)
         logger.info("model %s is loaded after %.1f s", key, time.monotonic() - started)
-        queues: dict[str, Batcher[Any, Any]] = {"encode": segmenter.encoder, "decode": segmenter.decoder}
+        queues: dict[str, Batcher[Any, Any]] = {
+            "encode": segmenter.encoder,
+            "decode": segmenter.decoder,
+            "detect": segmenter.runner,
+        }
         origin, starter = opened.describe(), opened.is_starter
         return ServedModel(
             key, engine, opened.defaults, plain.weights_nbytes, queues, origin, starter, settings.limits()
@@ -269,6 +273,7 @@ class Catalog:
                 "bytes": slot.served.nbytes if slot.served else None,
                 "names": [key, *slot.entry.names],
                 "stands_in_for": slot.entry.stands_in_for,
+                "capabilities": slot.served.engine.concepts.capabilities if slot.served else None,
                 "origin": slot.served.origin if slot.served else None,
             }
             for key, slot in self._slots.items()
