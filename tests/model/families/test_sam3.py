@@ -26,8 +26,10 @@ from sam_endpoint.model.images import ImageReader, ImageRef
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.saved import SavedModel
+from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.model.segmenter import Segmentation, Segmenter
 from tests import checkpoints, pictures
+from tests.engines import score_rows
 from tests.model.families import sam3_references
 from tests.model.families.sam3_references import CONCEPTS, KINDS, SIZE
 
@@ -164,6 +166,36 @@ def test_five_texts_and_two_clicks_need_one_encoding(video: Segmenter) -> None:
         (clicked,) = engine.segment(again, [replace(CLICK, mask=found[0].logits[0].numpy())])
         assert engine.masks(clicked).shape == (3, *SIZE)
     assert len(found) == 5 and encodings == [1]
+
+
+def test_a_table_of_texts_examples_and_clicks_on_one_image_needs_one_encoding(video: Segmenter) -> None:
+    encodings = calls_of(video.family.vision_encoder.backbone)
+    scorer = Scorer(Engine(video, ImageReader(), EmbeddingCache(2**28)))
+    content = pictures.to_bytes(Image.fromarray(sam3_references.picture()))
+    texts = [str(concept.text) for concept in TEXTS]
+    rows = [
+        {"image": content, "input_text": json.dumps(texts)},
+        {"image": content, "input_exemplars": [sam3_references.LARGE_BOX]},
+        {"image": content, "input_points": [[30, 20]]},
+        {"image": content, "input_boxes": [[10, 10, 50, 40]]},
+    ]
+    by_text, by_example, *by_prompt = score_rows(scorer, *rows, mask_encoding="rle", concept_thresh=0.0)
+    assert encodings == [1]
+    assert [entry["concept"] for entry in by_text["predictions"]] == [text for text in texts for _ in range(20)]
+    assert len(by_example["predictions"]) == 20 and {entry["concept"] for entry in by_example["predictions"]} == {None}
+    assert [len(answer["predictions"]) for answer in by_prompt] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["sam3", "sam3_video"])
+def test_the_capabilities_of_a_checkpoint(name: str, folders: dict[str, Path]) -> None:
+    engine = Engine(Segmenter.load(str(folders[name]), "cpu"), ImageReader(), EmbeddingCache(2**28))
+    prompts = name == "sam3_video"
+    assert engine.concepts.capabilities.items() >= {
+        "points": prompts,
+        "boxes": prompts,
+        "text": True,
+        "exemplars": True,
+    }.items()
 
 
 def test_a_text_is_encoded_once(video: Segmenter) -> None:
