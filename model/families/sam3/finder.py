@@ -61,7 +61,8 @@ class Sam3Finder:
         for piece in call.pieces(len(concepts), self.concepts_per_batch):
             batch = concepts[piece]
             work = partial(self._find_batch, image.embedding.features[-3:], image.size, thresholds.score)
-            found += segmenter.run(partial(halve_on_out_of_memory, work, batch), call)
+            with call.stage("detect"):
+                found += segmenter.run(partial(halve_on_out_of_memory, work, batch), call)
         return found
 
     def _find_batch(

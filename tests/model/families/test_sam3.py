@@ -190,12 +190,15 @@ def test_a_table_of_texts_examples_and_clicks_on_one_image_needs_one_encoding(vi
 def test_the_capabilities_of_a_checkpoint(name: str, folders: dict[str, Path]) -> None:
     engine = Engine(Segmenter.load(str(folders[name]), "cpu"), ImageReader(), EmbeddingCache(2**28))
     prompts = name == "sam3_video"
-    assert engine.concepts.capabilities.items() >= {
-        "points": prompts,
-        "boxes": prompts,
-        "text": True,
-        "exemplars": True,
-    }.items()
+    assert (
+        engine.concepts.capabilities.items()
+        >= {
+            "points": prompts,
+            "boxes": prompts,
+            "text": True,
+            "exemplars": True,
+        }.items()
+    )
 
 
 def test_a_text_is_encoded_once(video: Segmenter) -> None:
