@@ -345,6 +345,9 @@ def test_the_signature_lists_every_param_with_its_default(pyfunc: Any) -> None:
         "crop_overlap_ratio": 512 / 1500,
         "crop_n_points_downscale_factor": 1,
         "min_mask_region_area": 0,
+        "concept_thresh": 0.5,
+        "concept_nms_thresh": None,
+        "exemplar_thresh": 0.9,
     }
     names = [column.name for column in pyfunc.metadata.signature.outputs]
     assert names == ["predictions", "image_id", "error"]

@@ -243,7 +243,8 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     answered = rows.withColumn("answer", segment(named))
     assert answered.schema["answer"].dataType.simpleString() == (
         "struct<predictions:array<struct<mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
-        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>>>,"
+        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>,"
+        "concept:string,concept_index:bigint>>,"
         "image_id:string,error:string>"
     )
     collected = answered.orderBy("number").select("answer.*").collect()
@@ -258,3 +259,15 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     paths = session.createDataFrame([(str(file), "[[10, 20, 90, 120]]") for file in files], ["image", "boxes"])
     collected = paths.select(segment(F.struct("image", F.col("boxes").alias("input_boxes"))).alias("answer")).collect()
     assert [row.answer.image_id for row in collected] == list(expected["image_id"])
+
+    # A concept is typed too. A row with a text is an error that the row itself holds.
+    record = mlflow.pyfunc.spark_udf(
+        session, str(packaged), env_manager="local", params={"points_per_side": 8, "on_error": "record"}
+    )
+    cells = [(str(files[0]), "[[10, 20, 90, 120]]", None), (str(files[1]), None, "disc")]
+    concepts = session.createDataFrame(cells, ["image", "input_exemplars", "input_text"])
+    named = F.struct("image", "input_exemplars", "input_text")
+    by_example, by_text = (row.answer for row in concepts.select(record(named).alias("answer")).collect())
+    assert by_example.error is None
+    assert {(entry.concept, entry.concept_index) for entry in by_example.predictions} <= {(None, 0)}
+    assert by_text.predictions == [] and "--detector IDEA-Research/grounding-dino-tiny" in by_text.error

@@ -25,7 +25,10 @@ SCRIPT = Path(__file__).with_name("triton.py")
 AUTH = {"x-api-key": KEY}
 INFER = f"/v2/models/{MODEL}/infer"
 LIMIT = 2_000_000
-COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_output", "image_id", "mask_input"]
+COLUMNS = [
+    *("image", "input_points", "input_boxes", "input_labels", "multimask_output", "image_id", "mask_input"),
+    *("input_text", "input_exemplars", "input_exemplar_labels", "input_exemplar_image"),
+]
 
 
 @pytest.fixture(scope="module")
