@@ -56,8 +56,9 @@ def detect(model: Any, features: Sequence[Tensor], prompts: Sequence[Tensor], th
         The instances of each concept.
     """
     prompt, mask = join_prompts(prompts)
-    image = features[-1].flatten(2).mT
-    positions = position_embedding(model, features[-1]).flatten(2).mT
+    image, positions = (
+        maps.flatten(2).mT.contiguous() for maps in (features[-1], position_embedding(model, features[-1]))
+    )
     # For padding, a large negative number is added to the logits of the attention.
     bias = None if mask is None else torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None]
     for layer in model.detr_encoder.layers:

@@ -15,6 +15,7 @@ from transformers.models.sam3_lite_text.modeling_sam3_lite_text import Sam3LiteT
 
 from ...errors import BadInput
 from ..sam2 import Sam2
+from .decoder import FastDetrDecoder
 from .finder import Sam3Finder
 from .text import TextEmbedder
 from .vit import use_fast_layers
@@ -37,6 +38,7 @@ class Sam3Detector(Sam2):
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)
         use_fast_layers(self.vision_encoder)
+        self.detector.detr_decoder = FastDetrDecoder(self.detector.detr_decoder)
         self._finder: Sam3Finder | None = None
 
     def load_files(self, checkpoint: str) -> None:
