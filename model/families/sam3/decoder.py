@@ -47,4 +47,4 @@ class FastDetrDecoder(Sam3DetrDecoder):
             logarithms = distances.sign() * torch.log2(distances.abs() + 1.0) / math.log2(LOG_BASE)
             terms.append(embed(logarithms).permute(0, 3, 1, 2).contiguous())  # (n, heads, queries, length)
         by_column, by_row = terms
-        return (by_row[..., None] + by_column[..., None, :]).flatten(3)
+        return torch.flatten(by_row[..., None] + by_column[..., None, :], 3)
