@@ -37,8 +37,8 @@ class Call:
     """The context of one request. Every function that works for the request receives it as an argument.
 
     Args:
-        time_stage: returns a context manager that times a stage. Stages are parse, fetch, decode, encode, prompt, mask,
-            render.
+        time_stage: returns a context manager that times a stage. Stages are parse, fetch, decode, encode, detect,
+            prompt, mask, render.
         owner: the owner that queues see, for fair scheduling.
         seconds: time limit in seconds, from now on; None for no limit.
         max_answer_bytes: maximum size of the response in bytes. Intermediate results that grow with the response count

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import checkpoints, warm
+from tests import checkpoints, detectors, warm
 from tests.conftest import ROOT, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +35,8 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sam2.1_hiera_tiny.pt").symlink_to(metas_files / "sam2.pth")
+    (folder / "detector").mkdir()
+    detectors.grounding_dino(folder / "detector")
     return folder
 
 
@@ -42,7 +44,12 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
 def hub(sam_folder: Path, sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the folders that replace checkpoints, by their ids on the Hub."""
     sam3 = checkpoints.save_sam3_video(tmp_path_factory.mktemp("sam3"))
-    return {"facebook/sam-vit-large": sam_folder, "facebook/sam2.1-hiera-large": sam2_folder, "facebook/sam3": sam3}
+    return {
+        "facebook/sam-vit-large": sam_folder,
+        "facebook/sam2.1-hiera-large": sam2_folder,
+        "facebook/sam3": sam3,
+        "IDEA-Research/grounding-dino-tiny": Path("detector"),
+    }
 
 
 def runnable(text: str, hub: dict[str, Path]) -> str:

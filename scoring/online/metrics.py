@@ -38,7 +38,7 @@ class Metrics:
         )
         self.stages = Histogram(
             "stage_seconds",
-            "seconds of each stage of the work: parse, fetch, decode, encode, prompt, mask, render",
+            "seconds of each stage of the work: parse, fetch, decode, encode, detect, prompt, mask, render",
             ["stage"],
             buckets=SECONDS,
             **named,

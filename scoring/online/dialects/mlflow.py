@@ -50,7 +50,8 @@ async def invocations(request: Request) -> Response:
     """Accept the requests of `mlflow models serve`.
 
     The body is a table with one row for each image. Columns: `image` (base64 text or a URL), `input_points`,
-    `input_labels`, `input_boxes`, `multimask_output`, `image_id`, `mask_input`. Coordinates are in pixels.
+    `input_labels`, `input_boxes`, `multimask_output`, `image_id`, `mask_input`, `input_text`, `input_exemplars`,
+    `input_exemplar_labels`, `input_exemplar_image`. Coordinates are in pixels.
 
     - `application/json`: the table is under one of the keys `dataframe_records`, `dataframe_split`, `instances` and
       `inputs`. The optional key `params` holds parameters such as `mask_encoding`.

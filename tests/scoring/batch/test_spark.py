@@ -242,9 +242,9 @@ def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
     named = F.struct("image", "input_boxes", "multimask_output")
     answered = rows.withColumn("answer", segment(named))
     assert answered.schema["answer"].dataType.simpleString() == (
-        "struct<predictions:array<struct<mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
-        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>,"
-        "concept:string,concept_index:bigint>>,"
+        "struct<predictions:array<struct<concept:string,concept_index:bigint,"
+        "mask_per_prediction:array<struct<area:bigint,bbox:array<double>,"
+        "encoded_binary_mask:string,iou_score:double,low_res_logits:string,size:array<bigint>>>>>,"
         "image_id:string,error:string>"
     )
     collected = answered.orderBy("number").select("answer.*").collect()
