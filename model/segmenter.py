@@ -95,7 +95,7 @@ class Segmenter:
         except (RuntimeError, AssertionError):
             raise ValueError(f"device '{chosen}' is not available on this machine") from None
         family = families.load(checkpoint, chosen)
-        quantize_encoder(family.model.vision_encoder, precision)
+        quantize_encoder(family.vision_encoder, precision)
         finder = None
         if detector is not None:
             from .concepts.detector import load  # the loaders of transformers take a second to import
@@ -225,15 +225,17 @@ class Segmenter:
         return [Segmentation(own, score, embedding.size) for own, score, embedding in by_prompt]
 
     def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
-        """Return the feature maps for a batch of prompts, each (p, channels, height, width), on the model's device.
+        """Return the feature maps that a batch of prompts is decoded with, on the model's device.
 
-        If all prompts are on one image, its features are expanded to p without a copy.
+        Each map has the shape (p, channels, height, width). If all prompts are on one image, its features are expanded
+        to p without a copy.
         """
+        device, count = self.family.device, self.family.prompt_maps
         first = embeddings[0]
         if all(embedding is first for embedding in embeddings):
-            return tuple(part.expand(len(embeddings), -1, -1, -1) for part in first.to(self.family.device).features)
-        parts = zip(*(embedding.to(self.family.device).features for embedding in embeddings), strict=True)
-        return tuple(torch.cat(part) for part in parts)
+            return tuple(part.to(device).expand(len(embeddings), -1, -1, -1) for part in first.features[:count])
+        parts = zip(*(embedding.features[:count] for embedding in embeddings), strict=True)
+        return tuple(torch.cat([part.to(device) for part in same]) for same in parts)
 
     def track(
         self,

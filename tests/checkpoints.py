@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModel,
+    CLIPTokenizer,
     EdgeTamConfig,
     EdgeTamModel,
     EdgeTamVideoConfig,
@@ -26,6 +27,8 @@ from transformers import (
     Sam2Model,
     Sam2VideoConfig,
     Sam2VideoModel,
+    Sam3Config,
+    Sam3LiteTextConfig,
     Sam3TrackerConfig,
     Sam3TrackerModel,
     Sam3VideoConfig,
@@ -35,6 +38,9 @@ from transformers import (
     SamHQModel,
     SamModel,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.models.sam3.modeling_sam3 import Sam3Model
+from transformers.models.sam3_lite_text.modeling_sam3_lite_text import Sam3LiteTextModel
 from transformers.utils.generic import ModelOutput
 
 SIDE = 256  # of the model's input, in pixels
@@ -100,6 +106,24 @@ SAM3_VISION = {
     "backbone_feature_sizes": [[72, 72], [36, 36], [18, 18]],
 }
 SAM3_PROMPT_ENCODER = {"hidden_size": 32, "image_size": SAM3_SIDE, "patch_size": 14}
+SMALL = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SAM3_DETECTOR: dict[str, Any] = {
+    "vision_config": SAM3_VISION,
+    "geometry_encoder_config": SMALL,
+    "detr_encoder_config": SMALL,
+    "detr_decoder_config": {**SMALL, "num_queries": 20},
+    "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+}
+LITE_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "projection_dim": 32,
+    "vocab_size": 520,
+    "max_position_embeddings": 77,
+}
+CLIP_TEXT = {**LITE_TEXT, "max_position_embeddings": 32, "bos_token_id": 518, "eos_token_id": 519, "pad_token_id": 519}
 
 
 def save_randomized(model: PreTrainedModel, seed: int, folder: Path) -> Path:
@@ -298,8 +322,34 @@ def save_sam3_tracker(folder: Path, seed: int = 5) -> Path:
     return save_randomized(Sam3TrackerModel(config), seed, folder)
 
 
-def save_sam3_video(folder: Path, seed: int = 9) -> Path:
+def save_sam3_video(folder: Path, seed: int = 6) -> Path:
     """Save a small SAM 3 with random weights, and return the folder.
+
+    Like facebook/sam3, the checkpoint holds a detector and a tracker that share a vision encoder.
+    """
+    tracker = {
+        "vision_config": SAM3_VISION,
+        "prompt_encoder_config": SAM3_PROMPT_ENCODER,
+        "mask_decoder_config": MASK_DECODER,
+        "image_size": SAM3_SIDE,
+        "memory_attention_hidden_size": 32,
+        "memory_attention_num_layers": 1,
+        "memory_attention_num_attention_heads": 1,
+        "memory_attention_feed_forward_hidden_size": 64,
+        "memory_attention_rope_feat_sizes": [18, 18],
+        "memory_encoder_hidden_size": 32,
+        "memory_encoder_output_channels": 16,
+        "mask_downsampler_embed_dim": 32,
+        "memory_fuser_embed_dim": 32,
+        "memory_fuser_intermediate_dim": 64,
+    }
+    config = Sam3VideoConfig(detector_config={**SAM3_DETECTOR, "text_config": CLIP_TEXT}, tracker_config=tracker)
+    save_sam3_tokenizer(folder)
+    return save_randomized(Sam3VideoModel(config), seed, folder)
+
+
+def save_sam3_memory(folder: Path, seed: int = 9) -> Path:
+    """Save a small SAM 3 with random weights and a memory that changes masks, and return the folder.
 
     Like facebook/sam3, the checkpoint holds a detector and a tracker that share a vision encoder.
     """
@@ -334,7 +384,32 @@ def save_sam3_video(folder: Path, seed: int = 9) -> Path:
         **MEMORY,
     }
     config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
+    save_sam3_tokenizer(folder)
     return save_randomized(Sam3VideoModel(config), seed, folder)
+
+
+def save_sam3(folder: Path, seed: int = 8) -> Path:
+    """Save a small SAM 3 detector with random weights, and return the folder."""
+    save_sam3_tokenizer(folder)
+    config = Sam3Config(**SAM3_DETECTOR, text_config=CLIP_TEXT)
+    return save_randomized(Sam3Model(config), seed, folder)
+
+
+def save_sam3_lite_text(folder: Path, seed: int = 9) -> Path:
+    """Save a small SAM 3 detector with the text encoder of SAM 3 LiteText, and return the folder."""
+    save_sam3_tokenizer(folder)
+    config = Sam3LiteTextConfig(**SAM3_DETECTOR, text_config=LITE_TEXT)
+    return save_randomized(Sam3LiteTextModel(config), seed, folder)
+
+
+def save_sam3_tokenizer(folder: Path) -> None:
+    """Save a tokenizer like SAM 3's, whose vocabulary has no token longer than two letters."""
+    letters = list(bytes_to_unicode().values())
+    pairs: Any = [("c", "u"), ("p", "s</w>"), ("o", "r"), ("e", "n"), ("e", "d</w>"), ("s", "p")]
+    names = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in pairs)]
+    names += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    CLIPTokenizer(vocab=vocabulary, merges=pairs).save_pretrained(folder)
 
 
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -345,5 +420,8 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
     "edgetam": save_edgetam,
     "edgetam_video": save_edgetam_video,
     "sam3_tracker": save_sam3_tracker,
+    "sam3": save_sam3,
+    "sam3_lite_text": save_sam3_lite_text,
     "sam3_video": save_sam3_video,
+    "sam3_memory": save_sam3_memory,
 }

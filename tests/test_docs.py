@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import detectors, warm
+from tests import checkpoints, detectors, warm
 from tests.conftest import ROOT, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,10 +40,21 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def runnable(text: str, sam: Path, sam2: Path) -> str:
+@pytest.fixture(scope="module")
+def hub(sam_folder: Path, sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the folders that replace checkpoints, by their ids on the Hub."""
+    sam3 = checkpoints.save_sam3_video(tmp_path_factory.mktemp("sam3"))
+    return {
+        "facebook/sam-vit-large": sam_folder,
+        "facebook/sam2.1-hiera-large": sam2_folder,
+        "facebook/sam3": sam3,
+        "IDEA-Research/grounding-dino-tiny": Path("detector"),
+    }
+
+
+def runnable(text: str, hub: dict[str, Path]) -> str:
     """Return a snippet in which folders replace the ids of checkpoints on the Hub, and free ports the port numbers."""
-    replaced = {"facebook/sam-vit-large": sam, "facebook/sam2.1-hiera-large": sam2}
-    for hub_id, local in {**replaced, "IDEA-Research/grounding-dino-tiny": Path("detector")}.items():
+    for hub_id, local in hub.items():
         text = text.replace(hub_id, str(local))
     for port in set(re.findall(r"\b500\d\b", text)):
         text = text.replace(port, str(free_port()))
@@ -51,7 +62,7 @@ def runnable(text: str, sam: Path, sam2: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_snippet_of_a_page_runs(page: Path, clone: Path, sam_folder: Path, sam2_folder: Path) -> None:
+def test_every_snippet_of_a_page_runs(page: Path, clone: Path, hub: dict[str, Path]) -> None:
     blocks = BLOCK.findall(page.read_text())
     python = sys.executable if page.name == "README.md" else warm.python()
     path = os.pathsep.join([str(Path(python).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -60,7 +71,7 @@ def test_every_snippet_of_a_page_runs(page: Path, clone: Path, sam_folder: Path,
         program = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [python, "-c"]
         with (clone / "output").open("w+") as output:
             process = subprocess.Popen(
-                [*program, runnable(text, sam_folder, sam2_folder)],
+                [*program, runnable(text, hub)],
                 cwd=clone,
                 env=environment,
                 stdout=output,

@@ -28,11 +28,12 @@ def capabilities(family: Family, finder: ConceptFinder | None) -> dict[str, bool
     Returns:
         Whether the model takes `points`, `boxes`, `text`, `exemplars` and `video`, by name.
     """
+    prompts = family.prompt_maps > 0
     return {
-        "points": True,
-        "boxes": True,
+        "points": prompts,
+        "boxes": prompts,
         "text": finder is not None and finder.takes_text,
-        "exemplars": True,
+        "exemplars": prompts or (finder is not None and finder.takes_examples),
         "video": family.tracks,
     }
 

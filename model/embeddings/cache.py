@@ -11,7 +11,7 @@ from copy import copy
 
 from ..errors import ClientDisconnected, DeadlineExceeded
 from ..segmenter import Embedding
-from .shared_lru import SharedLRU
+from ..shared_lru import SharedLRU
 from .store import Store
 
 MAX_NAMES = 100_000

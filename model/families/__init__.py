@@ -23,6 +23,7 @@ from .memory_attention import create_buffers
 from .sam import Sam
 from .sam2 import Sam2
 from .sam2_video import Sam2Video
+from .sam3 import Sam3, Sam3Detector, Sam3LiteText
 from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
 from .sam_hq import SamHq
 
@@ -35,7 +36,9 @@ FAMILIES: dict[str, type[Family]] = {  # by the config's `model_type`
     "edgetam_video": EdgeTamVideo,
     "sam3_tracker": Sam3Tracker,
     "sam3_tracker_video": Sam3TrackerVideo,
-    "sam3_video": Sam3TrackerVideo,
+    "sam3": Sam3Detector,
+    "sam3_lite_text": Sam3LiteText,
+    "sam3_video": Sam3,  # the type in the config of facebook/sam3
 }
 
 
@@ -64,7 +67,9 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
     else:
         model, processing = _load_pretrained(checkpoint)
     model.requires_grad_(False)
-    return wrap(model.eval().to(device), processing)
+    family = wrap(model.eval().to(device), processing)
+    family.load_files(checkpoint)
+    return family
 
 
 def wrap(model: Any, processing: dict[str, Any] | None = None) -> Family:
@@ -131,6 +136,8 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     with torch.device("meta"):
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if any(name not in shapes for name, _ in model.named_buffers()):
+        return None  # the file does not hold buffers that the model computes when it is created
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
@@ -167,9 +174,11 @@ def save(family: Family, folder: Path) -> None:
 
     Args:
         family: the model.
-        folder: the folder, which receives the config, the weights (safetensors) and `preprocessor_config.json`.
+        folder: the folder, which receives the config, the weights (safetensors), `preprocessor_config.json`, and
+            further files of the family.
     """
     family.model.save_pretrained(folder)
+    family.save_files(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(family.processing(), indent=2) + "\n")
 
 

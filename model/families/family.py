@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,9 +54,21 @@ class Family(ABC):
         self.model = model
         self.mean = tuple(processing.get("image_mean") or self.usual_mean)
         self.std = tuple(processing.get("image_std") or self.usual_std)
-        self.input_size = int(model.config.prompt_encoder_config.image_size)
-        side = 4 * self.input_size // int(model.config.prompt_encoder_config.patch_size)
+        self.input_size = int(self.sizes.image_size)
+        side = 4 * self.input_size // int(self.sizes.patch_size)
         self.low_res_size = (side, side)
+
+    def load_files(self, checkpoint: str) -> None:
+        """Load further files that the family needs, from a Hugging Face id or a checkpoint folder.
+
+        Raises:
+            ValueError: a file is missing or cannot be read.
+        """
+        return None
+
+    def save_files(self, folder: Path) -> None:
+        """Save the files that `load_files` loads to a checkpoint folder."""
+        return None
 
     @property
     def device(self) -> torch.device:
@@ -64,15 +77,35 @@ class Family(ABC):
         return device
 
     @property
+    def vision_encoder(self) -> Any:
+        """The image encoder of the model."""
+        return self.model.vision_encoder
+
+    @property
+    def prompt_model(self) -> Any:
+        """The network with the modules `prompt_encoder` and `mask_decoder`."""
+        return self.model
+
+    @property
+    def sizes(self) -> Any:
+        """A config with `image_size`, `patch_size`, and the `hidden_size` of the map with the lowest resolution."""
+        return self.model.config.prompt_encoder_config
+
+    @property
     def features_shape(self) -> tuple[int, int, int, int]:
         """Shape (1, channels, height, width) of the feature map with the lowest resolution."""
         side = self.low_res_size[0] // 4
-        return 1, int(self.model.config.prompt_encoder_config.hidden_size), side, side
+        return 1, int(self.sizes.hidden_size), side, side
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape (1, channels, height, width) of each feature map of one image, in the order of `embed`."""
         return (self.features_shape,)
+
+    @property
+    def prompt_maps(self) -> int:
+        """Number of feature maps that `predict` takes, which are the first ones of `embed`."""
+        return len(self.feature_shapes)
 
     def fingerprint(self) -> str:
         """Return a hash of the weights, computed from about 64 numbers of every tensor."""
@@ -143,7 +176,7 @@ class Family(ABC):
         """Predict the masks of p prompts. Coordinates are in pixels of the model's input.
 
         Args:
-            features: the feature maps of each prompt's image, each (p, channels, height, width).
+            features: the first `prompt_maps` feature maps of each prompt's image, each (p, channels, height, width).
             points: (p, n, 2) float32 x and y, or None.
             labels: (p, n) int64 label of each point: 1 for object, 0 for background, -1 and -10 for padding; or None.
             boxes: (p, 4) float32 x1, y1, x2, y2, or None.

@@ -29,12 +29,17 @@ class Sam2(Family):
     processors: ClassVar[tuple[str, str]] = ("Sam2ImageProcessor", "Sam2Processor")
 
     # transformers applies the first layers of the decoder's upscaling to the feature maps of the encoder.
-    encoder_tensors = ("vision_encoder.", "no_memory_embedding", "mask_decoder.conv_s0.", "mask_decoder.conv_s1.")
+    encoder_tensors: ClassVar[tuple[str, ...]] = (
+        "vision_encoder.",
+        "no_memory_embedding",
+        "mask_decoder.conv_s0.",
+        "mask_decoder.conv_s1.",
+    )
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
         super().__init__(model, processing)
-        model.vision_encoder.neck.position_encoding = ZeroPositionEncoding()
-        if isinstance(backbone := model.vision_encoder.backbone, Sam2HieraDetModel):
+        self.vision_encoder.neck.position_encoding = ZeroPositionEncoding()
+        if isinstance(backbone := self.vision_encoder.backbone, Sam2HieraDetModel):
             hiera.use_fast_layers(backbone)
 
     def processing(self) -> dict[str, Any]:
@@ -84,20 +89,21 @@ class Sam2(Family):
         min_score: float = -math.inf,
     ) -> tuple[Tensor, Tensor]:
         """Embed the prompts and predict their masks."""
+        network = self.prompt_model
         *high_resolution, image = features
         if points is None and boxes is None:
             # A prompt with only a mask input gets a padding point, as in Meta's predictor.
             points = image.new_zeros(len(image), 1, 2)
             labels = torch.full(points.shape[:2], -1, device=points.device)
-        sparse, dense = self.model.prompt_encoder(
+        sparse, dense = network.prompt_encoder(
             input_points=None if points is None else points[:, None],
             input_labels=None if labels is None else labels[:, None],
             input_boxes=None if boxes is None else boxes[:, None],
             input_masks=masks,
         )
-        positions = self.model.get_image_wide_positional_embeddings()
+        positions = network.get_image_wide_positional_embeddings()
         return predict_masks(
-            self.model.mask_decoder,
+            network.mask_decoder,
             image,
             positions,
             sparse,

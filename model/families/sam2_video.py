@@ -78,13 +78,13 @@ class Sam2Video(Sam2):
     binarizes_together: ClassVar[bool] = True
 
     def __init__(self, model: Any, processing: dict[str, Any]) -> None:
-        encoding = model.vision_encoder.neck.position_encoding  # `Sam2` replaces it, because images do not need it
+        encoding = self._neck(model).position_encoding  # `Sam2` replaces it, because images do not need it
         super().__init__(model, processing)
-        config = model.config
+        config = self.prompt_model.config
         self.num_memories = config.num_maskmem - 1
         self.max_prompted = None if config.max_cond_frame_num == -1 else config.max_cond_frame_num
         self.max_pointers = config.max_object_pointers_in_encoder
-        attention = model.memory_attention
+        attention = self.prompt_model.memory_attention
         with torch.no_grad():
             self._image_positions = to_tokens(encoding(self.features_shape, self.device, torch.float32))
             self._memory_positions = self._position_memory()
@@ -105,7 +105,7 @@ class Sam2Video(Sam2):
     @property
     def marker(self) -> Tensor:
         """(C, 1, 1), what is added to the last feature map of a frame without memory."""
-        marker: Tensor = self.model.no_memory_embedding[0, 0][:, None, None]
+        marker: Tensor = self.prompt_model.no_memory_embedding[0, 0][:, None, None]
         return marker
 
     def mark(self, features: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class Sam2Video(Sam2):
         Returns:
             (p, C, h, w) feature maps, one per object.
         """
-        model = self.model
+        model = self.prompt_model
         objects, frames = recall.memories.shape[:2]
         tokens = to_tokens(self.unmark(features))
         memory = recall.memories.to(features.dtype).flatten(1, 2)
@@ -168,7 +168,7 @@ class Sam2Video(Sam2):
         """
         *high_resolution, image = features
         count = 0 if points is None else points.shape[1]
-        config = self.model.config
+        config = self.prompt_model.config
         multimask_output = (
             config.multimask_output_in_sam
             and (is_first or config.multimask_output_for_tracking)
@@ -188,7 +188,7 @@ class Sam2Video(Sam2):
         *high_resolution, image = features
         large = masks * 20 - 10
         logits = F.interpolate(large[:, None], self.low_res_size, mode="bilinear", antialias=True)[:, 0]
-        small = self.model.mask_downsample(masks[:, None])
+        small = self.prompt_model.mask_downsample(masks[:, None])
         if small.shape[2:] != self.low_res_size:
             small = F.interpolate(small, self.low_res_size, mode="bilinear", antialias=True)
         image = self.unmark(image).expand(len(masks), -1, -1, -1)
@@ -209,7 +209,7 @@ class Sam2Video(Sam2):
         Returns:
             (p, T, c) memories.
         """
-        config, encoder = self.model.config, self.model.memory_encoder
+        config, encoder = self.prompt_model.config, self.prompt_model.memory_encoder
         side = 4 * self.low_res_size[0]
         if large.shape[1] != side:
             large = F.interpolate(large[:, None], (side, side), mode="bilinear", antialias=True)[:, 0]
@@ -217,7 +217,7 @@ class Sam2Video(Sam2):
         scaled = masks * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         projected = encoder.feature_projection(self.unmark(features))
         maps = encoder.projection(encoder.memory_fuser(projected + encoder.mask_downsampler(scaled[:, None])))
-        if (hidden := self.model.occlusion_spatial_embedding_parameter) is not None:
+        if (hidden := self.prompt_model.occlusion_spatial_embedding_parameter) is not None:
             maps = maps + (visible <= 0).to(maps.dtype)[:, None, None, None] * hidden[..., None, None]
         return self._compress(maps)
 
@@ -246,22 +246,22 @@ class Sam2Video(Sam2):
         if points is None:  # a padding point stands for no prompt
             points = image.new_zeros(len(image), 1, 2)
             labels = torch.full(points.shape[:2], -1, device=points.device)
-        sparse, dense = self.model.prompt_encoder(points[:, None], labels[:, None], None, masks)  # type: ignore[index]
-        positions = self.model.get_image_wide_positional_embeddings()
-        decoder = self.model.mask_decoder
+        sparse, dense = self.prompt_model.prompt_encoder(points[:, None], labels[:, None], None, masks)  # type: ignore[index]
+        positions = self.prompt_model.get_image_wide_positional_embeddings()
+        decoder = self.prompt_model.mask_decoder
         return predict_objects(decoder, image, positions, sparse, dense, multimask_output, high_resolution)
 
     def _pointers(self, tokens: Tensor, is_visible: Tensor, project: bool = True) -> Tensor:
         """Return the object pointers (p, C) of mask tokens (p, C). Objects that are not visible share one pointer."""
-        pointers = self.model.object_pointer_proj(tokens) if project else tokens
-        return torch.where(is_visible[:, None], pointers, self.model.no_object_pointer)
+        pointers = self.prompt_model.object_pointer_proj(tokens) if project else tokens
+        return torch.where(is_visible[:, None], pointers, self.prompt_model.no_object_pointer)
 
     def _pointer_tokens(self, recall: Recall) -> tuple[Tensor, Tensor]:
         """Split object pointers into tokens of c channels. Return them and their position encoding, (p, m, c)."""
         pointers, channels = recall.pointers, self.memory_shape[1]
-        if self.model.config.enable_temporal_pos_encoding_for_object_pointers:
+        if self.prompt_model.config.enable_temporal_pos_encoding_for_object_pointers:
             encoded = _encode_distances(recall.pointer_distances / recall.max_distance, pointers.shape[2])
-            positions = self.model.temporal_positional_encoding_projection_layer(encoded)
+            positions = self.prompt_model.temporal_positional_encoding_projection_layer(encoded)
         else:
             positions = pointers.new_zeros(*pointers.shape[:2], channels)
         parts = pointers.shape[2] // channels
@@ -269,13 +269,17 @@ class Sam2Video(Sam2):
 
     # Sam2Video and its subclasses differ in these methods:
 
+    def _neck(self, model: Any) -> Any:
+        """Return the neck that computes the tracker's feature maps."""
+        return model.vision_encoder.neck
+
     def _compress(self, maps: Tensor) -> Tensor:
         """Convert encoded masks (p, c, h, w) to memories (p, T, c)."""
         return to_tokens(maps).bfloat16()  # as transformers and Meta's code do, which halves the memory
 
     def _position_memory(self) -> Tensor:
         """Return the position encoding of a memory, (T, c)."""
-        encoder = self.model.memory_encoder
+        encoder = self.prompt_model.memory_encoder
         shape = torch.Size((1, encoder.projection.out_channels, *self.features_shape[2:]))
         return to_tokens(encoder.position_encoding(shape, self.device, torch.float32))[0]
 

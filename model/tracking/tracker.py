@@ -95,7 +95,7 @@ def _track(
         max_pointers = min(family.max_pointers, state.length or family.max_pointers)
         with call.stage("prompt"):
             place = Place(number, size, is_backward, max_pointers)
-            tracked = track_frame(family, embedding.features, state, checked, place, max_objects)
+            tracked = track_frame(family, embedding.features[: family.prompt_maps], state, checked, place, max_objects)
         last = number
         yield tracked
     if last is None:

@@ -283,7 +283,7 @@ class Catalog:
 def _use_once(engine: Engine) -> None:
     """Segment a small image. The first use of a model is slow, and this call spares requests the wait."""
     image = engine.segmenter.embed([np.zeros((64, 64, 3), np.uint8)])[0]
-    engine.segmenter.segment(image, [EMPTY_PROMPT])
+    engine.segmenter.segment(image, [EMPTY_PROMPT] if engine.concepts.capabilities["points"] else [])
 
 
 def _open_store(settings: EndpointSettings, device: str) -> Store | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sam_endpoint.model.embeddings.shared_lru import SharedLRU
+from sam_endpoint.model.shared_lru import SharedLRU
 
 
 def cached_keys(cache: SharedLRU[str], owner: str, keys: str) -> str:

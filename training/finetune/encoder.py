@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from sam_endpoint.model.errors import BadParameter
 from sam_endpoint.model.families.family import Family
 from sam_endpoint.model.families.sam2 import Sam2
+from sam_endpoint.model.families.sam3 import Sam3Detector
 
 # The attention projections of SAM's, Hiera's and SAM 3's layers, by the last part of their names.
 PROJECTIONS = ("qkv", "proj", "q_proj", "k_proj", "v_proj", "o_proj")
@@ -46,7 +47,7 @@ def encode_with_gradients(family: Family, pixels: Tensor) -> tuple[Tensor, ...]:
         family: The model.
         pixels: (n, 3, S, S) float32 on the model's device.
     """
-    if isinstance(family, Sam2):
+    if isinstance(family, Sam2) and not isinstance(family, Sam3Detector):
         # transformers decorates this method with torch.no_grad.
         embed: Any = type(family.model).get_image_embeddings
         return tuple(embed.__wrapped__(family.model, pixels))
@@ -56,7 +57,7 @@ def encode_with_gradients(family: Family, pixels: Tensor) -> tuple[Tensor, ...]:
 def add_adapters(family: Family, rank: int, seed: int) -> None:
     """Add adapters to the attention projections of the encoder. Raises BadParameter if the encoder has no attention."""
     generator = torch.Generator().manual_seed(seed)
-    encoder: nn.Module = family.model.vision_encoder
+    encoder: nn.Module = family.vision_encoder
     layers = _projections(encoder)
     if not layers:
         raise BadParameter(f"--mode lora: the encoder of '{family.name}' has no attention; use --mode decoder or full")
@@ -67,7 +68,7 @@ def add_adapters(family: Family, rank: int, seed: int) -> None:
 
 def merge_adapters(family: Family) -> None:
     """Add each adapter's product to the adapted weight, and remove the adapters. Changes the model in place."""
-    for layer in list(family.model.vision_encoder.modules()):
+    for layer in list(family.vision_encoder.modules()):
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     family.model.requires_grad_(False)

@@ -115,14 +115,15 @@ class FeatureSource:
         if self.frozen:
             # Tensors of inference mode, which `Segmenter.embed` returns, cannot be used in backward passes.
             with torch.no_grad():
-                features = tuple(part.contiguous().cpu() for part in family.embed(pixels.to(family.device)))
+                maps = family.embed(pixels.to(family.device))[: family.prompt_maps]
+                features = tuple(part.contiguous().cpu() for part in maps)
         return Embedding(features, (image.pixels.shape[0], image.pixels.shape[1]), self.segmenter.name)
 
     def _is_valid(self, embedding: Embedding) -> bool:
         family = self.segmenter.family
         pixels = ((1, 3, family.input_size, family.input_size),)
         shapes = tuple(tuple(part.shape) for part in embedding.features)
-        return shapes == (family.feature_shapes if self.frozen else pixels)
+        return shapes == (family.feature_shapes[: family.prompt_maps] if self.frozen else pixels)
 
 
 def read_samples(

@@ -19,7 +19,7 @@ from sam_endpoint.evaluation import runs
 from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model import families
-from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.errors import BadData, BadModel
 from sam_endpoint.model.families.family import Family
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.precision import EXACT
@@ -101,6 +101,8 @@ def finetune(options: FinetuneOptions) -> int:
 
 def _train(options: FinetuneOptions, base: OpenedModel, split: DataSplit) -> Training:
     segmenter, problems = base.engine.segmenter, split.problems
+    if not segmenter.family.prompt_maps:
+        raise BadModel(f"'{options.model}' takes no points or boxes; fine-tune a checkpoint with SAM 3's tracker")
     torch.set_flush_denormal(True)
     fingerprint = segmenter.family.fingerprint()
     folder = options.work_folder

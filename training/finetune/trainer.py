@@ -63,11 +63,11 @@ class Finetuner:
         model.requires_grad_(False)
         if plan.mode == "lora":
             add_adapters(family, plan.rank, plan.seed)
-            for name, weight in model.vision_encoder.named_parameters():
+            for name, weight in family.vision_encoder.named_parameters():
                 weight.requires_grad_(name.endswith((".down", ".up")))
         elif plan.mode == "full":
-            model.vision_encoder.requires_grad_(True)
-        model.mask_decoder.requires_grad_(True)
+            family.vision_encoder.requires_grad_(True)
+        family.prompt_model.mask_decoder.requires_grad_(True)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self._best = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._optimizer = torch.optim.AdamW(self.weights.values(), lr=plan.rate, weight_decay=plan.decay)
@@ -82,7 +82,7 @@ class Finetuner:
 
     def train_step(self) -> float:
         """Train one step on `plan.accumulate` batches and return its loss."""
-        self.family.model.mask_decoder.train()
+        self.family.prompt_model.mask_decoder.train()
         total = 0.0
         for part in range(self.plan.accumulate):
             number = self.step * self.plan.accumulate + part
@@ -101,7 +101,7 @@ class Finetuner:
 
     def probe(self) -> float:
         """Return the seconds of a step's forward and backward passes, without changing any weight."""
-        self.family.model.mask_decoder.train()
+        self.family.prompt_model.mask_decoder.train()
         started = time.monotonic()
         for number in range(PROBED):
             batch = prompting.batch_at(self.family, self.samples, self.plan, number)
@@ -162,7 +162,7 @@ class Finetuner:
     @torch.no_grad()
     def validate(self) -> float:
         """Return the mean low-resolution IoU of the watched images. One click and the box have equal weights."""
-        self.family.model.mask_decoder.eval()
+        self.family.prompt_model.mask_decoder.eval()
         values = []
         for batch in self._validation:
             features = self._features(batch)
@@ -204,7 +204,7 @@ class Finetuner:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self._best[name])
-        self.family.model.mask_decoder.eval()
+        self.family.prompt_model.mask_decoder.eval()
 
     def save_if_due(self, path: Path) -> None:
         """Save the state if the last saved state is old enough, or if the training is finished."""
@@ -254,7 +254,7 @@ class Finetuner:
             maps = tuple(torch.cat(parts) for parts in zip(*per_image, strict=True))
         else:
             pixels = torch.cat([parts[0] for parts in per_image])
-            maps = encode_with_gradients(self.family, pixels)
+            maps = encode_with_gradients(self.family, pixels)[: self.family.prompt_maps]
         return tuple(part[batch.owners] for part in maps)
 
     def _autocast(self) -> AbstractContextManager[Any]:

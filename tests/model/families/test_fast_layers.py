@@ -154,7 +154,7 @@ def test_layers_are_replaced_and_share_their_tensors(encoder_case: EncoderCase) 
     assert all(layer is same for layer, same in zip(getattr(encoder, name), layers, strict=True))
 
 
-@pytest.mark.parametrize("checkpoint", ["sam", "sam2", "sam_hq", "edgetam", "sam3_tracker"])
+@pytest.mark.parametrize("checkpoint", ["sam", "sam2", "sam_hq", "edgetam", "sam3_tracker", "sam3_video"])
 def test_no_method_of_a_module_is_patched(checkpoint: str, tmp_path: Path) -> None:
     family = families.load(str(checkpoints.SAVERS[checkpoint](tmp_path)))
     for name, module in family.model.named_modules():

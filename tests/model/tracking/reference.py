@@ -21,7 +21,7 @@ from sam_endpoint.model.tracking import TrackPrompt
 CLASSES: dict[str, tuple[Any, Any]] = {
     "sam2_video": (Sam2VideoModel, Sam2VideoInferenceSession),
     "edgetam_video": (EdgeTamVideoModel, EdgeTamVideoInferenceSession),
-    "sam3_video": (Sam3TrackerVideoModel, Sam3TrackerVideoInferenceSession),
+    "sam3_memory": (Sam3TrackerVideoModel, Sam3TrackerVideoInferenceSession),
 }
 
 

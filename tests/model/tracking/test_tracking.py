@@ -102,7 +102,7 @@ def test_frames_before_the_first_prompt_have_no_objects(segmenter: Segmenter) ->
     assert counts == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["sam2_video", "edgetam_video", "sam3_video"])
+@pytest.mark.parametrize("name", ["sam2_video", "edgetam_video", "sam3_memory"])
 def test_objects_in_one_batch_get_the_masks_that_they_get_alone(name: str, tmp_path: Path) -> None:
     segmenter = Segmenter.load(str(checkpoints.SAVERS[name](tmp_path)), "cpu")
     prompts = [click(0, number, 10 * number, 30) for number in range(1, 6)]
@@ -273,7 +273,7 @@ def test_an_engine_does_not_encode_images_again(segmenter: Segmenter) -> None:
     assert_equal(list(engine.track(video(4), prompts)), first)
 
 
-@pytest.mark.parametrize("name", ["sam2_video", "edgetam_video", "sam3_video"])
+@pytest.mark.parametrize("name", ["sam2_video", "edgetam_video", "sam3_memory"])
 def test_memory_parts_survive_saving_and_leave_images_alone(name: str, tmp_path: Path) -> None:
     source = checkpoints.SAVERS[name](tmp_path / "source")
     segmenter = Segmenter.load(str(source), "cpu")
@@ -282,9 +282,12 @@ def test_memory_parts_survive_saving_and_leave_images_alone(name: str, tmp_path:
     prompts = [click(0, 1, 40, 30)]
     assert saved.family.tracks and saved.family.name == segmenter.family.name
     assert_equal(list(saved.track(video(3), prompts)), list(segmenter.track(video(3), prompts)))
-    image_class: Any = {"sam2_video": Sam2, "edgetam_video": EdgeTam, "sam3_video": Sam3Tracker}[name]
+    image_class: Any = {"sam2_video": Sam2, "edgetam_video": EdgeTam, "sam3_memory": Sam3Tracker}[name]
     images = image_class(image_class.model_class.from_pretrained(source).eval(), {})
     pixels = images.preprocess(next(video(1))[1])[None]
     with torch.inference_mode():
-        for ours, theirs in zip(segmenter.family.embed(pixels), images.embed(pixels), strict=True):
-            assert torch.equal(ours, theirs)
+        ours = segmenter.family.embed(pixels)[: segmenter.family.prompt_maps]
+        for own, theirs in zip(ours, images.embed(pixels), strict=True):
+            # The family sam3 computes the necks in another order of operations than transformers' image model.
+            tolerance = 1e-5 if name == "sam3_memory" else 0
+            torch.testing.assert_close(own, theirs, rtol=tolerance, atol=tolerance)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sam_endpoint.model.embeddings.shared_lru import SharedLRU
 from sam_endpoint.model.prompts import Prompt
+from sam_endpoint.model.shared_lru import SharedLRU
 
 MAX_CLICKS = 10_000  # a request with more clicks neither reads nor writes the cache
 MAX_COMPARED = 20_000  # clicks that one lookup compares, which takes a few milliseconds
