@@ -72,7 +72,7 @@ class DetectorFinder(ABC):
         texts = [concept.text or "" for concept in concepts]
         self.check_texts(texts)
         pixels = image.image.pixels(call)
-        found = []
+        instances = []
         for boxes, scores in self.detect(segmenter, pixels, texts, thresholds.score, call):
             boxes, scores = _select(boxes, scores, image.size)
             prompts = [Prompt(box=box) for box in boxes.cpu().numpy()]
@@ -80,8 +80,8 @@ class DetectorFinder(ABC):
                 segmentations = segmenter.segment(image.embedding, prompts, multimask_output=False, call=call)
             empty = torch.zeros((0, *segmenter.family.low_res_size), device=segmenter.family.device)
             logits = torch.cat([empty, *(segmentation.logits for segmentation in segmentations)])
-            found.append(Instances(logits, boxes, scores))
-        return found
+            instances.append(Instances(logits, boxes, scores))
+        return instances
 
     def save(self, folder: Path) -> None:
         """Save the detector and its tokenizer as a checkpoint folder, which `load` reads."""
@@ -166,12 +166,12 @@ class TextDetector(DetectorFinder):
         self, segmenter: Segmenter, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
     ) -> list[tuple[Tensor, Tensor]]:
         """Run the detector once per text."""
-        found = []
+        detections = []
         for text in texts:
             with call.stage("detect"):
                 output = segmenter.run(lambda text=text: self._run(pixels, text=[self._phrase(text)]), call)  # type: ignore[misc]
-            found.append(self._boxes(output, pixels, threshold))
-        return found
+            detections.append(self._boxes(output, pixels, threshold))
+        return detections
 
     def _boxes(self, output: Any, pixels: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
         sizes = [pixels.shape[:2]]
@@ -197,14 +197,14 @@ class ParallelTextDetector(TextDetector):
         """Run the detector once, and select the boxes of each text independently of the other texts."""
         with call.stage("detect"):
             output = segmenter.run(lambda: self._run(pixels, text=[list(texts)]), call)
-        found = []
+        detections = []
         for i in range(len(texts)):
             own = SimpleNamespace(logits=output.logits[..., i : i + 1], pred_boxes=output.pred_boxes)
             (result,) = self._processor.post_process_grounded_object_detection(
                 own, threshold=threshold, target_sizes=[pixels.shape[:2]]
             )
-            found.append((result["boxes"], result["scores"]))
-        return found
+            detections.append((result["boxes"], result["scores"]))
+        return detections
 
 
 TEXT_DETECTORS: dict[str, type[DetectorFinder]] = {  # by the config's `model_type`

@@ -75,12 +75,12 @@ class ConceptSearch:
             self.check([concept], concept.examples_image is not None)
         clipped = [_clip(concept, image) for concept in concepts]
         finders = [self._finder(concept) for concept in clipped]
-        found: dict[int, Instances] = {}
+        by_position: dict[int, Instances] = {}
         for finder in dict.fromkeys(finders):
             positions = [i for i, other in enumerate(finders) if other is finder]
             instances = finder.find(self._segmenter, image, [clipped[i] for i in positions], thresholds, call)
-            found.update(zip(positions, instances, strict=True))
-        ordered = [found[i] for i in range(len(concepts))]
+            by_position.update(zip(positions, instances, strict=True))
+        ordered = [by_position[i] for i in range(len(concepts))]
         return ordered if thresholds.nms is None or not ordered else _suppress(ordered, thresholds.nms)
 
     def _finder(self, concept: Concept, other_image: bool = False) -> ConceptFinder:
@@ -100,14 +100,14 @@ def _clip(concept: Concept, image: EmbeddedImage) -> Concept:
     return replace(concept, boxes=boxes)
 
 
-def _suppress(found: Sequence[Instances], max_iou: float) -> list[Instances]:
+def _suppress(by_concept: Sequence[Instances], max_iou: float) -> list[Instances]:
     """Remove each instance whose mask has an IoU above `max_iou` with an instance of a higher score."""
-    inside = torch.cat([instances.logits > 0 for instances in found])
-    scores = torch.cat([instances.scores.cpu() for instances in found])
+    inside = torch.cat([instances.logits > 0 for instances in by_concept])
+    scores = torch.cat([instances.scores.cpu() for instances in by_concept])
     order = [int(i) for i in scores.argsort(descending=True, stable=True)]
     keep = set(distinct_masks(inside, order, max_iou))
     result, first = [], 0
-    for instances in found:
+    for instances in by_concept:
         own = [i for i in range(len(instances.scores)) if first + i in keep]
         result.append(Instances(instances.logits[own], instances.boxes[own], instances.scores[own]))
         first += len(instances.scores)

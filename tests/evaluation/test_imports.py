@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-SHARED = ("sam_endpoint.evaluation.scenes", "sam_endpoint.evaluation.geometry")
+SHARED = ("sam_endpoint.evaluation.scenes", "sam_endpoint.evaluation.geometry", "sam_endpoint.evaluation.coco")
 
 
 def imported_modules(folder: Path, excluded: str = "") -> set[str]:
@@ -26,7 +26,7 @@ def test_evaluation_does_not_import_training() -> None:
     assert not [name for name in imported_modules(ROOT / "evaluation") if name.startswith("sam_endpoint.training")]
 
 
-def test_training_imports_only_scenes_and_geometry_of_evaluation() -> None:
+def test_training_imports_only_the_images_and_geometry_of_evaluation() -> None:
     modules = imported_modules(ROOT / "training", excluded="finetune")
     names = [name for name in modules if name.startswith("sam_endpoint.evaluation")]
-    assert names and set(names) <= set(SHARED)
+    assert names and all(name.startswith(SHARED) for name in names)

@@ -143,6 +143,6 @@ def test_the_endpoint_uses_the_embeddings_that_embed_stores(packaged: Path, tmp_
         answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "k"}, timeout=60)
         assert answer.status_code == 200 and len(answer.json()[0]["predictions"]) == 1
         metrics = requests.get(f"{url}/metrics", headers={"x-api-key": "k"}, timeout=10)
-        assert metrics.status_code == 200 and 'stage="decode"' in metrics.text and 'stage="encode"' not in metrics.text
+        assert metrics.status_code == 200 and 'stage="prompt"' in metrics.text and 'stage="encode"' not in metrics.text
         answer = requests.post(f"{url}/score", json=rows, headers={"x-api-key": "l"}, timeout=60)
         assert answer.status_code == 404

@@ -43,7 +43,7 @@ def test_a_body_of_many_tiny_chunks_is_rejected_soon() -> None:
 def test_each_request_of_a_connection_is_counted_alone() -> None:
     connection = CountingConnection(HEADER_BYTES)
     for _ in range(3):
-        assert len(body_of(connection, chunked(1, 200))) == 200
+        assert len(body_of(connection, chunked(1, MAX_CHUNKS))) == MAX_CHUNKS
         for event in (h11.Response(status_code=200, headers=[]), h11.EndOfMessage()):
             connection.send(event)
         connection.start_next_cycle()

@@ -233,8 +233,8 @@ def test_a_long_press_subtracts_and_two_fingers_zoom(
         for width in (50, 60, 70):
             fingers.send("touchMove", (120 - width / 2, 80), (120 + width / 2, 80))
         fingers.send("touchEnd")
-        page.wait_for_timeout(300)
-        assert float(page.evaluate("document.getElementById('canvas').dataset.scale")) > 1.2 * float(before)
+        scaled = "smallest => Number(document.getElementById('canvas').dataset.scale) > smallest"
+        page.wait_for_function(scaled, arg=1.2 * float(before), timeout=10_000)
         expect(page.locator("#objects li")).to_have_count(1)
 
 

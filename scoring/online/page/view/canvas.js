@@ -23,8 +23,8 @@ const backdrop = new Backdrop(() => {
   draw();
   if (get().view) backdrop.settle(get().view, room(), devicePixelRatio);
 });
-const objects = new Layer(shownMasks, { name: "draw masks", redraw: draw, fail });
-const preview = new Layer(previewMasks, { name: "draw preview", redraw: draw, fail });
+const objects = new Layer(shownMasks, { name: "draw masks", paint: paintLayer, redraw: draw, fail });
+const preview = new Layer(previewMasks, { name: "draw preview", paint: paintLayer, redraw: draw, fail });
 const DRAWN = ["project", "imageId", "active", "view", "opacity", "colourBy", "stroke"]; // parts of the state that the layer of objects shows
 
 /** Return the size of the canvas in CSS pixels. */

@@ -4,26 +4,29 @@
 // earlier bitmap stays visible, moved and scaled to the present view.
 
 import { windowOf } from "./geometry.js";
-import { paintLayer } from "./painter.js";
 
 const SPECK_AREA = 60; // CSS pixels on the screen; smaller parts of a mask get no outline
 const EDGE = 1.5; // width of an outline in CSS pixels
 
-/** A layer of masks. `choose(state)` returns the masks, `redraw` is called when a new bitmap is ready, `fail` on an error. */
+/**
+ * A layer of masks. `choose(state)` returns the masks, and `paint` is the function `paintLayer` of painter.js. `redraw` is
+ * called when a new bitmap is ready, and `fail` on an error.
+ */
 export class Layer {
-  constructor(choose, { name, redraw, fail }) {
-    Object.assign(this, { choose, name, redraw, fail });
+  constructor(choose, { name, paint, redraw, fail }) {
+    Object.assign(this, { choose, name, paint, redraw, fail });
     this.bitmap = null;
     this.view = null; // the view for which the bitmap was drawn
     this.masks = []; // the masks in the bitmap
     this.wanted = null; // the latest {masks, view, columns, rows}, if it is not drawn yet
+    this.drawing = null; // the job that the worker draws, unless the layer was cleared meanwhile
     this.busy = false;
   }
 
-  /** Remove the layer's bitmap. */
+  /** Remove the layer's bitmap, and ignore the bitmap that the worker draws now. */
   clear() {
     this.bitmap?.close();
-    Object.assign(this, { bitmap: null, masks: [], wanted: null });
+    Object.assign(this, { bitmap: null, masks: [], wanted: null, drawing: null });
   }
 
   /** Draw the masks of a state for a canvas of {width, height} pixels. */
@@ -43,12 +46,14 @@ export class Layer {
     while (this.wanted) {
       const job = this.wanted;
       const { masks, view, columns, rows, ratio, start } = job;
-      this.wanted = null;
+      Object.assign(this, { wanted: null, drawing: job });
       const limit = 2 ** Math.round(Math.log2(SPECK_AREA / view.scale ** 2)); // rounded, because the worker caches the parts of a mask for each limit
       try {
-        const bitmap = await paintLayer(masks, { columns, rows, view: windowOf(view, ratio), edge: Math.max(1, Math.round(EDGE * ratio)), limit });
-        this.accept(bitmap, job, start);
+        const bitmap = await this.paint(masks, { columns, rows, view: windowOf(view, ratio), edge: Math.max(1, Math.round(EDGE * ratio)), limit });
+        if (this.drawing === job) this.accept(bitmap, job, start);
+        else bitmap.close();
       } catch (error) {
+        if (this.drawing !== job) continue;
         this.clear();
         this.fail(error);
       }
