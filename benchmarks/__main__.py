@@ -3,27 +3,42 @@
 Examples:
   python -m benchmarks
   python -m benchmarks encode --on sam-tiny vit-b --turns 5
+
+Three commands have options of their own: `stages` measures stage times, `sizing` computes replicas and costs from them,
+and `replicas` compares the prediction of `sizing` with two replicas behind nginx. See docs/sizing.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
 from sam_endpoint.scoring.process import configure_process
 
+COMMANDS = ("stages", "sizing", "replicas")  # modules of this package with a `main` of their own
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     """Run the command and return its exit code."""
     configure_process()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return int(importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:]))
 
-    from benchmarks import batch, endpoint, measure, model, processes, tools, track
+    from benchmarks import batch, endpoint, load, measure, model, processes, tools, track
     from benchmarks.subjects import EMBEDDED, RANDOM
 
-    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES, **tools.CASES, **track.CASES}
+    cases = {
+        **model.CASES,
+        **processes.CASES,
+        **batch.CASES,
+        **endpoint.CASES,
+        **load.CASES,
+        **tools.CASES,
+        **track.CASES,
+    }
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

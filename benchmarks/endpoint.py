@@ -7,14 +7,17 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,20 +36,36 @@ CACHED = "cached"  # the image_id of the cached image
 
 @contextlib.contextmanager
 def running_server(command: list[str], path: str) -> Iterator[str]:
-    """Run a server while the block runs, and yield its URL once it is ready.
+    """Run a server as `server_process` does, and yield only its URL."""
+    with server_process(command, path) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def server_process(
+    command: list[str], path: str, environment: Mapping[str, str] = MappingProxyType({}), core: int | None = None
+) -> Iterator[tuple[str, int]]:
+    """Run a server while the block runs, and yield its URL and process id once it is ready.
 
     Args:
         command: The arguments of Python; `PORT` is replaced with a free port.
         path: The path that responds once the server is ready.
+        environment: Variables to add to the environment.
+        core: The only processor core that the server uses; None for all cores.
 
     Raises:
         RuntimeError: The server does not start.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", *(word.replace("PORT", str(port)) for word in command)]
-    process = subprocess.Popen(words, cwd=subjects.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
+    process = subprocess.Popen(
+        [*pinned, *words],
+        cwd=subjects.ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 180
@@ -58,10 +77,18 @@ def running_server(command: list[str], path: str) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{' '.join(words)} did not start") from None
                 time.sleep(0.2)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    """Return a port on which no process listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 _thread = threading.local()
@@ -90,11 +117,18 @@ def post(url: str, path: str, body: dict[str, Any]) -> Any:
     return answer
 
 
-def _image(number: int) -> str:
-    """Return a different image for each number, as base64 text."""
-    image = subjects.picture(*SIZE).copy()
-    image[:8, :8] = np.frombuffer(number.to_bytes(4, "big") * 48, np.uint8).reshape(8, 8, 3)
-    return base64.b64encode(subjects.jpeg(image)).decode()
+def new_image(number: int) -> str:
+    """Return a different file for each number, as base64 text.
+
+    The files differ in bytes after the end of the image. A server that knows images by their bytes has to encode each
+    of them. Small changes of the pixels would not do: JPEG rounds some of them away.
+    """
+    return base64.b64encode(_picture_file() + number.to_bytes(8, "big")).decode()
+
+
+@cache
+def _picture_file() -> bytes:
+    return subjects.jpeg(subjects.picture(*SIZE))
 
 
 def endpoint(name: str, turns: int) -> Iterator[Result]:
@@ -110,7 +144,7 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
 def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
     """Measure the servers at two URLs, `plain` and `ours`."""
     boxes = itertools.cycle(subjects.boxes(64, *SIZE))
-    cached, *new = (_image(number) for number in range(2 * turns + 3))
+    cached, *new = (new_image(number) for number in range(2 * turns + 3))
     unseen = iter(new)
 
     def ask_plain(image: str) -> None:

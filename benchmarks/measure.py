@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -18,6 +19,7 @@ import torch
 BASELINE = "transformers, eager"  # attention as two matrix products and a softmax
 SDPA = "transformers, sdpa"  # fused attention, the default of `from_pretrained`
 OURS = "this project"
+RATE = "/s"  # unit of rates: a larger value is better
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Result:
         case: what is measured.
         subject: name of the checkpoint.
         values: the measurements of each implementation by its name, the baseline first.
-        unit: unit of the values, `s` or `MB`.
+        unit: unit of the values, `s`, `MB`, or `/s` for rates.
         floor: lower bound of the seconds (`limits.lower_bound`), or None if it is unknown.
         note: a remark on the result.
     """
@@ -45,9 +47,14 @@ class Result:
         return statistics.median(self.values[way])
 
     def ratios(self, way: str) -> list[float]:
-        """Return the baseline's value divided by the value of an implementation, for each measurement."""
-        baseline = self.values[next(iter(self.values))]
-        return [reference / value for reference, value in zip(baseline, self.values[way], strict=True)]
+        """Return the improvement over the baseline, for each measurement.
+
+        The improvement is the baseline's value divided by the value of the implementation, or the reverse for rates.
+        """
+        pairs = zip(self.values[next(iter(self.values))], self.values[way], strict=True)
+        if self.unit == RATE:
+            return [value / reference if reference else math.inf for reference, value in pairs]
+        return [reference / value for reference, value in pairs]
 
 
 # Measures one checkpoint, given its name and the number of measurements.

@@ -33,7 +33,7 @@ def memory(name: str, turns: int) -> Iterator[Result]:
     yield Result("memory while encoding", name, megabytes, unit="MB")
 
 
-def load(name: str, turns: int) -> Iterator[Result]:
+def start(name: str, turns: int) -> Iterator[Result]:
     """Measure the time to the first mask of a new process, from its start and from the end of its imports."""
     from_start: dict[str, list[float]] = {way: [] for way in WAYS}
     from_imports: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -54,5 +54,5 @@ def load(name: str, turns: int) -> Iterator[Result]:
 
 CASES: Cases = {
     "memory": (memory, ("vit-b",)),
-    "load": (load, ("sam-tiny", "vit-l")),
+    "start": (start, ("sam-tiny", "vit-l")),
 }
