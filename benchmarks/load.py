@@ -16,6 +16,7 @@ SHARE_NEW = 1 / 16  # a new image, then fifteen clicks on it
 KEPT = 16  # images that the server keeps at the start, and that people click on
 SECONDS = 12.0  # duration of a run
 MIN_REQUESTS = 20  # of a run at a low rate
+SETTLE = 3  # a new image is clicked on after this multiple of the bound, so that its answer has come
 # The bound of the 95th percentile in seconds. A click takes milliseconds. But a new image has to be encoded, and the
 # plain server encodes the image for every click.
 BOUNDS = {"sam-tiny": 1.0, "sam2-tiny": 1.0}
@@ -33,6 +34,7 @@ class Sender:
     def __init__(self, url: str, plain: bool = False) -> None:
         self.url, self.plain = url, plain
         self.texts: dict[int, str] = {}
+        self._answered: set[int] = set()
         self._boxes = itertools.cycle(subjects.boxes(64, *subjects.SIZE))
         self._lock = threading.Lock()
         self._run = 0
@@ -40,6 +42,7 @@ class Sender:
     def prepare(self, arrivals: list[Arrival]) -> None:
         """Write the images of a run, so that the run does not spend time on them; each run has images of its own."""
         self._run += 1
+        self._answered = set(range(KEPT))
         self.texts = {image: new_image(self._number(image)) for image in {arrival.image for arrival in arrivals}}
 
     def keep(self, images: int) -> None:
@@ -55,10 +58,14 @@ class Sender:
         if self.plain:
             post(self.url, "/score", {"image": self.texts[arrival.image], "box": box})
             return
-        row = {"image_id": self._name(arrival.image), "input_boxes": [box]}
+        image = arrival.image
+        if arrival.kind == CLICK and image not in self._answered:  # nobody can click on an image that is not shown yet
+            image %= KEPT
+        row = {"image_id": self._name(image), "input_boxes": [box]}
         if arrival.kind == NEW:
-            row["image"] = self.texts[arrival.image]
+            row["image"] = self.texts[image]
         post(self.url, "/score", {"input_data": [row], "params": {"mask_encoding": "rle"}})
+        self._answered.add(image)
 
     def _number(self, image: int) -> int:
         return image if image < KEPT else self._run * 100_000 + image
@@ -70,7 +77,7 @@ class Sender:
 def run(sender: Sender, rate: float, bound: float, seed: int, seconds: float = SECONDS) -> Outcome:
     """Send requests at a rate for some seconds, and return what was measured."""
     count = max(MIN_REQUESTS, round(rate * seconds))
-    arrivals = plan(rate, count, SHARE_NEW, seed, KEPT, settle=bound)
+    arrivals = plan(rate, count, SHARE_NEW, seed, KEPT, settle=SETTLE * bound)
     sender.prepare(arrivals)
     return drive(sender.send, arrivals, bound)
 

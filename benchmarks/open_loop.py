@@ -12,6 +12,7 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -44,18 +45,18 @@ class Outcome:
     Attributes:
         planned: number of planned requests.
         latencies: seconds from the planned time to the answer, by kind of request.
-        errors: number of failed requests.
+        errors: number of failed requests, by the reason.
         stopped: whether the run was stopped because too many requests were late.
     """
 
     planned: int
     latencies: dict[str, list[float]] = field(default_factory=dict)
-    errors: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
 
     def all(self) -> list[float]:
         """Return the latencies of all kinds in seconds. A failed request counts as infinite."""
-        return [value for values in self.latencies.values() for value in values] + [math.inf] * self.errors
+        return [value for values in self.latencies.values() for value in values] + [math.inf] * self.errors.total()
 
     def holds(self, bound: float) -> bool:
         """Return whether all requests were answered, and the 95th percentile of their latencies is under a bound."""
@@ -128,18 +129,18 @@ def drive(
         nonlocal over
         if stop.is_set():
             return
-        error = False
+        error = ""
         try:
             send(arrival)
-        except Exception:  # a refused or broken connection, or a status other than 200
-            error = True
+        except Exception as failure:  # a refused or broken connection, or a status other than 200
+            error = f"{type(failure).__name__}: {failure}"[:100]
         seconds = time.perf_counter() - started - arrival.time
         with lock:
             if error:
-                outcome.errors += 1
+                outcome.errors[error] += 1
             else:
                 outcome.latencies.setdefault(arrival.kind, []).append(seconds)
-            over += error or seconds >= bound
+            over += bool(error) or seconds >= bound
             if over > tolerated * outcome.planned:
                 outcome.stopped = True
                 stop.set()

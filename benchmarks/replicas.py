@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks import subjects
 from benchmarks.batch import packaged
 from benchmarks.endpoint import free_port, server_process
-from benchmarks.load import BOUNDS, KEPT, SHARE_NEW, SLOW, Sender
+from benchmarks.load import BOUNDS, KEPT, SETTLE, SHARE_NEW, SLOW, Sender
 from benchmarks.measure import machine
 from benchmarks.open_loop import CLICK, NEW, drive, percentile, plan
 from benchmarks.simulation import busy_seconds, simulate
@@ -165,7 +165,7 @@ def _compare(
     mean = sum(share * busy_seconds(stages.work[kind], stages.cores) for kind, share in shares.items())
     rate = load * REPLICAS / mean
     bound = BOUNDS.get(stages.model, SLOW)
-    arrivals = plan(rate, requests, SHARE_NEW, seed, KEPT, settle=bound)
+    arrivals = plan(rate, requests, SHARE_NEW, seed, KEPT, settle=SETTLE * bound)
     known = kept or [range(KEPT)] * REPLICAS
     runs = [simulate(stages.work, arrivals, REPLICAS, stages.cores, known, seed=i) for i in range(10)]
     simulated = [run[NEW] + run[CLICK] for run in runs]
@@ -173,11 +173,13 @@ def _compare(
     sender.prepare(arrivals)
     outcome = drive(sender.send, arrivals)
     measured = outcome.all()
+    for reason, count in outcome.errors.most_common(3):
+        print(f"failed       {count} requests: {reason}", flush=True)
     return Comparison(
         load,
         rate,
         requests,
-        outcome.errors,
+        outcome.errors.total(),
         (predicted[0], predicted[1]),
         (percentile(measured, 50), percentile(measured, 95)),
     )

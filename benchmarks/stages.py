@@ -124,19 +124,18 @@ class Endpoint:
             requests: each sends one request.
             settle: seconds to wait after each request for work that goes on after the answer.
         """
-        works, total = [], 0.0
-        before = processor_seconds(self.pids)
+        works, after = [], 0.0
         for request in requests:
             earlier, started = self.seconds("encode", "prompt"), time.perf_counter()
             request()
             seconds = time.perf_counter() - started
             encode, decode = (now - then for now, then in zip(self.seconds("encode", "prompt"), earlier, strict=True))
             works.append(Work(encode, decode, max(0.0, seconds - encode - decode)))
-            total += seconds
-            time.sleep(settle)
-        spent = processor_seconds(self.pids) - before
-        after = max(0.0, spent - total) / len(works) if settle else 0.0
-        return [Work(work.encode, work.decode, work.other, after) for work in works]
+            if settle:
+                before = processor_seconds(self.pids)
+                time.sleep(settle)
+                after += processor_seconds(self.pids) - before
+        return [Work(work.encode, work.decode, work.other, after / len(works)) for work in works]
 
     def seconds(self, *stages: str) -> list[float]:
         """Return the seconds that the server has spent so far in each stage."""

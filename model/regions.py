@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 
 def remove_small_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.ndarray, bool]:
@@ -27,6 +26,8 @@ def remove_small_regions(mask: np.ndarray, area: int, holes: bool) -> tuple[np.n
         >>> bool(filled.all()), changed
         (True, True)
     """
+    from scipy import ndimage  # takes a tenth of a second to import, and few calls need it
+
     regions, count = ndimage.label(~mask if holes else mask, structure=np.ones((3, 3), dtype=int))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     small = np.flatnonzero(sizes < area) + 1

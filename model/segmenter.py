@@ -21,7 +21,6 @@ from .precision import EXACT, quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
 from .segmentation import Embedding, Segmentation, SegmentRequest
 from .tracking import TrackedFrame, TrackPrompt, TrackState
-from .tracking.tracker import track
 from .upscaling import upscale_masks
 
 __all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
@@ -246,6 +245,7 @@ class Segmenter:
         call: Call = UNTRACKED,
     ) -> Iterator[TrackedFrame]:
         """Track objects through frames as `tracking.tracker.track`. Without a `state`, tracking begins anew."""
+        from .tracking.tracker import track
 
         def embed(pixels: np.ndarray) -> Embedding:
             return self.embed([pixels], call)[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,50 @@ from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
 from . import meta
-from .edgetam import EdgeTam, EdgeTamVideo
 from .family import Family
 from .memory_attention import create_buffers
-from .sam import Sam
-from .sam2 import Sam2
-from .sam2_video import Sam2Video
-from .sam3 import Sam3, Sam3Detector, Sam3LiteText
-from .sam3_tracker import Sam3Tracker, Sam3TrackerVideo
-from .sam_hq import SamHq
 
-FAMILIES: dict[str, type[Family]] = {  # by the config's `model_type`
-    "sam": Sam,
-    "sam2": Sam2,
-    "sam2_video": Sam2Video,  # the type in the configs of the published sam2 and sam2.1 checkpoints
-    "sam_hq": SamHq,
-    "edgetam": EdgeTam,
-    "edgetam_video": EdgeTamVideo,
-    "sam3_tracker": Sam3Tracker,
-    "sam3_tracker_video": Sam3TrackerVideo,
-    "sam3": Sam3Detector,
-    "sam3_lite_text": Sam3LiteText,
-    "sam3_video": Sam3,  # the type in the config of facebook/sam3
-}
+
+class _Families(Mapping[str, type[Family]]):
+    """A mapping that imports the module of a family when the family is first used.
+
+    Args:
+        places: module and class of each family, by the config's `model_type`.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, model_type: str) -> type[Family]:
+        module, _, name = self._places[model_type].partition(":")
+        family: type[Family] = getattr(importlib.import_module(f".{module}", __package__), name)
+        return family
+
+    def __contains__(self, model_type: object) -> bool:
+        return model_type in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+FAMILIES = _Families(
+    {
+        "sam": "sam:Sam",
+        "sam2": "sam2:Sam2",
+        "sam2_video": "sam2_video:Sam2Video",  # the type in the configs of the published sam2 and sam2.1 checkpoints
+        "sam_hq": "sam_hq:SamHq",
+        "edgetam": "edgetam:EdgeTam",
+        "edgetam_video": "edgetam:EdgeTamVideo",
+        "sam3_tracker": "sam3_tracker:Sam3Tracker",
+        "sam3_tracker_video": "sam3_tracker:Sam3TrackerVideo",
+        "sam3": "sam3:Sam3Detector",
+        "sam3_lite_text": "sam3:Sam3LiteText",
+        "sam3_video": "sam3:Sam3",  # the type in the config of facebook/sam3
+    }
+)
 
 
 def load(checkpoint: str, device: str | torch.device = "cpu") -> Family:
@@ -100,8 +122,9 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
         model = _load_saved(Path(checkpoint) / "model.safetensors", config, family)
         if model is None:
             model, mismatches = _load_converted(checkpoint, family)
-            if issubclass(family, Sam2Video) and "no_object_pointer" in mismatches["missing tensors"]:
-                model, mismatches = _load_converted(checkpoint, family.image_family)
+            image_family = getattr(family, "image_family", None)  # only of families that track
+            if image_family is not None and "no_object_pointer" in mismatches["missing tensors"]:
+                model, mismatches = _load_converted(checkpoint, image_family)
     except ImportError:
         packages = " ".join(family.requirements)
         raise ValueError(f"checkpoint '{checkpoint}' needs more packages: pip install {packages}") from None

@@ -11,16 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers  # its classes are imported when they are first used
 from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-    Sam2Config,
-    Sam2Model,
-    Sam2VideoConfig,
-    Sam2VideoModel,
-    SamConfig,
-    SamModel,
-)
 
 from .memory_attention import create_buffers
 
@@ -98,7 +90,7 @@ SAM2_SIZES = {
 SUPPORTED = "SAM vit_b, vit_l, vit_h and SAM 2 and 2.1 hiera tiny, small, base-plus, large"
 
 
-def load(path: Path) -> PreTrainedModel:
+def load(path: Path) -> transformers.PreTrainedModel:
     """Load one of Meta's files as a transformers model.
 
     Args:
@@ -163,7 +155,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedModel], Any] | None:
+def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[transformers.PreTrainedModel], Any] | None:
     """Find the architecture of one of Meta's checkpoints.
 
     Args:
@@ -179,21 +171,21 @@ def detect_architecture(tensors: dict[str, Tensor]) -> tuple[type[PreTrainedMode
             return None
         config = sam2_config(patch.shape[0], *sam2_size)
         if "maskmem_tpos_enc" not in tensors:
-            return Sam2Model, config
-        return Sam2VideoModel, Sam2VideoConfig(
+            return transformers.Sam2Model, config
+        return transformers.Sam2VideoModel, transformers.Sam2VideoConfig(
             vision_config=config.vision_config,
             enable_occlusion_spatial_embedding="no_obj_embed_spatial" in tensors,  # absent in SAM 2.0
             enable_temporal_pos_encoding_for_object_pointers="obj_ptr_tpos_proj.weight" in tensors,
         )
     if (patch := tensors.get("image_encoder.patch_embed.proj.weight")) is not None:
         sam_size = SAM_SIZES.get(patch.shape[0])
-        return sam_size and (SamModel, sam_config(patch.shape[0], *sam_size))
+        return sam_size and (transformers.SamModel, sam_config(patch.shape[0], *sam_size))
     return None
 
 
-def sam_config(channels: int, layers: int, heads: int, global_layers: tuple[int, ...]) -> SamConfig:
+def sam_config(channels: int, layers: int, heads: int, global_layers: tuple[int, ...]) -> transformers.SamConfig:
     """Return the config of a SAM model. The arguments are a key and its value in `SAM_SIZES`."""
-    return SamConfig(
+    return transformers.SamConfig(
         vision_config={
             "hidden_size": channels,
             "num_hidden_layers": layers,
@@ -210,10 +202,10 @@ def sam2_config(
     global_blocks: tuple[int, ...],
     windows: tuple[int, ...],
     background: int,
-) -> Sam2Config:
+) -> transformers.Sam2Config:
     """Return the config of a SAM 2 model. The arguments are `channels` and a value in `SAM2_SIZES`."""
     stages = [channels * 2**stage for stage in range(4)]
-    return Sam2Config(
+    return transformers.Sam2Config(
         vision_config={
             "model_type": "sam2_vision_model",
             "backbone_config": {
@@ -232,7 +224,7 @@ def sam2_config(
     )
 
 
-def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel]) -> dict[str, Tensor]:
+def rename_tensors(tensors: dict[str, Tensor], model_class: type[transformers.PreTrainedModel]) -> dict[str, Tensor]:
     """Convert Meta's names of tensors to transformers' names.
 
     Args:
@@ -242,7 +234,7 @@ def rename_tensors(tensors: dict[str, Tensor], model_class: type[PreTrainedModel
     Returns:
         Tensors by transformers' names.
     """
-    is_sam2 = model_class is not SamModel
+    is_sam2 = model_class is not transformers.SamModel
     patterns = (*SAM2_MEMORY_NAMES, *NAMES, *SAM2_NAMES) if is_sam2 else (*NAMES, *SAM_NAMES)
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -8,6 +8,7 @@ import uuid
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import BadData, BadInput
-from ..families.sam2_video import Sam2Video
+
+if TYPE_CHECKING:
+    from ..families.sam2_video import Sam2Video
 
 FORMAT = 1  # format of saved states; increment it with every change that older versions cannot read
 MAX_PROMPTED = 32  # frames with a prompt that are remembered per object
