@@ -4,8 +4,9 @@ Examples:
   python -m benchmarks
   python -m benchmarks encode --on sam-tiny vit-b --turns 5
 
-Three commands have options of their own: `stages` measures stage times, `sizing` computes replicas and costs from them,
-and `replicas` compares the prediction of `sizing` with two replicas behind nginx. See docs/sizing.md.
+Four commands have options of their own. `stages` measures stage times, `sizing` computes replicas and costs from them,
+and `replicas` compares the predictions with two replicas behind nginx (docs/sizing.md). `starting` measures the time
+from the start of Python to the first answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from sam_endpoint.scoring.process import configure_process
 
-COMMANDS = ("stages", "sizing", "replicas")  # modules of this package with a `main` of their own
+COMMANDS = ("stages", "sizing", "replicas", "starting")  # modules of this package with a `main` of their own
 RESULTS = Path(__file__).parent / "results"
 
 

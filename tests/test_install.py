@@ -232,7 +232,7 @@ def pins(file: Path) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-@pytest.mark.parametrize("extra", ["", "server", "grpc", "spark", "video", "test"])
+@pytest.mark.parametrize("extra", ["", "server", "grpc", "spark", "video", "s3", "sizing", "test"])
 def test_every_requirement_has_two_bounds_and_a_pin_between_them(extra: str) -> None:
     pinned = pins(PINS[extra])
     for requirement in requirements(extra):
