@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.open_loop import CLICK, NEW, percentile, plan
 from benchmarks.simulation import busy_seconds, simulate
-from benchmarks.sizing_batch import HOUR, describe_batch, format_bytes, format_time
+from benchmarks.sizing_batch import HOUR, describe_batch, format_bytes, format_cores, format_time
 from benchmarks.stages import Stages
 
 MAX_REQUESTS = 6000  # simulated requests; more than an hour of most teams
@@ -111,7 +111,7 @@ def size_people(stages: Stages, people: People, bound: float, images_an_hour: fl
 def report(stages: Stages, options: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the command's output: Markdown tables."""
     gpus = stages.device != "cpu"
-    unit = f"replica (1 GPU, {stages.device})" if gpus else f"replica ({stages.cores} cores)"
+    unit = f"replica (1 GPU, {stages.device})" if gpus else f"replica ({format_cores(stages.cores)})"
     yield f"Model {stages.model}, stage times of: {stages.machine}"
     yield f"One {unit} at {options.price:g} dollars an hour."
     yield ""

@@ -136,7 +136,7 @@ def describe_batch(stages: Stages, options: argparse.Namespace) -> Iterator[str]
     yield f"| time of one replica | {format_time(batch.replica_seconds)} |"
     if stages.device != "cpu":
         yield f"| GPUs | {replicas:,.0f} |"
-    yield f"| on {cores:,} cores | {format_time(batch.replica_seconds / replicas)} |"
+    yield f"| on {format_cores(cores)} | {format_time(batch.replica_seconds / replicas)} |"
     yield f"| cost of the computation | {hours * options.price:,.2f} dollars |"
     yield f"| Spark partitions | {TASKS_A_CORE * cores:,} of {batch.rows / (TASKS_A_CORE * cores):,.0f} rows |"
     yield f"| masks as run lengths, before compression | {format_bytes(batch.answer_bytes)} |"
@@ -150,6 +150,11 @@ def describe_batch(stages: Stages, options: argparse.Namespace) -> Iterator[str]
     yield "|---|---|---|---|---|"
     for limit in spark_limits(stages, batch, cores, options.files, options.store, options.price):
         yield f"| {limit.name} | {limit.needed:,.3g} | {limit.limit:,.3g} | {limit.share:.1%} | {limit.remedy} |"
+
+
+def format_cores(count: int) -> str:
+    """Return a number of cores as text."""
+    return "1 core" if count == 1 else f"{count:,} cores"
 
 
 def format_time(seconds: float) -> str:

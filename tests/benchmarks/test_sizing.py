@@ -105,7 +105,8 @@ def test_the_command_prints_replicas_memory_and_cost(tmp_path: Path) -> None:
         "--stages", tmp_path / "stages.json", "--people", 20, "--rows", 1_000_000, "--price", 0.5, "--bound", 3
     )
     assert done.returncode == 0, done.stderr
-    cells = dict(line.strip("| ").split(" | ", 1) for line in done.stdout.splitlines() if line.count("|") == 3)
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    cells = {words[0]: words[1] for words in lines if len(words) == 2}
     assert cells["embeddings in use"] == "419 MB in each replica"
     assert cells["cost of the computation"] == f"{(1e6 / 7 * 1.02 + 1e6 * 0.01) / 3600 * 0.5:,.2f} dollars"
     assert "GPUs" not in cells
