@@ -90,3 +90,29 @@ def decoding_loss(
     probabilities = (scores[:, 1:].detach() / TEMPERATURE).softmax(1)
     loss = loss + picked * (probabilities * alternatives).sum(1).mean()
     return loss + SQUARE_WEIGHT * F.mse_loss(scores, true), true
+
+
+def answer_loss(logits: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of one or three masks for each prompt, a scalar.
+
+    The loss is the sum of the following terms. With a single mask, the second and third terms are missing:
+
+    - the cost of the best mask, which is the mask with the lowest cost;
+    - the costs of the other masks, divided by three and multiplied by `REMAINDER_WEIGHT`;
+    - the expected cost of the mask with the highest score, which users take. A softmax of the scores gives the
+      probability of each mask;
+    - the squared error of the scores, multiplied by `SQUARE_WEIGHT`.
+
+    Args:
+        logits: (p, m, h, w).
+        scores: (p, m) predicted IoU.
+        targets: (p, h, w), 0 to 1.
+    """
+    costs = mask_costs(logits, targets[:, None], balance=0)
+    loss = costs.amin(1).mean()
+    if costs.shape[1] > 1:
+        remainder = costs.mean(1) - costs.amin(1) / costs.shape[1]
+        probabilities = (scores.detach() / TEMPERATURE).softmax(1)
+        loss = loss + REMAINDER_WEIGHT * remainder.mean() + (probabilities * costs).sum(1).mean()
+    true = iou(logits.detach(), targets[:, None])
+    return loss + SQUARE_WEIGHT * F.mse_loss(scores, true)
