@@ -118,10 +118,10 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
-    """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
+    """Load a safetensors file in which tensors have the names of the model's parameters. `save` writes such files.
 
-    transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
-    longer than encoding an image with the starter model.
+    transformers can load such a file too. But transformers first compiles the patterns of all its name conversions.
+    That takes longer than encoding an image with the small model `sam-tiny`.
 
     Args:
         file: the safetensors file.
