@@ -177,7 +177,9 @@ def difference_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def scalar_pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the metrics that are not means over objects: calibration error, encodings and COCO's average precision.
+    """Return the metrics that `difference_table` leaves out.
+
+    These are the calibration error, `kept` of each encoding, and COCO's average precision.
 
     Args:
         first: The report of the first model.

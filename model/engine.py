@@ -133,7 +133,7 @@ class Engine:
                 return encoded[0]
 
             embedding = self.cache.get(image.key, encode)
-            if not encoded:  # only now: a thread must not hold a slot while it waits for another thread to encode
+            if not encoded:  # a slot only now, because a thread that waits in `get` for another must not hold one
                 held.enter_context(self._decoding(image, call))
             yield EmbeddedImage(embedding, image.key, image)
 
@@ -189,8 +189,8 @@ class Engine:
             key: the image's key, if it has one.
 
         Raises:
-            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN, infinity or a number
-                beyond MAX_COORDINATE.
+            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN or a number outside
+                -1e6 to 1e6.
         """
         shape = self.segmenter.family.features_shape
         return EmbeddedImage.from_features(features, shape, size, self.segmenter.name, key)

@@ -43,7 +43,7 @@ class Grid:
         crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
         crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
             further layer halves the overlap.
-        crop_n_points_downscale_factor: a crop of layer i has points_per_side // this factor**i points a side, or 1.
+        crop_n_points_downscale_factor: a crop of layer i has max(1, points_per_side // this factor**i) points a side.
         min_mask_region_area: in pixels. Smaller holes are filled, smaller separate pieces are removed; 0 does nothing.
 
     Example:

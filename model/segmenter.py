@@ -198,7 +198,7 @@ class Segmenter:
     def _batch_size(self, embeddings: Sequence[Embedding]) -> int:
         """Return the number of prompts per batch for prompts on these embeddings, at most `prompts_per_batch`.
 
-        On a CPU, each thread gets an equal share of the prompts. A share below MIN_TOKENS image tokens is enlarged.
+        On a CPU, the number is the larger of prompts / threads and MIN_TOKENS / image tokens of a prompt.
         """
         if self.family.device.type != "cpu" or not embeddings:
             return self.prompts_per_batch
@@ -254,7 +254,7 @@ class Segmenter:
     def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
         """Run a network other than this model's encoder and decoder, such as a detector.
 
-        In an endpoint, the network waits in a queue. One network runs at a time, and holders of API keys take turns.
+        The endpoint's subclass queues `work`: one network runs at a time, and holders of API keys take turns.
 
         Args:
             work: function that runs the network and returns the result.

@@ -137,7 +137,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if any(name not in shapes for name, _ in model.named_buffers()):
-        return None  # the file does not hold buffers that the model computes when it is created
+        return None  # the file lacks such buffers, and on the meta device they have no data; transformers computes them
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
