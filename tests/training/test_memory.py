@@ -16,7 +16,8 @@ from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.model.tracking import TrackPrompt, TrackState
 from sam_endpoint.training.memory.__main__ import main
 from sam_endpoint.training.memory.clips import ClipCache
-from sam_endpoint.training.memory.trainer import MemoryPlan, MemoryTrainer
+from sam_endpoint.training.memory.options import MemoryPlan
+from sam_endpoint.training.memory.trainer import MemoryTrainer
 from tests.conftest import ROOT
 
 START = ROOT / "checkpoints" / "sam2-tiny"

@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from sam_endpoint.training.memory.clips import ClipCache
-from sam_endpoint.training.memory.trainer import MemoryPlan, MemoryTrainer
+from sam_endpoint.training.memory.options import MemoryPlan
+from sam_endpoint.training.memory.trainer import MemoryTrainer
 
 LOG_COLUMNS = ("step", "seconds", "rate", "loss", "iou", "last_iou", "hidden_iou")
 LOG_EVERY = 10

@@ -33,7 +33,7 @@ def video_config(side: int, memories: int = 3, layers: int = 2) -> Sam2VideoConf
         memories: The number of memories that an object attends to, with that of the prompt.
         layers: The number of layers of the memory attention.
     """
-    image = Sam2Network.config(image_size=side)
+    image: Any = Sam2Network.config(image_size=side)
     width, grid = image.prompt_encoder_config.hidden_size, side // network.PATCH_SIZE
     return Sam2VideoConfig(
         vision_config=image.vision_config.to_dict(),
@@ -77,6 +77,9 @@ def create(config: Sam2VideoConfig, start: Path, seed: int) -> Any:
     is_frozen = [name for name in missing if name.startswith(FROZEN)]
     if unexpected or is_frozen:
         raise BadData(f"'{start}' is not a checkpoint of this architecture: {[*unexpected, *is_frozen][:3]}")
+    if "no_object_pointer" in missing:  # a checkpoint for images, in which the visibility has no trained weights
+        with torch.no_grad():
+            model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(VISIBLE)
     return model
 
 
@@ -112,7 +115,9 @@ def _initialize(model: Any) -> None:
             for module in getattr(model, name).modules():
                 if isinstance(module, nn.Linear):
                     nn.init.xavier_uniform_(module.weight)
-                    nn.init.zeros_(module.bias)
                 elif isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                else:
+                    continue
+                if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sam_endpoint.model.families.sam2_video import DecodedObjects, Recall, Sam2V
 from sam_endpoint.training import losses, prompts
 from sam_endpoint.training.memory import model as video_model
 from sam_endpoint.training.memory.clips import ClipCache, Window
+from sam_endpoint.training.memory.options import MemoryPlan
 
 CLICK, BOX, MASK = KINDS = ("click", "box", "mask")
 SHARES = (0.5, 0.3, 0.2)  # of the kinds of prompts
@@ -26,31 +27,6 @@ CORNERS = (2, 3)  # labels of the corners of a box
 VISIBLE_SHARE = 0.5  # an object of which no cell of the grid has this share is hidden
 VISIBILITY_WEIGHT = 1.0  # of the loss of the visibility
 MIN_LOGIT = -30.0  # objects that the model takes for hidden have the logits -1024
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """The options that determine the trained weights. Their help texts are in the fields' metadata."""
-
-    seed: int = _option(11, "seed of the clips, the windows, the prompts and the first weights")
-    clips: int = _option(500, "number of clips to draw")
-    side: int = _option(224, "side of the input in pixels")
-    full_side: int = _option(448, "side of the input of the finished model in pixels")
-    frames: int = _option(7, "number of frames of a window")
-    objects: int = _option(3, "maximum number of objects of a window")
-    windows: int = _option(2, "number of windows of a step")
-    steps: int = _option(1500, "number of steps")
-    rate: float = _option(6e-4, "maximum learning rate")
-    warmup: int = _option(50, "number of first steps in which the learning rate rises")
-    decay: float = _option(0.01, "weight decay")
-    averaging: float = _option(0.995, "decay of the moving average of the weights; the average is exported")
-    forced: float = _option(0.7, "first probability that the true mask of a frame is memorized; it falls to 0")
-    memories: int = _option(3, "number of memories that an object attends to, with that of the prompt")
-    layers: int = _option(2, "number of layers of the memory attention")
 
 
 class MemoryTrainer:
@@ -108,7 +84,7 @@ class MemoryTrainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), share)
         self.step += 1
-        means = {name: float(np.nanmean([metrics[name] for metrics in measured])) for name in measured[0]}
+        means = {name: _mean([metrics[name] for metrics in measured]) for name in measured[0]}
         return means | {"rate": self.learning_rate(), "norm": float(norm)}
 
     def compute_loss(self, window: Window, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -249,6 +225,12 @@ class MemoryTrainer:
             for name, weight in self.weights.items():
                 weight.copy_(state["weights"][name])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _mean(values: list[float]) -> float:
+    """Return the mean of the values that are not nan; nan if all are."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def _box(mask: Tensor) -> Tensor:
