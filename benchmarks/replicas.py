@@ -150,7 +150,7 @@ def compare(
         sender = Sender(balancer)
         sender.keep(KEPT)
         kept = [range(number, KEPT, REPLICAS) for number in range(REPLICAS)]
-        results = []
+        results: list[Comparison] = []
         for turn in range(turns):
             for load in loads:
                 results.append(_compare(stages, sender, load, requests, turn, kept if not results else None))

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +184,11 @@ def measure(
     settle = 0.3 if second is not None else 0.0
     kept = first.metrics()["sam_embedding_bytes"]
     process_bytes = resident_bytes(pid)
-    work = {NEW: first.measure([lambda i=i: first.ask(names[i], images[i]) for i in range(2, len(names))], settle)}
+    work = {NEW: first.measure([partial(first.ask, names[i], images[i]) for i in range(2, len(names))], settle)}
     embedding_bytes = round((first.metrics()["sam_embedding_bytes"] - kept) / requests)
     work[CLICK] = first.measure([lambda: first.ask(names[0])] * max(30, requests))
     if second is not None:
-        work[FETCH] = second.measure([lambda i=i: second.ask(names[i]) for i in range(2, len(names))])
+        work[FETCH] = second.measure([partial(second.ask, names[i]) for i in range(2, len(names))])
     answer = first.ask(names[0], rows=ROWS)
     seconds = []
     for _ in range(3):

@@ -79,7 +79,13 @@ def serve(checkout: Path, model: Path, folder: Path) -> Seconds:
     row = {"image": new_image(0), "input_boxes": [[10.0, 10.0, 500.0, 500.0]]}
     words = ["-m", "sam_endpoint", "serve", "--model", str(model), "--port", str(port)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen([sys.executable, *words], cwd=checkout, env=_environment(checkout), **_QUIET)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=checkout,
+        env=_environment(checkout),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         while not _is_ready(url):
             if process.poll() is not None:
@@ -104,7 +110,14 @@ def _is_ready(url: str) -> bool:
 def _run(checkout: Path, *words: object) -> Seconds:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, *map(str, words)]
-    subprocess.run(command, cwd=checkout, env=_environment(checkout), check=True, **_QUIET)
+    subprocess.run(
+        command,
+        cwd=checkout,
+        env=_environment(checkout),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - started, _spent_since(before)
 
 
@@ -117,7 +130,6 @@ def _spent_since(before: resource.struct_rusage) -> float:
     return now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
 
 
-_QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 CASES: dict[str, Callable[[Path, Path, Path], Seconds]] = {
     "start to the result of `score`": score,
     "start to the first answer of `serve`": serve,
