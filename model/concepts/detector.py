@@ -50,6 +50,7 @@ class DetectorFinder(ABC):
     takes_text = True
     takes_examples = False
     needs_pixels = True
+    max_instances = MAX_INSTANCES
     usual_threshold: ClassVar[float]
 
     def __init__(self, model: Any, processor: Any) -> None:
