@@ -94,8 +94,7 @@ def test_the_client_clicks_and_embeds_with_the_embedded_model(url: str) -> None:
     (clicked,) = results["clicked"]["predictions"]
     assert clicked["format"] == "polygon" and clicked["confidence"] > 0.8
     corners = np.concatenate([np.asarray(polygon) for polygon in clicked["masks"]])
-    x1, y1, x2, y2 = *corners.min(0), *corners.max(0)
-    assert match([[x1, y1, x2 - x1, y2 - y1]]) == [10]
+    assert match([[*corners.min(0).tolist(), *np.ptp(corners, axis=0).tolist()]]) == [10]
     assert len(results["nothing"]["predictions"]) == 1
     for result in results["async"][1]:
         assert match(boxes(result["predictions"])) == [10]
@@ -180,7 +179,7 @@ def test_each_prompt_has_its_own_threshold_and_nms_removes_duplicates_across_pro
 
 def test_all_formats_are_the_same_masks(url: str) -> None:
     def predictions(mask_format: str) -> Any:
-        body = {"image": coins(), "prompts": SHOWN, "format": mask_format}
+        body: Any = {"image": coins(), "prompts": SHOWN, "format": mask_format}
         return post(url, "/sam3/concept_segment", body).json()["prompt_results"][0]["predictions"]
 
     by_polygon, by_json, by_rle = (predictions(mask_format) for mask_format in ("polygon", "json", "rle"))
