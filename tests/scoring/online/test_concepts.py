@@ -67,7 +67,11 @@ def test_examples_and_clicks_on_one_image_are_one_encoding(url: str, path: str) 
 
 
 def xanylabeling(url: str, model: str = "texts", **params: Any) -> Any:
-    body = {"model": model, "image": f"data:image/png;base64,{coins()}", "params": {"conf_threshold": 0.0, **params}}
+    body: Any = {
+        "model": model,
+        "image": f"data:image/png;base64,{coins()}",
+        "params": {"conf_threshold": 0.0, **params},
+    }
     return requests.post(f"{url}/v1/predict", json=body, timeout=120).json()
 
 
@@ -139,7 +143,7 @@ def test_open_inference_passes_concepts_through(url: str) -> None:
             for name, value in {"image": coins(), **cells}.items()
         ]
         inputs[0]["parameters"] = {"content_type": "base64"}
-        body = {"inputs": inputs, "parameters": FAST}
+        body: Any = {"inputs": inputs, "parameters": FAST}
         answer = requests.post(f"{url}/v2/models/{model}/infer", json=body, timeout=120).json()
         return json.loads(answer["outputs"][0]["data"][0])
 

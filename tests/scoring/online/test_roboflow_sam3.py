@@ -156,25 +156,22 @@ def test_an_embedded_image_is_found_by_its_id_unless_the_detector_needs_its_pixe
 
 
 def test_each_prompt_has_its_own_threshold_and_nms_removes_duplicates_across_prompts(sam3_url: str) -> None:
-    def scores(prompts: list[Any], **fields: Any) -> list[list[float]]:
-        body = {"image": coins(), "prompts": prompts, "output_prob_thresh": 0.0, "format": "rle", **fields}
+    def scores(*thresholds: float | None, **fields: Any) -> list[list[float]]:
+        prompts = [{"type": "text", "text": "cups", "output_prob_thresh": threshold} for threshold in thresholds]
+        body: Any = {"image": coins(), "prompts": prompts, "output_prob_thresh": 0.0, "format": "rle", **fields}
         results = post(sam3_url, "/sam3/concept_segment", body).json()["prompt_results"]
         return [[prediction["confidence"] for prediction in result["predictions"]] for result in results]
 
-    cups: dict[str, Any] = {"type": "text", "text": "cups"}
-    all_scores, again = scores([cups, cups])
-    assert len(all_scores) == 20 and again == all_scores
-    middle = (all_scores[9] + all_scores[10]) / 2
-    assert scores([{**cups, "output_prob_thresh": middle}, cups]) == [all_scores[:10], all_scores]
-    assert scores([cups, {**cups, "output_prob_thresh": 0.0}], output_prob_thresh=middle) == [
-        all_scores[:10],
-        all_scores,
-    ]
-    distinct, duplicates = scores([cups, cups], nms_iou_threshold=0.9)
-    assert distinct and not duplicates
+    everything, again = scores(None, None)
+    assert len(everything) == 20 and again == pytest.approx(everything, abs=1e-5)
+    middle = (everything[9] + everything[10]) / 2
+    for few, many in (scores(middle, None), scores(None, 0.0, output_prob_thresh=middle)):
+        assert few == pytest.approx(everything[:10], abs=1e-5) and many == pytest.approx(everything, abs=1e-5)
+    distinct = len(scores(None, nms_iou_threshold=0.9)[0])
+    first, second = scores(None, None, nms_iou_threshold=0.9)
+    assert 0 < distinct == len(first) + len(second) <= 20
     # An instance below the threshold of its own prompt removes no instance of another prompt.
-    first, second = scores([{**cups, "output_prob_thresh": 1.0}, cups], nms_iou_threshold=0.9)
-    assert not first and second == distinct
+    assert list(map(len, scores(1.0, None, nms_iou_threshold=0.9))) == [0, distinct]
 
 
 def test_all_formats_are_the_same_masks(url: str) -> None:
