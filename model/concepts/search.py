@@ -94,7 +94,10 @@ class ConceptSearch:
             least = replace(thresholds, score=min(_min_score(concept, thresholds) for concept in own))
             instances = finder.find(self._segmenter, image, own, least, call)
             by_position.update(zip(positions, instances, strict=True))
-        ordered = [_with_min_score(by_position[i], concept) for i, concept in enumerate(clipped)]
+        ordered = [
+            _above(by_position[i], concept.min_score if finder is self._by_example else _min_score(concept, thresholds))
+            for i, (concept, finder) in enumerate(zip(clipped, finders, strict=True))
+        ]
         return ordered if thresholds.nms is None or not ordered else _suppress(ordered, thresholds.nms)
 
     def _finder(self, concept: Concept, other_image: bool = False) -> ConceptFinder:
@@ -118,11 +121,11 @@ def _clip(concept: Concept, image: EmbeddedImage) -> Concept:
     return replace(concept, boxes=boxes)
 
 
-def _with_min_score(instances: Instances, concept: Concept) -> Instances:
-    """Remove the instances below the concept's own `min_score`."""
-    if concept.min_score is None:
+def _above(instances: Instances, min_score: float | None) -> Instances:
+    """Remove the instances below a minimum score; None keeps all."""
+    if min_score is None:
         return instances
-    count = int((instances.scores >= concept.min_score).sum())
+    count = int((instances.scores >= min_score).sum())
     return Instances(instances.logits[:count], instances.boxes[:count], instances.scores[:count])
 
 

@@ -217,12 +217,15 @@ WRONG_VALUES: dict[str, tuple[list[Any], str]] = {
         [{"text": "x" * 10_000}],
         "column 'prompts[0].text': expected a text of at most 200 characters, got text of 10000 characters",
     ),
-    "a surrogate": ([{"text": "\ud800"}], "without control characters and unpaired surrogates, got text of 1 charact"),
+    "a surrogate": (
+        [{"text": "\ud800"}],
+        "expected a JSON body in UTF-8, got another encoding or an unpaired surrogate",
+    ),
     "only marks": ([{"text": "\u0301\u200d"}], "expected a text with at least one letter, digit or symbol"),
     "half a box": ([{"boxes": [{"x": 1}]}], "column 'prompts[0].boxes[0]': expected numbers x, y, width, height"),
     "an empty box": (
         [{"boxes": [{**COIN, "width": 0}]}],
-        "column 'prompts[0].boxes': expected boxes with x2 > x1 and y2 > y1",
+        "column 'prompts[0].boxes': expected x1,y1,x2,y2 with x2 > x1 and y2 > y1",
     ),
     "a box outside": (
         [{"boxes": [{**COIN, "x": 5000}]}],
