@@ -52,7 +52,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("/sam2/segment_image", {**ROBOFLOW, "prompts": [{"box": {"x": 9, "y": 9, "width": 4, "height": 4}}]}),
-    ("/sam3/embed_image", {**ROBOFLOW, "model_id": "sam3/sam3_final"}),
+    ("/sam3/embed_image", {**ROBOFLOW, **FLAT, "model_id": "sam3/sam3_final"}),
     ("/sam3/visual_segment", {**ROBOFLOW, "prompts": [{"points": [{"x": 9, "y": 9}]}], "format": "polygon"}),
     (
         "/sam3/concept_segment",
