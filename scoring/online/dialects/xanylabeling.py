@@ -219,13 +219,20 @@ def _prompt(points: Sequence[tuple[list[float], int]], box: np.ndarray | None) -
 
 
 def _described(name: str) -> dict[str, Any]:
+    # Images are the first task, which the client chooses by default. In the second, it sends all images of the folder.
+    widgets = {str(widget["name"]): dict[str, Any]() for widget in WIDGETS}
+    tasks = [
+        {"id": task, "name": task.capitalize(), "batch_processing_mode": mode, "active_widgets": widgets}
+        for task, mode in (("images", "default"), ("video", "video"))
+    ]
     return {
         "model_id": name,
         "display_name": name,
         "widgets": list(WIDGETS),
         "params": {"epsilon_factor": FINENESS},
-        "capabilities": {"points": True, "rectangles": True, "text": False, "video": False},
+        "capabilities": {"points": True, "rectangles": True, "text": False, "video": True},
         "batch_processing_mode": "default",
+        "available_tasks": tasks,
     }
 
 

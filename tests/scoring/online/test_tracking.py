@@ -77,7 +77,8 @@ def test_answers_a_line_per_frame_and_object(url: str, clip: Path) -> None:
         (frame, number) for frame in range(COUNT) for number in ((1, 2) if frame >= 3 else (1,))
     ]
     for record in records:
-        assert set(record) == {"frame", "object", "encoded_binary_mask", "size", "bbox", "area", "score"}
+        assert set(record) == {"frame", "object", "encoded_binary_mask", "size", "bbox", "area", "score", "seconds"}
+        assert record["seconds"] == pytest.approx(record["frame"] / 25)
         mask = decode(record["encoded_binary_mask"], "rle", (96, 128))
         assert iou(mask, MASKS[record["frame"]]) > 0.8 and record["area"] == mask.sum()
 
