@@ -132,7 +132,11 @@ def track_by_box(
 def _request(prompts: list[TrackPrompt], last: np.ndarray | None, frame: int) -> Prompt:
     """Return the prompt for the model: the prompts of the frame, otherwise the last box."""
     points = [prompt.points for prompt in prompts if prompt.points is not None]
-    labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
+    labels = [
+        np.ones(len(prompt.points), np.int64) if prompt.labels is None else prompt.labels
+        for prompt in prompts
+        if prompt.points is not None
+    ]
     box: np.ndarray | None = None
     for prompt in prompts:
         box = prompt.box if prompt.box is not None else box

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from tests import checkpoints, pictures
-from tests.conftest import run_with_clients, serve_endpoint
+from tests.conftest import ROOT, run_with_clients, serve_endpoint
 from tests.pictures import iou
 from tests.scoring.online.endpoint import metric
 from tests.videos import disc_frames, write_video
@@ -196,6 +196,7 @@ def test_qupaths_bad_requests(url: str, change: dict[str, Any], said: str) -> No
     assert answer.status_code == 400 and said in answer.json()["detail"] and "SECRET" not in answer.text, answer.text
 
 
+FUNCTION = ROOT / "deploy" / "cvat" / "segment_anything.py"
 BOX = [12, 30, 48, 66]
 OCTAGON = [38, 31, 47, 40, 47, 56, 38, 65, 22, 65, 13, 56, 13, 40, 22, 31]
 
@@ -212,6 +213,21 @@ def test_cvats_tracker(url: str) -> None:
         assert iou(filled(np.reshape(polygon, (-1, 2)).tolist()), MASKS[number]) > 0.75
         states = found["states"]
     assert metric(url, "sam_memory_bytes") == 0
+
+
+def test_cvats_agent(url: str, tmp_path: Path) -> None:
+    folder = write_video(tmp_path / "frames", FRAMES[:4])
+    shapes = json.dumps([{"type": "rectangle", "points": BOX}, {"type": "polygon", "points": OCTAGON}])
+    script = Path(__file__).with_name("cvat_tracking.py")
+    found = run_with_clients(script, FUNCTION, url, folder, KEY, shapes, environment="tools")
+    assert found["fields"] == {"supported_shape_types": ["polygon", "rectangle"]}
+    for number, (rectangle, polygon) in enumerate(found["shapes"], 1):
+        x = np.flatnonzero(MASKS[number].any(0))
+        assert rectangle["type"] == "rectangle"
+        assert np.abs(np.array(rectangle["points"]) - [x[0], 31, x[-1] + 1, 66]).max() < 5
+        assert polygon["type"] == "polygon"
+        assert iou(filled(np.reshape(polygon["points"], (-1, 2)).tolist()), MASKS[number]) > 0.75
+    assert "an API key is needed" in found["refused"]
 
 
 @pytest.mark.parametrize(

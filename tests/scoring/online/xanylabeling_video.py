@@ -1,6 +1,6 @@
 """X-AnyLabeling's published client class with a video model, without a window, run in the environment .venv/tools.
 
-xanylabeling_video.py URL FOLDER KEY MODEL SETTINGS: prints as JSON what the client shows and saves. FOLDER has the frames.
+xanylabeling_video.py URL FOLDER KEY MODEL SETTINGS: prints what the client shows and saves. FOLDER has frames.
 """
 
 from __future__ import annotations
