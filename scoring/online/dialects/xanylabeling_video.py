@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
-from sam_endpoint.model.errors import BadInput, BadRequest, ClientDisconnected, EndpointError
+from sam_endpoint.model.errors import BadInput, BadRequest, ClientDisconnected, EndpointError, kind
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.model.tracking.session import FORWARD, TimedFrame, TrackingSession, cached_frames
 from sam_endpoint.model.tracking.ways import tracker_for
@@ -32,6 +32,7 @@ EVENTS = "text/event-stream"
 RESULT_COPIES = 4  # bytes of shapes in memory for each byte of their text
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = "pending", "processing", "completed", "failed", "cancelled"
 router = APIRouter(prefix="/v1/video", tags=["X-AnyLabeling"], route_class=JsonRoute)
+plain = APIRouter()  # routes whose requests have no body
 
 
 class InitBody(BaseModel):
@@ -157,13 +158,13 @@ def propagate(request: Request, body: PropagateBody) -> JSONResponse:
     return _success(data, stored.served.headers)
 
 
-@router.get("/status/{task_id}", response_model=None, summary="Get the progress of a background task")
+@plain.get("/status/{task_id}", response_model=None, summary="Get the progress of a background task")
 def status(request: Request, task_id: str) -> JSONResponse:
     """Return `status` (pending, processing, completed, failed or cancelled), `progress` from 0 to 1, and `results`."""
     return _success(_task(_session(request, task_id)))
 
 
-@router.post("/cancel/{task_id}", response_model=None, summary="Cancel a background task")
+@plain.post("/cancel/{task_id}", response_model=None, summary="Cancel a background task")
 def cancel(request: Request, task_id: str) -> JSONResponse:
     """Stop to track. The session, and what was tracked so far, are kept."""
     stored = _session(request, task_id)
@@ -172,11 +173,14 @@ def cancel(request: Request, task_id: str) -> JSONResponse:
     return _success({"task_id": task["task_id"], "status": CANCELLED})
 
 
-@router.post("/cleanup/{session_id}", response_model=None, summary="Close a session")
+@plain.post("/cleanup/{session_id}", response_model=None, summary="Close a session")
 def cleanup(request: Request, session_id: str) -> JSONResponse:
     """Free the frames and the memory of a session."""
     request.app.state.track_sessions.close(_session(request, session_id))
     return _success({"message": "the session is closed"})
+
+
+router.include_router(plain)
 
 
 def _events(
@@ -233,12 +237,12 @@ def _shapes(tracking: TrackingSession, frame: TimedFrame, params: VideoParams, c
 
 
 def _pixels(points: Any, size: tuple[int, int]) -> Any:
-    """Scale points from shares of the frame's size to pixels. Other forms are left to the parser of prompts."""
+    """Scale points from shares of the frame's size to pixels. Raises BadInput."""
     height, width = size
-    try:
-        return [[x * width, y * height] for x, y in points]
-    except (TypeError, ValueError):
-        raise BadInput("points", "[[x, y], ...] from 0 to 1", "another form") from None
+    is_list = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    if not is_list or not all(isinstance(number, (int, float)) for point in points for number in point):
+        raise BadInput("points", "[[x, y], ...] from 0 to 1", kind(points))
+    return [[float(x) * width, float(y) * height] for x, y in points]
 
 
 def _session(request: Request, session: str) -> StoredSession:

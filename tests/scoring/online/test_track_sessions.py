@@ -20,7 +20,7 @@ from tests.pictures import iou
 from tests.scoring.online.endpoint import KEY, OTHER_KEY, metric
 from tests.videos import disc_frames, write_video
 
-COUNT, SECONDS, MANY = 10, 15, 60
+COUNT, SECONDS, MANY = 10, 15, 40
 FRAMES, MASKS = disc_frames(COUNT)
 CLICK = {"frame": 4, "object": 1, "points": [[38, 48]]}
 AUTH = {"authorization": f"Bearer {KEY}"}
