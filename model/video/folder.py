@@ -60,7 +60,8 @@ class FrameFiles(Video):
         files = [file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file()]
         if not files:
             raise BadInput(COLUMN, f"a folder of image files ({', '.join(ENDINGS)})", "a folder without images")
-        return cls(sorted(files, key=lambda file: frame_order(file.name)), limits)
+        files.sort(key=lambda file: frame_order(file.name))
+        return cls(files, limits)
 
     def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the images from number `start`, as `Video.frames`."""
