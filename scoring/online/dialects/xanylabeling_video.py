@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sam_endpoint.model.call import Call
-from sam_endpoint.model.errors import BadInput, BadRequest, ClientDisconnected, EndpointError, kind
+from sam_endpoint.model.errors import INTERNAL_ERROR, BadInput, BadRequest, ClientDisconnected, EndpointError, kind
 from sam_endpoint.model.segmenter import Segmentation
 from sam_endpoint.model.tracking.session import FORWARD, TimedFrame, TrackingSession, cached_frames
 from sam_endpoint.model.tracking.ways import tracker_for
@@ -134,10 +134,11 @@ def propagate_stream(request: Request, body: PropagateBody) -> Response:
 def propagate(request: Request, body: PropagateBody) -> JSONResponse:
     """Begin to track. `status` returns the progress and the results. A session has one task at a time."""
     stored = _session(request, body.session_id)
+    if stored.notes.get("task", {}).get("status") in (PENDING, PROCESSING):
+        raise BadRequest("session_id: expected a session without a task in progress; cancel the task first")
     call = request.app.state.track_sessions.new_call(stored.tenant)
     task: Propagation = {"task_id": stored.id, "status": PENDING, "progress": 0.0, "results": {}, "error": None}
-    stored.cancel()
-    stored.notes["task"] = task
+    stored.notes.update(task=task, call=call)
 
     def work() -> None:
         try:
@@ -150,6 +151,9 @@ def propagate(request: Request, body: PropagateBody) -> JSONResponse:
                     task.update(status=FAILED, error=event["message"])
         except ClientDisconnected:
             task["status"] = CANCELLED
+        except Exception:  # the log gets its type and place
+            task.update(status=FAILED, error=INTERNAL_ERROR)
+            raise
         finally:
             call.close()
 
@@ -169,7 +173,7 @@ def cancel(request: Request, task_id: str) -> JSONResponse:
     """Stop to track. The session, and what was tracked so far, are kept."""
     stored = _session(request, task_id)
     task = _task(stored)
-    stored.cancel()
+    stored.notes["call"].cancel()
     return _success({"task_id": task["task_id"], "status": CANCELLED})
 
 

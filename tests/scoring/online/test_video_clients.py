@@ -99,6 +99,13 @@ def test_x_anylabelings_background_task(url: str) -> None:
     assert (state["status"], state["progress"], state["error"]) == ("completed", 1.0, None)
     assert list(state["results"]) == ["0", "1", "2", "3", "4"]
     assert iou(filled(state["results"]["4"]["masks"][0]["points"]), MASKS[4]) > 0.8
+    again = {"session_id": session, "model": "default", "start_frame": 0}
+    assert post(url, "/v1/video/propagate", again).json()["success"] is True
+    post(url, f"/v1/video/cancel/{task}")
+    while (state := status(url, task))["status"] in ("pending", "processing"):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.05)
+    assert state["status"] in ("cancelled", "completed")  # the last frame may have been done before
     assert post(url, f"/v1/video/cancel/{task}").json()["data"]["status"] == "cancelled"
     assert post(url, f"/v1/video/cleanup/{session}", params={"model": "default"}).json()["success"] is True
     gone = post(url, f"/v1/video/cleanup/{session}", params={"model": "default"})
