@@ -248,8 +248,8 @@ class Segmenter:
         def embed(pixels: np.ndarray) -> Embedding:
             return self.embed([pixels], call)[0]
 
-        known = TrackState() if state is None else state
-        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
+        known, run = TrackState() if state is None else state, partial(self.run, call=call)
+        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, run, call)
 
     def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
         """Run a network other than this model's encoder and decoder, such as a detector.

@@ -70,6 +70,12 @@ class EmbeddingCache:
         view._is_valid = is_valid
         return view
 
+    def in_memory(self) -> EmbeddingCache:
+        """Return a view without the store, for embeddings that are of no use later, such as those of frames."""
+        view = copy(self)
+        view._store = None
+        return view
+
     @property
     def nbytes(self) -> int:
         """Size of the cached embeddings in bytes, for all tenants and models."""

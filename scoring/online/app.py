@@ -37,6 +37,7 @@ from sam_endpoint.scoring.online.middleware import GuardMiddleware
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
 from sam_endpoint.scoring.online.middleware.root_path import RootPathMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
+from sam_endpoint.scoring.online.track_sessions import TrackSessions
 
 DESCRIPTION = """
 Segment images with Segment Anything (SAM, SAM 2 and SAM 3). The routes are grouped by the client whose requests they
@@ -55,6 +56,7 @@ TAGS = [
     {"name": "CVAT", "description": "The request of CVAT's interactors, as nuclio functions accept it."},
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
     {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
+    {"name": "samapi", "description": "The route for videos of samapi, the server of QuPath's extension for SAM."},
     {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
     {"name": "Tracking", "description": "Objects in a video, tracked from prompts. The response is streamed."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
@@ -108,6 +110,9 @@ def create(settings: EndpointSettings) -> FastAPI:
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
     app.state.projects = Projects()
+    app.state.state_key = settings.state_key()
+    app.state.track_sessions = TrackSessions(settings, len(keys), calls.new)
+    metrics.watch_sessions(app.state.track_sessions)
     _add_status_routes(app, catalog, metrics)
     for dialect in DIALECTS:
         app.include_router(dialect.router, responses=_describe_errors(dialect))
@@ -125,7 +130,7 @@ def create(settings: EndpointSettings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
@@ -240,8 +245,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().run_in_executor(None, app.state.catalog.warm_up)
     refreshing = asyncio.create_task(_refresh(app.state.catalog, app.state.settings.refresh_seconds))
+    expiring = asyncio.create_task(_expire(app.state.track_sessions))
     yield
     refreshing.cancel()
+    expiring.cancel()
 
 
 async def _refresh(catalog: Catalog, seconds: float) -> None:
@@ -249,3 +256,10 @@ async def _refresh(catalog: Catalog, seconds: float) -> None:
     while seconds:
         await asyncio.sleep(seconds)
         await asyncio.to_thread(catalog.refresh)
+
+
+async def _expire(sessions: TrackSessions) -> None:
+    """Close idle sessions, even if no further request for a session comes."""
+    while True:
+        await asyncio.sleep(sessions.seconds / 4)
+        await asyncio.to_thread(sessions.expire)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
@@ -121,6 +122,12 @@ class EndpointSettings(BaseSettings):
         default=1000, gt=0, description="maximum number of frames of a video in a request for tracking"
     )
     track_objects: int = Field(default=50, gt=0, description="maximum number of objects in a request for tracking")
+    track_sessions: int = Field(
+        default=16, gt=0, description="maximum number of open sessions for tracking; one API key gets half of them"
+    )
+    track_session_seconds: float = Field(
+        default=300, gt=0, description="time in seconds after which a session for tracking that is not used is closed"
+    )
     answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of a response in bytes")
     memory: int = Field(
         default=2 * 2**30,
@@ -188,6 +195,11 @@ class EndpointSettings(BaseSettings):
             self.track_objects,
             self.concepts,
         )
+
+    def state_key(self) -> bytes:
+        """Return the key that signs states which clients keep: the key of the embedding store, or a random one."""
+        key = self.embedding_store_key
+        return key.get_secret_value().encode() if key else secrets.token_bytes(32)
 
     def keys(self) -> list[str]:
         """Return the accepted API keys. If the list is empty, authentication is disabled.

@@ -16,13 +16,16 @@ from sam_endpoint.scoring.online.dialects import (
     mlflow,
     open_inference,
     roboflow,
+    samapi,
     tracking,
     xanylabeling,
+    xanylabeling_video,
 )
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
     azureml.DIALECT,
+    samapi.DIALECT,  # before Roboflow's paths, which begin with /sam/ too
     roboflow.SAM,
     roboflow.SAM2,
     roboflow.SAM3,
@@ -30,6 +33,7 @@ DIALECTS: tuple[Dialect, ...] = (
     cvat.DIALECT,
     label_studio.DIALECT,
     open_inference.DIALECT,
+    xanylabeling_video.DIALECT,
     xanylabeling.DIALECT,
     tracking.DIALECT,
     mlflow.DIALECT,

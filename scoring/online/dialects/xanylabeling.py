@@ -264,14 +264,25 @@ def _prompt(points: Sequence[tuple[list[float], int]], box: np.ndarray | None) -
 def _described(name: str, capabilities: Mapping[str, bool] | None) -> dict[str, Any]:
     """Describe a model with known capabilities. None: the model is not loaded yet."""
     text = bool(capabilities and capabilities["text"])
+    widgets, mode = [*WIDGETS, *(TEXT_WIDGETS if text else ())], "text_prompt" if text else "default"
+    # Images are the first task, which the client chooses by default. In the second, it sends all images of the folder.
+    tasks = [
+        {"id": task, "name": task.capitalize(), "batch_processing_mode": batch, "active_widgets": _names(active)}
+        for task, batch, active in (("images", mode, widgets), ("video", "video", WIDGETS))
+    ]
     return {
         "model_id": name,
         "display_name": name,
-        "widgets": [*WIDGETS, *(TEXT_WIDGETS if text else ())],
+        "widgets": widgets,
         "params": {"epsilon_factor": FINENESS},
-        "capabilities": {"points": True, "rectangles": True, "text": text, "video": False},
-        "batch_processing_mode": "text_prompt" if text else "default",
+        "capabilities": {"points": True, "rectangles": True, "text": text, "video": True},
+        "batch_processing_mode": mode,
+        "available_tasks": tasks,
     }
+
+
+def _names(widgets: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {str(widget["name"]): {} for widget in widgets}
 
 
 def _success(data: dict[str, Any]) -> dict[str, Any]:
