@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Position, Request, expect, sync_playwright
 
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots
+
+PHONE: dict[str, Any] = {
+    **{"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    **{"has_touch": True, "is_mobile": True},
+}
 
 
 @contextmanager
@@ -137,6 +143,16 @@ def downloaded(page: Page, button: str) -> bytes:
     with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()
+
+
+def exported(page: Page, touch: bool = False) -> dict[str, Any]:
+    """Export the data set as COCO's run lengths, with two actions. Returns the JSON object."""
+    act = "tap" if touch else "click"
+    getattr(page.locator("#open-export"), act)()
+    with page.expect_download() as download:
+        getattr(page.get_by_role("button", name="Download"), act)()
+    content: dict[str, Any] = json.loads(Path(download.value.path()).read_text())
+    return content
 
 
 def saved_mask(page: Page) -> np.ndarray:
