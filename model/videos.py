@@ -74,7 +74,8 @@ def _track(engine: Engine, limits: RequestLimits, cell: Any, prompts: Any, call:
     parsed = parse_track_prompts(prompts, video.size, video.count)
     limits.check_objects(len({prompt.object for prompt in parsed}))
     tracker = tracker_for(engine.segmenter)
-    with call.hold(PIXEL_BYTES * video.size[0] * video.size[1]), closing(decoded_frames(video, call)) as frames:
+    start = parsed[0].frame  # earlier frames have no objects
+    with call.hold(PIXEL_BYTES * video.size[0] * video.size[1]), closing(decoded_frames(video, call, start)) as frames:
         for tracked in tracker.track(frames, parsed, tracker.new_state(), call):
             with call.stage("render"):
                 records = track_records(tracker.segmenter, tracked)
@@ -101,9 +102,9 @@ def _open(engine: Engine, limits: RequestLimits, cell: Any, call: Call) -> Video
         return open_video(source, most)
 
 
-def decoded_frames(video: Video, call: Call) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield the number and the pixels of each frame. Each frame is decoded in a turn of the request."""
-    with closing(video.frames()) as frames:
+def decoded_frames(video: Video, call: Call, start: int = 0) -> Generator[tuple[int, np.ndarray], None, None]:
+    """Yield the number and the pixels of each frame from `start`. Each frame is decoded in a turn of the request."""
+    with closing(video.frames(start)) as frames:
         while True:
             with call.stage("decode"):
                 frame = next(frames, None)

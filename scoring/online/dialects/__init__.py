@@ -11,6 +11,7 @@ from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online.dialects import (
     azureml,
     cvat,
+    frames,
     label_studio,
     livepeer,
     mlflow,
@@ -31,6 +32,7 @@ DIALECTS: tuple[Dialect, ...] = (
     open_inference.DIALECT,
     xanylabeling.DIALECT,
     tracking.DIALECT,
+    frames.DIALECT,
     mlflow.DIALECT,
 )
 

@@ -70,7 +70,7 @@ def _stream_lines(tracker: Tracker, video: Video, prompts: list[TrackPrompt], ca
     count, problem = 0, None
     try:
         with call.hold(PIXEL_BYTES * video.size[0] * video.size[1]):
-            frames = decoded_frames(video, call)
+            frames = decoded_frames(video, call, prompts[0].frame)  # earlier frames have no objects
             with closing(frames):
                 for tracked in tracker.track(frames, prompts, tracker.new_state(), call):
                     with call.stage("render"):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,7 @@ def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> 
     problems: list[str] = []
 
     def record(request: Request) -> None:
-        if not request.url.startswith((url, "blob:", "data:")):
+        if not request.url.startswith((urljoin(url, "."), "blob:", "data:")):
             foreign_requests.append(request.url)
 
     page.on("request", record)
@@ -58,7 +59,7 @@ def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> 
         expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
-    assert not foreign_requests and not problems
+    assert not foreign_requests and not problems, (foreign_requests, problems)
 
 
 def shoot(page: Page, name: str) -> None:
