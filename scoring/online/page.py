@@ -1,4 +1,4 @@
-"""Serve the annotation page at `/`, the page for videos at `/video`, images by URL, and the API documentation at `/docs`.
+"""Serve the annotation page at `/`, the page for videos at `/video`, images by URL, and the API docs at `/docs`.
 
 No page loads a file from another server.
 """

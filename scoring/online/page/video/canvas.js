@@ -10,7 +10,7 @@ import { promptAt, trackAt } from "./tracks.js";
 const EDGE = 1.5; // width of an outline in CSS pixels
 const SPECK_AREA = 60; // CSS pixels on the screen; smaller parts of a mask get no outline
 const WHITE = [255, 255, 255];
-const DRAWN = ["clip", "frame", "objects", "prompts", "tracks", "active", "draft", "crosshair", "opacity"]; // parts of the state that are drawn
+const DRAWN = ["clip", "frame", "objects", "prompts", "tracks", "active", "draft", "crosshair", "crosshairShown", "opacity"]; // parts of the state that are drawn
 const canvas = document.getElementById("canvas");
 const context = canvas.getContext("2d");
 let busy = false, again = false;
@@ -48,7 +48,7 @@ async function draw() {
 }
 
 async function drawState(state) {
-  const { clip, frame, draft, crosshair, active } = state;
+  const { clip, frame, draft, crosshair, crosshairShown, active } = state;
   const ratio = devicePixelRatio;
   const [columns, rows] = [canvas.clientWidth, canvas.clientHeight].map((length) => Math.max(1, Math.round(length * ratio)));
   const view = viewOf(clip);
@@ -66,7 +66,7 @@ async function drawState(state) {
   const box = draft ? boxBetween(...draft) : prompt?.points.length ? null : prompt?.box;
   if (box) drawBox(context, box, place, ratio);
   if (prompt) drawPoints(context, prompt, place, ratio);
-  if (crosshair && document.activeElement === canvas && canvas.matches(":focus-visible")) drawCrosshair(context, crosshair, place, ratio);
+  if (crosshairShown && document.activeElement === canvas) drawCrosshair(context, crosshair, place, ratio);
   Object.assign(canvas.dataset, { frame, masks: masks.length, scale: view.scale, x: view.x, y: view.y, width, height });
 }
 

@@ -53,6 +53,7 @@ $("canvas").addEventListener("keydown", (event) => {
   } else if (key === "enter") actAt(crosshair, event.shiftKey);
   else if (key === "b" && $("letters").checked) addCorner(crosshair);
   else return;
+  update({ crosshairShown: true });
   event.preventDefault();
 });
 

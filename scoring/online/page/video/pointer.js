@@ -27,6 +27,7 @@ canvas.addEventListener("pointerdown", (event) => {
   if (!get().clip || event.button === 1 || event.button > 2 || press) return cancel();
   canvas.focus({ preventScroll: true });
   canvas.setPointerCapture(event.pointerId);
+  update({ crosshairShown: false });
   press = { id: event.pointerId, start: [event.clientX, event.clientY], at: pixelOf(event), subtract: event.button === 2 || event.shiftKey || event.ctrlKey, dragging: false };
   if (event.pointerType === "touch") press.timer = setTimeout(longPress, LONG);
 });

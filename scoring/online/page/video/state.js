@@ -13,6 +13,7 @@ export const { get, update, watch } = createStore({
   active: null, // number of the object that clicks change, or null: the next click starts a new object
   draft: null, // two opposite corners of a box while it is being drawn
   crosshair: null, // position of the keyboard's cursor, in pixels of the frame
+  crosshairShown: false, // whether the latest input came from the keyboard
   corner: null, // first corner of a box that is not complete
   running: null, // tracking in progress: {from, last: the latest answered frame, done: number of answered frames, begin}
   saved: true, // whether the tracks have been downloaded since the latest change
