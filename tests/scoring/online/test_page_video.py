@@ -145,6 +145,19 @@ def test_the_page_shows_exactly_the_frames_of_the_tracker(page: Page, ending: st
         assert page.locator("#position").text_content() == f"Frame {frame} of {len(times) - 1}, {seconds:.2f} s"
 
 
+def test_a_large_video_is_shown_reduced_and_tracked_at_its_own_size(page: Page, tmp_path: Path) -> None:
+    """The frames have 1664 x 1248 pixels, and the page gets them as images of 1280 x 960."""
+    large = FRAMES[:3].repeat(13, axis=1).repeat(13, axis=2)
+    open_clip(page, write_video(tmp_path / "large.gif", large), 3)
+    click(page, 30 * 13, 48 * 13)
+    expect(page.locator("#status")).to_contain_text("Object 1 on frame 0", timeout=30_000)
+    track(page)
+    for (frame, _), record in saved_tracks(page).items():
+        assert record["size"] == [HEIGHT * 13, WIDTH * 13]
+        mask = decode(record["encoded_binary_mask"], "rle", (HEIGHT * 13, WIDTH * 13))
+        assert iou(mask[6::13, 6::13], MASKS[frame]) > 0.8
+
+
 def test_frames_are_reached_by_keys_and_the_clip_plays(page: Page, clip: Path) -> None:
     open_clip(page, clip)
     canvas = page.locator("#canvas")
