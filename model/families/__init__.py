@@ -118,10 +118,10 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
-    """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
+    """Load a safetensors file in which tensors have the names of the model's parameters. `save` writes such files.
 
-    transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
-    longer than encoding an image with the starter model.
+    transformers can load such a file too. But transformers first compiles the patterns of all its name conversions.
+    That takes longer than encoding an image with the small model `sam-tiny`.
 
     Args:
         file: the safetensors file.
@@ -137,7 +137,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if any(name not in shapes for name, _ in model.named_buffers()):
-        return None  # the file does not hold buffers that the model computes when it is created
+        return None  # the file lacks such buffers, and on the meta device they have no data; transformers computes them
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
