@@ -66,8 +66,8 @@ def open_coins(page: Page, model: str) -> list[str]:
 def expected_instances(url: str, model: str, **params: float) -> list[dict[str, Any]]:
     """Return what the endpoint itself answers to the two texts."""
     image = base64.b64encode(COINS.read_bytes()).decode()
-    body = {"input_data": [{"image": image, "input_text": ["cup", "spoon"]}], "params": {"mask_encoding": "rle"}}
-    body["params"].update(params)
+    row = {"image": image, "input_text": ["cup", "spoon"]}
+    body: Any = {"input_data": [row], "params": {"mask_encoding": "rle", **params}}
     answer = requests.post(f"{url}/score?model={model}", json=body, timeout=60)
     predictions: list[dict[str, Any]] = answer.json()[0]["predictions"]
     return predictions

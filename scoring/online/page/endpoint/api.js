@@ -59,7 +59,12 @@ export async function* postVideo(path, file, fields, key, signal) {
     throw new EndpointError("The endpoint cannot be reached. Check that it is running, and try again.");
   });
   if (!response.ok) throw new EndpointError(messageFor(response.status, await response.json().catch(() => null), "video"), response.status);
-  yield* linesOf(response.body);
+  try {
+    yield* linesOf(response.body);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new EndpointError("The connection to the endpoint broke off. What has arrived is kept. Try again.");
+  }
 }
 
 /** Return whether the image has been sent, or is being sent, for this model. */

@@ -3,6 +3,7 @@
 import { postVideo } from "../endpoint/api.js";
 import { fail } from "./errors.js";
 import { get, NO_TRACKS, setStatus, update } from "./state.js";
+import { stop } from "./track.js";
 
 let opening = null; // AbortController of the request in progress
 let clips = 0;
@@ -10,9 +11,10 @@ let clips = 0;
 /** Open a video file, and show its frames while they arrive. */
 export async function openClip(file) {
   opening?.abort();
+  stop();
   const { signal } = (opening = new AbortController());
   const clip = { id: `clip-${++clips}`, name: file.name, file, size: null, count: 0, frames: [], complete: false };
-  update({ clip: null, frame: 0, playing: false, ...NO_TRACKS, past: [], active: null, draft: null, corner: null, crosshair: null, saved: true });
+  update({ clip: null, frame: 0, playing: false, ...NO_TRACKS, past: [], active: null, draft: null, corner: null, crosshair: null, running: null, saved: true });
   setStatus(`Opening ${file.name} …`);
   try {
     for await (const line of postVideo("frames", file, {}, get().key, signal)) {

@@ -24,17 +24,25 @@ export async function track() {
   try {
     let end = null;
     for await (const line of postVideo("track", clip.file, { prompts: JSON.stringify(prompts), model }, key, signal)) {
+      if (signal.aborted) break;
       if ("object" in line) take(from, line);
       else end = line;
     }
+    if (signal.aborted) return stopped(clip);
     if (!end) throw new Error("The endpoint stopped before the last frame. The masks that arrived are kept.");
     const seconds = ((performance.now() - begin) / 1000).toFixed(1);
     if (end.error) setStatus(`Tracking stopped. ${end.error} The masks before are kept.`, true);
     else setStatus(`Tracked to the last frame in ${seconds} s. Look through the clip. Correct an object on a frame where it is wrong, then track from there.`);
   } catch (error) {
-    if (signal.aborted) setStatus(`Stopped after frame ${get().running.last}. The masks that arrived are kept.`);
-    else fail(error);
+    if (signal.aborted) return stopped(clip);
+    fail(error);
   }
+  update({ running: null });
+}
+
+function stopped(clip) {
+  if (get().clip?.id !== clip.id) return; // another video has been opened
+  setStatus(`Stopped after frame ${get().running.last}. The masks that arrived are kept.`);
   update({ running: null });
 }
 
