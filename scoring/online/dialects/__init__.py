@@ -11,13 +11,13 @@ from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online.dialects import (
     azureml,
     cvat,
-    frames,
     label_studio,
     livepeer,
     mlflow,
     open_inference,
     roboflow,
     tracking,
+    video_frames,
     xanylabeling,
 )
 from sam_endpoint.scoring.online.dialects.base import Dialect
@@ -32,7 +32,7 @@ DIALECTS: tuple[Dialect, ...] = (
     open_inference.DIALECT,
     xanylabeling.DIALECT,
     tracking.DIALECT,
-    frames.DIALECT,
+    video_frames.DIALECT,
     mlflow.DIALECT,
 )
 

@@ -82,7 +82,8 @@ def disc_on_screen(page: Page) -> int:
     """Return the column of the disc's centre in the frame that the canvas shows."""
     screen = canvas_pixels(page)
     bright = np.argwhere(screen[..., 0] > 135)
-    return round(float(bright[:, 1].mean()) * WIDTH / screen.shape[1])
+    column: float = bright[:, 1].mean() * WIDTH / screen.shape[1]
+    return round(column)
 
 
 def test_an_object_is_clicked_on_a_later_frame_tracked_corrected_and_saved(page: Page, clip: Path) -> None:
