@@ -14,7 +14,7 @@ const store = createStore({
   marked: [], // ids of the objects that are marked in the list, to merge them
   classId: EMPTY.classes[0].id, // class of new objects
   tool: "add", // "add", "subtract", "box", "brush", "eraser" or "move"
-  threshold: 0, // proposals with a lower score are not shown
+  thresholds: {}, // image id -> threshold; proposals with a lower score are not shown
   each: false, // whether each click makes a new object
   radius: 14, // radius of the brush, in CSS pixels: to paint finer, zoom in
   opacity: 0.45, // of the fill of the masks, 0 to 1
@@ -75,7 +75,7 @@ export function answerObject(imageId, id, request, changes) {
 }
 
 /** Return the objects of the open image, without the proposals below the threshold. */
-export const shownObjects = ({ project, imageId, threshold } = get()) => shownOf(project, imageId, threshold);
+export const shownObjects = ({ project, imageId, thresholds } = get()) => shownOf(project, imageId, thresholds[imageId]);
 
 /** Return the proposals of the open image that are not below the threshold, in the order of their list. */
 export const shownProposals = (from = get()) => sortedProposals(shownObjects(from));

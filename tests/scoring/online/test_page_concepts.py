@@ -25,6 +25,7 @@ from tests.scoring.online.browser import (
     PHONE,
     click,
     exported,
+    open_file,
     open_page,
     shoot,
     wait_for_mask,
@@ -151,11 +152,24 @@ def test_a_click_on_a_proposal_accepts_it_with_the_class_of_its_concept(page: Pa
     expect(page.locator("#objects .title")).to_have_text("1 spoon")
 
 
+def test_each_image_keeps_its_threshold(page: Page, disc: tuple[bytes, np.ndarray]) -> None:
+    open_coins(page, "texts")
+    find(page, "cup, spoon")
+    slide(page, 0.9)
+    count = page.locator("#proposals-count").text_content()
+    open_file(page, disc[0])
+    page.keyboard.press("e")
+    expect(page.locator("#proposals")).to_be_visible(timeout=60_000)
+    page.keyboard.press("PageUp")
+    expect(page.locator("#proposals-count")).to_have_text(count or "")
+    expect(page.locator("#threshold-text")).to_have_text("0.90")
+
+
 def test_a_model_that_takes_no_text_says_so(page: Page) -> None:
     open_coins(page, "tiny")
     expect(page.locator("#text-form")).to_be_hidden()
     expect(page.locator("#text-note")).to_have_text(
-        "tiny takes no text. To find more objects like one, select it and press G."
+        "The model tiny takes no text. To find more objects like one, select it and choose Similar."
     )
     page.keyboard.press("q")
     expect(page.locator("#status")).to_contain_text("tiny takes no text")

@@ -128,7 +128,7 @@ def test_an_object_is_clicked_on_a_later_frame_tracked_corrected_and_saved(page:
     assert [(prompt["frame"], prompt["object"]) for prompt in prompts] == [(5, 1), (10, 1), (10, 2)]
 
     page.keyboard.press("u")  # undoes the second tracking
-    expect(page.locator("#objects .facts").first).to_have_text(re.compile(r"0\.\d\d"))
+    expect(page.locator("#objects .facts").first).to_have_text(re.compile(r"score 0\.\d\d"))
     assert len(saved_tracks(page)) == len(first) + 1
 
 

@@ -63,9 +63,10 @@ export function acceptNext() {
   if (next !== waiting[at]) update({ active: next });
 }
 
-/** Show the proposals whose score is at least a threshold, and hide the others. */
+/** Show the proposals of the open image whose score is at least a threshold, and hide the others. */
 export function setThreshold(threshold) {
-  update({ threshold });
+  const { thresholds, imageId } = get();
+  update({ thresholds: { ...thresholds, [imageId]: threshold } });
   if (get().active && !shownObjects().some(({ id }) => id === get().active)) update({ active: null });
 }
 

@@ -70,7 +70,7 @@ async function propose(text, content, threshold, retry) {
     const proposals = fresh.map(({ mask, score: value, concept }) => ({ id: newId(), classId, proposal: true, concept, mask, candidates: [{ mask, score: value }], model: answered }));
     const kept = objectsOf(project, imageId).filter(({ proposal }) => !proposal);
     const next = proposals.reduce((result, proposal) => addObject(result, imageId, proposal), withObjects(project, imageId, kept));
-    commit(next, { threshold, ...(get().imageId === imageId ? { active: null } : {}) });
+    commit(next, { thresholds: { ...get().thresholds, [imageId]: threshold }, ...(get().imageId === imageId ? { active: null } : {}) });
     const skipped = candidates.filter(({ score: value }) => value >= threshold).length - fresh.filter(({ score: value }) => value >= threshold).length;
     setStatus(`${describeFound(get().imageId === imageId ? shownProposals().length : proposals.length, proposals.length)}, ${seconds(begin)}.${skipped ? ` ${skipped} more ${skipped === 1 ? "is" : "are"} labelled already.` : ""}${proposals.length ? " Click on a proposal to accept it, or accept all." : ""}`);
   } catch (error) {

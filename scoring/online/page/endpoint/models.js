@@ -13,7 +13,7 @@ export const thresholdsOf = (models, name) => modelOf(models, name)?.thresholds 
 export function noTextNote(models, name) {
   const model = modelOf(models, name);
   if (!model?.capabilities || model.capabilities.text) return "";
-  return `${model.name} takes no text. To find more objects like one, select it and press G.`;
+  return `The model ${model.name} takes no text. To find more objects like one, select it and choose Similar.`;
 }
 
 /** Return whether a listed model is a starter: one of the small models that come with the endpoint, for trying it out. */

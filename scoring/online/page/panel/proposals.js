@@ -9,7 +9,7 @@ import { shownProposals, watch } from "../state.js";
 import { colourOf } from "../view/styles.js";
 import { $, element, iconButton, relabel, reveal, set, showText, syncList } from "./dom.js";
 
-const DISPLAYED = ["project", "imageId", "active", "colourBy", "threshold"]; // parts of the state that the list shows
+const DISPLAYED = ["project", "imageId", "active", "colourBy", "thresholds"]; // parts of the state that the list shows
 
 watch((state, before) => {
   const note = state.picture ? noTextNote(state.models, state.model) : "";
@@ -21,7 +21,7 @@ watch((state, before) => {
   set($("proposals"), "hidden", !all.length);
   set($("proposals-count"), "textContent", shown.length === all.length ? String(all.length) : `${shown.length} of ${all.length}`);
   set($("accept-all"), "disabled", !shown.length);
-  showThreshold(state.threshold, thresholdRange(all), shown.length, all.length);
+  showThreshold(state.thresholds[state.imageId] ?? 0, thresholdRange(all), shown.length, all.length);
   syncList($("proposal-list"), shown, makeRow, (row, object) => fillRow(row, object, state));
   if (state.active !== before.active && state.active) reveal($("proposal-list"), state.active);
 });

@@ -9,7 +9,7 @@ import { nextColour } from "./palette.js";
 export const scoreOf = ({ candidates, chosen }) => candidates[chosen]?.score ?? 1;
 
 /** Return the objects of an image without the proposals whose score is below a threshold, from the bottom to the top. */
-export const shownOf = (project, imageId, threshold) => objectsOf(project, imageId).filter((object) => !object.proposal || scoreOf(object) >= threshold);
+export const shownOf = (project, imageId, threshold = 0) => objectsOf(project, imageId).filter((object) => !object.proposal || scoreOf(object) >= threshold);
 
 /** Return the proposals among objects, sorted by concept and then by falling score. */
 export function sortedProposals(objects) {

@@ -58,11 +58,11 @@ function makeRow({ id }) {
 function fillRow(row, { id, hidden }, state) {
   const [name, eye] = row.children;
   const track = trackAt(state, state.frame, id);
-  const clicks = promptAt(state, state.frame, id) ? "clicked, " : "";
+  const score = `${promptAt(state, state.frame, id) ? "clicked," : "score"} ${track?.score.toFixed(2)}`;
   name.setAttribute("aria-pressed", String(id === state.active));
   row.classList.toggle("active", id === state.active);
   name.children[0].style.background = colourOf(id);
-  set(name.children[2], "textContent", track ? `${clicks}${track.mask.area ? track.score.toFixed(2) : "not visible"}` : "no mask here");
+  set(name.children[2], "textContent", track ? (track.mask.area ? score : "not visible") : "no mask here");
   if (relabel(eye, `${hidden ? "Show" : "Hide"} object ${id}`)) eye.replaceChildren(icon(hidden ? "hidden" : "shown"));
 }
 

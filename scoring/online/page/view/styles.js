@@ -21,9 +21,9 @@ export function colourOf({ classId, id, proposal, concept }, { project, colourBy
  * The active object has a white outline, and proposals a dashed one. A stroke that is being painted is part of its object.
  */
 export function shownMasks(state) {
-  const { project, imageId, active, opacity, stroke, picture, classId, threshold } = state;
+  const { project, imageId, active, opacity, stroke, picture, classId, thresholds } = state;
   const size = picture && [picture.height, picture.width];
-  const objects = shownOf(project, imageId, threshold);
+  const objects = shownOf(project, imageId, thresholds[imageId]);
   if (stroke && !stroke.erases && !objectWith(project, imageId, active)) objects.push({ id: NEW, classId, mask: null });
   return objects.flatMap((object) => {
     const isActive = object.id === active || object.id === NEW;

@@ -17,7 +17,7 @@ test("a threshold hides proposals with lower scores, and no objects", () => {
   assert.equal(idsOf(shownOf(PROJECT, "a", 0)), "1234");
   assert.equal(idsOf(shownOf(PROJECT, "a", 0.5)), "134");
   assert.equal(idsOf(shownOf(PROJECT, "a", 0.91)), "4");
-  assert.equal(shownMasks({ project: PROJECT, imageId: "a", active: null, opacity: 0.5, stroke: null, threshold: 0.91, classId: "class-1", colourBy: "class" }).length, 1);
+  assert.equal(shownMasks({ project: PROJECT, imageId: "a", active: null, opacity: 0.5, stroke: null, thresholds: { a: 0.91 }, classId: "class-1", colourBy: "class" }).length, 1);
 });
 
 test("proposals are sorted by concept and by falling score", () => {

@@ -22,7 +22,7 @@ test("a search asks for proposals below the threshold, which the page filters", 
 
 test("a model that takes no text is named, and one that is not loaded may take text", () => {
   const models = [{ ...MODELS[0], capabilities: { text: false }, thresholds: { concept_thresh: 0.25, exemplar_thresh: 0.8 } }, { ...MODELS[1], capabilities: null, thresholds: null }];
-  assert.match(noTextNote(models, "sam/vit_h"), /^large takes no text/);
+  assert.match(noTextNote(models, "sam/vit_h"), /^The model large takes no text/);
   assert.equal(noTextNote(models, "tiny"), "");
   assert.equal(noTextNote([{ ...models[0], capabilities: { text: true } }], "large"), "");
   assert.equal(thresholdsOf(models, "large").concept_thresh, 0.25);
