@@ -136,8 +136,6 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     with torch.device("meta"):
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if any(name not in shapes for name, _ in model.named_buffers()):
-        return None  # the file lacks such buffers, and on the meta device they have no data; transformers computes them
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
@@ -147,6 +145,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     create_buffers(model)
+    # Other buffers that the file lacks have no data on the meta device. transformers computes them.
     complete = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model if complete else None
 
