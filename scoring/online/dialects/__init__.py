@@ -26,6 +26,7 @@ DIALECTS: tuple[Dialect, ...] = (
     azureml.DIALECT,
     roboflow.SAM,
     roboflow.SAM2,
+    roboflow.SAM3,
     livepeer.DIALECT,
     cvat.DIALECT,
     label_studio.DIALECT,
