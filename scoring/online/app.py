@@ -194,8 +194,9 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
         Its fields: `name`; `default` (whether requests without a model name use it); `starter` (whether it is one of
         the small models that come with the package); `warm` (whether it is loaded); `bytes` (size of its weights);
         `names` (all its names); `stands_in_for` (names of other models for which it answers);
-        `capabilities` (whether it takes points, boxes, text, exemplars and video); `origin` (its source and version).
-        The last two are null until the model is loaded.
+        `capabilities` (whether it takes points, boxes, text, exemplars and video); `thresholds` (its defaults of the
+        params `concept_thresh` and `exemplar_thresh`); `origin` (its source and version). `bytes` and the last three
+        are null until the model is loaded.
         """
         return catalog.describe()
 

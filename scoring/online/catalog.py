@@ -23,7 +23,7 @@ from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
-from sam_endpoint.scoring.online.served_model import ServedModel
+from sam_endpoint.scoring.online.served_model import DESCRIBED, ServedModel
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model, registered_version
 
@@ -270,11 +270,9 @@ class Catalog:
                 "default": key == self.default,
                 "starter": self._is_starter(slot),
                 "warm": slot.served is not None,
-                "bytes": slot.served.nbytes if slot.served else None,
                 "names": [key, *slot.entry.names],
                 "stands_in_for": slot.entry.stands_in_for,
-                "capabilities": slot.served.engine.concepts.capabilities if slot.served else None,
-                "origin": slot.served.origin if slot.served else None,
+                **(slot.served.describe() if slot.served else dict.fromkeys(DESCRIBED)),
             }
             for key, slot in self._slots.items()
         ]

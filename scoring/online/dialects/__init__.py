@@ -18,6 +18,7 @@ from sam_endpoint.scoring.online.dialects import (
     roboflow,
     samapi,
     tracking,
+    video_frames,
     xanylabeling,
     xanylabeling_video,
 )
@@ -36,6 +37,7 @@ DIALECTS: tuple[Dialect, ...] = (
     xanylabeling_video.DIALECT,
     xanylabeling.DIALECT,
     tracking.DIALECT,
+    video_frames.DIALECT,
     mlflow.DIALECT,
 )
 

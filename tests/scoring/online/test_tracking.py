@@ -91,6 +91,17 @@ def test_a_model_with_memory_uses_it(url: str, clip: Path) -> None:
     assert [record["encoded_binary_mask"] for record in records] != [row["encoded_binary_mask"] for row in by_box]
 
 
+def test_frames_before_the_first_prompt_are_not_tracked(url: str, clip: Path) -> None:
+    tracked = 'sam_stage_seconds_count{stage="render"}'
+    before = metric(url, tracked)
+    records, end = read_lines(track(url, clip, [PROMPTS[0] | {"frame": 6, "points": [[42, 48]]}]))
+    assert end == {"frames": 4, "error": None} and [record["frame"] for record in records] == [6, 7, 8, 9]
+    assert metric(url, tracked) - before == 4
+    assert all(
+        iou(decode(record["encoded_binary_mask"], "rle", (96, 128)), MASKS[record["frame"]]) > 0.8 for record in records
+    )
+
+
 def test_lines_arrive_while_the_video_is_tracked(url: str, tmp_path: Path) -> None:
     video = write_video(tmp_path / "long.gif", disc_frames(40, 1)[0])
     times = [time.monotonic()]
