@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from sam_endpoint.model.concepts import Concept
@@ -30,12 +31,14 @@ def read_texts(text: str) -> list[Concept]:
         >>> [concept.text for concept in read_texts("cup, tea  spoon")]
         ['cup', 'tea spoon']
     """
-    is_json = text.lstrip().startswith("[")
-    parts = text.split(",")
-    if not is_json and len(parts) > MAX_TEXTS:
+    try:
+        parts = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
+    except (ValueError, RecursionError):
+        raise BadParameter("--text: expected texts separated by commas, or a JSON list, got broken JSON") from None
+    if len(parts) > MAX_TEXTS:
         raise BadParameter(f"--text: expected {MANY}, got {len(parts)}")
     try:
-        concepts = parse_concepts(text if is_json else parts, None, None)
+        concepts = parse_concepts(parts, None, None)
     except BadInput as error:
         raise BadParameter(f"--text: expected {error.expected}, got {error.got}") from None
     if not concepts:
