@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
@@ -135,9 +135,11 @@ def concepts(name: str, turns: int) -> Iterator[Result]:
         return [prediction for answer in answers for prediction in answer["predictions"]]
 
     def result(case: str, params: Params, *by_text: dict[str, Any], **cells: Any) -> Result:
-        ways = {ENCODE: lambda: request(uncached, params, **cells), CACHED: lambda: request(cached, params, **cells)}
+        ways: dict[str, Callable[[], Any]] = {}
         if by_text:
-            ways = {EACH_TEXT: lambda: [request(uncached, params, **own) for own in by_text], **ways}
+            ways[EACH_TEXT] = lambda: [request(uncached, params, **own) for own in by_text]
+        ways[ENCODE] = lambda: request(uncached, params, **cells)
+        ways[CACHED] = lambda: request(cached, params, **cells)
         found = len(request(cached, params, **cells))
         times = measure_alternately(ways, turns)
         load_average, cores = os.getloadavg()[0], os.cpu_count()
