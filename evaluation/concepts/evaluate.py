@@ -99,6 +99,8 @@ class ConceptResults:
         Raises:
             Overloaded: The image needs more memory than available.
         """
+        if not prompts:
+            return []
         segmenter = self.engine.segmenter
         (embedding,) = segmenter.embed([image.pixels])
         embedded = EmbeddedImage(embedding, "", OpenedImage("", lambda call: image.pixels, lambda: 0))
