@@ -20,10 +20,18 @@ def main() -> int:
     """Run the command and return its exit code."""
     configure_process()
 
-    from benchmarks import batch, endpoint, measure, model, processes, tools, track
+    from benchmarks import batch, concepts, endpoint, measure, model, processes, tools, track
     from benchmarks.subjects import EMBEDDED, RANDOM
 
-    cases = {**model.CASES, **processes.CASES, **batch.CASES, **endpoint.CASES, **tools.CASES, **track.CASES}
+    cases = {
+        **model.CASES,
+        **processes.CASES,
+        **batch.CASES,
+        **endpoint.CASES,
+        **tools.CASES,
+        **track.CASES,
+        **concepts.CASES,
+    }
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--on",
         nargs="+",
-        choices=(*EMBEDDED, *RANDOM, *track.SHAPES),
+        choices=(*EMBEDDED, *RANDOM, *track.SHAPES, *concepts.SUBJECTS),
         help="models to measure (default: those of the case)",
     )
     parser.add_argument("--turns", type=int, default=5, help="measurements per implementation (default: %(default)s)")

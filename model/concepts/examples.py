@@ -69,6 +69,9 @@ class ExampleFinder:
     def __init__(self, family: Family) -> None:
         self._family = family
 
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Do nothing, because the finder never gets a concept with a text."""
+
     def find(
         self,
         segmenter: Segmenter,

@@ -33,6 +33,14 @@ class ConceptFinder(Protocol):
     nbytes: int
     max_instances: int
 
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Check texts before any work, for example the number of their tokens.
+
+        Raises:
+            BadInput: the finder cannot search for a text. The column of the error is `input_text`.
+        """
+        ...
+
     def find(
         self,
         segmenter: Segmenter,
@@ -55,8 +63,7 @@ class ConceptFinder(Protocol):
             The instances of each concept, in the order of the concepts.
 
         Raises:
-            BadInput: a concept cannot be searched for, for example because its text has too many tokens. The column of
-                the error is `input_text` or `input_exemplars`.
+            BadInput: a concept cannot be searched for. The column of the error is `input_text` or `input_exemplars`.
             Overloaded, DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         ...

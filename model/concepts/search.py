@@ -44,7 +44,7 @@ class ConceptSearch:
         return capabilities(self._segmenter.family, self._segmenter.finder)
 
     def check(self, concepts: Sequence[Concept], other_image: bool = False) -> None:
-        """Raise BadInput if the model does not take a concept. `other_image`: the examples are in another image."""
+        """Raise BadInput if the model cannot search for a concept. `other_image`: the examples are in another image."""
         check_concepts(self._segmenter.finder, concepts, other_image)
 
     def compares_examples(self, concepts: Sequence[Concept], other_image: bool = False) -> bool:

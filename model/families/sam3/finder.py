@@ -43,6 +43,10 @@ class Sam3Finder:
         # A concept takes about 300 MB while its image tokens are decoded.
         self.concepts_per_batch = 4 if model.device.type == "cpu" else 16
 
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise BadInput if a text has too many tokens."""
+        self.texts.check(texts)
+
     def find(
         self,
         segmenter: Segmenter,
