@@ -21,9 +21,9 @@ import sys
 from sam_endpoint.commands import CommandError, require_extra
 from sam_endpoint.scoring.process import configure_process
 
-# asyncio accepts as many connections as the backlog says before it does anything else, which takes 0.1 ms each; the
-# kernel keeps more for it.
-ACCEPTED_AT_ONCE = 4
+# asyncio accepts as many connections as the backlog says in each turn of its event loop; the kernel keeps more for it.
+# With one, a client that is connected does not wait for more than one new client in a turn.
+ACCEPTED_AT_ONCE = 1
 MAX_UNACCEPTED = 2048
 
 

@@ -1,6 +1,7 @@
-"""Limit the number of open connections and the time that clients take to send headers and to read responses.
+"""Limit the number of open connections, the time that clients take, and the share of the event loop that they use.
 
-uvicorn has neither a timeout for headers nor one for clients that stop reading a response.
+uvicorn has neither a timeout for headers nor one for clients that stop reading a response. asyncio reads from all
+connections in each turn of the event loop, so a client that sends a click waits for the large bodies of others.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import asyncio
 import logging
 import resource
 import time
+from collections import deque
 from typing import Any
 
 import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ MIN_CHUNK = 256
 # Largest number of bytes that the event loop reads and parses for one connection before it turns to the next.
 # asyncio's default is four times as much.
 READ_BYTES = 2**16
+LARGE_BYTES = 2**18  # large bodies, of which this part has arrived, are read in turn
+MAX_AHEAD = 2**16  # maximum number of bytes that a client may send before the response to its first request
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -63,6 +68,8 @@ class ConnectionGuard:
         self._open: dict[GuardedProtocol, None] = {}
         self._refused, self._logged = 0, -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
+        self._large: set[GuardedProtocol] = set()
+        self._waiting: deque[GuardedProtocol] = deque()
 
     def protocol(self) -> type[H11Protocol]:
         """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
@@ -89,6 +96,30 @@ class ConnectionGuard:
             connection: the connection.
         """
         self._open.pop(connection, None)
+        self._large.discard(connection)
+
+    def take_turns(self, connection: GuardedProtocol, is_large: bool) -> None:
+        """Let the connections that receive large bodies read in turn: one of them in each turn of the event loop.
+
+        Args:
+            connection: a connection that has read a part of a body.
+            is_large: whether the connection receives a large body.
+        """
+        if not is_large:
+            self._large.discard(connection)
+            return
+        self._large.add(connection)
+        if len(self._large) > 1:
+            connection.flow.hold()
+            self._waiting.append(connection)
+            if len(self._waiting) == 1:
+                connection.loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        connection = self._waiting.popleft()
+        connection.flow.release()
+        if self._waiting:
+            connection.loop.call_soon(self._next)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
         self._open.pop(connection, None)
@@ -112,23 +143,51 @@ class ConnectionGuard:
 
 
 class CountingConnection(h11.Connection):
-    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks."""
+    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks.
+
+    Attributes:
+        nbytes: number of bytes of the current body that have arrived.
+    """
 
     def __init__(self, max_incomplete_event_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size)
-        self._chunks = self._nbytes = 0
+        self._chunks = self.nbytes = 0
 
     def next_event(self) -> Any:
         """Return the next event. Raises h11.RemoteProtocolError."""
         event = super().next_event()
         if isinstance(event, h11.Data):
             self._chunks += 1
-            self._nbytes += len(event.data)
-            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+            self.nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self.nbytes < MIN_CHUNK * self._chunks:
                 raise h11.RemoteProtocolError("the chunks of the body are too small")
         elif isinstance(event, h11.Request):
-            self._chunks = self._nbytes = 0
+            self._chunks = self.nbytes = 0
         return event
+
+
+class TurnFlow(FlowControl):
+    """uvicorn's flow control of a connection that also stops to read while it waits for its turn."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        """Stop to read until `release`."""
+        self.is_held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        """End `hold`."""
+        self.is_held = False
+        if not self.read_paused:
+            self._transport.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, unless the connection waits for its turn."""
+        if self.is_held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
 
 
 class GuardedProtocol(H11Protocol):
@@ -136,18 +195,22 @@ class GuardedProtocol(H11Protocol):
 
     Attributes:
         guard: the guard of all connections; subclasses set it.
+        flow: the flow control of this connection.
     """
 
     guard: ConnectionGuard
+    flow: TurnFlow
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timeout for headers, and add the connection to the guard."""
         self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
+        self._ahead = 0
         assert isinstance(transport, asyncio.Transport)
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio has no public way to set it
         super().connection_made(transport)
+        self.flow = TurnFlow(transport)
         self.guard.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -157,6 +220,9 @@ class GuardedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes. The first bytes of a request start the timeout for its headers."""
+        if self._ahead:
+            self._drop(len(data))
+            return
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
         try:
@@ -167,8 +233,18 @@ class GuardedProtocol(H11Protocol):
             self._waiting_since = None
             # Some clients send further requests before this one is answered. Such a client gets only this answer, and
             # must then open a new connection. Otherwise thousands of requests in one packet could block the event loop.
-            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            # The connection is read on, without parsing, because otherwise nobody notices that the client disconnects.
+            if self.conn.their_state is h11.DONE and (ahead := len(self.conn.trailing_data[0])):
                 self.cycle.keep_alive = False
+                self.flow.resume_reading()
+                self._drop(ahead)
+        self.guard.take_turns(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
+
+    def _drop(self, nbytes: int) -> None:
+        """Count bytes that the client sent ahead. If there are too many, disconnect the client."""
+        self._ahead += nbytes
+        if self._ahead > MAX_AHEAD:
+            self.transport.abort()
 
     def is_busy(self) -> bool:
         """Return whether a request is in progress on this connection."""
