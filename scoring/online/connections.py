@@ -17,6 +17,8 @@ import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sam_endpoint.scoring.online.accepting import Pacer
+
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
 SWEEP_SECONDS = 1.0  # time between two checks of the timeouts
@@ -28,8 +30,8 @@ MIN_CHUNK = 256
 # Largest number of bytes that the event loop reads and parses for one connection before it turns to the next.
 # asyncio's default is four times as much.
 READ_BYTES = 2**16
-LARGE_BYTES = 2**18  # large bodies, of which this part has arrived, are read in turn
-MAX_AHEAD = 2**16  # maximum number of bytes that a client may send before the response to its first request
+LARGE_BYTES = 2**18  # a body counts as large as soon as this part of it has arrived
+MAX_AHEAD = 2**14  # maximum number of bytes that a client may send after a request, before the response
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -70,6 +72,7 @@ class ConnectionGuard:
         self._sweeping: asyncio.TimerHandle | None = None
         self._large: set[GuardedProtocol] = set()
         self._waiting: deque[GuardedProtocol] = deque()
+        self._pacer = Pacer()
 
     def protocol(self) -> type[H11Protocol]:
         """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
@@ -98,12 +101,12 @@ class ConnectionGuard:
         self._open.pop(connection, None)
         self._large.discard(connection)
 
-    def take_turns(self, connection: GuardedProtocol, is_large: bool) -> None:
-        """Let the connections that receive large bodies read in turn: one of them in each turn of the event loop.
+    def receive(self, connection: GuardedProtocol, is_large: bool) -> None:
+        """Let connections that receive large bodies read in turn: at most one in each turn of the event loop.
 
         Args:
             connection: a connection that has read a part of a body.
-            is_large: whether the connection receives a large body.
+            is_large: whether the body is large.
         """
         if not is_large:
             self._large.discard(connection)
@@ -113,13 +116,17 @@ class ConnectionGuard:
             connection.flow.hold()
             self._waiting.append(connection)
             if len(self._waiting) == 1:
-                connection.loop.call_soon(self._next)
+                self._pacer.start()
+                connection.loop.call_soon(self._read_next, connection.loop)
 
-    def _next(self) -> None:
-        connection = self._waiting.popleft()
-        connection.flow.release()
+    def _read_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        if seconds := self._pacer.seconds():
+            loop.call_later(seconds, self._read_next, loop)
+            return
+        self._waiting.popleft().flow.release()
+        self._pacer.start()
         if self._waiting:
-            connection.loop.call_soon(self._next)
+            loop.call_soon(self._read_next, loop)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
         self._open.pop(connection, None)
@@ -238,12 +245,13 @@ class GuardedProtocol(H11Protocol):
                 self.cycle.keep_alive = False
                 self.flow.resume_reading()
                 self._drop(ahead)
-        self.guard.take_turns(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
+        self.guard.receive(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
 
     def _drop(self, nbytes: int) -> None:
         """Count bytes that the client sent ahead. If there are too many, disconnect the client."""
         self._ahead += nbytes
         if self._ahead > MAX_AHEAD:
+            self.cycle.disconnected = True  # before the application starts to work on the request
             self.transport.abort()
 
     def is_busy(self) -> bool:
