@@ -31,6 +31,7 @@ MIN_CHUNK = 256
 # asyncio's default is four times as much.
 READ_BYTES = 2**16
 LARGE_BYTES = 2**18  # a body counts as large as soon as this part of it has arrived
+LARGE_READ_BYTES = 2**18  # the same as READ_BYTES, for connections with large bodies, which read in turn
 MAX_AHEAD = 2**14  # maximum number of bytes that a client may send after a request, before the response
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
@@ -109,24 +110,31 @@ class ConnectionGuard:
             is_large: whether the body is large.
         """
         if not is_large:
-            self._large.discard(connection)
+            if connection in self._large:
+                self._large.remove(connection)
+                connection.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
             return
         self._large.add(connection)
+        connection.transport.max_size = LARGE_READ_BYTES  # type: ignore[attr-defined]
         if len(self._large) > 1:
             connection.flow.hold()
             self._waiting.append(connection)
             if len(self._waiting) == 1:
-                self._pacer.start()
-                connection.loop.call_soon(self._read_next, connection.loop)
+                self._schedule(connection.loop)
 
-    def _read_next(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if seconds := self._pacer.seconds():
-            loop.call_later(seconds, self._read_next, loop)
-            return
-        self._waiting.popleft().flow.release()
-        self._pacer.start()
-        if self._waiting:
+            loop.call_later(seconds, self._read_next, loop, True)
+        else:
             loop.call_soon(self._read_next, loop)
+
+    def _read_next(self, loop: asyncio.AbstractEventLoop, waited: bool = False) -> None:
+        """Let the next connection with a large body read once."""
+        if waited:
+            self._pacer.start()
+        self._waiting.popleft().flow.release()
+        if self._waiting:
+            self._schedule(loop)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
         self._open.pop(connection, None)
@@ -202,10 +210,12 @@ class GuardedProtocol(H11Protocol):
 
     Attributes:
         guard: the guard of all connections; subclasses set it.
+        conn: the HTTP messages of this connection.
         flow: the flow control of this connection.
     """
 
     guard: ConnectionGuard
+    conn: CountingConnection
     flow: TurnFlow
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

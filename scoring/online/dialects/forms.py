@@ -41,7 +41,7 @@ class FormRoute(APIRoute):
         async def parse_and_handle(request: Request) -> Response:
             context = context_of(request.scope)
 
-            def parse() -> FormData:
+            def parse(boundary: bytes) -> FormData:
                 with context.call.stage("parse"):
                     chunks = _chunks(context.body, b"\r\n--" + boundary, context.call)
                     parser = _FormParser(request.headers, chunks, max_files=MAX_PARTS, max_fields=MAX_PARTS)
@@ -51,7 +51,7 @@ class FormRoute(APIRoute):
             if boundary is not None:
                 try:
                     # `Request.form` returns this attribute if it is set.
-                    request._form = await run_in_threadpool(parse)
+                    request._form = await run_in_threadpool(parse, boundary)
                 except MultiPartException:
                     raise HTTPException(400) from None
             return await handle(request)
