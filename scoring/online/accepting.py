@@ -10,52 +10,13 @@ import asyncio
 import logging
 import select
 import socket
-import time
 from collections.abc import Callable
 
+from sam_endpoint.scoring.online.pacing import Pacer
+
 logger = logging.getLogger(__name__)
-MAX_BUSY = 2 / 3  # share of its time for which the event loop may be busy before new connections and large bodies wait
-MIN_WAIT, MAX_WAIT = 0.001, 0.01  # seconds for which they wait; the event loop rounds times up to milliseconds
 MAX_UNACCEPTED = 256  # connections that wait in the kernel; a longer queue would delay new clients after a flood
 RETRY_SECONDS = 1.0  # after the process ran out of file descriptors
-
-
-class Pacer:
-    """Leaves a share of an event loop's time to other work.
-
-    Pieces of work that can wait, such as accepting a connection, ask the pacer how long they should wait. They wait only
-    while the event loop is busy for more than `MAX_BUSY` of the time.
-
-    Args:
-        clock: returns a time in seconds.
-        busy_clock: returns for how many seconds the thread of the event loop was busy.
-
-    Example:
-        >>> pacer = Pacer(iter((0.0, 0.004)).__next__, iter((0.0, 0.004)).__next__)
-        >>> round(pacer.seconds(), 4)  # after 4 ms, in which the event loop was busy all the time
-        0.002
-    """
-
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, busy_clock: Callable[[], float] = time.thread_time
-    ) -> None:
-        self._clock, self._busy_clock = clock, busy_clock
-        self._time, self._busy = clock(), busy_clock()
-
-    def start(self) -> None:
-        """Start to measure anew, after waiting. Call this method in the thread of the event loop."""
-        self._time, self._busy = self._clock(), self._busy_clock()
-
-    def seconds(self) -> float:
-        """Return for how many seconds the next piece of work should wait: 0, or `MIN_WAIT` to `MAX_WAIT`.
-
-        Call this method in the thread of the event loop, and `start` after waiting.
-        """
-        now, busy = self._clock(), self._busy_clock()
-        missing = (busy - self._busy) / MAX_BUSY - (now - self._time)
-        if missing <= 0:
-            self._time, self._busy = now, busy
-        return min(missing, MAX_WAIT) if missing >= MIN_WAIT else 0
 
 
 async def accept_connections(listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:

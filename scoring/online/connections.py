@@ -14,10 +14,10 @@ from collections import deque
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sam_endpoint.scoring.online.accepting import Pacer
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.pacing import Pacer, TurnFlow
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
@@ -117,10 +117,18 @@ class ConnectionGuard:
         self._large.add(connection)
         connection.transport.max_size = LARGE_READ_BYTES  # type: ignore[attr-defined]
         if len(self._large) > 1:
-            connection.flow.hold()
-            self._waiting.append(connection)
-            if len(self._waiting) == 1:
-                self._schedule(connection.loop)
+            self.wait(connection)
+
+    def wait(self, connection: GuardedProtocol) -> None:
+        """Let a connection read only when it is its turn, and not while the event loop is too busy.
+
+        Args:
+            connection: a connection that receives a large body, or whose last request had no valid key.
+        """
+        connection.flow.hold()
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._schedule(connection.loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if seconds := self._pacer.seconds():
@@ -129,7 +137,7 @@ class ConnectionGuard:
             loop.call_soon(self._read_next, loop)
 
     def _read_next(self, loop: asyncio.AbstractEventLoop, waited: bool = False) -> None:
-        """Let the next connection with a large body read once."""
+        """Let the next waiting connection read."""
         if waited:
             self._pacer.start()
         self._waiting.popleft().flow.release()
@@ -179,30 +187,6 @@ class CountingConnection(h11.Connection):
         elif isinstance(event, h11.Request):
             self._chunks = self.nbytes = 0
         return event
-
-
-class TurnFlow(FlowControl):
-    """uvicorn's flow control of a connection that also stops to read while it waits for its turn."""
-
-    is_held = False
-
-    def hold(self) -> None:
-        """Stop to read until `release`."""
-        self.is_held = True
-        self._transport.pause_reading()
-
-    def release(self) -> None:
-        """End `hold`."""
-        self.is_held = False
-        if not self.read_paused:
-            self._transport.resume_reading()
-
-    def resume_reading(self) -> None:
-        """Read again, unless the connection waits for its turn."""
-        if self.is_held:
-            self.read_paused = False
-        else:
-            super().resume_reading()
 
 
 class GuardedProtocol(H11Protocol):
@@ -256,6 +240,12 @@ class GuardedProtocol(H11Protocol):
                 self.flow.resume_reading()
                 self._drop(ahead)
         self.guard.receive(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
+
+    def on_response_complete(self) -> None:
+        """Wait for further requests; after a request without a valid key, let other connections read first."""
+        super().on_response_complete()
+        if context_of(self.scope).tenant is None and not self.transport.is_closing():  # type: ignore[arg-type]
+            self.guard.wait(self)
 
     def _drop(self, nbytes: int) -> None:
         """Count bytes that the client sent ahead. If there are too many, disconnect the client."""
