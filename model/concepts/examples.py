@@ -64,6 +64,7 @@ class ExampleFinder:
     takes_examples = True
     needs_pixels = False
     nbytes = 0
+    max_instances = 0  # `everything` counts the memory of its masks
 
     def __init__(self, family: Family) -> None:
         self._family = family

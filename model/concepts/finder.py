@@ -24,12 +24,14 @@ class ConceptFinder(Protocol):
         takes_examples: whether a concept may have boxes of the searched image, alone or beside a text.
         needs_pixels: whether `find` reads the pixels of the image, and not only its embedding.
         nbytes: size in bytes of the weights that are not part of the segmenter's model.
+        max_instances: maximum number of instances of one concept.
     """
 
     takes_text: bool
     takes_examples: bool
     needs_pixels: bool
     nbytes: int
+    max_instances: int
 
     def find(
         self,

@@ -39,8 +39,8 @@ from sam_endpoint.scoring.online.middleware.root_path import RootPathMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
 DESCRIPTION = """
-Segment images with Segment Anything (SAM and SAM 2). The routes are grouped by the client whose requests they accept.
-Every group uses the same models and returns errors in its client's own format.
+Segment images with Segment Anything (SAM, SAM 2 and SAM 3). The routes are grouped by the client whose requests they
+accept. Every group uses the same models and returns errors in its client's own format.
 
 - If the endpoint needs an API key, send it as `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or as
   `"api_key"` in a JSON body.
@@ -50,7 +50,7 @@ Every group uses the same models and returns errors in its client's own format.
 """
 TAGS = [
     {"name": "Azure ML", "description": "The route of an Azure ML managed online endpoint."},
-    {"name": "Roboflow", "description": "The SAM and SAM 2 routes of Roboflow Inference."},
+    {"name": "Roboflow", "description": "The SAM, SAM 2 and SAM 3 routes of Roboflow Inference."},
     {"name": "Livepeer", "description": "The segmentation route of Livepeer's AI gateway."},
     {"name": "CVAT", "description": "The request of CVAT's interactors, as nuclio functions accept it."},
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
@@ -217,7 +217,8 @@ def _handle_invalid(request: Request, error: Exception) -> Response:
     for fault in error.errors()[:MAX_VALIDATION_ERRORS]:
         place = ".".join(map(str, fault["loc"][1:])) or "body"
         reasons.append(f"{place}: {fault['msg'] if fault['type'] in FIXED_MESSAGES else 'Input is not as expected'}")
-    return respond(request.url.path, Problem.of_status(400, "; ".join(reasons)))
+    path = request.url.path
+    return respond(path, Problem.of_status(dialect_of(path).invalid_status, "; ".join(reasons)))
 
 
 def _handle_http(request: Request, error: Exception) -> Response:

@@ -106,6 +106,12 @@ class EndpointSettings(BaseSettings):
     request_prompts: int = Field(
         default=10_000, gt=0, description="maximum number of prompts in all rows of a request together"
     )
+    concepts: int = Field(
+        default=1000,
+        gt=0,
+        description="maximum number of texts, and of other concepts that a detector searches for, in all rows of a "
+        "request together",
+    )
     points: int = Field(
         default=32_768,
         gt=0,
@@ -180,6 +186,7 @@ class EndpointSettings(BaseSettings):
             MAX_VALUES,
             self.track_frames,
             self.track_objects,
+            self.concepts,
         )
 
     def keys(self) -> list[str]:

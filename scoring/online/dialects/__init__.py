@@ -25,6 +25,7 @@ DIALECTS: tuple[Dialect, ...] = (
     azureml.DIALECT,
     roboflow.SAM,
     roboflow.SAM2,
+    roboflow.SAM3,
     livepeer.DIALECT,
     cvat.DIALECT,
     label_studio.DIALECT,

@@ -113,6 +113,11 @@ CASES: list[tuple[str, str, Any]] = [
         )
     ),
     ("a huge box", "/sam2/segment_image", {**SAM, "prompts": [{"box": {"x": 1, "y": 1, "width": HUGE, "height": 1}}]}),
+    (
+        "a huge example",
+        "/sam3/concept_segment",
+        {**SAM, "prompts": [{"boxes": [{"x": 1, "y": 1, "width": HUGE, "height": 1}]}]},
+    ),
     ("a long image_id", "/score", {"input_data": [{**ROW, "image_id": "x" * 10_000}]}),
     ("a long image_id", "/sam/embed_image", {"image": SAM["image"], "image_id": "x" * 10_000}),
 ]
