@@ -242,14 +242,14 @@ def save(results: Sequence[Result], folder: Path) -> None:
     """Write `results.json`, `table.md` and `ratios.png`. New results replace those of the same case and model."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
-    earlier = json.loads(file.read_text())["results"] if file.exists() else []
+    earlier = json.loads(file.read_text()) if file.exists() else []
     merged = {(entry["case"], entry["subject"]): Result(**entry) for entry in earlier}
     merged.update({(result.case, result.subject): result for result in results})
     cases = list(dict.fromkeys(case for case, _ in merged))
     ordered = sorted(merged.values(), key=lambda result: cases.index(result.case))
     for result in results:
         result.machine = result.machine or machine()
-    file.write_text(json.dumps({"results": [asdict(result) for result in ordered]}, indent=1) + "\n")
+    file.write_text(json.dumps([asdict(result) for result in ordered], indent=1) + "\n")
     machines = dict.fromkeys(result.machine for result in ordered)
     parts = [f"{name}\n\n{table([result for result in ordered if result.machine == name])}\n" for name in machines]
     (folder / "table.md").write_text("\n".join(parts))

@@ -21,7 +21,7 @@ PACKAGES = {ONNX_RUNTIME: "onnxruntime", OPENVINO: "openvino"}
 
 
 def missing() -> list[str]:
-    """Return the names of the runtimes whose packages are not installed (`pip install ...[bench]`)."""
+    """Return the names of the runtimes whose packages are not installed (`benchmarks/requirements.txt`)."""
     names = {name: (package, "onnx") for name, package in PACKAGES.items()}  # torch's exporter needs onnx
     return [name for name, packages in names.items() if not all(map(importlib.util.find_spec, packages))]
 
