@@ -60,7 +60,7 @@ def uses_onednn() -> bool:
 def project(layer: nn.Module, inputs: Tensor, parts: int) -> list[Tensor]:
     """Apply a linear layer and split its output into equal parts.
 
-    Each part is computed by itself. The parts of a large output then fit the memory that the C library keeps
+    With MKL, each part is computed by itself. The parts of a large output then fit the memory that the C library keeps
     (`memory.MAX_BLOCK`), while the whole output would cost a page fault per 4 KiB.
 
     Args:
@@ -71,7 +71,7 @@ def project(layer: nn.Module, inputs: Tensor, parts: int) -> list[Tensor]:
     Returns:
         The parts, each (..., out) float32.
     """
-    if type(layer) is not nn.Linear or layer.bias is None:
+    if uses_onednn() or type(layer) is not nn.Linear or layer.bias is None:
         return list(linear(layer, inputs).chunk(parts, -1))
     pairs = zip(layer.weight.chunk(parts), layer.bias.chunk(parts), strict=True)
     return [product(inputs, weight, bias) for weight, bias in pairs]
