@@ -29,8 +29,8 @@ def object_row(result: ObjectResult) -> dict[str, float]:
         - For each prompt in PROMPTS, the IoU (`box`), the boundary F-measure (`box boundary`) and the predicted IoU
           (`box score`).
         - `score error`, the mean of |predicted IoU - IoU| over the prompts in SCORED.
-        - For each mask encoding, applied to the mask from the box, the IoU of the decoded mask with the mask
-          (`png kept`) and the length of the text (`png characters`).
+        - For each mask encoding, the length of the encoded mask (`png characters`), and the IoU of the decoded mask
+          with the original mask (`png kept`). The original mask is the prediction for the box.
     """
     cells: dict[str, float] = {}
     for prompt in PROMPTS:
@@ -52,13 +52,13 @@ def _encoding_cells(mask: Mask) -> dict[str, float]:
 
 
 def encoding_table(objects: pd.DataFrame) -> pd.DataFrame:
-    """Summarise how exact and how long the texts of each mask encoding are, for the masks from boxes.
+    """Summarise how exact each mask encoding is and how long its texts are, for the masks predicted from boxes.
 
     Args:
         objects: The rows of `object_row`.
 
     Returns:
-        A row for each encoding, with the columns `encoding`, `kept` (mean IoU of the decoded mask with the mask),
+        A row for each encoding, with the columns `encoding`, `kept` (mean IoU of decoded and original mask),
         `least` (lowest such IoU) and `characters` (mean length of the text).
     """
     return pd.DataFrame(
@@ -88,7 +88,7 @@ def summarize(objects: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         `figures` (mean IoU by size and prompt), `boundary` (mean boundary F-measure by size and prompt), `calibration`
-        and `encodings`. The entry `things` is the number of objects.
+        and `encodings`. In `figures` and `boundary`, the entry `things` of each size is the number of objects.
     """
     figures, boundary = {}, {}
     for size, group in size_groups(objects):
@@ -177,7 +177,9 @@ def difference_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def scalar_pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the metrics that are not means over objects: calibration error, encodings and COCO's average precision.
+    """Return the metrics that `difference_table` leaves out.
+
+    These are the calibration error, `kept` of each encoding, and COCO's average precision.
 
     Args:
         first: The report of the first model.

@@ -66,7 +66,8 @@ def render(engine: Engine, segmentation: Segmentation, params: Params, call: Cal
         encoded = masks.encode_all(cropped, params.mask_encoding)
         parts = zip(encoded, segmentation.scores, segmentation.logits, strict=True)
         answers = [mask_answer(mask, score, logits, params) for mask, score, logits in parts]
-    # Counted after the stage, since a request that waits for memory must not keep its turn at the processors.
+    # In the endpoint, a request occupies a processor until the stage ends. `count_answer` can wait for memory, so it
+    # follows the stage.
     call.count_answer(sum(map(text_length, answers)))
     return PartialAnswer(mask_per_prediction=answers)
 

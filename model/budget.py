@@ -99,8 +99,8 @@ class MemoryBudget:
     Args:
         nbytes: the limit in bytes; None for no limit.
         seconds: maximum wait in seconds for other requests to release bytes.
-        per_tenant: limit in bytes for the requests of one tenant together; None for no such limit. A tenant that holds
-            nothing may exceed this limit with a single request.
+        per_tenant: limit in bytes for all requests of one tenant (the holder of one API key) together; None for no such
+            limit. A tenant that holds no bytes may exceed this limit with a single request.
 
     Attributes:
         held: number of bytes that are held now.

@@ -41,8 +41,8 @@ class Call:
             prompt, mask, render.
         owner: the owner that queues see, for fair scheduling.
         seconds: time limit in seconds, from now on; None for no limit.
-        max_answer_bytes: maximum size of the response in bytes. Intermediate results that grow with the response count
-            too. None for no limit.
+        max_answer_bytes: maximum size of the response in bytes; None for no limit. Intermediate results count too, if
+            their size grows with the size of the response.
         memory: memory budget that all requests share.
         piece_seconds: target duration of one piece of divisible work, such as a batch of prompts. Between two pieces,
             other requests get their turn. None always uses the largest pieces.

@@ -1,4 +1,4 @@
-"""The Engine: embed images, segment them by prompts, and find cached images. All clients of the model use it."""
+"""The Engine: embed images, segment them by prompts, and find cached images. Scorer, endpoint and batch jobs use it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Engine:
         images: reads images by reference.
         cache: caches embeddings. Models can share a cache: the engine uses only embeddings from an encoder with equal
             weights.
-        max_prompts: maximum number of prompts for one image in one row of a table, and of points in one prompt.
+        max_prompts: maximum number of prompts in one row of a table, and of points in one prompt.
 
     Attributes:
         fingerprint: a hash of the model's weights.
@@ -66,11 +66,11 @@ class Engine:
         self.cache = cache.for_model(segmenter.family.encoder_fingerprint(), self._is_valid)
         self.max_prompts = max_prompts
         self.concepts = ConceptSearch(segmenter)
-        # Decoded images are large. Their number is limited to one batch of the encoder, and one per thread of torch.
+        # Each decoded image takes a slot. There is one slot per image of an encoder batch, plus one per torch thread.
         self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
 
     def for_tenant(self, tenant: str) -> Engine:
-        """Return a view of this engine that finds only the cached images and ids of one tenant, an API key's holder."""
+        """Return an engine that finds only the cached images and ids of one tenant (the holder of one API key)."""
         view = copy(self)
         view.cache = self.cache.for_tenant(tenant)
         return view
@@ -88,7 +88,7 @@ class Engine:
 
     @property
     def tracks(self) -> bool:
-        """Whether the model has the memory parts that `track` needs."""
+        """Whether the model has the layers that remember earlier frames. `track` needs these layers."""
         return self.segmenter.family.tracks
 
     @property
@@ -116,7 +116,7 @@ class Engine:
 
     @contextmanager
     def embedded(self, ref: ImageRef, pixels: bool = False, call: Call = UNTRACKED) -> Iterator[EmbeddedImage]:
-        """Embed an image like `embed`. With `pixels`, keep its pixels in a block, and decode the image only once."""
+        """Embed an image as `embed` does. If `pixels` is set, the image stays decoded until the `with` block ends."""
         if ref.kind == "id":
             yield self.find(str(ref.value))
             return
@@ -133,7 +133,7 @@ class Engine:
                 return encoded[0]
 
             embedding = self.cache.get(image.key, encode)
-            if not encoded:  # not before: a thread that holds a place for pixels must not wait for another to encode
+            if not encoded:  # a slot only now, because a thread that waits in `get` for another must not hold one
                 held.enter_context(self._decoding(image, call))
             yield EmbeddedImage(embedding, image.key, image)
 
@@ -189,8 +189,8 @@ class Engine:
             key: the image's key, if it has one.
 
         Raises:
-            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN, infinity or a number
-                beyond MAX_COORDINATE.
+            BadInput: the shape differs from `features_shape` of the model, or the array holds NaN or a number outside
+                -1e6 to 1e6.
         """
         shape = self.segmenter.family.features_shape
         return EmbeddedImage.from_features(features, shape, size, self.segmenter.name, key)
@@ -230,7 +230,7 @@ class Engine:
         backward: bool | None = None,
         call: Call = UNTRACKED,
     ) -> Iterator[TrackedFrame]:
-        """Track as `Segmenter.track`. Frames are pixels, which are not cached, or images, whose embeddings are."""
+        """Track objects as `Segmenter.track` does. Embeddings of ImageRef frames are cached, those of pixels not."""
         images = ((i, self.embed(frame, call) if isinstance(frame, ImageRef) else frame) for i, frame in frames)
         embedded = ((i, image.embedding if isinstance(image, EmbeddedImage) else image) for i, image in images)
         return self.segmenter.track(embedded, prompts, state, backward, call)
@@ -260,8 +260,8 @@ class Engine:
             key = f"{image.key} {x1},{y1},{x2},{y2}"
             return self.cache.get(key, lambda: self._encode(image.pixels(call)[y1:y2, x1:x2], call))
 
-        # Reserve the place for the pixels before asking the cache for the embeddings of crops. Otherwise, the threads
-        # that wait for a crop could hold all places, and the thread that encodes it could not go on.
+        # Reserve the slot for the decoded image before asking the cache for the embeddings of crops. Otherwise, threads
+        # that wait for a crop could hold all slots, and the thread that encodes this crop would never get a slot.
         decoding = self._decoding(image.image, call) if grid.crop_n_layers and image.image else nullcontext()
         with decoding:
             return everything(self.segmenter, image.embedding, crop, grid, keep_logits, call)
@@ -280,7 +280,7 @@ class Engine:
 
     @contextmanager
     def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
-        """Reserve memory and a place for the pixels of an image during a block, and free the pixels afterwards."""
+        """Reserve memory and a slot for a decoded image until the `with` block ends. Then free its pixels."""
         # Memory first, because a call that waits for memory must not prevent others from decoding.
         with call.hold(image.memory_needed()):
             while not self._decoded.acquire(timeout=CHECK_SECONDS):

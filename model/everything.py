@@ -20,7 +20,7 @@ from .regions import remove_small_regions
 from .segmenter import Embedding, Segmenter
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-MAX_POINTS = 2**17  # maximum number of grid points for one image; this takes the models minutes to hours
+MAX_POINTS = 2**17  # maximum number of grid points for one image; a model takes minutes to hours for this number
 EDGE = 20.0  # pixels; if a mask ends this close to the edge of a crop, the crop probably truncates the mask
 
 
@@ -43,8 +43,8 @@ class Grid:
         crop_nms_thresh: like `box_nms_thresh`, for masks from different crops. The mask from the smaller crop is kept.
         crop_overlap_ratio: overlap of neighbouring crops in layer 1, as a share of the image's shorter side. Each
             further layer halves the overlap.
-        crop_n_points_downscale_factor: crops of layer i have points_per_side // factor**i points a side, at least 1.
-        min_mask_region_area: smaller holes are filled, and smaller separate pieces are removed; 0 changes nothing.
+        crop_n_points_downscale_factor: a crop of layer i has max(1, points_per_side // this factor**i) points a side.
+        min_mask_region_area: in pixels. Smaller holes are filled, smaller separate pieces are removed; 0 does nothing.
 
     Example:
         >>> Grid(points_per_side=16, crop_n_layers=1).count
@@ -123,7 +123,7 @@ def everything(
         keep_logits: whether to return the low-resolution logits of each object. The logits of all candidates could fill
             the memory. The function therefore drops them, and decodes the points of the kept objects a second time.
         call: context of the request. It is checked between batches of points, and counts the bytes of the masks.
-        select_points: returns the (n,) bool selection of (n, 2) grid points x, y in pixels to decode; None for all.
+        select_points: takes (n, 2) grid points x, y in pixels of a crop; returns (n,) bool, True for points to use.
 
     Returns:
         The objects in descending order of predicted IoU.

@@ -97,7 +97,7 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     rows, columns = cropped.inside.shape
     # A run can continue from the last pixel of a column to the first pixel of the next column. If the box is as high as
     # the image, the first pixel of a column is therefore compared with the last pixel of the column to its left. If the
-    # box is lower, the pixels above and below the box are empty.
+    # box is less high, the pixels above and below each column of the box are empty.
     full = rows == height
     edges = np.zeros((rows + (not full), columns), bool)
     inside = cropped.inside
@@ -111,7 +111,8 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     y, x = np.divmod(np.flatnonzero(edges), max(1, columns))
     order = np.argsort(x.astype(np.min_scalar_type(columns)), kind="stable")
     places = ((x + cropped.left) * height + y + cropped.top)[order]
-    # If the last pixel of the box is set, its run ends where the next column begins, because that column is empty.
+    # If the box is as high as the image and its last pixel is set, the run of this pixel ends where the next column of
+    # the image begins. That column is outside the box, so it is empty.
     if full and columns and inside[-1, -1]:
         places = np.append(places, (cropped.left + columns) * height)
     counts = np.diff(places, prepend=0, append=height * width)

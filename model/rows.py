@@ -1,4 +1,4 @@
-"""The table contract: parse the rows of a table, and build the output table."""
+"""The table contract: the names of the columns, and functions that parse the rows of a table."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ class Row:
         index: the index label of the row.
         image: reference to the image, or None if `image_id` names a cached image.
         image_id: the client's name for the image, or None.
-        prompts: the prompts; None requests every object in the image, or the instances of `concepts`.
+        prompts: the prompts; None if the row has no prompts. Such a row requests the objects that `concepts` describes,
+            or, without concepts, every object in the image.
         multimask_output: whether each prompt gets 3 masks or 1.
-        concepts: the concepts; None for a row without concepts.
-        examples_image: reference to the image with the examples of the concept; None if that is the image itself.
+        concepts: descriptions of objects by text or by examples (see `concepts.Concept`), or None.
+        examples_image: reference to the image that contains the examples; None if the examples are in `image`.
     """
 
     index: object
@@ -189,7 +190,7 @@ def read_row(index: object, cells: Mapping[str, Any], reference: ReadReference, 
 def _read_concepts(
     cells: Mapping[str, Any], prompts: Sequence[Prompt], prompted: bool, max_prompts: int | None
 ) -> list[Concept] | None:
-    """Parse the concepts of a row, which may not have prompts too.
+    """Parse the concepts of a row. A row must not have both concepts and prompts.
 
     Args:
         cells: the cells of the row by column name.

@@ -161,7 +161,7 @@ class Scorer:
             elif row.image_id is not None:
                 named[row.image_id] = ref
             grouped.setdefault(ref, {})[position] = row
-        for placed_rows in grouped.values():  # the image with the examples may be that of a later row
+        for placed_rows in grouped.values():  # a second loop, because a later row may name the image with the examples
             for position, row in placed_rows.items():
                 if row.examples_image is not None and row.examples_image.kind == "id":
                     known = named.get(str(row.examples_image.value), row.examples_image)
@@ -206,7 +206,7 @@ class Scorer:
         try:
             objects = self.predict_everything(image, params, call) if unprompted else []
             predictions.update((position, objects) for position in unprompted)
-            # The size of the response counts the objects once already. Each further row repeats all objects.
+            # `predict_everything` has counted the objects for the first of these rows. Each further row repeats them.
             lengths = sum(text_length(mask) for item in objects for mask in item["mask_per_prediction"])
             call.count_answer(lengths * (len(unprompted) - 1 if unprompted else 0))
         except BadInput as error:

@@ -26,8 +26,8 @@ from .upscaling import upscale_masks
 
 __all__ = ["Embedding", "SegmentRequest", "Segmentation", "Segmenter"]
 Result = TypeVar("Result")
-MIN_TOKENS = 8192  # image tokens per batch of prompts; with fewer, calling PyTorch's operators takes most of the time
-# (index of the request, index of the prompt in it), embedding of the image, and prompt in pixels of the model's input
+MIN_TOKENS = 8192  # image tokens per batch of prompts; in smaller batches, the overhead of PyTorch's calls dominates
+# place (index of the request, index of the prompt in it), embedding of the image, prompt in pixels of the model's input
 PlacedPrompt = tuple[tuple[int, int], Embedding, Prompt]
 
 
@@ -82,7 +82,7 @@ class Segmenter:
             checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
             device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
             precision: precision of the image encoder, one of `precision.PRECISIONS`.
-            detector: a detector that finds objects by text, a Hugging Face id or a checkpoint folder for transformers.
+            detector: Hugging Face id or folder of a transformers detector that finds objects by text; None for none.
             images_per_batch: as in the class.
             prompts_per_batch: as in the class.
 
@@ -155,8 +155,7 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Decode prompts on one image. The result of a prompt does not depend on the other prompts.
 
-        `call` is the context of the request, which is checked before decoding. The other arguments are those of
-        `SegmentRequest`.
+        `call.check` runs before decoding. The other arguments are those of `SegmentRequest`.
 
         Returns:
             One segmentation per prompt, in order.
@@ -199,7 +198,7 @@ class Segmenter:
     def _batch_size(self, embeddings: Sequence[Embedding]) -> int:
         """Return the number of prompts per batch for prompts on these embeddings, at most `prompts_per_batch`.
 
-        On a CPU, each thread gets an equal share of the prompts, or more if these have fewer than MIN_TOKENS tokens.
+        On a CPU, the number is the larger of prompts / threads and MIN_TOKENS / image tokens of a prompt.
         """
         if self.family.device.type != "cpu" or not embeddings:
             return self.prompts_per_batch
@@ -210,7 +209,7 @@ class Segmenter:
     def _decode(
         self, batch: Sequence[PlacedPrompt], multimask_output: bool, min_score: float
     ) -> list[tuple[tuple[int, int], Segmentation]]:
-        """Decode a batch, in halves if memory is short. Return the place and the segmentation of each prompt."""
+        """Decode a batch, in halves if memory is short. Return the place and the result of each prompt."""
         decode = partial(self._decode_batch, multimask_output=multimask_output, min_score=min_score)
         segmentations = halve_on_out_of_memory(decode, batch)
         return [(place, segmentation) for (place, _, _), segmentation in zip(batch, segmentations, strict=True)]
@@ -227,8 +226,7 @@ class Segmenter:
     def _features(self, embeddings: list[Embedding]) -> tuple[Tensor, ...]:
         """Return the feature maps that a batch of prompts is decoded with, on the model's device.
 
-        Each map has the shape (p, channels, height, width). If all prompts are on one image, its features are expanded
-        to p without a copy.
+        Each map has the shape (p, channels, height, width). The features of a single image are expanded, not copied.
         """
         device, count = self.family.device, self.family.prompt_maps
         first = embeddings[0]
@@ -245,7 +243,7 @@ class Segmenter:
         backward: bool | None = None,
         call: Call = UNTRACKED,
     ) -> Iterator[TrackedFrame]:
-        """Track objects through frames as `tracking.tracker.track`. Without a `state`, tracking begins anew."""
+        """Track objects through frames with `tracking.tracker.track`. By default, `state` is empty."""
 
         def embed(pixels: np.ndarray) -> Embedding:
             return self.embed([pixels], call)[0]
@@ -254,16 +252,16 @@ class Segmenter:
         return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
 
     def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
-        """Run work of a network that is neither this model's encoder nor its decoder, such as a detector.
+        """Run a network other than this model's encoder and decoder, such as a detector.
 
-        The segmenter of an endpoint queues the work, so that one such network runs at a time and tenants take turns.
+        The endpoint's subclass queues `work`: one network runs at a time, and holders of API keys take turns.
 
         Args:
-            work: computes the result.
-            call: context of the request, checked before the work.
+            work: function that runs the network and returns the result.
+            call: context of the request, checked before the network runs.
 
         Raises:
-            Overloaded, DeadlineExceeded, ClientDisconnected: the work is not started.
+            Overloaded, DeadlineExceeded, ClientDisconnected: the queue is full, or the request must stop.
         """
         call.check()
         with torch.inference_mode():

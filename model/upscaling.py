@@ -30,7 +30,7 @@ class Interpolation:
     """A one-dimensional linear interpolation, restricted to n consecutive outputs.
 
     "Sources" are the values before the interpolation, "outputs" the values after it. Each output is a weighted mean of
-    two neighbouring sources.
+    two neighbouring sources. `around` selects the outputs that depend on requested sources.
 
     Attributes:
         start: index of the first of the n outputs.
@@ -178,8 +178,8 @@ def upscale_masks(logits: Floats, steps: Sequence[Step], thresholds: Sequence[fl
     down, _ = taps[0]
     row, column = int(down.first[0]), 0
     values = logits[row : down.second[-1] + 1]
-    # Each step is linear in its axis, so all horizontal steps can precede the vertical steps, which saves three
-    # quarters of the rows.
+    # Rows and columns are interpolated independently, so all horizontal steps can precede the vertical steps. The last
+    # horizontal step then has only the low-resolution rows, a quarter of the rows that the first vertical step returns.
     for _, columns in taps:
         values = columns.apply(1, values, column)
         column = columns.start

@@ -1,4 +1,7 @@
-"""Simulated clicks and boxes for training, sampled from the target masks on the model's device."""
+"""Simulated clicks and boxes for training, sampled from the target masks on the model's device.
+
+A cell is one pixel of a target mask.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOWS = (3, 7, 15)  # sides in cells, at half the resolution
+WINDOWS = (3, 7, 15)  # sides of the windows in `depth`, in pixels; the windows cover the region at half its resolution
 
 
 def depth(region: Tensor) -> Tensor:

@@ -20,16 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from sam_endpoint.model.errors import BadData
+from sam_endpoint.training.memory.options import MemoryPlan
 from sam_endpoint.training.options import FAMILY_NAMES, Plan
 
 Value = bool | int | float
 RECIPE_KEYS = ("family", "stage")
 STAGE_KEYS = ("kind", "inputs", "output", "cache", "photographs", "options")
-MODULES = {"train": ("sam_endpoint", "train"), "mean": ("sam_endpoint.training.mean",)}
+MODULES = {
+    "train": ("sam_endpoint", "train"),
+    "mean": ("sam_endpoint.training.mean",),
+    "memory": ("sam_endpoint.training.memory",),
+}
 OPTIONS: dict[str, dict[str, type]] = {
     "train": {"eager": bool, "bfloat16": bool, **{option.name: type(option.default) for option in fields(Plan)}},
     "mean": {"side": int},
+    "memory": {option.name: type(option.default) for option in fields(MemoryPlan)},
 }
+INPUTS = {"train": "at most one checkpoint to start from", "mean": "one checkpoint or more", "memory": "one checkpoint"}
 # The file in the output of a finished stage. The checkpoint itself proves nothing: a training saves it at intervals.
 FINISHED = "stage.json"
 
@@ -39,11 +46,11 @@ class Stage:
     """One stage of a recipe.
 
     Attributes:
-        kind: "train" or "mean".
+        kind: "train", "mean" or "memory".
         family: One of FAMILY_NAMES.
         output: The name of the checkpoint: a folder within the output folder.
         inputs: Outputs of earlier stages, or folders of other checkpoints. A "train" stage has at most one, a "mean"
-            stage at least one.
+            stage at least one, and a "memory" stage exactly one.
         cache: The name of the folder for scenes and state, within the cache folder.
         photographs: The names of folders of photographs, within the recipe's folder of photographs. Only "train" stages
             have photographs.
@@ -79,7 +86,9 @@ class Recipe:
         """Return the arguments of a stage's command. Raises BadData if the recipe has no folder of photographs."""
         earlier = [other.output for other in self.stages[: self.stages.index(stage)]]
         inputs = [str(self.output / name) if name in earlier else name for name in stage.inputs]
-        words = ["--family", stage.family, "--output", str(self.output / stage.output)]
+        words = ["--output", str(self.output / stage.output)]
+        if stage.kind != "memory":
+            words = ["--family", stage.family, *words]
         if stage.kind == "mean":
             words = [*inputs, *words]
         else:
@@ -182,11 +191,10 @@ def _read_stage(place: str, table: Any, family: str) -> Stage:
     if not isinstance(cache, str) or (cache and kind == "mean"):
         raise BadData(f"{place}: cache: expected the name of a training's folder, got {cache!r}")
     names = isinstance(photographs, list) and all(isinstance(name, str) for name in photographs)
-    if not names or (photographs and kind == "mean"):
+    if not names or (photographs and kind != "train"):
         raise BadData(f"{place}: photographs: expected a list of a training's folders, got {photographs!r}")
-    if (kind == "train" and len(inputs) > 1) or (kind == "mean" and not inputs):
-        expected = "at most one checkpoint to start from" if kind == "train" else "one checkpoint or more"
-        raise BadData(f"{place}: inputs: expected {expected}, got {len(inputs)}")
+    if (kind != "mean" and len(inputs) > 1) or (kind != "train" and not inputs):
+        raise BadData(f"{place}: inputs: expected {INPUTS[kind]}, got {len(inputs)}")
     if not isinstance(options, dict):
         raise BadData(f"{place}: options: expected a table, got {options!r}")
     _check_keys(place, "option", options, OPTIONS[kind])

@@ -23,9 +23,10 @@ _FILE = re.compile(r"(?:(?P<tenant>[0-9a-f]{64})/)?[0-9a-f]{2}/[0-9a-f]{62}\.(?:
 PART_SECONDS = 3600.0  # an older `.part` file belongs to a killed process
 BLOCK = 4096  # bytes; a smaller file counts as a file of this size
 MAX_RESERVE = 2**30  # maximum number of bytes that a store leaves free on its disk
-# Listing the files is slow. So a full store deletes more bytes than the next file needs: this share of `max_bytes`, or
-# this share of the size of the store if only the disk limits the store. A store with `max_bytes` lists its files again
-# after it has written this share of `max_bytes`.
+# Listing the files is slow, so a store rarely lists them. A full store lists its files, and deletes more bytes than the
+# next file needs. With `max_bytes`, it deletes this share of `max_bytes` in addition. If only the disk limits the
+# store, it deletes this share of the store's size in addition. A store with `max_bytes` also lists its files after it
+# has written this share of `max_bytes`.
 SLACK = 0.1
 
 

@@ -37,9 +37,9 @@ class Store:
     the key of each name. A background thread writes the files. If reading or writing fails, the store logs the failure
     once, and its methods raise no exception. A broken file counts as missing, and the next write replaces it.
 
-    A key begins with the id of a tenant, which ends at the first NUL character. A key without a NUL character has no
-    tenant. Each tenant has its own folder. A full store deletes the least recently used files of the tenant with the
-    most bytes. A tenant can use at most half of the queue of writes.
+    A tenant is the holder of one API key. The part of a key before its first NUL character is the id of the tenant. A
+    key without a NUL character has no tenant. Each tenant has its own folder. A full store deletes the least recently
+    used files of the tenant with the most bytes. A tenant can use at most half of the queue of writes.
 
     Args:
         url: the folder: a local path or any URL that fsspec supports, such as `s3://...`.
@@ -128,7 +128,7 @@ class Store:
     def _submit(self, tenant: str, name: str, content: Callable[[], bytes], nbytes: int = 0) -> None:
         """Queue a write, unless the queue, or the tenant's share of it, is full."""
         with self._lock:
-            share = 2 if tenant else 1  # without API keys, no other tenant needs the second half of the queue
+            share = 2 if tenant else 1  # without API keys, all writes are of one tenant, which may fill the queue
             count, waiting = self._waiting[tenant], self._waiting_bytes[tenant]
             full = self._waiting.total() >= MAX_QUEUE or count >= MAX_QUEUE // share
             if full or (count and waiting + nbytes > MAX_QUEUE_BYTES // share):

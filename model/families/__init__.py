@@ -118,10 +118,10 @@ def _load_pretrained(checkpoint: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
-    """Load a safetensors file whose tensors have the names of the model's own parameters, as `save` writes it.
+    """Load a safetensors file in which tensors have the names of the model's parameters. `save` writes such files.
 
-    transformers can load such a file too. But it first compiles the patterns of all its name conversions, which takes
-    longer than encoding an image with the starter model.
+    transformers can load such a file too. But transformers first compiles the patterns of all its name conversions.
+    That takes longer than encoding an image with the small model `sam-tiny`.
 
     Args:
         file: the safetensors file.
@@ -136,8 +136,6 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     with torch.device("meta"):
         model: Any = family.model_class(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if any(name not in shapes for name, _ in model.named_buffers()):
-        return None  # the file does not hold buffers that the model computes when it is created
     mapped = load_file(file)
     if any(shapes.get(name) != tensor.shape for name, tensor in mapped.items()):
         return None
@@ -147,6 +145,7 @@ def _load_saved(file: Path, config: Any, family: type[Family]) -> Any | None:
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     create_buffers(model)
+    # Other buffers that the file lacks have no data on the meta device. transformers computes them.
     complete = not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model if complete else None
 

@@ -36,7 +36,7 @@ class Family(ABC):
         usual_mean: means of red, green and blue that published checkpoints use to normalise pixels from 0 to 1.
         usual_std: standard deviations of red, green and blue that published checkpoints use in the same way.
         encoder_tensors: prefixes of the names of the tensors that `embed` depends on.
-        tracks: whether the model has the memory parts that track objects through a video.
+        tracks: whether the model has the layers that remember earlier frames, so that it can track objects in a video.
         requirements: packages that the family needs in addition to the project's own requirements.
         input_size: S, in pixels.
         low_res_size: (height, width) of the low-resolution logits that the model predicts.
@@ -104,7 +104,7 @@ class Family(ABC):
 
     @property
     def prompt_maps(self) -> int:
-        """Number of feature maps that `predict` takes, which are the first ones of `embed`."""
+        """Number of feature maps that `predict` takes. They are the first feature maps that `embed` returns."""
         return len(self.feature_shapes)
 
     def fingerprint(self) -> str:
@@ -129,7 +129,7 @@ class Family(ABC):
 
     @property
     def finder(self) -> ConceptFinder | None:
-        """The finder of a model that understands concepts by itself; None for other models."""
+        """The part of the model that finds objects by text or by example; None if the model has no such part."""
         return None
 
     @abstractmethod

@@ -60,7 +60,7 @@ SAM2_NAMES = (
     (r"\.out_proj\.", ".o_proj."),
     (r"^no_mem_embed$", "no_memory_embedding"),
 )
-# The parts with which SAM 2 follows objects through a video. These patterns come first.
+# The parts with which SAM 2 tracks objects through a video. These patterns are applied before the other patterns.
 SAM2_MEMORY_NAMES = (
     *((rf"\.mask_downsampler\.encoder\.{3 * i}\.", f".mask_downsampler.layers.{i}.conv.") for i in range(4)),
     *((rf"\.mask_downsampler\.encoder\.{3 * i + 1}\.", f".mask_downsampler.layers.{i}.layer_norm.") for i in range(4)),

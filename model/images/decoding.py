@@ -147,7 +147,8 @@ def is_turned(data: bytes) -> bool:
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        # Pillow warns about large images, for which the limits decide, and about broken metadata, which is ignored.
+        # Pillow warns about large images, which `_check` rejects if they exceed the limits. It also warns about broken
+        # metadata, which this project ignores.
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             yield image

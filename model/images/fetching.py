@@ -48,8 +48,8 @@ def fetch(
         hosts: allowed hosts. `*` allows every host with public addresses. A name, or a pattern such as `*.example.com`,
             allows hosts of that name at any address. A network such as `10.0.0.0/8` allows hosts of any name at its
             addresses.
-        max_bytes: maximum size. Of a larger body, at most `max_bytes` + 1 bytes are read and returned. A response with
-            a larger Content-Length is rejected before its body is read.
+        max_bytes: maximum size of the body. A response with a larger Content-Length is rejected before its body is
+            read. Without a Content-Length, the function reads and returns at most `max_bytes` + 1 bytes.
         seconds: timeout for the whole download, including redirects, connecting and the last byte. The timeout does not
             interrupt the system's name resolution.
         on_bytes: function that is called with the size of each part of the body before the part is kept. An exception

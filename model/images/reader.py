@@ -214,12 +214,12 @@ class ImageReader:
 
         Args:
             url: the URL.
-            call: holds the memory of the content.
+            call: context of the request. It holds memory for the content.
             headers: further headers of the request; a redirect to another server does not get them.
 
         Raises:
             BadInput: URLs are switched off, the host is not allowed, or there is no answer with status 200 to 299.
-            Overloaded: memory is too short.
+            Overloaded: there is too little memory for the content.
         """
         if not self.limits.urls:
             raise BadInput(

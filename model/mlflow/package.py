@@ -126,7 +126,7 @@ def save(
 
 
 def check_output(output: Path) -> None:
-    """Raise BadModel if a folder holds something else than an MLflow model, which `save` does not replace."""
+    """Raise BadModel if `save` would replace files that are not an MLflow model."""
     if output.exists() and (not output.is_dir() or (not (output / "MLmodel").exists() and any(output.iterdir()))):
         raise BadModel(f"'{output}' is not empty and is not an MLflow model; choose another --output")
 
@@ -282,5 +282,5 @@ def input_example() -> pd.DataFrame:
 
 
 def base_model_name(checkpoint: str | Path) -> str:
-    """Return a Hugging Face id unchanged, and only the file name of a path, which is meaningless on other machines."""
+    """Return a Hugging Face id unchanged. Of a path, return only the last part: other machines lack the folders."""
     return Path(checkpoint).resolve().name if Path(checkpoint).exists() else str(checkpoint)

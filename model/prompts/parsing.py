@@ -15,7 +15,8 @@ from .cells import Mismatch, check_count, is_missing, parse, parse_cell, reading
 from .values import Prompt
 
 LABELS = (1, 0, -1, -10)
-# Pixels. The models add half a pixel to coordinates. Much larger float32 numbers, from 2**23 on, have no halves.
+# Pixels. The models add half a pixel to each coordinate, but float32 numbers from 2**23 on have no fractions. So the
+# limit is far below 2**23.
 MAX_COORDINATE = 1e6
 
 POINTS_FORM = "(prompts, points, 2) numbers x,y in pixels"

@@ -102,7 +102,8 @@ class NamedImages:
             first: number of the first row.
 
         Yields:
-            The rows in order. If an earlier call has the image's content, the row stays without image; see `row_of`.
+            The rows in order. A row stays without image if the content of its image was in a row of an earlier
+            call; see `row_of`.
         """
         contents: dict[str, ImageRef] = {}
         for number, row in enumerate(rows, first):

@@ -230,8 +230,8 @@ def write(labelled: Sequence[LabelledImage], names: Mapping[int, str], kind: str
 
     Raises:
         BadData: two images have the same .txt file, or a category's name contains a line break.
-        OutputConflict: `output` is a folder although the output is a file, or a file although the output is a folder.
-            Or the folder has .txt files of other images.
+        OutputConflict: `output` exists as a folder, but `kind` needs a file; or it exists as a file, but `kind` needs a
+            folder; or the folder has .txt files of other images.
     """
     if kind == "yolo":
         _write_yolo(labelled, names, output)

@@ -193,7 +193,7 @@ def _count_prompts(row: Row | BadInput) -> int:
 
 
 def _reload_image(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
-    """Read the image with an `image_id` again from the row that holds its content.
+    """Reload the image that an `image_id` names, from the row that holds its content.
 
     Args:
         scorer: its engine has the cache of embeddings.

@@ -57,7 +57,7 @@ class LabelFolder:
         job_file = folder / "job.json"
         job = json.loads(json.dumps({**job, "names": {str(number): name for number, name in names.items()}}))
         if folder.exists() and not folder.is_dir():
-            raise OutputConflict(f"'{folder}' is a file; --output is a folder")
+            raise OutputConflict(f"'{folder}' is a file; --output must be a folder")
         if folder.exists() and any(folder.iterdir()) and not overwrite and _read_json(job_file) != job:
             raise OutputConflict(
                 f"'{folder}' holds other files, or the labels of another job; choose another --output, or replace the "

@@ -54,7 +54,7 @@ class LabelledImage:
         name: name of the image.
         size: (height, width) in pixels; (0, 0) if the image has no objects and its size is unknown.
         objects: the objects.
-        skipped: for each box without an object, the box's origin and the reason.
+        skipped: for each box without an object, where the box comes from (such as `a.txt line 3`) and the reason.
     """
 
     name: str

@@ -34,7 +34,7 @@ UNREAD_FOLDERS = (".ipynb_checkpoints", "_temporary", "_delta_log")
 OUTPUT = ("file", "row", "image", "image_id", "error", "predictions")
 ScoredRow = tuple[str, int, str | None, str | None, str | None, str]
 scorer: Scorer
-params: dict[str, Params]  # params of the job by the default orientation of an input
+params: dict[str, Params]  # params of the job by orientation; an input uses those of its default orientation
 logged_notes: set[str] = set()  # each note is logged once per process
 
 

@@ -126,7 +126,7 @@ def check_output(output: str, overwrite: bool) -> None:
 
 
 def group_by_image(spark: SparkSession, source: Source) -> DataFrame:
-    """Return the rows of a source with their positions, so that all rows of an image are adjacent in one partition.
+    """Read the rows of a source, add their positions, and put all rows of an image together in one partition.
 
     Args:
         spark: the session.

@@ -30,10 +30,11 @@ from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_l
 logger = logging.getLogger(__name__)
 
 
+# An entry of the catalog, and its model if the model is loaded.
 @dataclass
 class _Slot:
     entry: Entry
-    located: LocatedModel | None = None  # the model of --model, or the version that `refresh` loaded last
+    located: LocatedModel | None = None  # the model that --model names, or the version that `refresh` loaded last
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: ServedModel | None = None
     last_used: float = 0.0
@@ -162,8 +163,7 @@ class Catalog:
         version cannot be loaded, the catalog logs the error and keeps the old version.
 
         Returns:
-            One dictionary for each replaced model: its key as `name`, the old version as `before`, and the new version
-            as `now`.
+            One dictionary for each replaced model: `name` (its key), `before` (old version) and `now` (new version).
         """
         replaced = []
         with self._refreshing:
@@ -208,8 +208,8 @@ class Catalog:
 
         Args:
             key: key of the model.
-            slot: its slot.
-            located: the version to load; None for the version or the checkpoint that the slot names.
+            slot: the slot of the model.
+            located: the version to load; None for the version or the checkpoint in the slot.
         """
         started = time.monotonic()
         config = {} if self.settings.precision is None else {"precision": self.settings.precision}

@@ -12,6 +12,7 @@ import pytest
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.training import mean
+from sam_endpoint.training.memory import __main__ as memory
 from sam_endpoint.training.options import TrainingOptions, add_arguments, read_options
 from sam_endpoint.training.recipe import main, read_recipe
 from tests.conftest import ROOT, run_here
@@ -23,11 +24,12 @@ COMMANDS = Path(__file__).parent / "recipe_commands"  # the commands that traine
 
 def parse(kind: str, words: list[str]) -> TrainingOptions | argparse.Namespace:
     """Parse the arguments of a stage as the command of its kind does."""
-    if kind == "mean":
-        return mean.make_parser().parse_args(words)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return read_options(parser.parse_args(words))
+    if kind != "train":
+        parser = mean.make_parser() if kind == "mean" else memory.make_parser()
+        return parser.parse_args(words)
+    training = argparse.ArgumentParser()
+    add_arguments(training)
+    return read_options(training.parse_args(words))
 
 
 @pytest.mark.parametrize("name", ["sam-tiny", "sam2-tiny"])
@@ -44,6 +46,15 @@ def test_a_recipe_writes_to_the_chosen_folders_for_outputs_and_caches(tmp_path: 
     assert second[:4] == ["--family", "sam", "--output", f"{tmp_path}/out/sam-tiny-2"]
     assert second[4:8] == ["--cache", f"{tmp_path}/scenes/second", "--start", f"{tmp_path}/out/sam-tiny"]
     assert first_mean[:3] == [f"{tmp_path}/out/sam-tiny-{number}" for number in (3, 4, 5)]
+
+
+def test_a_stage_of_memory_parts_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    table = '[[stage]]\nkind = "memory"\noutput = "video"\ninputs = ["checkpoints/sam2-tiny"]\ncache = "clips"\n'
+    (tmp_path / "recipe.toml").write_text(f'family = "sam2"\n{table}options = {{ side = 224, rate = 1 }}\n')
+    (stage,) = (recipe := read_recipe(tmp_path / "recipe.toml", tmp_path / "out", tmp_path / "cache")).stages
+    options = parse("memory", recipe.arguments(stage))
+    assert (options.start, options.output) == (Path("checkpoints/sam2-tiny"), tmp_path / "out" / "video")
+    assert (options.cache, options.side, options.rate) == (tmp_path / "cache" / "clips", 224, 1.0)
 
 
 def test_the_recipe_in_the_docs_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +158,11 @@ def test_the_output_of_another_stage_is_not_skipped(tmp_path: Path) -> None:
             r"inputs: 'c' is neither the output of an earlier stage nor",
         ),
         ('kind = "mean"', 'kind = "train"', r"stage 2 \(b\): inputs: expected at most one checkpoint to start from"),
-        ('kind = "mean"', 'kind = "average"', r"stage 2 \(b\): kind: expected one of train, mean, got 'average'"),
+        (
+            'kind = "mean"',
+            'kind = "average"',
+            r"stage 2 \(b\): kind: expected one of train, mean, memory, got 'average'",
+        ),
         ('kind = "mean"', 'kind = "mean"\ncache = "c"', r"stage 2 \(b\): cache: expected the name of a training's"),
         (
             'kind = "mean"',

@@ -23,7 +23,7 @@ BASE, CANDIDATE = "base", "fine-tuned"
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 MIN_IMAGES = 5  # minimum number of images for a promotion; with fewer images, the interval is not reliable
-CHUNK = 2**22  # maximum number of drawn image counts in memory at the same time
+CHUNK = 2**22  # maximum number of elements in an array of random draws, to limit memory
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """The options that determine the trained weights, together with the base model and the data.
+    """The options that determine the trained weights. The base model and the data also determine the weights.
 
     The help texts are in the fields' metadata. `steps` is 0 until it has been derived from `epochs` or `minutes`.
     """
@@ -34,7 +34,7 @@ class Plan:
     masks: int = _option(2, "objects of each image in a batch")
     accumulate: int = _option(1, "batches whose gradients are added up for one step")
     rate: float = _option(3e-4, "maximum learning rate")
-    warmup: int = _option(20, "first steps in which the learning rate rises")
+    warmup: int = _option(20, "number of first steps in which the learning rate rises")
     decay: float = _option(0.01, "weight decay")
     rank: int = _option(8, "rank of the adapters, for --mode lora")
     stop_share: float = _option(0.1, "share of the training images that early stopping watches; 0: no early stopping")
@@ -155,10 +155,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gate = parser.add_argument_group("gate")
     gate.add_argument("--promote", default="", metavar="ALIAS", help="move this alias if the model is better")
     gate.add_argument(
-        "--figure", choices=FIGURES, default=default.figure, help="prompt that decides (default: %(default)s)"
+        "--figure",
+        choices=FIGURES,
+        default=default.figure,
+        help="kind of prompt whose IoU decides (default: %(default)s)",
     )
     gate.add_argument(
-        "--margin", type=float, default=default.margin, help="gain in IoU to exceed (default: %(default)s)"
+        "--margin",
+        type=float,
+        default=default.margin,
+        help="gain in IoU that the model must exceed (default: %(default)s)",
     )
     gate.add_argument(
         "--tolerance",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sam_endpoint.model.families.family import Family
@@ -28,6 +27,7 @@ OUTSIDE = -20.0  # logit of cells outside the image, which makes their loss and 
 ROUNDS = (1, 3, 1, 1, 2, 1, 2, 1)
 PROBED = 4  # number of batches to time; the first four batches have as many rounds as the average of all batches
 MAX_VALIDATED = 200  # approximate maximum number of objects in a validation
+AVERAGED = 50  # number of latest steps, approximately, whose weights are averaged for validation and for the result
 SAVE_SECONDS = 5.0  # minimum time between two saved states
 SAVE_SHARE = 20  # the time between two saved states is at least 20 times the time of saving
 
@@ -69,7 +69,8 @@ class Finetuner:
             family.vision_encoder.requires_grad_(True)
         family.prompt_model.mask_decoder.requires_grad_(True)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self._best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self._average = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self._best = self._copy_average()
         self._optimizer = torch.optim.AdamW(self.weights.values(), lr=plan.rate, weight_decay=plan.decay)
         self._saved_at, self._save_seconds = -math.inf, 0.0
 
@@ -97,6 +98,9 @@ class Finetuner:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        share = max(1 / AVERAGED, 1 / self.step)  # the first steps have equal shares
+        for name, weight in self.weights.items():
+            self._average[name].lerp_(weight.detach(), share)
         return total
 
     def probe(self) -> float:
@@ -153,7 +157,8 @@ class Finetuner:
                     multimask_output=turn == 0 and (not boxed or number % 4 == 0),
                 )
                 predicted = predicted.float().masked_fill(~batch.inside[rows][:, None], OUTSIDE)
-                total = total + _loss(predicted, scores.float(), batch.targets[rows]) * (len(rows) / len(chosen))
+                loss = losses.answer_loss(predicted, scores.float(), batch.targets[rows])
+                total = total + loss * (len(rows) / len(chosen))
                 best = scores.argmax(1)
                 answers[rows] = predicted.detach()[torch.arange(len(rows), device=best.device), best]
             logits = answers
@@ -161,8 +166,13 @@ class Finetuner:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Return the mean low-resolution IoU of the watched images. One click and the box have equal weights."""
+        """Return the mean low-resolution IoU of the averaged weights on the watched images.
+
+        One click and the box have equal weights.
+        """
         self.family.prompt_model.mask_decoder.eval()
+        latest = {name: weight.clone() for name, weight in self.weights.items()}
+        self._use(self._average)
         values = []
         for batch in self._validation:
             features = self._features(batch)
@@ -175,6 +185,7 @@ class Finetuner:
                 predicted = answer[0].float().masked_fill(~batch.inside[:, None], OUTSIDE)
                 rows = torch.arange(len(predicted), device=predicted.device)
                 values.append(losses.iou(predicted[rows, answer[1].argmax(1)], batch.targets))
+        self._use(latest)
         return float(torch.cat(values).double().mean()) if values else 0.0
 
     def advance(self) -> dict[str, float]:
@@ -194,16 +205,14 @@ class Finetuner:
         self.history.append({"step": self.step, "loss": loss, "figure": figure, "rate": self.learning_rate()})
         if figure > self.best_figure or not self._validation:
             self.best_figure, self.best_step, self.waited = figure, self.step, 0
-            self._best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+            self._best = self._copy_average()
         else:
             self.waited += 1
         self.finished = self.step == self.plan.steps or self.waited >= self.plan.patience
 
     def use_best(self) -> None:
-        """Give the model the best weights."""
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(self._best[name])
+        """Give the model the best averaged weights."""
+        self._use(self._best)
         self.family.prompt_model.mask_decoder.eval()
 
     def save_if_due(self, path: Path) -> None:
@@ -222,6 +231,7 @@ class Finetuner:
             "recent": self._recent,
             "best": [self.best_figure, self.best_step, self.waited],
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
+            "average_weights": self._average,
             "best_weights": self._best,
             "optimizer": self._optimizer.state_dict(),
         }
@@ -241,11 +251,17 @@ class Finetuner:
         self.step, self.finished = state["step"], state["finished"]
         self.history, self._recent = state["history"], state["recent"]
         self.best_figure, self.best_step, self.waited = state["best"]
-        self._best = state["best_weights"]
+        self._average, self._best = state["average_weights"], state["best_weights"]
+        self._use(state["weights"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _copy_average(self) -> dict[str, Tensor]:
+        return {name: weight.clone() for name, weight in self._average.items()}
+
+    def _use(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(state["weights"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+                weight.copy_(weights[name])
 
     def _features(self, batch: ObjectBatch) -> tuple[Tensor, ...]:
         """Return the feature maps of each object's image, each (p, channels, height, width)."""
@@ -262,29 +278,3 @@ class Finetuner:
         if self.family.device.type != "cuda":
             return nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
-
-
-def _loss(logits: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of one or three masks for each prompt, a scalar.
-
-    The loss is the sum of the following terms. With a single mask, the second and third terms are missing:
-
-    - the cost of the best mask, which is the mask with the lowest cost;
-    - the costs of the other masks, divided by three and multiplied by `REMAINDER_WEIGHT`;
-    - the expected cost of the mask with the highest score, which users take. A softmax of the scores gives the
-      probability of each mask;
-    - the squared error of the scores, multiplied by `SQUARE_WEIGHT`.
-
-    Args:
-        logits: (p, m, h, w).
-        scores: (p, m) predicted IoU.
-        targets: (p, h, w), 0 to 1.
-    """
-    costs = losses.mask_costs(logits, targets[:, None], balance=0)
-    loss = costs.amin(1).mean()
-    if costs.shape[1] > 1:
-        remainder = costs.mean(1) - costs.amin(1) / costs.shape[1]
-        probabilities = (scores.detach() / losses.TEMPERATURE).softmax(1)
-        loss = loss + losses.REMAINDER_WEIGHT * remainder.mean() + (probabilities * costs).sum(1).mean()
-    true = losses.iou(logits.detach(), targets[:, None])
-    return loss + losses.SQUARE_WEIGHT * F.mse_loss(scores, true)

@@ -119,10 +119,10 @@ class MatchedBoxes:
         lines = []
         if self.missing:
             count = f"{len(self.missing)} of the images that '{where}' lists"
-            lines.append(f"not found: {count}, such as '{self.missing[0]}', in '{folder}'")
+            lines.append(f"not found in '{folder}': {count}, such as '{self.missing[0]}'")
         if self.unlisted:
             count = f"{len(self.unlisted)} of the images in '{folder}'"
-            lines.append(f"no entry: {count}, such as '{self.unlisted[0]}', in '{where}'")
+            lines.append(f"no entry in '{where}': {count}, such as '{self.unlisted[0]}'")
         return lines
 
 

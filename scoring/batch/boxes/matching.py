@@ -107,7 +107,7 @@ def pair(listed: Mapping[str, ImagePath], images: Mapping[str, ImagePath], where
                     for name in names
                     for image in groups.get(end, ())
                     if name in other_names and image in other_images
-                    # The right side is true if the equal parts at the end cover one of the two relative paths.
+                    # First the pairs whose equal parts contain a whole relative path, then the other pairs.
                     if is_whole is (shared >= min(len(other_names[name].parts), len(other_images[image].parts)))
                 ]
                 for name, image in _unambiguous(candidates, where):

@@ -53,11 +53,12 @@ def picture() -> np.ndarray:
 
 
 def digest(folder: Path) -> str:
-    """Return a hash of the weights of a checkpoint folder and of the image."""
+    """Return a hash of the image and of the weights of a checkpoint folder, except those of a tracker."""
     weights = load_file(folder / "model.safetensors")
     hashed = hashlib.sha256(picture().tobytes())
     for name in sorted(weights):
-        hashed.update(weights[name].numpy().tobytes())
+        if not name.startswith("tracker_"):
+            hashed.update(weights[name].numpy().tobytes())
     return hashed.hexdigest()
 
 

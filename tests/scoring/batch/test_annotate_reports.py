@@ -74,8 +74,8 @@ def test_reports_boxes_and_images_of_a_coco_file_that_do_not_match(
     done = run("annotate", "--model", packaged, "--data", photos, "--boxes", file, "--output", out)
     assert done.returncode == 0, done.stderr
     assert "images       3 (0 done before, 0 failed)" in done.stdout
-    assert f"not found: 1 of the images that '{file}' lists, such as 'img/other.png', in '{photos}'" in done.stdout
-    assert f"no entry: 1 of the images in '{photos}', such as 'b.png', in '{file}'" in done.stdout
+    assert f"not found in '{photos}': 1 of the images that '{file}' lists, such as 'img/other.png'" in done.stdout
+    assert f"no entry in '{file}': 1 of the images in '{photos}', such as 'b.png'" in done.stdout
     assert (
         "skipped 3 boxes: annotation 5: its image_id is not the id of an image in 'images'; "
         "a.png annotation 3: expected bbox [x, y, width, height], got nothing; "
@@ -160,7 +160,7 @@ def test_does_not_overwrite_other_files_and_folders(photos: Path, tmp_path: Path
     (tmp_path / "mine" / "labels").mkdir(parents=True)
     (tmp_path / "mine" / "labels" / "a.txt").write_text("mine")
     for output, message in (
-        ("file", "is a file; --output is a folder"),
+        ("file", "is a file; --output must be a folder"),
         ("file/x", "Not a directory"),
         ("broken", "holds other files, or the labels of another job; choose another --output"),
         ("mine", "holds other files, or the labels of another job; choose another --output"),

@@ -101,6 +101,21 @@ def test_the_modes_full_and_lora_train_the_encoder(
         assert all("attn" in name or "attention" in name for name in encoder)
 
 
+def test_the_result_is_the_mean_of_the_weights_of_the_latest_steps(
+    folders: dict[str, Path], coins: Path, tmp_path: Path
+) -> None:
+    source, samples = opened(folders["sam"], coins, tmp_path)
+    trained = Finetuner(source.segmenter.family, replace(PLAN, steps=3, validate_every=3), samples, [], source)
+    name = next(iter(trained.weights))
+    steps = []
+    while not trained.finished:
+        trained.advance()
+        steps.append(trained.weights[name].detach().clone())
+    assert not torch.equal(steps[0], steps[2])
+    trained.use_best()
+    torch.testing.assert_close(trained.weights[name].detach(), torch.stack(steps).mean(0))
+
+
 def test_each_image_is_encoded_once(folders: dict[str, Path], coins: Path, tmp_path: Path) -> None:
     trained = finetuner(folders["sam"], coins, tmp_path, replace(PLAN, steps=6))
     assert trained.source.encoded == 4
