@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -126,21 +127,26 @@ def _compare(name: str, turns: int, plains: dict[str, str], ours: str) -> Iterat
         ask_ours(image_id=CACHED)
 
     ask_ours(image=cached, image_id=CACHED)
-    new_image: Ways = {way: lambda url=url: ask_plain(url, next(unseen)) for way, url in plains.items()}
+
+    def ask_plain_for_new(url: str) -> None:
+        ask_plain(url, next(unseen))
+
+    def ask_plain_three_times(url: str) -> None:
+        for _ in range(3):
+            ask_plain(url, cached)
+
+    new_image: Ways = {way: partial(ask_plain_for_new, url) for way, url in plains.items()}
     new_image[OURS] = lambda: ask_ours(image=next(unseen))
     times = measure_alternately(new_image, turns)
     yield Result("request with a new image", name, times, floor=lower_bound(name, images=1, prompts=1))
-    cached_image: Ways = {way: lambda url=url: ask_plain(url, cached) for way, url in plains.items()}
+    cached_image: Ways = {way: partial(ask_plain, url, cached) for way, url in plains.items()}
     times = measure_alternately({**cached_image, OURS: ask_cached}, max(turns, 20))
     tails = ", ".join(f"{way} {np.percentile(values, 95) * 1000:,.0f} ms" for way, values in times.items())
     note = f"95th percentile: {tails}"
     yield Result("prompt on a cached image", name, times, floor=lower_bound(name, prompts=1), note=note)
     with ThreadPoolExecutor(CLIENTS) as pool:
         counts = {f"{way}, one by one": 3 for way in plains} | {OURS: 2 * CLIENTS}
-        together: Ways = {
-            f"{way}, one by one": lambda url=url: [ask_plain(url, cached) for _ in range(3)]
-            for way, url in plains.items()
-        }
+        together: Ways = {f"{way}, one by one": partial(ask_plain_three_times, url) for way, url in plains.items()}
         together[OURS] = lambda: list(pool.map(ask_cached, range(2 * CLIENTS)))
         times = measure_alternately(together, turns)
     each = {way: [value / counts[way] for value in values] for way, values in times.items()}

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, EAGER, OURS, Result, measure_alternately
+from benchmarks.measure import BASELINE, EAGER, OURS, Result, Ways, measure_alternately
 from benchmarks.plain import Plain
 from benchmarks.subjects import SIZE
 from sam_endpoint.model import masks
@@ -34,7 +34,7 @@ def everything(name: str, turns: int) -> Iterator[Result]:
         (embedding,) = segmenter.embed([image])
         return len(segment_everything(segmenter, embedding, lambda box: embedding, grid))  # `crop` is never called
 
-    ways = {
+    ways: Ways = {
         BASELINE: lambda: count_objects(plain),
         EAGER: lambda: count_objects(eager),
         OURS: lambda: count_objects(ours),

@@ -30,7 +30,7 @@ def plain(folder: str, image: str, box: list[float], attention: str | None = Non
     from transformers import SamModel, SamProcessor
 
     started = time.perf_counter()
-    options = {} if attention is None else {"attn_implementation": attention}
+    options: Any = {} if attention is None else {"attn_implementation": attention}
     model: Any = SamModel.from_pretrained(folder, **options).eval()
     processor: Any = SamProcessor.from_pretrained(folder)
     inputs = processor(images=Image.open(image).convert("RGB"), input_boxes=[[box]], return_tensors="pt")
@@ -65,8 +65,5 @@ def ours(folder: str, image: str, box: list[float]) -> float:
 
 if __name__ == "__main__":
     folder, image, box, way = sys.argv[1:]
-    print(
-        {"plain": plain, "eager": partial(plain, attention="eager"), "ours": ours}[way](
-            folder, image, [float(side) for side in box.split(",")]
-        )
-    )
+    ways: dict[str, Any] = {"plain": plain, "eager": partial(plain, attention="eager"), "ours": ours}
+    print(ways[way](folder, image, [float(side) for side in box.split(",")]))

@@ -65,8 +65,7 @@ def precision(name: str, turns: int) -> Iterator[Result]:
     """Encode one image with each precision of the encoder's linear layers."""
     segmenters = {kind: subjects.load(name, kind) for kind in PRECISIONS}
     images = [subjects.picture(*SIZE)]
-    # The default argument binds each lambda to its own segmenter.
-    ways: Ways = {f"{OURS}, {kind}": lambda model=model: model.embed(images) for kind, model in segmenters.items()}
+    ways: Ways = {f"{OURS}, {kind}": partial(model.embed, images) for kind, model in segmenters.items()}
     plain, pixels = Plain(subjects.checkpoint(name)), segmenters[EXACT].family.preprocess(images[0])[None]
     ways = {BASELINE: lambda: plain.embed(pixels), **ways}
     yield Result("precision of the encoder", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1))
@@ -92,9 +91,9 @@ def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
         EAGER: lambda: [eager.decode(features, box)[0][0, 0] for box in scaled.split(1, 1)],
     }
     for runtime, run in runtimes.decoders(name, plain, features, scaled).items():
-        together[runtime] = lambda run=run: run(*maps, scaled)[0][0]
+        together[runtime] = partial(_run_decoder, run, maps, [scaled])
     for runtime, run in runtimes.decoders(name, plain, features, scaled[:, :1]).items():
-        one_by_one[runtime] = lambda run=run: [run(*maps, box)[0][0, 0].copy() for box in scaled.split(1, 1)]
+        one_by_one[runtime] = partial(_run_decoder, run, maps, scaled.split(1, 1))
     ways: Ways = dict(one_by_one)
     ways |= {f"{way}, all at once": run for way, run in together.items()}
     ways[OURS] = lambda: [segmentation.logits for segmentation in ours.segment(embedding, prompts)]
@@ -108,6 +107,11 @@ def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
         differences=differences,
         missing=runtimes.missing(),
     )
+
+
+def _run_decoder(run: runtimes.Run, maps: Sequence[torch.Tensor], batches: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return the logits of all boxes. A runtime may reuse the memory of its outputs, so they are copied."""
+    return np.concatenate([run(*maps, boxes)[0][0].copy() for boxes in batches])
 
 
 def _example_logits(side: int) -> torch.Tensor:
