@@ -29,7 +29,7 @@ def test_selected_cases_write_results_a_table_and_a_chart(tmp_path: Path) -> Non
     for result in results.values():
         assert result["subject"] == "sam-tiny"
         assert {len(values) for values in result["values"].values()} == {2}
-        assert 0 < result["floor"] < min(result["values"]["transformers, sdpa (default)"])
+        assert result["floor"] > 0  # on a busy machine, it can exceed the fastest measurement
         assert "GFLOP/s" in result["machine"]
     encode = results["encode an image"]
     always = {"transformers, sdpa (default)", "transformers, eager", "this project"}
