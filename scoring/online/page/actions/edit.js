@@ -7,7 +7,7 @@ import { back, forward } from "../project/history.js";
 import {
   addClass, addObject, changeClass, changeObject, countOfClass, mergeObjects, moveObject, newId, objectsOf, objectWith, removeClass, removeObjects,
 } from "../project/project.js";
-import { acceptIn, scoreOf } from "../project/proposals.js";
+import { acceptProposal, scoreOf } from "../project/proposals.js";
 import { activeObject, commit, commitEverywhere, entryNow, get, setStatus, shownObjects, shownProposals, update } from "../state.js";
 import { openStored } from "./images.js";
 
@@ -43,7 +43,7 @@ export function step(by) {
 /** Accept proposals as objects of the class of their concept, or of the current class. */
 export function accept(ids) {
   const { project, imageId, classId } = get();
-  commit(acceptIn(project, imageId, ids, classId), { active: null });
+  commit(acceptProposal(project, imageId, ids, classId), { active: null });
   const rest = proposals().length;
   setStatus(`${ids.length} accepted. ${rest ? `${rest} proposal${rest === 1 ? " is" : "s are"} left.` : "No proposal is left."}`);
 }
@@ -147,7 +147,7 @@ export function endStroke() {
   if (!object && stroke.erases) return setStatus("Select an object first. Then erase what does not belong to it.");
   const changes = painted(object, stroke, [picture.height, picture.width]);
   const id = object?.id ?? newId();
-  const next = object ? changeObject(acceptIn(project, imageId, [id], object.classId), imageId, id, changes) : addObject(project, imageId, { id, classId, ...changes });
+  const next = object ? changeObject(acceptProposal(project, imageId, [id], object.classId), imageId, id, changes) : addObject(project, imageId, { id, classId, ...changes });
   commit(next, { active: id });
   setStatus(`${stroke.erases ? "Erased" : "Painted"}: ${changes.mask.area.toLocaleString()} pixels.`);
 }

@@ -6,7 +6,7 @@ import { contains, endsOf, maskOf } from "../masks/runs.js";
 import { decodeRuns } from "../masks/rle.js";
 import { applyEdits } from "../masks/stroke.js";
 import { addObject, changeObject, newId, NO_PROMPT, objectsOf } from "../project/project.js";
-import { acceptIn } from "../project/proposals.js";
+import { acceptProposal } from "../project/proposals.js";
 import { activeObject, answerObject, commit, get, setStatus, shownObjects, update } from "../state.js";
 import { boxBetween } from "../view/geometry.js";
 import { accept } from "./edit.js";
@@ -66,7 +66,7 @@ function start(prompt) {
 
 function change(id, changes, logits) {
   const { project, imageId } = get();
-  const accepted = acceptIn(project, imageId, [id], activeObject()?.classId);
+  const accepted = acceptProposal(project, imageId, [id], activeObject()?.classId);
   commit(changeObject(accepted, imageId, id, { ...changes, request: ++requests }), { active: id });
   segment(id, logits);
 }

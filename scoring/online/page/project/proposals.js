@@ -24,7 +24,7 @@ export function thresholdRange(proposals) {
 }
 
 /** Return the project with objects accepted: each gets the class of its concept, or else the class `classId`. */
-export function acceptIn(project, imageId, ids, classId) {
+export function acceptProposal(project, imageId, ids, classId) {
   return ids.reduce((result, id) => {
     const object = objectWith(result, imageId, id);
     if (!object?.proposal) return result;

@@ -3,7 +3,7 @@ import test from "node:test";
 import { strokeRuns } from "../../../../scoring/online/page/masks/stroke.js";
 import { maskOf } from "../../../../scoring/online/page/masks/runs.js";
 import { addClass, addObject, EMPTY, objectsOf } from "../../../../scoring/online/page/project/project.js";
-import { acceptIn, conceptsFor, scoreOf, shownOf, sortedProposals, textsOf, thresholdRange } from "../../../../scoring/online/page/project/proposals.js";
+import { acceptProposal, conceptsFor, scoreOf, shownOf, sortedProposals, textsOf, thresholdRange } from "../../../../scoring/online/page/project/proposals.js";
 import { colourOf, shownMasks } from "../../../../scoring/online/page/view/styles.js";
 
 const SIZE = [60, 80];
@@ -29,7 +29,7 @@ test("proposals are sorted by concept and by falling score", () => {
 
 test("an accepted proposal gets the class of its concept, and others the current class", () => {
   const other = addObject(PROJECT, "a", proposal("5", 0.7));
-  const accepted = acceptIn(other, "a", ["1", "3", "5", "4"], "class-1");
+  const accepted = acceptProposal(other, "a", ["1", "3", "5", "4"], "class-1");
   const classOf = (id) => accepted.classes.find((each) => each.id === objectsOf(accepted, "a").find((object) => object.id === id).classId);
   assert.deepEqual(accepted.classes.map(({ name }) => name), ["object", "spoon", "cup"]);
   assert.equal(classOf("1").name, "spoon");
@@ -38,7 +38,7 @@ test("an accepted proposal gets the class of its concept, and others the current
   assert.equal(classOf("5").name, "object");
   assert.equal(idsOf(sortedProposals(objectsOf(accepted, "a"))), "2");
   const { project, added } = addClass(PROJECT, "cup");
-  assert.equal(objectsOf(acceptIn(project, "a", ["3"], "class-1"), "a")[2].classId, added.id);
+  assert.equal(objectsOf(acceptProposal(project, "a", ["3"], "class-1"), "a")[2].classId, added.id);
 });
 
 test("concepts have the colours of classes with their names, or new ones", () => {
