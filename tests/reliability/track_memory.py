@@ -28,7 +28,7 @@ LARGEST_GROWTH = 0.05  # share of the memory of the shortest video
 
 
 def draw(count: int) -> np.ndarray:
-    """Draw a disc that moves to and fro, (count, HEIGHT, WIDTH, 3) uint8."""
+    """Draw a disc that moves back and forth, (count, HEIGHT, WIDTH, 3) uint8."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     centres = 14 + np.abs((np.arange(count) // 4) % 72 - 36)
     inside = (x - centres[:, None, None]) ** 2 + (y - 24) ** 2 < 100
