@@ -22,11 +22,13 @@ RETRY_SECONDS = 1.0  # after the process ran out of file descriptors
 async def accept_connections(listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
     """Accept connections until the task is cancelled.
 
+    While the loop is busy, connections that clients have already closed are dropped. Their requests would only cost time.
+
     Args:
         listener: a listening socket that does not block.
         protocol: creates the protocol of a connection.
     """
-    loop, pacer = asyncio.get_running_loop(), Pacer()
+    loop, pacer, seconds = asyncio.get_running_loop(), Pacer(), 0.0
     while True:
         try:
             connection, _ = await loop.sock_accept(listener)
@@ -36,7 +38,7 @@ async def accept_connections(listener: socket.socket, protocol: Callable[[], asy
             logger.warning("no connection can be accepted: error %s", error.errno)
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        if has_hung_up(connection):
+        if seconds and has_hung_up(connection):
             connection.close()
         else:
             await loop.connect_accepted_socket(protocol, connection)

@@ -77,7 +77,7 @@ class PredictBody(BaseModel):
 
 
 EXAMPLE = {
-    "model": "sam-tiny",
+    "model": "sam2/hiera_tiny",
     "image": f"data:image/png;base64,{EXAMPLE_PNG}",
     "params": {"marks": [{"type": "point", "data": [48, 32], "label": 1}]},
 }
