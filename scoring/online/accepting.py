@@ -19,16 +19,20 @@ MAX_UNACCEPTED = 256  # connections that wait in the kernel; a longer queue woul
 RETRY_SECONDS = 1.0  # after the process ran out of file descriptors
 
 
-async def accept_connections(listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+async def accept_connections(
+    listener: socket.socket, protocol: Callable[[], asyncio.Protocol], pacer: Pacer | None = None
+) -> None:
     """Accept connections until the task is cancelled.
 
-    While the loop is busy, connections that clients have already closed are dropped. Their requests would only cost time.
+    While the loop is busy, connections that clients have already closed are dropped, because their requests would only
+    cost time.
 
     Args:
         listener: a listening socket that does not block.
         protocol: creates the protocol of a connection.
+        pacer: tells how long to wait between connections; by default, a new one.
     """
-    loop, pacer, seconds = asyncio.get_running_loop(), Pacer(), 0.0
+    loop, pacer, seconds = asyncio.get_running_loop(), pacer or Pacer(), 0.0
     while True:
         try:
             connection, _ = await loop.sock_accept(listener)

@@ -76,7 +76,8 @@ class PropagateBody(BaseModel):
     end_frame: int | None = Field(default=None, ge=0)
 
 
-INIT_EXAMPLE = {"model": "sam2/hiera_tiny", "frames": [f"data:image/png;base64,{EXAMPLE_PNG}"] * 2, "start_frame_index": 0}
+FRAME_EXAMPLE = f"data:image/png;base64,{EXAMPLE_PNG}"
+INIT_EXAMPLE = {"model": "sam2/hiera_tiny", "frames": [FRAME_EXAMPLE] * 2, "start_frame_index": 0}
 Propagation = dict[str, Any]  # the status of a task, as the client reads it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -174,7 +175,8 @@ def test_work_waits_while_the_event_loop_is_busy_for_more_than_half_of_the_time(
     assert pacer.seconds() == pytest.approx(expected)
 
 
-def test_connections_are_accepted_unless_their_clients_have_hung_up() -> None:
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_busy_server_drops_connections_whose_clients_have_hung_up(busy: bool) -> None:
     class Recorder(asyncio.Protocol):
         def data_received(self, data: bytes) -> None:
             received.append(data)
@@ -187,11 +189,13 @@ def test_connections_are_accepted_unless_their_clients_have_hung_up() -> None:
                     connection.sendall(b"hung up %d" % i)
             with socket.create_connection(listener.getsockname()) as connection:
                 connection.sendall(b"waits")
-                accepting = asyncio.create_task(accept_connections(listener, Recorder))
-                while not received:
+                pacer = Pacer(itertools.count(0, 0.001).__next__, itertools.count(0, 0.001 * busy).__next__)
+                accepting = asyncio.create_task(accept_connections(listener, Recorder, pacer))
+                while b"waits" not in received:
                     await asyncio.sleep(0.01)
                 accepting.cancel()
 
     received: list[bytes] = []
     asyncio.run(asyncio.wait_for(accept(), 10))
-    assert received == [b"waits"]
+    # The first connection is accepted before the server knows that it is busy.
+    assert received == [b"hung up 0", *([] if busy else [b"hung up 1", b"hung up 2"]), b"waits"]
