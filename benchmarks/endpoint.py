@@ -92,7 +92,7 @@ def post(url: str, path: str, body: dict[str, Any]) -> Any:
     return answer
 
 
-def _image(number: int) -> str:
+def image_text(number: int) -> str:
     """Return a different image for each number, as base64 text."""
     image = subjects.picture(*SIZE).copy()
     image[:8, :8] = np.frombuffer(number.to_bytes(4, "big") * 48, np.uint8).reshape(8, 8, 3)
@@ -113,7 +113,7 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
 def _compare(name: str, turns: int, plains: dict[str, str], ours: str) -> Iterator[Result]:
     """Measure servers: plain ones at URLs by their names, and this project's at the URL `ours`."""
     boxes = itertools.cycle(subjects.boxes(64, *SIZE))
-    cached, *new = (_image(number) for number in range((len(plains) + 1) * (turns + 1) + 1))
+    cached, *new = (image_text(number) for number in range((len(plains) + 1) * (turns + 1) + 1))
     unseen = iter(new)
 
     def ask_plain(url: str, image: str) -> None:

@@ -76,9 +76,10 @@ class _PlainSegmenter(Segmenter):
         pairs = zip(outputs.pred_masks[0], outputs.iou_scores[0].numpy(), strict=True)
         return [Segmentation(logits, scores, embedding.size) for logits, scores in pairs]
 
-    def stable_mask(
-        self, logits: torch.Tensor, size: tuple[int, int], offset: float
-    ) -> tuple[masks.CroppedMask, float]:
-        full = self.family.upscale(logits[None], size)[0]
-        stability = (full > offset).sum() / (full > -offset).sum().clamp(min=1)
-        return masks.CroppedMask((full > 0).numpy(), 0, 0, size), float(stability)
+    def stable_masks(
+        self, logits: Sequence[torch.Tensor], size: tuple[int, int], offset: float
+    ) -> Iterator[tuple[masks.CroppedMask, float]]:
+        for own in logits:
+            full = self.family.upscale(own[None], size)[0]
+            stability = (full > offset).sum() / (full > -offset).sum().clamp(min=1)
+            yield masks.CroppedMask((full > 0).numpy(), 0, 0, size), float(stability)

@@ -1,4 +1,4 @@
-"""Fast layers for the image encoders of SAM and SAM-HQ on a CPU."""
+"""Fast layers for the image encoders of SAM and SAM-HQ."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers.models.sam.modeling_sam import SamVisionLayer
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionLayer
 
 from . import windows
+from .device_attention import attend_windows
 from .fast_layer import FastLayer, replace_layers
 from .linear import linear, mlp, product, project, uses_onednn
 
@@ -20,10 +21,10 @@ MLP_NUMBERS = 3 * 2**20  # inner activations of the MLP computed per step, 12 Mi
 
 
 def use_fast_layers(encoder: Any) -> None:
-    """Replace the layers of a SamVisionEncoder or SamHQVisionEncoder in place by layers that are faster on a CPU.
+    """Replace the layers of a SamVisionEncoder or SamHQVisionEncoder in place by layers that are faster.
 
-    The fast layers compute the same sums in another order, so results differ by rounding only. Most of the data stays
-    in the processor's cache. Measurements are in docs/performance.md.
+    The fast layers compute the same sums in another order, so results differ by rounding only. On a CPU, most of the
+    data stays in the processor's cache. Measurements are in docs/performance.md.
 
     - Queries, keys and values are projected before the image is cut into windows, so padding is not multiplied.
     - The relative-position bias (heads x 4096 x 4096 numbers in a global layer of ViT-B) is never computed as a whole.
@@ -56,6 +57,15 @@ class FastVisionLayer(FastLayer):
         for start in range(0, len(tokens), step):
             part = slice(start, start + step)
             tokens[part] = mlp(self.mlp.lin1, self.mlp.act, self.mlp.lin2, normed[part], tokens[part])
+        return output
+
+    def device_forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        """Apply the layer to (images, height, width, channels) tokens with few, large operations."""
+        height, width = hidden_states.shape[1:3]
+        window = (self.window_size, self.window_size) if self.window_size else (height, width)
+        attended = attend_windows(self.layer_norm1(hidden_states), self.attn, window)
+        output: Tensor = hidden_states + self.attn.proj(attended)
+        output += self.mlp(self.layer_norm2(output))
         return output
 
     def _attend(self, normed: Tensor, output: Tensor) -> None:

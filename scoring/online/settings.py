@@ -57,10 +57,16 @@ class EndpointSettings(BaseSettings):
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16 or int8; default: the model's setting"
     )
+    compile_encoder: bool | None = Field(
+        default=None, description="compile image encoders at the start, for GPUs; default: the model's setting"
+    )
     model_bytes: int = Field(
         default=8 * 2**30, gt=0, description="bytes of memory for model weights; least recently used models are evicted"
     )
     embedding_bytes: int = Field(default=2**30, gt=0, description="bytes of memory for cached image embeddings")
+    device_embedding_bytes: int = Field(
+        default=2**30, gt=0, description="bytes of GPU memory for cached embeddings; others are in main memory"
+    )
     embedding_store: str | None = Field(
         default=None, description="folder or fsspec URL of a persistent embedding cache"
     )

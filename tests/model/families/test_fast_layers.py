@@ -101,6 +101,35 @@ def test_a_hiera_backbone_returns_the_same_with_fast_layers(image_size: int, win
     assert all(error(*pair) < 1e-5 for pair in zip(actual, expected, strict=True))
 
 
+def use_device_path(layers: Any) -> None:
+    """Let layers compute on this CPU what they would compute on a GPU."""
+    for layer in layers:
+        layer.fast_forward = layer.device_forward
+
+
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@pytest.mark.parametrize("image_size", [640, 560])
+@pytest.mark.parametrize("hq", [True, False])
+def test_a_sam_encoder_returns_the_same_with_the_layers_of_a_gpu(use_rel_pos: bool, image_size: int, hq: bool) -> None:
+    encoder = sam_encoder(use_rel_pos, image_size, hq)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = encoder(images).last_hidden_state
+    vit.use_fast_layers(encoder)
+    use_device_path(encoder.layers)
+    assert error(encoder(images).last_hidden_state, expected) < 1e-5
+
+
+@pytest.mark.parametrize("image_size", [640, 256, 128])
+def test_a_hiera_backbone_returns_the_same_with_the_blocks_of_a_gpu(image_size: int) -> None:
+    backbone = hiera_backbone(image_size)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = backbone(images).intermediate_hidden_states
+    hiera.use_fast_layers(backbone)
+    use_device_path(backbone.blocks)
+    actual = backbone(images).intermediate_hidden_states
+    assert all(error(*pair) < 1e-5 for pair in zip(actual, expected, strict=True))
+
+
 class EncoderCase(NamedTuple):
     """An image encoder, and how to replace its layers.
 
