@@ -30,9 +30,11 @@ check: .venv/test
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# One worker more than processors, because workers sometimes wait for servers and clusters.
+# One worker more than processors, because workers sometimes wait for servers and clusters. Tests that fail are run once
+# more, without others beside them. Both reports are printed: a test that fails only the first time has a fault, too.
+PYTEST = $(BIN)/pytest --dist loadgroup --no-loadscope-reorder
 test: .venv/test check
-	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -n $$(($$(nproc) + 1)) || { [ $$? -eq 1 ] && $(PYTEST) -n 1 --last-failed --last-failed-no-failures none; }
 
 # Half an hour of mixed traffic, two minutes of ten times the capacity, and a batch job that is killed 50 times.
 soak: .venv/test

@@ -28,8 +28,8 @@ def main() -> int:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         return int(importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:]))
 
-    from benchmarks import batch, endpoint, load, measure, model, processes, tools, track
-    from benchmarks.subjects import EMBEDDED, RANDOM
+    from benchmarks import batch, concepts, endpoint, gpu, load, measure, model, processes, tools, track
+    from benchmarks.subjects import EMBEDDED, RANDOM, SAM2_SIZES
 
     cases = {
         **model.CASES,
@@ -39,15 +39,17 @@ def main() -> int:
         **load.CASES,
         **tools.CASES,
         **track.CASES,
+        **concepts.CASES,
     }
+    names = ", ".join((*cases, *gpu.cases("cuda")))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", help=f"cases to measure: {', '.join(cases)} (default: all)")
+    parser.add_argument("cases", nargs="*", help=f"cases to measure: {names} (default: all but gpu-...)")
     parser.add_argument(
         "--on",
         nargs="+",
-        choices=(*EMBEDDED, *RANDOM, *track.SHAPES),
+        choices=sorted({*EMBEDDED, *RANDOM, *SAM2_SIZES, *track.SHAPES, *concepts.SUBJECTS}),
         help="models to measure (default: those of the case)",
     )
     parser.add_argument("--turns", type=int, default=5, help="measurements per implementation (default: %(default)s)")
@@ -57,11 +59,14 @@ def main() -> int:
         default=RESULTS,
         help="folder for results.json, table.md and ratios.png (default: %(default)s)",
     )
+    parser.add_argument("--device", default="cuda", help="torch device of the cases gpu-... (default: %(default)s)")
     options = parser.parse_args()
+    default = tuple(cases)
+    cases |= gpu.cases(options.device)
     unknown = [name for name in options.cases if name not in cases]
     if unknown:
-        parser.error(f"unknown case '{unknown[0]}'; the cases are {', '.join(cases)}")
-    for name in options.cases or cases:
+        parser.error(f"unknown case '{unknown[0]}'; the cases are {names}")
+    for name in options.cases or default:
         case, subjects = cases[name]
         for subject in options.on or subjects:
             for result in case(subject, options.turns):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, Case, Cases, Result
+from benchmarks.measure import BASELINE, EAGER, OURS, Case, Cases, Result
 from benchmarks.plain import Plain
 from benchmarks.processes import run
 from sam_endpoint.model.params import Params
@@ -65,18 +65,20 @@ def score_table(images: int, boxes: int, title: str) -> Case:
     """
 
     def case(name: str, turns: int) -> Iterator[Result]:
-        plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
-        seconds: dict[str, list[float]] = {BASELINE: [], OURS: []}
+        segmenter = subjects.load(name)
+        plains = {BASELINE: Plain(subjects.checkpoint(name)), EAGER: Plain(subjects.checkpoint(name), "eager")}
+        seconds: dict[str, list[float]] = {BASELINE: [], EAGER: [], OURS: []}
         waited = []
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             table = _write_table(folder, images, boxes)
             for turn in range(turns):
                 sample = table.iloc[turn * SAMPLE % len(table) :][:SAMPLE]
-                started = time.perf_counter()
-                for row in sample.itertuples():
-                    plain.answer(Path(str(row.image)).read_bytes(), json.loads(str(row.input_boxes)))
-                seconds[BASELINE].append((time.perf_counter() - started) / len(sample))
+                for way, plain in plains.items():
+                    started = time.perf_counter()
+                    for row in sample.itertuples():
+                        plain.answer(Path(str(row.image)).read_bytes(), json.loads(str(row.input_boxes)))
+                    seconds[way].append((time.perf_counter() - started) / len(sample))
                 engine = subjects.engine_of(segmenter, local_paths=True)
                 parts = Parts(str(folder / f"out-{turn}"), {})
                 started = time.perf_counter()

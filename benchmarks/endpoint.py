@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,10 +26,11 @@ import numpy as np
 from benchmarks import subjects
 from benchmarks.batch import packaged
 from benchmarks.limits import lower_bound
-from benchmarks.measure import OURS, Cases, Result, measure_alternately
+from benchmarks.measure import DEFAULT_ATTENTION, OURS, Cases, Result, Ways, measure_alternately
 from benchmarks.subjects import SIZE
 
-PLAIN = "plain server"
+PLAIN = f"plain server, {DEFAULT_ATTENTION} (default)"
+PLAIN_EAGER = "plain server, eager"
 CLIENTS = 16
 CACHED = "cached"  # the image_id of the cached image
 
@@ -136,19 +137,20 @@ def endpoint(name: str, turns: int) -> Iterator[Result]:
     command = ["sam_endpoint", "serve", "--model", str(packaged(name)), "--port", "PORT"]
     with (
         running_server(["benchmarks.plain_server", name, "PORT"], "/openapi.json") as plain,
+        running_server(["benchmarks.plain_server", name, "PORT", "eager"], "/openapi.json") as eager,
         running_server(command, "/ready") as ours,
     ):
-        yield from _compare(name, turns, plain, ours)
+        yield from _compare(name, turns, {PLAIN: plain, PLAIN_EAGER: eager}, ours)
 
 
-def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
-    """Measure the servers at two URLs, `plain` and `ours`."""
+def _compare(name: str, turns: int, plains: dict[str, str], ours: str) -> Iterator[Result]:
+    """Measure servers: plain ones at URLs by their names, and this project's at the URL `ours`."""
     boxes = itertools.cycle(subjects.boxes(64, *SIZE))
-    cached, *new = (new_image(number) for number in range(2 * turns + 3))
+    cached, *new = (new_image(number) for number in range((len(plains) + 1) * (turns + 1) + 1))
     unseen = iter(new)
 
-    def ask_plain(image: str) -> None:
-        post(plain, "/score", {"image": image, "box": next(boxes)})
+    def ask_plain(url: str, image: str) -> None:
+        post(url, "/score", {"image": image, "box": next(boxes)})
 
     def ask_ours(**image: str) -> None:
         row = {**image, "input_boxes": [next(boxes)]}
@@ -158,19 +160,27 @@ def _compare(name: str, turns: int, plain: str, ours: str) -> Iterator[Result]:
         ask_ours(image_id=CACHED)
 
     ask_ours(image=cached, image_id=CACHED)
-    new_image = {PLAIN: lambda: ask_plain(next(unseen)), OURS: lambda: ask_ours(image=next(unseen))}
-    times = measure_alternately(new_image, turns)
+
+    def ask_plain_for_new(url: str) -> None:
+        ask_plain(url, next(unseen))
+
+    def ask_plain_three_times(url: str) -> None:
+        for _ in range(3):
+            ask_plain(url, cached)
+
+    unknown: Ways = {way: partial(ask_plain_for_new, url) for way, url in plains.items()}
+    unknown[OURS] = lambda: ask_ours(image=next(unseen))
+    times = measure_alternately(unknown, turns)
     yield Result("request with a new image", name, times, floor=lower_bound(name, images=1, prompts=1))
-    times = measure_alternately({PLAIN: lambda: ask_plain(cached), OURS: ask_cached}, max(turns, 20))
+    cached_image: Ways = {way: partial(ask_plain, url, cached) for way, url in plains.items()}
+    times = measure_alternately({**cached_image, OURS: ask_cached}, max(turns, 20))
     tails = ", ".join(f"{way} {np.percentile(values, 95) * 1000:,.0f} ms" for way, values in times.items())
     note = f"95th percentile: {tails}"
     yield Result("prompt on a cached image", name, times, floor=lower_bound(name, prompts=1), note=note)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        counts = {f"{PLAIN}, one by one": 3, OURS: 2 * CLIENTS}
-        together = {
-            f"{PLAIN}, one by one": lambda: list(map(ask_plain, [cached] * 3)),
-            OURS: lambda: list(pool.map(ask_cached, range(2 * CLIENTS))),
-        }
+        counts = {f"{way}, one by one": 3 for way in plains} | {OURS: 2 * CLIENTS}
+        together: Ways = {f"{way}, one by one": partial(ask_plain_three_times, url) for way, url in plains.items()}
+        together[OURS] = lambda: list(pool.map(ask_cached, range(2 * CLIENTS)))
         times = measure_alternately(together, turns)
     each = {way: [value / counts[way] for value in values] for way, values in times.items()}
     yield Result(f"{CLIENTS} clients on one image, per request", name, each, floor=lower_bound(name, prompts=1))

@@ -1,6 +1,6 @@
 """Load a SAM, predict the masks of one box, and print the seconds from the end of the imports.
 
-Usage: python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain|ours
+Usage: python -m benchmarks.first FOLDER IMAGE X1,Y1,X2,Y2 plain|eager|ours
 
 Each implementation imports only what it needs, because the time of the whole process is measured too.
 """
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 
-def plain(folder: str, image: str, box: list[float]) -> float:
+def plain(folder: str, image: str, box: list[float], attention: str | None = None) -> float:
     """Measure plain transformers.
 
     Args:
         folder: The folder of the checkpoint.
         image: The path of the image.
         box: x1, y1, x2, y2 in pixels.
+        attention: transformers' implementation of attention; None for the one that `from_pretrained` chooses.
 
     Returns:
         Seconds.
@@ -28,7 +30,8 @@ def plain(folder: str, image: str, box: list[float]) -> float:
     from transformers import SamModel, SamProcessor
 
     started = time.perf_counter()
-    model: Any = SamModel.from_pretrained(folder, attn_implementation="eager").eval()
+    options: Any = {} if attention is None else {"attn_implementation": attention}
+    model: Any = SamModel.from_pretrained(folder, **options).eval()
     processor: Any = SamProcessor.from_pretrained(folder)
     inputs = processor(images=Image.open(image).convert("RGB"), input_boxes=[[box]], return_tensors="pt")
     sizes = [inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")]
@@ -62,4 +65,5 @@ def ours(folder: str, image: str, box: list[float]) -> float:
 
 if __name__ == "__main__":
     folder, image, box, way = sys.argv[1:]
-    print({"plain": plain, "ours": ours}[way](folder, image, [float(side) for side in box.split(",")]))
+    ways: dict[str, Any] = {"plain": plain, "eager": partial(plain, attention="eager"), "ours": ours}
+    print(ways[way](folder, image, [float(side) for side in box.split(",")]))

@@ -9,15 +9,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-BASELINE = "transformers, eager"  # attention as two matrix products and a softmax
-SDPA = "transformers, sdpa"  # fused attention, the default of `from_pretrained`
+DEFAULT_ATTENTION = "sdpa"  # fused attention, which `from_pretrained` chooses for the models of the cases
+BASELINE = f"transformers, {DEFAULT_ATTENTION} (default)"
+EAGER = "transformers, eager"  # attention as two matrix products and a softmax
+ONNX_RUNTIME = "ONNX Runtime"
+OPENVINO = "OpenVINO"
 OURS = "this project"
 RATE = "/s"  # unit of rates: a larger value is better
 
@@ -33,6 +37,10 @@ class Result:
         unit: unit of the values, `s`, `MB`, or `/s` for rates.
         floor: lower bound of the seconds (`limits.lower_bound`), or None if it is unknown.
         note: a remark on the result.
+        differences: how far the results of an implementation are from those of the baseline, by the implementation's
+            name: the largest absolute difference, divided by the largest absolute value of the baseline's results.
+        missing: implementations that were not measured, because their packages are not installed.
+        machine: the machine of the measurement, as `machine` describes it.
     """
 
     case: str
@@ -41,26 +49,56 @@ class Result:
     unit: str = "s"
     floor: float | None = None
     note: str = ""
+    differences: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    machine: str = ""
 
     def median(self, way: str) -> float:
         """Return the median of the values of an implementation."""
         return statistics.median(self.values[way])
 
     def ratios(self, way: str) -> list[float]:
-        """Return the improvement over the baseline, for each measurement.
+        """Return `ratios_to` the baseline."""
+        return self.ratios_to(next(iter(self.values)), way)
 
-        The improvement is the baseline's value divided by the value of the implementation, or the reverse for rates.
+    def ratios_to(self, reference: str, way: str) -> list[float]:
+        """Return how many times as good as the reference an implementation is, for each measurement.
+
+        This is the reference's value divided by the value of the implementation, or the reverse for rates.
         """
-        pairs = zip(self.values[next(iter(self.values))], self.values[way], strict=True)
+        pairs = zip(self.values[reference], self.values[way], strict=True)
         if self.unit == RATE:
-            return [value / reference if reference else math.inf for reference, value in pairs]
-        return [reference / value for reference, value in pairs]
+            return [value / other if other else math.inf for other, value in pairs]
+        return [other / value for other, value in pairs]
+
+    def fastest_other(self) -> str | None:
+        """Return the implementation with the best median that is not this project's. None if there is none."""
+        others = [way for way in self.values if not way.startswith(OURS)]
+        return (max if self.unit == RATE else min)(others, key=self.median, default=None)
+
+    def ours(self) -> list[str]:
+        """Return the names of this project's implementations."""
+        return [way for way in self.values if way.startswith(OURS)]
 
 
 # Measures one checkpoint, given its name and the number of measurements.
 Case = Callable[[str, int], Iterator[Result]]
 # Cases by name, each with the checkpoints that it measures by default.
 Cases = dict[str, tuple[Case, tuple[str, ...]]]
+
+
+Ways = dict[str, Callable[[], Any]]  # functions to measure, by the name of the implementation
+
+
+def compare(results: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return `Result.differences`.
+
+    Args:
+        results: the numbers that each implementation computes, by its name, the baseline first. All have one shape.
+    """
+    expected, *_ = results.values()
+    scale = float(np.abs(expected).max())
+    return {way: float(np.abs(values - expected).max()) / scale for way, values in list(results.items())[1:]}
 
 
 def measure_alternately(ways: Mapping[str, Callable[[], Any]], turns: int, warm: bool = True) -> dict[str, list[float]]:
@@ -100,15 +138,17 @@ def copy_rate() -> float:
     return 2 * 2**28 / min(measure_alternately({"copy": lambda: target.copy_(source)}, 5)["copy"])
 
 
+@cache
 def machine() -> str:
-    """Describe the machine: processor, cores, torch version and both rates."""
+    """Describe the machine: processor, cores, vector instructions, torch version and both rates."""
     name = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             name = line.partition(":")[2].strip()
             break
     return (
-        f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}, "
+        f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__}, "
         f"{matrix_rate() / 1e9:.0f} GFLOP/s in a matrix product, {copy_rate() / 2**30:.1f} GiB/s in a copy"
     )
 
@@ -123,26 +163,46 @@ def _format_share(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
+def _format_ratios(ratios: Sequence[float]) -> str:
+    return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _compare_with_fastest(result: Result, way: str) -> str:
+    """Describe how many times as fast as the fastest other implementation one of this project's is."""
+    other = result.fastest_other()
+    if other is None or way not in result.ours():
+        return ""
+    ratios = result.ratios_to(other, way)
+    return f"{_format_ratios(ratios)}, {'ahead of' if statistics.median(ratios) >= 1 else 'BEHIND'} {other}"
+
+
 def table(results: Sequence[Result]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        "| case | model | implementation | median (range) | improvement (range) | share of the lower bound |",
-        "|---|---|---|---|---|---|",
+        "| case | model | implementation | median (range) | improvement over the first row (range) "
+        "| against the fastest other (range) | largest difference | share of the lower bound |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         for i, (way, values) in enumerate(result.values.items()):
-            ratios = result.ratios(way)
-            times = f"**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f})" if i else ""
-            share = _format_share(result.floor / result.median(way)) if result.floor else ""
-            case, subject = (result.case, result.subject) if i == 0 else ("", "")
-            lines.append(f"| {case} | {subject} | {way} | {_format_values(values, result.unit)} | {times} | {share} |")
+            cells = [
+                *((result.case, result.subject) if i == 0 else ("", "")),
+                way,
+                _format_values(values, result.unit),
+                _format_ratios(result.ratios(way)) if i else "",
+                _compare_with_fastest(result, way),
+                f"{result.differences[way]:.0e}" if way in result.differences else "",
+                _format_share(result.floor / result.median(way)) if result.floor else "",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += [f"|  |  | {way} | not installed |  |  |  |  |" for way in result.missing]
     return "\n".join(lines)
 
 
 def plot(results: Sequence[Result], file: Path) -> None:
-    """Draw the improvement of each implementation over its baseline, as bars on a logarithmic scale.
+    """Draw how many times as fast as the fastest other implementation this project is, on a logarithmic scale.
 
-    Lines on the bars show the range. Results of a single implementation have no baseline and are left out.
+    Lines on the bars show the range. Results without another implementation are left out.
 
     Args:
         results: the results.
@@ -154,15 +214,19 @@ def plot(results: Sequence[Result], file: Path) -> None:
     from matplotlib import pyplot
 
     bars = [
-        (f"{result.case}, {result.subject}" + (f", {way}" if len(result.values) > 2 else ""), result.ratios(way))
+        (
+            f"{result.case}, {result.subject}{way.removeprefix(OURS)} (fastest other: {other})",
+            result.ratios_to(other, way),
+        )
         for result in results
-        for way in list(result.values)[1:]
+        for way in result.ours()
+        if (other := result.fastest_other())
     ]
     if not bars:
         return
     middles = np.array([statistics.median(ratios) for _, ratios in bars])
     spread = np.array([[min(ratios), max(ratios)] for _, ratios in bars]).T
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.32 * len(bars)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(11, 1 + 0.32 * len(bars)), layout="constrained")
     places = np.arange(len(bars))[::-1]
     error = np.abs(spread - middles)
     axes.barh(places, middles - 1, left=1, color="#0072b2", xerr=error, error_kw={"ecolor": "#555555"})
@@ -175,7 +239,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
     axes.set_xlim(min(0.6, spread.min()), 1.5 * spread.max())
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(places, [name for name, _ in bars])
-    axes.set_xlabel("improvement over the baseline (1: equal)")
+    axes.set_xlabel("times as fast as the fastest other implementation (1: equal)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(file, dpi=100)
@@ -186,12 +250,15 @@ def save(results: Sequence[Result], folder: Path) -> None:
     """Write `results.json`, `table.md` and `ratios.png`. New results replace those of the same case and model."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
-    earlier = json.loads(file.read_text())["results"] if file.exists() else []
+    earlier = json.loads(file.read_text()) if file.exists() else []
     merged = {(entry["case"], entry["subject"]): Result(**entry) for entry in earlier}
     merged.update({(result.case, result.subject): result for result in results})
     cases = list(dict.fromkeys(case for case, _ in merged))
     ordered = sorted(merged.values(), key=lambda result: cases.index(result.case))
-    report = {"machine": machine(), "results": [asdict(result) for result in ordered]}
-    file.write_text(json.dumps(report, indent=1) + "\n")
-    (folder / "table.md").write_text(f"{report['machine']}\n\n{table(ordered)}\n")
+    for result in results:
+        result.machine = result.machine or machine()
+    file.write_text(json.dumps([asdict(result) for result in ordered], indent=1) + "\n")
+    machines = dict.fromkeys(result.machine for result in ordered)
+    parts = [f"{name}\n\n{table([result for result in ordered if result.machine == name])}\n" for name in machines]
+    (folder / "table.md").write_text("\n".join(parts))
     plot(ordered, folder / "ratios.png")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,66 +16,102 @@ import pandas as pd
 import torch
 from pycocotools import mask as coco
 
-from benchmarks import subjects
+from benchmarks import everything, runtimes, subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, SDPA, Case, Cases, Result, measure_alternately
-from benchmarks.plain import Plain, png
+from benchmarks.measure import BASELINE, EAGER, OURS, Case, Cases, Result, Ways, compare, measure_alternately
+from benchmarks.plain import Answer, Plain, png, unpng
 from benchmarks.subjects import SIZE
 from sam_endpoint.model import masks
-from sam_endpoint.model.call import UNTRACKED, Call
-from sam_endpoint.model.everything import Grid, everything
+from sam_endpoint.model.call import Call
 from sam_endpoint.model.params import Params
-from sam_endpoint.model.precision import PRECISIONS
+from sam_endpoint.model.precision import EXACT, PRECISIONS
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.scorer import Scorer
-from sam_endpoint.model.segmenter import Embedding, Segmentation, Segmenter
+from sam_endpoint.model.segmenter import Segmentation
 
 
 def encode(name: str, turns: int) -> Iterator[Result]:
     """Encode one image."""
     plain, ours = Plain(subjects.checkpoint(name)), subjects.load(name)
-    fused = Plain(subjects.checkpoint(name), "sdpa")
+    eager = Plain(subjects.checkpoint(name), "eager")
     pixels = ours.family.preprocess(subjects.picture(*SIZE))[None]
 
     @torch.inference_mode()
     def embed() -> tuple[torch.Tensor, ...]:
         return ours.family.embed(pixels)
 
-    expected = plain.embed(pixels)
-    expected = expected[-1] if isinstance(expected, (list, tuple)) else expected
-    error = float((embed()[-1] - expected).abs().max() / expected.abs().max())
-    ways = {BASELINE: lambda: plain.embed(pixels), SDPA: lambda: fused.embed(pixels), OURS: embed}
-    times = measure_alternately(ways, turns)
-    note = f"relative error {error:.1e}"
-    yield Result("encode an image", name, times, floor=lower_bound(name, images=1), note=note)
+    ways: Ways = {BASELINE: lambda: plain.embed(pixels), EAGER: lambda: eager.embed(pixels)}
+    for runtime, run in runtimes.encoders(name, plain, pixels).items():
+        ways[runtime] = partial(run, pixels)
+    ways[OURS] = embed
+    differences = compare({way: _last_map(run()) for way, run in ways.items()})
+    times = measure_alternately(ways, turns, warm=False)  # the comparison has called each function
+    yield Result(
+        "encode an image",
+        name,
+        times,
+        floor=lower_bound(name, images=1),
+        differences=differences,
+        missing=runtimes.missing(),
+    )
+
+
+def _last_map(features: Any) -> np.ndarray:
+    """Return the feature map with the lowest resolution, of one map or several."""
+    return np.asarray(features[-1] if isinstance(features, (list, tuple)) else features)
 
 
 def precision(name: str, turns: int) -> Iterator[Result]:
     """Encode one image with each precision of the encoder's linear layers."""
     segmenters = {kind: subjects.load(name, kind) for kind in PRECISIONS}
     images = [subjects.picture(*SIZE)]
-    # The default argument binds each lambda to its own segmenter.
-    ways = {f"{OURS}, {kind}": lambda model=model: model.embed(images) for kind, model in segmenters.items()}
+    ways: Ways = {f"{OURS}, {kind}": partial(model.embed, images) for kind, model in segmenters.items()}
+    plain, pixels = Plain(subjects.checkpoint(name)), segmenters[EXACT].family.preprocess(images[0])[None]
+    ways = {BASELINE: lambda: plain.embed(pixels), **ways}
     yield Result("precision of the encoder", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1))
 
 
 def decode(name: str, turns: int, count: int = 64) -> Iterator[Result]:
-    """Decode 64 boxes on one encoded image to low-resolution logits."""
+    """Decode 64 boxes on one encoded image to low-resolution logits, one by one and all at once."""
     plain, ours = Plain(subjects.checkpoint(name)), subjects.load(name)
+    eager = Plain(subjects.checkpoint(name), "eager")
     image = subjects.picture(*SIZE)
     (embedding,) = ours.embed([image])
     boxes = np.array(subjects.boxes(count, *SIZE), np.float32)
     features = plain.embed(ours.family.preprocess(image)[None])
+    maps = tuple(features) if isinstance(features, (list, tuple)) else (features,)
     scaled = torch.tensor(boxes * ours.family.scale(SIZE)[0])[None]
     prompts = [Prompt(box=box) for box in boxes]
-    ways = {
-        BASELINE: lambda: [plain.decode(features, scaled[:, i : i + 1]) for i in range(count)],
-        f"{BASELINE}, all at once": lambda: plain.decode(features, scaled),
-        OURS: lambda: ours.segment(embedding, prompts),
+    together: Ways = {
+        BASELINE: lambda: plain.decode(features, scaled)[0][0],
+        EAGER: lambda: eager.decode(features, scaled)[0][0],
     }
+    one_by_one: Ways = {
+        BASELINE: lambda: [plain.decode(features, box)[0][0, 0] for box in scaled.split(1, 1)],
+        EAGER: lambda: [eager.decode(features, box)[0][0, 0] for box in scaled.split(1, 1)],
+    }
+    for runtime, run in runtimes.decoders(name, plain, features, scaled).items():
+        together[runtime] = partial(_run_decoder, run, maps, [scaled])
+    for runtime, run in runtimes.decoders(name, plain, features, scaled[:, :1]).items():
+        one_by_one[runtime] = partial(_run_decoder, run, maps, scaled.split(1, 1))
+    ways: Ways = dict(one_by_one)
+    ways |= {f"{way}, all at once": run for way, run in together.items()}
+    ways[OURS] = lambda: [segmentation.logits for segmentation in ours.segment(embedding, prompts)]
+    differences = compare({way: np.stack([np.asarray(logits) for logits in run()]) for way, run in ways.items()})
+    times = measure_alternately(ways, turns, warm=False)
     yield Result(
-        f"decode {count} boxes", name, measure_alternately(ways, turns), floor=lower_bound(name, prompts=count)
+        f"decode {count} boxes",
+        name,
+        times,
+        floor=lower_bound(name, prompts=count),
+        differences=differences,
+        missing=runtimes.missing(),
     )
+
+
+def _run_decoder(run: runtimes.Run, maps: Sequence[torch.Tensor], batches: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return the logits of all boxes. A runtime may reuse the memory of its outputs, so they are copied."""
+    return np.concatenate([run(*maps, boxes)[0][0].copy() for boxes in batches])
 
 
 def _example_logits(side: int) -> torch.Tensor:
@@ -112,82 +148,60 @@ def write_masks(encoding: str) -> Case:
 
 
 def request(name: str, turns: int) -> Iterator[Result]:
-    """Score five rows of one image. Each row has one box and gets three masks as PNG.
+    """Score one row with one box, five rows of one image with one box each, and one row with 64 boxes.
 
-    Each measurement starts with an empty cache.
+    Each box gets three masks as PNG. The first two measurements start with an empty cache. In the third one, the image
+    is in this project's cache. Plain transformers encodes the image once and keeps the embedding, too.
     """
     plain, segmenter = Plain(subjects.checkpoint(name)), subjects.load(name)
-    fused = Plain(subjects.checkpoint(name), "sdpa")
+    eager = Plain(subjects.checkpoint(name), "eager")
     data = subjects.jpeg(subjects.picture(*SIZE))
-    boxes = subjects.boxes(5, *SIZE)
+    boxes = subjects.boxes(64, *SIZE)
     image = base64.b64encode(data).decode()
-    rows = pd.DataFrame({"image": [image] * 5, "input_boxes": [json.dumps([box]) for box in boxes]})
-    scorers = iter([Scorer(subjects.engine_of(segmenter)) for _ in range(turns + 1)])
-    ways = {
-        BASELINE: lambda: [plain.answer(data, [box]) for box in boxes],
-        SDPA: lambda: [fused.answer(data, [box]) for box in boxes],
-        OURS: lambda: next(scorers).score_frame(rows, Params()),
+
+    def ask(scorer: Scorer, prompts: list[list[list[float]]]) -> Answer:
+        rows = pd.DataFrame({"image": [image] * len(prompts), "input_boxes": [json.dumps(own) for own in prompts]})
+        return [prediction for cell in scorer.score_frame(rows, Params())["predictions"] for prediction in cell]
+
+    def rows_of(title: str, prompts: list[list[list[float]]]) -> Result:
+        def ask_plain(model: Plain) -> Answer:
+            return [prediction for own in prompts for prediction in model.answer(data, own)]
+
+        ways: Ways = {
+            BASELINE: lambda: ask_plain(plain),
+            EAGER: lambda: ask_plain(eager),
+            OURS: lambda: ask(Scorer(subjects.engine_of(segmenter)), prompts),
+        }
+        return _compare_answers(title, name, ways, turns, lower_bound(name, images=1, prompts=len(prompts)))
+
+    yield rows_of("one box on a new image", [boxes[:1]])
+    yield rows_of("five rows of one image", [[box] for box in boxes[:5]])
+    scorer = Scorer(subjects.engine_of(segmenter))
+    ask(scorer, [boxes[:1]])  # encodes the image, which is cached from here on
+    features = plain.embed(plain.pixels(plain.read(data)))
+    ways: Ways = {
+        BASELINE: lambda: plain.answer(data, boxes, features),
+        EAGER: lambda: eager.answer(data, boxes, features),
+        OURS: lambda: ask(scorer, [boxes]),
     }
-    yield Result(
-        "five rows of one image", name, measure_alternately(ways, turns), floor=lower_bound(name, images=1, prompts=5)
-    )
+    yield _compare_answers("64 boxes on a cached image", name, ways, turns, lower_bound(name, prompts=64))
 
 
-def automatic(name: str, turns: int) -> Iterator[Result]:
-    """Segment everything in a 1-megapixel image with 32 x 32 points. Both implementations use the same filters."""
-    ours = subjects.load(name)
-    plain = _PlainSegmenter(Plain(subjects.checkpoint(name)), ours)
-    image = subjects.photograph(*SIZE)
-    grid = Grid(pred_iou_thresh=0.7, stability_score_thresh=0.85)
-
-    def count_objects(segmenter: Segmenter) -> int:
-        (embedding,) = segmenter.embed([image])
-        return len(everything(segmenter, embedding, lambda box: embedding, grid))  # `crop` is never called
-
-    count = count_objects(ours)
-    ways = {BASELINE: lambda: count_objects(plain), OURS: lambda: count_objects(ours)}
-    floor = lower_bound(name, images=1, prompts=grid.points_per_side**2)
+def _compare_answers(title: str, name: str, ways: Ways, turns: int, floor: float) -> Result:
+    """Measure ways to answer a request, and compare their masks and scores with those of the first way."""
+    answers = {way: run() for way, run in ways.items()}
+    masks_of = {
+        way: np.stack([unpng(mask["encoded_binary_mask"]) for cell in answer for mask in cell["mask_per_prediction"]])
+        for way, answer in answers.items()
+    }
+    scores = {
+        way: np.array([mask["iou_score"] for cell in answer for mask in cell["mask_per_prediction"]])
+        for way, answer in answers.items()
+    }
+    differing = int((masks_of[OURS] != masks_of[BASELINE]).sum())
+    note = f"differing pixels: {differing} of {masks_of[OURS].size}"
     times = measure_alternately(ways, turns, warm=False)
-    yield Result("everything, 32 x 32 points", name, times, floor=floor, note=f"{count} masks")
-
-
-class _PlainSegmenter(Segmenter):
-    """Plain transformers with the interface of Segmenter.
-
-    It decodes 64 points at a time, and upscales every mask to the size of the whole image.
-    """
-
-    def __init__(self, plain: Plain, ours: Segmenter) -> None:
-        super().__init__(ours.family, "plain")
-        self.plain = plain
-
-    def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
-        features = self.plain.embed(self.family.preprocess(images[0])[None])
-        maps = tuple(features) if isinstance(features, (list, tuple)) else (features,)
-        return [Embedding(maps, images[0].shape[:2], "plain")]
-
-    @torch.no_grad()
-    def segment(
-        self,
-        embedding: Embedding,
-        prompts: Sequence[Prompt],
-        multimask_output: bool = True,
-        min_score: float = -math.inf,
-        call: Call = UNTRACKED,
-    ) -> list[Segmentation]:
-        points = np.stack([prompt.points for prompt in prompts if prompt.points is not None])
-        scaled = torch.tensor(points * self.family.scale(embedding.size), dtype=torch.float32)[None]
-        features: Any = embedding.features[0] if self.plain.is_sam else list(embedding.features)
-        outputs = self.plain.model(image_embeddings=features, input_points=scaled)
-        pairs = zip(outputs.pred_masks[0], outputs.iou_scores[0].numpy(), strict=True)
-        return [Segmentation(logits, scores, embedding.size) for logits, scores in pairs]
-
-    def stable_mask(
-        self, logits: torch.Tensor, size: tuple[int, int], offset: float
-    ) -> tuple[masks.CroppedMask, float]:
-        full = self.family.upscale(logits[None], size)[0]
-        stability = (full > offset).sum() / (full > -offset).sum().clamp(min=1)
-        return masks.CroppedMask((full > 0).numpy(), 0, 0, size), float(stability)
+    return Result(title, name, times, floor=floor, note=note, differences=compare(scores))
 
 
 def overhead(name: str, turns: int) -> Iterator[Result]:
@@ -224,6 +238,6 @@ CASES: Cases = {
     "request": (request, ("sam-tiny", "vit-b")),
     "png": (write_masks("png"), ("vit-b",)),
     "rle": (write_masks("rle"), ("vit-b",)),
-    "everything": (automatic, ("sam-tiny",)),
+    "everything": (everything.everything, ("sam-tiny",)),
     "overhead": (overhead, ("sam-tiny",)),
 }

@@ -1,6 +1,6 @@
 """Print by how many megabytes the memory of a process grows while it encodes an image.
 
-Usage: python -m benchmarks.peak NAME plain|sdpa|ours
+Usage: python -m benchmarks.peak NAME plain|eager|ours
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def added(name: str, way: str) -> float:
 
     Args:
         name: name of the checkpoint.
-        way: `plain`, `sdpa` or `ours`.
+        way: `plain`, `eager` or `ours`.
     """
     import torch
 
@@ -39,8 +39,7 @@ def added(name: str, way: str) -> float:
 
     segmenter = subjects.load(name)
     pixels = segmenter.family.preprocess(subjects.picture(*subjects.SIZE))[None]
-    attention = {"plain": "eager", "sdpa": "sdpa"}.get(way)
-    plain = Plain(subjects.checkpoint(name), attention) if attention else None
+    plain = None if way == "ours" else Plain(subjects.checkpoint(name), None if way == "plain" else way)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident()
     with torch.inference_mode():

@@ -14,19 +14,27 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoConfig, Sam2Model, SamModel, SamProcessor
 
+Answer = list[dict[str, Any]]  # a prediction for each prompt, as in the responses of the endpoint
+
 
 class Plain:
     """A wrapper as a user would write it. `answer` scores a row; `embed`, `decode` and `masks` are its steps.
 
     Args:
         checkpoint: folder of the checkpoint.
-        attention: transformers' implementation of attention: `eager`, or `sdpa`, its default.
+        attention: transformers' implementation of attention, such as `eager`; None for the one that `from_pretrained`
+            chooses.
+
+    Attributes:
+        attention: the implementation of attention that the model uses.
     """
 
-    def __init__(self, checkpoint: Path, attention: str = "eager") -> None:
+    def __init__(self, checkpoint: Path, attention: str | None = None) -> None:
         self.is_sam = AutoConfig.from_pretrained(checkpoint).model_type == "sam"
         model_class: Any = SamModel if self.is_sam else Sam2Model
-        self.model = model_class.from_pretrained(checkpoint, attn_implementation=attention).eval()
+        options = {} if attention is None else {"attn_implementation": attention}
+        self.model = model_class.from_pretrained(checkpoint, **options).eval()
+        self.attention: str = self.model.config._attn_implementation
         # Sam2Processor needs torchvision, so `pixels` and `masks` do its work.
         self.processor: Any = SamProcessor.from_pretrained(checkpoint) if self.is_sam else None
 
@@ -64,14 +72,24 @@ class Plain:
             masks = (F.interpolate(logits[0], size, mode="bilinear", align_corners=False) > 0).numpy()
         return masks
 
-    def answer(self, data: bytes, boxes: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-        """Score a row: read the image, encode it, decode the boxes, and write three masks per box as base64 PNG."""
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+    def read(self, data: bytes) -> Image.Image:
+        """Decode an image file."""
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    def answer(self, data: bytes, boxes: Sequence[Sequence[float]], features: Any = None) -> Answer:
+        """Score a row: read the image, encode it, decode the boxes, and write three masks per box as base64 PNG.
+
+        Args:
+            data: the image file.
+            boxes: x1, y1, x2, y2 of each box in pixels.
+            features: the features of the image, if a user has kept them; None encodes the image.
+        """
+        image = self.read(data)
         size = image.height, image.width
         side = self.model.config.prompt_encoder_config.image_size
         scale = np.full(4, side / max(size)) if self.is_sam else np.array([side / size[1], side / size[0]] * 2)
         scaled = torch.tensor(np.array(boxes) * scale, dtype=torch.float32)[None]
-        logits, scores = self.decode(self.embed(self.pixels(image)), scaled)
+        logits, scores = self.decode(self.embed(self.pixels(image)) if features is None else features, scaled)
         predictions = []
         for masks, values in zip(self.masks(logits, size), scores[0].tolist(), strict=True):
             pairs = zip(masks, values, strict=True)
@@ -85,3 +103,8 @@ def png(mask: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def unpng(text: str) -> np.ndarray:
+    """Return the (height, width) bool mask of a base64 text that `png` or this project has written."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("L")) > 0

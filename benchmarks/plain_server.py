@@ -1,6 +1,8 @@
 """The simplest server that a user would write: every request runs transformers, and nothing is cached.
 
-Usage: python -m benchmarks.plain_server NAME PORT
+Usage: python -m benchmarks.plain_server NAME PORT [ATTENTION]
+
+ATTENTION is one of transformers' implementations of attention (default: the one that `from_pretrained` chooses).
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from benchmarks import subjects
 from benchmarks.plain import Plain
 
 
-def create(name: str) -> FastAPI:
+def create(name: str, attention: str | None = None) -> FastAPI:
     """Return the application for a checkpoint."""
-    plain = Plain(subjects.checkpoint(name))
+    plain = Plain(subjects.checkpoint(name), attention)
     app = FastAPI()
 
     @app.post("/score")
@@ -29,4 +31,4 @@ def create(name: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(create(sys.argv[1]), port=int(sys.argv[2]), log_level="warning")
+    uvicorn.run(create(sys.argv[1], *sys.argv[3:]), port=int(sys.argv[2]), log_level="warning")

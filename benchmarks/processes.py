@@ -11,10 +11,9 @@ from pathlib import Path
 
 from benchmarks import subjects
 from benchmarks.limits import lower_bound
-from benchmarks.measure import BASELINE, OURS, SDPA, Cases, Result
+from benchmarks.measure import BASELINE, EAGER, OURS, Cases, Result
 
-WAYS = {BASELINE: "plain", OURS: "ours"}  # the names of the implementations in `first`
-MEMORY_WAYS = {BASELINE: "plain", SDPA: "sdpa", OURS: "ours"}  # the names of the implementations in `peak`
+WAYS = {BASELINE: "plain", EAGER: "eager", OURS: "ours"}  # the names of the implementations in `first` and `peak`
 
 
 def run(*words: object) -> str:
@@ -26,9 +25,9 @@ def run(*words: object) -> str:
 
 def memory(name: str, turns: int) -> Iterator[Result]:
     """Measure by how much the memory of a process grows while it encodes an image."""
-    megabytes: dict[str, list[float]] = {way: [] for way in MEMORY_WAYS}
+    megabytes: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(turns):
-        for way, word in MEMORY_WAYS.items():
+        for way, word in WAYS.items():
             megabytes[way].append(float(run("-m", "benchmarks.peak", name, word)))
     yield Result("memory while encoding", name, megabytes, unit="MB")
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "benchmarks"
 EMBEDDED = tuple(sorted(file.parent.name for file in (ROOT / "checkpoints").glob("*/config.json")))
 RANDOM = ("vit-b", "vit-l", "sam2-base-plus")
+SAM2_SIZES = {"sam2-base-plus": (112, 24), "sam2-large": (144, 48)}  # keys of `meta.SAM2_SIZES`
 SIZE = (1000, 1000)  # (height, width) of the image in most cases
 
 
@@ -35,8 +36,8 @@ def checkpoint(name: str) -> Path:
     folder = FOLDER / name
     if not (folder / "preprocessor_config.json").exists():
         torch.manual_seed(0)
-        if name == "sam2-base-plus":
-            model: torch.nn.Module = Sam2Model(meta.sam2_config(112, *meta.SAM2_SIZES[112, 24]))
+        if size := SAM2_SIZES.get(name):
+            model: torch.nn.Module = Sam2Model(meta.sam2_config(size[0], *meta.SAM2_SIZES[size]))
         else:
             channels = {"vit-b": 768, "vit-l": 1024}[name]
             config = meta.sam_config(channels, *meta.SAM_SIZES[channels])

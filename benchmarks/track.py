@@ -14,7 +14,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from benchmarks import subjects
-from benchmarks.measure import BASELINE, OURS, SDPA, Cases, Result
+from benchmarks.measure import BASELINE, DEFAULT_ATTENTION, EAGER, OURS, Cases, Result
 from sam_endpoint.model import families
 from sam_endpoint.model.families import meta
 from sam_endpoint.model.segmenter import Segmenter
@@ -94,7 +94,7 @@ def track(name: str, turns: int) -> Iterator[Result]:
     segmenter = Segmenter.load(str(checkpoint(name)), "cpu")
     models = {
         way: Sam2VideoModel.from_pretrained(checkpoint(name), attn_implementation=attention).eval()
-        for way, attention in ((BASELINE, "eager"), (SDPA, "sdpa"))
+        for way, attention in ((BASELINE, DEFAULT_ATTENTION), (EAGER, "eager"))
     }
     for objects in (1, 8):
         ways = {way: theirs(segmenter, model, objects) for way, model in models.items()}

@@ -1,10 +1,10 @@
-"""Segment the boxes of a detector, and compute COCO's average precision of the masks."""
+"""Segment the boxes of a detector, and compute COCO's average precision of masks."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sam_endpoint.evaluation.coco import CocoDataset, read_json
+from sam_endpoint.evaluation.coco import CocoAnnotation, CocoDataset, read_json
 from sam_endpoint.evaluation.ground_truth import SIZES
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, kind
@@ -48,14 +48,18 @@ class DetectedBox:
 
 @dataclass(frozen=True)
 class DetectedMask:
-    """The mask of a detected box.
+    """The mask of a detected object.
 
     Attributes:
-        detection: The box.
+        image_id: The id of the image in the COCO file.
+        category_id: The id of the category in the COCO file.
+        score: The detector's score.
         rle: The mask as COCO's compressed run lengths.
     """
 
-    detection: DetectedBox
+    image_id: object
+    category_id: object
+    score: float
     rle: masks.RunLengths
 
 
@@ -141,13 +145,21 @@ def segment_detections(
     prompts = [Prompt(box=detection.box) for detection in detections]
     answers = segmenter.segment(embedding, prompts, multimask_output=False)
     return [
-        DetectedMask(detection, masks.to_rle(segmenter.cropped_masks(answer)[0]))
+        DetectedMask(
+            detection.image_id,
+            detection.category_id,
+            detection.score,
+            masks.to_rle(segmenter.cropped_masks(answer)[0]),
+        )
         for detection, answer in zip(detections, answers, strict=True)
     ]
 
 
 def average_precision(
-    dataset: CocoDataset, image_ids: Sequence[object], detected_masks: Sequence[DetectedMask]
+    annotations: Sequence[CocoAnnotation],
+    category_ids: Iterable[object],
+    image_ids: Sequence[object],
+    detected_masks: Sequence[DetectedMask],
 ) -> dict[str, float | None]:
     """Compute COCO's twelve metrics of masks (https://cocodataset.org/#detection-eval), with pycocotools.
 
@@ -156,19 +168,20 @@ def average_precision(
     (Kirillov et al., ICCV 2023).
 
     Args:
-        dataset: The ground truth.
+        annotations: The ground truth. Annotations of other images and categories are ignored.
+        category_ids: The ids of the evaluated categories.
         image_ids: The ids of the evaluated images.
-        detected_masks: The masks of all boxes in these images.
+        detected_masks: The masks of all detected objects in these images.
 
     Returns:
         The metrics by name (PRECISIONS and RECALLS), 0 to 1; None if the ground truth has no object of that size.
     """
     # Ids start at 1, because pycocotools treats a match with the id 0 as no match.
     image_numbers = {image_id: number for number, image_id in enumerate(image_ids, 1)}
-    category_numbers = {category_id: number for number, category_id in enumerate(dataset.categories, 1)}
+    category_numbers = {category_id: number for number, category_id in enumerate(category_ids, 1)}
     annotations = [
         annotation
-        for annotation in dataset.annotations
+        for annotation in annotations
         if annotation.image_id in image_numbers and annotation.category_id in category_numbers
     ]
     true, predicted = COCO(), COCO()
@@ -186,17 +199,17 @@ def average_precision(
     predicted.dataset["annotations"] = [
         {
             "id": number,
-            "image_id": image_numbers[mask.detection.image_id],
-            "category_id": category_numbers[mask.detection.category_id],
+            "image_id": image_numbers[mask.image_id],
+            "category_id": category_numbers[mask.category_id],
             "segmentation": mask.rle,
             "area": float(coco.area(mask.rle)),
-            "score": mask.detection.score,
+            "score": mask.score,
         }
         for number, mask in enumerate(detected_masks, 1)
     ]
     # pycocotools needs the sizes of the images, although the run lengths contain them.
     sizes = {annotation.image_id: annotation.rle["size"] for annotation in annotations}
-    sizes |= {mask.detection.image_id: mask.rle["size"] for mask in detected_masks}
+    sizes |= {mask.image_id: mask.rle["size"] for mask in detected_masks}
     images = []
     for image_id, number in image_numbers.items():
         height, width = sizes.get(image_id, (0, 0))

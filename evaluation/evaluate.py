@@ -1,4 +1,4 @@
-"""Evaluate one model, or compare two models, on synthetic scenes or on a COCO file."""
+"""Evaluate one model, or compare two models, on synthetic scenes, on a COCO file or on videos."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sam_endpoint.evaluation import output, runs
 from sam_endpoint.evaluation.clips import evaluate as clips
 from sam_endpoint.evaluation.clips.davis_folder import is_davis_folder
 from sam_endpoint.evaluation.coco import CocoDataset
+from sam_endpoint.evaluation.concepts import evaluate as concepts
 from sam_endpoint.evaluation.detections import DetectedBox, clip_to_image, read_detections
 from sam_endpoint.evaluation.ground_truth import GroundTruth
 from sam_endpoint.evaluation.options import CLIPS, DEFAULT_SCENES, SCENES, EvaluationOptions
@@ -17,7 +18,7 @@ from sam_endpoint.evaluation.results import ModelResults
 from sam_endpoint.evaluation.scenes.dataset import SceneDataset
 from sam_endpoint.model.errors import Overloaded
 from sam_endpoint.model.segmenter import Segmenter
-from sam_endpoint.scoring.runtime import open_model
+from sam_endpoint.scoring.runtime import OpenedModel, open_model
 
 
 def evaluate(
@@ -73,12 +74,14 @@ def run(options: EvaluationOptions) -> int:
     """
     runs.use_default_tracking()  # before a model is opened, because its URI may refer to a registry
     if options.data == CLIPS or is_davis_folder(Path(options.data)):
-        return clips.run(options, _open_models(options))
+        return clips.run(options, _segmenters(_open_models(options)))
+    if options.concepts:
+        return concepts.run(options, _open_models(options))
     ground_truth = _open_ground_truth(options)
     detections = None
     if options.boxes and isinstance(ground_truth, CocoDataset):
         detections = read_detections(options.boxes, ground_truth)
-    all_results, image_ids = evaluate(_open_models(options), ground_truth, detections)
+    all_results, image_ids = evaluate(_segmenters(_open_models(options)), ground_truth, detections)
     if not all_results[0].rows:
         problems = ground_truth.problems.format_lines()
         print(f"error: {options.data} has no object that can be evaluated\n{problems}", file=sys.stderr)
@@ -87,10 +90,16 @@ def run(options: EvaluationOptions) -> int:
     return 0
 
 
-def _open_models(options: EvaluationOptions) -> dict[str, Segmenter]:
+def _segmenters(models: Mapping[str, OpenedModel]) -> dict[str, Segmenter]:
+    return {name: model.engine.segmenter for name, model in models.items()}
+
+
+def _open_models(options: EvaluationOptions) -> dict[str, OpenedModel]:
     """Open the models by their display names, and check the connection to the tracking server if runs are logged."""
     names = display_names(options.models)
-    models = {name: open_segmenter(model, options.device) for name, model in zip(names, options.models, strict=True)}
+    models = {
+        name: open_model(model, options.device or None) for name, model in zip(names, options.models, strict=True)
+    }
     if options.log:
         runs.check_tracking()  # before the evaluation, so that an unreachable server costs no time
     return models

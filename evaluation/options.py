@@ -10,6 +10,7 @@ from sam_endpoint.model.errors import BadParameter
 
 SCENES = "scenes"
 CLIPS = "clips"
+TEXT, EXAMPLE = "text", "example"
 DEFAULT_SCENES = 200
 DEFAULT_CLIPS = 50
 DEFAULT_MODEL = "build/model"
@@ -25,6 +26,10 @@ class EvaluationOptions:
             of a DAVIS folder.
         images: The folder of the COCO file's images; None for the folder of the file.
         boxes: A COCO results file, whose boxes are segmented as well; None for no such file.
+        concepts: TEXT to search for the names of categories, EXAMPLE to search for objects like an example; empty to
+            segment objects from boxes and clicks.
+        negatives: The maximum number of absent categories per image that are searched for; None for all.
+        min_score: The minimum score of an instance of a concept; None for the default of the model.
         count: The number of images; 0 for DEFAULT_SCENES scenes, DEFAULT_CLIPS clips, or all images or videos of
             the data.
         device: A torch device; empty for `cuda` if available, else `cpu`.
@@ -41,6 +46,9 @@ class EvaluationOptions:
     data: str = SCENES
     images: Path | None = None
     boxes: Path | None = None
+    concepts: str = ""
+    negatives: int | None = None
+    min_score: float | None = None
     count: int = 0
     device: str = ""
     output: Path | None = None
@@ -53,6 +61,14 @@ class EvaluationOptions:
             raise BadParameter(f"--model: expected one or two models, got {len(self.models)}")
         if self.boxes and self.data in (SCENES, CLIPS):
             raise BadParameter("--boxes needs a COCO instances file as --data")
+        if self.concepts and (self.data in (SCENES, CLIPS) or Path(self.data).is_dir() or self.boxes):
+            raise BadParameter("--concepts needs a COCO instances file as --data, and no --boxes")
+        if not self.concepts and (self.negatives is not None or self.min_score is not None):
+            raise BadParameter("--negatives and --min-score need --concepts")
+        if self.negatives is not None and (self.negatives < 0 or self.concepts == EXAMPLE):
+            raise BadParameter("--negatives: expected a whole number of at least 0, with --concepts text")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise BadParameter(f"--min-score: expected a number from 0 to 1, got {self.min_score:g}")
         if self.count < 0:
             raise BadParameter(f"--count: expected a whole number of at least 0, got {self.count}")
 
@@ -77,6 +93,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO results .json file of a detector: segment its boxes and print COCO's AP of the masks",
     )
     parser.add_argument(
+        "--concepts",
+        choices=(TEXT, EXAMPLE),
+        default="",
+        help="search for the names of the categories (text), or for objects like the first one of each category "
+        "(example), and print cgF1 and AP",
+    )
+    parser.add_argument(
+        "--negatives", type=int, help="maximum number of absent categories per image that --concepts text searches for"
+    )
+    parser.add_argument(
+        "--min-score", type=float, help="minimum score of an instance of a concept (default: that of the model)"
+    )
+    parser.add_argument(
         "--count",
         type=int,
         default=0,
@@ -98,6 +127,9 @@ def read_options(arguments: argparse.Namespace) -> EvaluationOptions:
         data=arguments.data,
         images=Path(arguments.images) if arguments.images else None,
         boxes=arguments.boxes,
+        concepts=arguments.concepts,
+        negatives=arguments.negatives,
+        min_score=arguments.min_score,
         count=arguments.count,
         device=arguments.device,
         output=arguments.output,

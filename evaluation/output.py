@@ -81,7 +81,9 @@ def _build_report(
     content = {"model": results.name, **ground_truth.settings, "sizes": ground_truth.sizes}
     content |= metrics.summarize(results.objects)
     if with_precision and isinstance(ground_truth, CocoDataset):
-        content["average precision"] = average_precision(ground_truth, image_ids, results.detected_masks)
+        content["average precision"] = average_precision(
+            ground_truth.annotations, ground_truth.categories, image_ids, results.detected_masks
+        )
     return {**content, "problems": ground_truth.problems.to_dict()}
 
 

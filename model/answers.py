@@ -93,7 +93,8 @@ def _to_azureml(answer: dict[str, Any]) -> dict[str, Any]:
             {
                 "masks_per_prediction": [
                     {name: mask[name] for name in names} for mask in prediction["mask_per_prediction"]
-                ]
+                ],
+                **{name: value for name, value in prediction.items() if name != "mask_per_prediction"},
             }
             for prediction in answer["predictions"]
         ]

@@ -24,6 +24,7 @@ class RequestLimits:
         values: maximum number of lists and numbers in the JSON texts of all cells.
         frames: maximum number of frames of a video.
         objects: maximum number of objects that are tracked through a video.
+        concepts: maximum number of concepts that a detector searches for.
 
     Example:
         >>> RequestLimits(rows=100).check_rows(101)
@@ -38,6 +39,7 @@ class RequestLimits:
     values: int | None = None
     frames: int | None = None
     objects: int | None = None
+    concepts: int | None = None
 
     def check_objects(self, count: int) -> None:
         """Raise BadRequest if there are more than `objects` objects in a video."""
@@ -65,6 +67,14 @@ class RequestLimits:
             raise BadRequest(
                 f"expected at most {self.prompts:,} prompts in all rows of a request, got {count:,}: send several "
                 "requests"
+            )
+
+    def check_concepts(self, count: int) -> None:
+        """Raise BadRequest if a detector has to search for more than `concepts` concepts."""
+        if self.concepts is not None and count > self.concepts:
+            raise BadRequest(
+                f"expected at most {self.concepts:,} texts and other concepts in all rows of a request, got {count:,}: "
+                "send several requests"
             )
 
     def check_points(self, rows: int, points: int) -> None:
@@ -144,7 +154,10 @@ class MemoryBudget:
         if self.nbytes is None:
             return
         if nbytes > self.nbytes:
-            raise BadRequest(f"expected a request that needs at most {self.nbytes:,} bytes of memory, got {nbytes:,}")
+            raise BadRequest(
+                f"expected a request that needs at most {self.nbytes:,} bytes of memory, got {nbytes:,}: send several "
+                "requests"
+            )
         deadline = time.monotonic() + self.seconds
         with self._released:
             while not self._try_take(nbytes, tenant):

@@ -72,7 +72,7 @@ class Call:
         self._max_answer_bytes = max_answer_bytes
         self._answer_bytes = 0
         self._memory, self._kept = memory, 0
-        self._piece_seconds = piece_seconds
+        self._piece_seconds, self._piece_size = piece_seconds, FIRST_PIECE
         self._futures: set[Future[Any]] = set()
         self._cancelled = self._closed = False
         self._lock = Lock()
@@ -138,7 +138,8 @@ class Call:
         """Divide work into pieces.
 
         With `piece_seconds`, the size of the pieces adapts to the time that each piece takes, including time in queues.
-        Under load the pieces shrink, so other requests wait for a short piece rather than for the whole request.
+        Under load the pieces shrink, so other requests wait for a short piece rather than for the whole request. The
+        next call of `pieces` begins with the size that the last one ended with.
 
         Args:
             count: number of items of work.
@@ -151,18 +152,20 @@ class Call:
             >>> list(Call().pieces(5, 2))
             [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
         """
-        start, size = 0, largest if self._piece_seconds is None else min(largest, FIRST_PIECE)
+        start, size = 0, largest if self._piece_seconds is None else min(largest, self._piece_size)
         while start < count:
             self.check()
             began = time.monotonic()
             yield slice(start, start + size)
+            items = min(size, count - start)
             start += size
             if self._piece_seconds is not None:
                 seconds = time.monotonic() - began
                 if seconds > self._piece_seconds:
-                    size = max(1, size // 2)
-                elif seconds < self._piece_seconds / 2:
+                    size = max(1, items // 2)
+                elif seconds < self._piece_seconds / 2 and items == size:
                     size = min(largest, size * 2)
+                self._piece_size = size
 
     def count_answer(self, nbytes: int) -> None:
         """Count bytes of the response, and hold memory for them until `close`.
@@ -205,5 +208,5 @@ class Call:
 
 
 ANSWER_COPIES = 2  # copies of a response in memory: its parts, and its text
-FIRST_PIECE = 8  # items in the first piece of work with `piece_seconds`
+FIRST_PIECE = 8  # items in the first piece of a request with `piece_seconds`
 UNTRACKED = Call()  # the default for library users: never cancelled, without limits, not timed

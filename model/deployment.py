@@ -10,7 +10,6 @@ from .budget import RequestLimits
 from .errors import BadParameter
 from .images import ImageLimits
 from .params import PARAM_NAMES, Params
-from .precision import EXACT
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,11 @@ class DeploymentSettings:
 
     Attributes:
         device: `cpu`, `cuda` or `cuda:1`; None uses `cuda` if available, otherwise `cpu`.
-        precision: precision of the image encoder, one of `precision.PRECISIONS`.
+        precision: precision of the image encoder, one of `precision.PRECISIONS`; None for `bfloat16` on a GPU and
+            `float32` on a CPU.
+        compile_encoder: whether to compile the image encoder when the model is loaded (see `ImageEncoder`).
         cache_bytes: memory for cached embeddings in bytes (SAM: 4 MiB per image, SAM 2: 16 MiB).
+        device_cache_bytes: memory of a GPU for cached embeddings in bytes; the others are in the memory of the host.
         images_per_batch: number of images encoded together; None uses a default for the device.
         prompts_per_batch: number of prompts decoded together; None uses a default for the device.
         max_prompts: maximum number of prompts in one row, and of points in one prompt.
@@ -33,8 +35,10 @@ class DeploymentSettings:
     """
 
     device: str | None = None
-    precision: str = EXACT
+    precision: str | None = None
+    compile_encoder: bool = False
     cache_bytes: int = 2**30
+    device_cache_bytes: int = 2**30
     images_per_batch: int | None = None
     prompts_per_batch: int | None = None
     max_prompts: int = 10_000

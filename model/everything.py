@@ -201,7 +201,8 @@ def _in_crop(
 ) -> Iterator[FoundObject]:
     """Yield the objects of one crop that pass the filters, in the order of the points.
 
-    Each mask is run-length encoded before the next mask is upscaled, so only one full mask is in memory at a time.
+    On a CPU, each mask is run-length encoded before the next mask is upscaled, so only one full mask is in memory at a
+    time.
 
     Args:
         segmenter: decodes the points.
@@ -219,28 +220,33 @@ def _in_crop(
         prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
         with call.stage("prompt"):
             segmentations = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
-        for point, segmentation in zip(batch, segmentations, strict=True):
-            for i in np.flatnonzero(segmentation.scores > min_score):
-                with call.stage("mask"):
-                    mask, stability = segmenter.stable_mask(
-                        segmentation.logits[i], segmentation.size, grid.stability_score_offset
-                    )
-                    if stability < grid.stability_score_thresh:
-                        continue
-                    box = extent(mask.inside) + np.array([crop[0] + mask.left, crop[1] + mask.top] * 2)
-                    if _cut_off(box, crop, size):
-                        continue
-                    rle = masks.to_rle(mask.within(crop[1], crop[0], size))
-                call.count_answer(len(rle["counts"]))
-                yield FoundObject(
-                    rle=rle,
-                    score=float(segmentation.scores[i]),
-                    stability=stability,
-                    point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
-                    crop=crop,
-                    box=box,
-                    candidate=int(i),
-                )
+        chosen = [
+            (point, segmentation.logits[i], float(segmentation.scores[i]), int(i))
+            for point, segmentation in zip(batch, segmentations, strict=True)
+            for i in np.flatnonzero(segmentation.scores > min_score)
+        ]
+        found = segmenter.stable_masks(
+            [logits for _, logits, _, _ in chosen], embedding.size, grid.stability_score_offset
+        )
+        for point, _, score, i in chosen:
+            with call.stage("mask"):
+                mask, stability = next(found)
+                if stability < grid.stability_score_thresh:
+                    continue
+                box = mask.box() + np.array([crop[0], crop[1]] * 2)
+                if _cut_off(box, crop, size):
+                    continue
+                rle = masks.to_rle(mask.within(crop[1], crop[0], size))
+            call.count_answer(len(rle["counts"]))
+            yield FoundObject(
+                rle=rle,
+                score=score,
+                stability=stability,
+                point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
+                crop=crop,
+                box=box,
+                candidate=i,
+            )
 
 
 def _with_logits(

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from . import png, threads
+from .boxes import extent
 from .outlines import to_polygons as to_polygons
 
 ENCODINGS = ("png", "rle", "polygon")
@@ -68,7 +69,40 @@ class CroppedMask:
             left: column of the larger image that is column 0 of this mask's image.
             size: (height, width) of the larger image in pixels.
         """
+        if (top, left, size) == (0, 0, self.size):
+            return self
         return CroppedMask(self.inside, self.top + top, self.left + left, size)
+
+    def box(self) -> np.ndarray:
+        """Return the (4,) int64 box x1, y1, x2, y2 of the mask in the image, as `boxes.extent` does."""
+        box: np.ndarray = extent(self.inside) + np.array([self.left, self.top] * 2)
+        return box
+
+
+class EncodedMask(CroppedMask):
+    """A mask that is known by its run lengths. Its pixels are computed when they are read for the first time.
+
+    Args:
+        rle: the mask as COCO compressed run lengths.
+    """
+
+    rle: RunLengths
+
+    def __init__(self, rle: RunLengths) -> None:
+        left, top, _, _ = (int(number) for number in coco.toBbox(rle))
+        height, width = rle["size"]
+        vars(self).update(rle=rle, size=(height, width), left=left, top=top)  # the attributes are frozen
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """The mask inside its bounding box, (rows, columns) bool."""
+        _, _, columns, rows = (int(number) for number in coco.toBbox(self.rle))
+        return from_rle(self.rle)[self.top : self.top + rows, self.left : self.left + columns]
+
+    def box(self) -> np.ndarray:
+        """Return the box, as `CroppedMask.box` does, without the pixels."""
+        _, _, columns, rows = (int(number) for number in coco.toBbox(self.rle))
+        return np.array([self.left, self.top, self.left + max(1, columns) - 1, self.top + max(1, rows) - 1])
 
 
 def _cropped(mask: np.ndarray | CroppedMask) -> CroppedMask:
@@ -93,7 +127,9 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
         [[True, False], [False, True]]
     """
     cropped = _cropped(mask)
-    height, width = cropped.size
+    if isinstance(cropped, EncodedMask):
+        return cropped.rle
+    height = cropped.size[0]
     rows, columns = cropped.inside.shape
     # A run can continue from the last pixel of a column to the first pixel of the next column. If the box is as high as
     # the image, the first pixel of a column is therefore compared with the last pixel of the column to its left. If the
@@ -115,7 +151,23 @@ def to_rle(mask: np.ndarray | CroppedMask) -> RunLengths:
     # the image begins. That column is outside the box, so it is empty.
     if full and columns and inside[-1, -1]:
         places = np.append(places, (cropped.left + columns) * height)
-    counts = np.diff(places, prepend=0, append=height * width)
+    return compress(places, cropped.size)
+
+
+def compress(changes: np.ndarray, size: tuple[int, int]) -> RunLengths:
+    """Encode a mask that is given by its changes as COCO compressed run lengths.
+
+    Args:
+        changes: (n,) ascending numbers of the pixels whose value differs from that of the previous pixel. Pixels are
+            numbered down the columns. The pixel before the first counts as empty.
+        size: (height, width) of the mask in pixels.
+
+    Example:
+        >>> compress(np.array([1, 3]), (2, 2)) == to_rle(np.array([[0, 1], [1, 0]], bool))
+        True
+    """
+    height, width = size
+    counts = np.diff(changes, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
     rle: RunLengths = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)

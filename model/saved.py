@@ -133,13 +133,15 @@ class SavedModel:
                 None if self.detector is None else str(self.detector),
                 images_per_batch=settings.images_per_batch,
                 prompts_per_batch=settings.prompts_per_batch,
+                compiled=settings.compile_encoder,
             )
         packaged = self.metadata.get("weights_sha256")
         if packaged is not None and packaged != hashes.result():
             raise BadModel(
                 f"the weights in '{self.checkpoint}' differ from the packaged weights; package the checkpoint again"
             )
-        cache = EmbeddingCache(settings.cache_bytes)
+        device, device_bytes = segmenter.family.device, settings.device_cache_bytes
+        cache = EmbeddingCache(settings.cache_bytes, device=device, device_bytes=device_bytes)
         engine = Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
         return engine, self.defaults(config)
 

@@ -129,9 +129,13 @@ class Scorer:
         self.limits.check_rows(len(rows))
         self.limits.check_prompts(sum(row.prompt_count for row in parsed))
         self.limits.check_points(sum(row.is_everything for row in parsed), params.grid.count)
-        compares = self.engine.concepts.compares_examples
-        by_example = [row for row in parsed if compares(row.concepts or (), row.examples_image is not None)]
-        self.limits.check_points(len(by_example), params.points_per_side**2)
+        search, by_example, searches = self.engine.concepts, 0, 0
+        for row in parsed:
+            if row.concepts:
+                by_example += search.compares_examples(row.concepts, row.examples_image is not None)
+                searches += search.count_searches(row.concepts, row.examples_image is not None)
+        self.limits.check_points(by_example, params.points_per_side**2)
+        self.limits.check_concepts(searches)
         if params.return_logits:
             mask_count = sum((3 if row.multimask_output else 1) * len(row.prompts or ()) for row in parsed)
             self.limits.check_logits(mask_count, masks.logits_nbytes(self.engine.low_res_size))

@@ -14,10 +14,12 @@ from torch import Tensor
 from . import families, threads
 from .call import UNTRACKED, Call
 from .concepts.finder import ConceptFinder
+from .device_masks import encode_masks
 from .families.family import Family
 from .halving import halve_on_out_of_memory
+from .image_encoder import ImageEncoder, to_graphs
 from .masks import CroppedMask
-from .precision import EXACT, quantize_encoder
+from .precision import quantize_encoder
 from .prompts import Prompt, group_by_layout, stack
 from .segmentation import Embedding, Segmentation, SegmentRequest
 from .tracking import TrackedFrame, TrackPrompt, TrackState
@@ -39,6 +41,7 @@ class Segmenter:
         images_per_batch: number of images encoded together; by default 8 on a GPU and 1 on a CPU.
         prompts_per_batch: maximum number of prompts decoded together; by default 64 on a GPU and 16 on a CPU.
         finder: finds objects by text; by default the family's own finder, if it has one.
+        compiled: whether to compile the image encoder (see `ImageEncoder`).
 
     Example:
         >>> segmenter = Segmenter.load("checkpoints/sam-tiny", "cpu")
@@ -56,34 +59,39 @@ class Segmenter:
         images_per_batch: int | None = None,
         prompts_per_batch: int | None = None,
         finder: ConceptFinder | None = None,
+        compiled: bool = False,
     ) -> None:
-        on_gpu = family.device.type != "cpu"
+        on_gpu = family.on_gpu
         self.family = family
         self.name = name
         self.finder = finder or family.finder
         self.images_per_batch = images_per_batch or (8 if on_gpu else 1)
         self.prompts_per_batch = prompts_per_batch or (64 if on_gpu else 16)
+        self.image_encoder = ImageEncoder(family, name, self.images_per_batch, to_graphs if compiled else None)
 
     @classmethod
     def load(
         cls,
         checkpoint: str,
         device: str | None = None,
-        precision: str = EXACT,
+        precision: str | None = None,
         detector: str | None = None,
         *,
         images_per_batch: int | None = None,
         prompts_per_batch: int | None = None,
+        compiled: bool = False,
     ) -> Segmenter:
         """Load a checkpoint.
 
         Args:
             checkpoint: a Hugging Face id, a checkpoint folder, or one of Meta's `.pt` or `.pth` files.
             device: `cpu`, `cuda` or `cuda:1`; by default `cuda` if available, otherwise `cpu`.
-            precision: precision of the image encoder, one of `precision.PRECISIONS`.
+            precision: precision of the image encoder, one of `precision.PRECISIONS`; by default `bfloat16` on a GPU and
+                `float32` on a CPU.
             detector: Hugging Face id or folder of a transformers detector that finds objects by text; None for none.
             images_per_batch: as in the class.
             prompts_per_batch: as in the class.
+            compiled: as in the class.
 
         Raises:
             ValueError: the checkpoint cannot be loaded, the device does not exist, or the precision is unknown.
@@ -100,9 +108,8 @@ class Segmenter:
             from .concepts.detector import load  # the loaders of transformers take a second to import
 
             finder = load(detector, chosen)
-        return cls(
-            family, checkpoint, images_per_batch=images_per_batch, prompts_per_batch=prompts_per_batch, finder=finder
-        )
+        sizes = {"images_per_batch": images_per_batch, "prompts_per_batch": prompts_per_batch}
+        return cls(family, checkpoint, **sizes, finder=finder, compiled=compiled)
 
     @property
     def weights_nbytes(self) -> int:
@@ -110,7 +117,6 @@ class Segmenter:
         own: int = sum(weight.numel() * weight.element_size() for weight in self.family.model.parameters())
         return own + (self.finder.nbytes if self.finder else 0)
 
-    @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray], call: Call = UNTRACKED) -> list[Embedding]:
         """Encode images in batches of `images_per_batch`. If memory is short, batches are halved.
 
@@ -125,24 +131,7 @@ class Segmenter:
             Overloaded: there is too little memory for a single image.
             DeadlineExceeded, ClientDisconnected: as `Call.check`.
         """
-        embeddings = []
-        for start in range(0, len(images), self.images_per_batch):
-            call.check()
-            embeddings += halve_on_out_of_memory(self._embed, images[start : start + self.images_per_batch])
-        return embeddings
-
-    def _embed(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        pixels = torch.stack([self.family.preprocess(image) for image in images])
-        features = self.family.embed(pixels.to(self.family.device))
-        # Each image gets a copy of its features; a view would keep those of the whole batch in memory.
-        return [
-            Embedding(
-                tuple(part[i : i + 1].clone() if len(images) > 1 else part for part in features),
-                image.shape[:2],
-                self.name,
-            )
-            for i, image in enumerate(images)
-        ]
+        return self.image_encoder.embed(images, call)
 
     def segment(
         self,
@@ -189,7 +178,7 @@ class Segmenter:
                 for positions in group_by_layout([prompt for _, _, prompt in scaled], size)
             ]
             decode = partial(self._decode, multimask_output=multimask_output, min_score=min_score)
-            in_threads = len(batches) > 1 and self.family.device.type == "cpu"
+            in_threads = len(batches) > 1 and not self.family.on_gpu
             for batch in threads.map_parallel(decode, batches) if in_threads else map(decode, batches):
                 segmentations.update(batch)
         return [[segmentations[i, j] for j in range(len(request.prompts))] for i, request in enumerate(requests)]
@@ -199,7 +188,7 @@ class Segmenter:
 
         On a CPU, the number is the larger of prompts / threads and MIN_TOKENS / image tokens of a prompt.
         """
-        if self.family.device.type != "cpu" or not embeddings:
+        if self.family.on_gpu or not embeddings:
             return self.prompts_per_batch
         tokens = embeddings[0].features[-1].shape[-2:].numel()
         enough = max(math.ceil(len(embeddings) / threads.thread_count()), math.ceil(MIN_TOKENS / tokens))
@@ -248,8 +237,8 @@ class Segmenter:
         def embed(pixels: np.ndarray) -> Embedding:
             return self.embed([pixels], call)[0]
 
-        known = TrackState() if state is None else state
-        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, call)
+        known, run = TrackState() if state is None else state, partial(self.run, call=call)
+        return track(self.family, frames, prompts, known, backward, embed, self.prompts_per_batch, run, call)
 
     def run(self, work: Callable[[], Result], call: Call = UNTRACKED) -> Result:
         """Run a network other than this model's encoder and decoder, such as a detector.
@@ -272,29 +261,39 @@ class Segmenter:
         """Return the (m, height, width) float32 logits at the size of the image, on the model's device."""
         return self.family.upscale(segmentation.logits, segmentation.size)
 
+    @torch.inference_mode()
     def cropped_masks(self, segmentation: Segmentation) -> list[CroppedMask]:
         """Return the m masks, each cropped to its bounding box. A mask is where the upscaled logits exceed 0."""
         steps = self.family.upscaling(segmentation.size)
+        if self.family.on_gpu:
+            return [mask for mask, _ in encode_masks(segmentation.logits, steps)]
         return [upscale_masks(logits, steps, (0.0,))[0] for logits in segmentation.logits.float().cpu().numpy()]
 
     def masks(self, segmentation: Segmentation) -> np.ndarray:
         """Return the (m, height, width) bool masks at the size of the image."""
         return np.stack([mask.whole() for mask in self.cropped_masks(segmentation)])
 
-    def stable_mask(self, logits: Tensor, size: tuple[int, int], offset: float) -> tuple[CroppedMask, float]:
-        """Compute a mask and its stability score.
+    @torch.inference_mode()
+    def stable_masks(
+        self, logits: Sequence[Tensor], size: tuple[int, int], offset: float
+    ) -> Iterator[tuple[CroppedMask, float]]:
+        """Compute masks and their stability scores.
 
         The stability score is the IoU of two masks: where the upscaled logits exceed `offset`, and where they exceed
         `-offset`. The score is 0 if both masks are empty.
 
         Args:
-            logits: (h, w) low-resolution logits of one mask.
+            logits: (h, w) low-resolution logits of each mask.
             size: (height, width) of the image in pixels.
             offset: distance of each threshold from 0.
 
-        Returns:
-            The mask, cropped to a box that contains it, and the stability score.
+        Yields:
+            Each mask, cropped to a box that contains it, and its stability score.
         """
         steps = self.family.upscaling(size)
-        larger, mask, smaller = upscale_masks(logits.float().cpu().numpy(), steps, (-offset, 0.0, offset))
-        return mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))
+        if self.family.on_gpu and logits:
+            yield from encode_masks(torch.stack(list(logits)), steps, offset)
+            return
+        for own in logits:
+            larger, mask, smaller = upscale_masks(own.float().cpu().numpy(), steps, (-offset, 0.0, offset))
+            yield mask, float(smaller.inside.sum()) / max(1.0, float(larger.inside.sum()))

@@ -49,23 +49,37 @@ class SharedLRU(Generic[Value]):
             values.move_to_end(key)
             return values[key]
 
-    def put(self, owner: str, key: str, value: Value) -> None:
-        """Cache a value. It replaces an earlier value of the same owner and key."""
+    def put(self, owner: str, key: str, value: Value) -> list[tuple[str, str, Value]]:
+        """Cache a value. It replaces an earlier value of the same owner and key.
+
+        Returns:
+            Owner, key and value of each evicted value. A value that is larger than the cache is evicted at once.
+        """
         with self._lock:
             if key in self._values.get(owner, ()):
                 self._remove(owner, key)
             if self._size_of(value) > self.max_size:
-                return
+                return [(owner, key, value)]
             self._values.setdefault(owner, OrderedDict())[key] = value
             self._resize(owner, self._size_of(value))
+            evicted = []
             while self.size > self.max_size:
                 largest = max(self._sizes, key=self._sizes.__getitem__)
-                self._remove(largest, next(iter(self._values[largest])))
+                oldest = next(iter(self._values[largest]))
+                evicted.append((largest, oldest, self._remove(largest, oldest)))
+            return evicted
 
-    def _remove(self, owner: str, key: str) -> None:
-        self._resize(owner, -self._size_of(self._values[owner].pop(key)))
+    def pop(self, owner: str, key: str) -> Value | None:
+        """Remove and return a cached value, or return None."""
+        with self._lock:
+            return self._remove(owner, key) if key in self._values.get(owner, ()) else None
+
+    def _remove(self, owner: str, key: str) -> Value:
+        value = self._values[owner].pop(key)
+        self._resize(owner, -self._size_of(value))
         if not self._values[owner]:
             del self._values[owner], self._sizes[owner]
+        return value
 
     def _resize(self, owner: str, change: int) -> None:
         self.size += change

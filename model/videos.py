@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from . import masks
@@ -23,11 +21,11 @@ from .prompts.cells import is_missing
 from .rows import VIDEO_COLUMNS
 from .tracking.prompt_list import parse_track_prompts
 from .tracking.records import TrackRecord, track_records
+from .tracking.session import FORWARD, TrackingSession
 from .tracking.ways import tracker_for
 from .video import Video, VideoLimits, open_video
 
 MAX_FRAMES = 100_000  # frames of a video, unless the limits of requests say less
-PIXEL_BYTES = 40  # memory per pixel of a frame: reference frames of the decoder in YUV, the RGB frame and its copies
 
 
 def score_videos(
@@ -71,15 +69,11 @@ def score_videos(
 
 def _track(engine: Engine, limits: RequestLimits, cell: Any, prompts: Any, call: Call) -> Iterator[TrackRecord]:
     video = _open(engine, limits, cell, call)
-    parsed = parse_track_prompts(prompts, video.size, video.count)
-    limits.check_objects(len({prompt.object for prompt in parsed}))
-    tracker = tracker_for(engine.segmenter)
-    with call.hold(PIXEL_BYTES * video.size[0] * video.size[1]), closing(decoded_frames(video, call)) as frames:
-        for tracked in tracker.track(frames, parsed, tracker.new_state(), call):
-            with call.stage("render"):
-                records = track_records(tracker.segmenter, tracked)
-            call.restart()
-            yield from records
+    session = TrackingSession(tracker_for(engine.segmenter), video, call.keep)
+    session.add(parse_track_prompts(prompts, video.size, video.count, limits.prompts, call=call))
+    limits.check_objects(len(session.objects))
+    for frame in session.run(FORWARD, call):
+        yield from track_records(session.tracker.segmenter, frame.tracked, call)
 
 
 def _open(engine: Engine, limits: RequestLimits, cell: Any, call: Call) -> Video:
@@ -99,17 +93,6 @@ def _open(engine: Engine, limits: RequestLimits, cell: Any, call: Call) -> Video
         raise BadInput("video", error.expected.replace("image", "video"), error.got.replace("image", "video")) from None
     with call.stage("decode"):
         return open_video(source, most)
-
-
-def decoded_frames(video: Video, call: Call) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield the number and the pixels of each frame. Each frame is decoded in a turn of the request."""
-    with closing(video.frames()) as frames:
-        while True:
-            with call.stage("decode"):
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame.number, frame.pixels
 
 
 def _prediction(record: TrackRecord, params: Params) -> PartialAnswer:

@@ -229,7 +229,9 @@ def _open_checkpoint(source: str, config: Mapping[str, Any]) -> OpenedModel:
         settings.precision,
         images_per_batch=settings.images_per_batch,
         prompts_per_batch=settings.prompts_per_batch,
+        compiled=settings.compile_encoder,
     )
-    cache = EmbeddingCache(settings.cache_bytes)
+    device, device_bytes = segmenter.family.device, settings.device_cache_bytes
+    cache = EmbeddingCache(settings.cache_bytes, device=device, device_bytes=device_bytes)
     engine = Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
     return OpenedModel(source, engine, ParamDefaults(deployed=deployed))

@@ -1,44 +1,41 @@
-"""The options of a training, and their command line. Imports only the standard library."""
+"""The options of a training, and their command line. Imports no large package."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+
+from sam_endpoint.training.plans import add_plan, option
 
 FAMILY_NAMES = ("sam", "sam2")
 IMAGE_SIZE = 256  # pixels, the side of the input
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Plan:
     """The options that determine the trained weights. Their help texts are in the fields' metadata."""
 
-    seed: int = _option(1, "seed of the scenes, the batches and the first weights")
-    scenes: int = _option(16000, "number of scenes to draw")
-    side: int = _option(IMAGE_SIZE, "side of the input in pixels")
-    steps: int = _option(7000, "number of steps")
-    windowed: int = _option(4500, "number of first steps that train on windows of half the input's side")
-    whole_every: int = _option(1, "after these, train on whole inputs every so many steps, and on windows in between")
-    close: bool = _option(False, "let windows show objects as large as in the whole input")
-    images: int = _option(8, "number of whole inputs in a batch; a batch of windows has twice as many")
-    masks: int = _option(4, "number of target masks of each image")
-    rate: float = _option(1.2e-3, "maximum learning rate")
-    warmup: int = _option(80, "number of first steps in which the learning rate rises")
-    decay: float = _option(0.05, "weight decay")
-    averaging: float = _option(0.998, "decay of the moving average of the weights; the average is exported")
-    balance: float = _option(2.0, "weight of the balanced cross entropy in the first fifth of the steps")
-    picked: float = _option(0.0, "weight of the loss of the mask with the highest predicted score")
-    photograph_share: float = _option(0.45, "share of photographs in training images, if there are photographs")
-    composite_share: float = _option(0.2, "share of composites in training images, if there are photographs")
-    composites: int = _option(4000, "number of composites to draw, if there are photographs")
-    frozen: bool = _option(False, "do not train the image encoder")
+    seed: int = option(1, "seed of the scenes, the batches and the first weights")
+    scenes: int = option(16000, "number of scenes to draw")
+    side: int = option(IMAGE_SIZE, "side of the input in pixels")
+    steps: int = option(7000, "number of steps")
+    windowed: int = option(4500, "number of first steps that train on windows of half the input's side")
+    whole_every: int = option(1, "after these, train on whole inputs every so many steps, and on windows in between")
+    close: bool = option(False, "let windows show objects as large as in the whole input")
+    images: int = option(8, "number of whole inputs in a batch; a batch of windows has twice as many")
+    masks: int = option(4, "number of target masks of each image")
+    rate: float = option(1.2e-3, "maximum learning rate")
+    warmup: int = option(80, "number of first steps in which the learning rate rises")
+    decay: float = option(0.05, "weight decay")
+    averaging: float = option(0.998, "decay of the moving average of the weights; the average is exported")
+    balance: float = option(2.0, "weight of the balanced cross entropy in the first fifth of the steps")
+    picked: float = option(0.0, "weight of the loss of the mask with the highest predicted score")
+    photograph_share: float = option(0.45, "share of photographs in training images, if there are photographs")
+    composite_share: float = option(0.2, "share of composites in training images, if there are photographs")
+    composites: int = option(4000, "number of composites to draw, if there are photographs")
+    frozen: bool = option(False, "do not train the image encoder")
 
 
 @dataclass(frozen=True)
@@ -107,13 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.save_every,
         help="steps between two saved states (default: %(default)s)",
     )
-    for option in fields(Plan):
-        name, kind = f"--{option.name.replace('_', '-')}", type(option.default)
-        if kind is bool:
-            parser.add_argument(name, action="store_true", help=option.metadata["help"])
-        else:
-            text = f"{option.metadata['help']} (default: %(default)s)"
-            parser.add_argument(name, type=kind, default=option.default, help=text, metavar=kind.__name__.upper())
+    add_plan(parser, Plan)
 
 
 def read_options(arguments: argparse.Namespace) -> TrainingOptions:
@@ -123,7 +114,7 @@ def read_options(arguments: argparse.Namespace) -> TrainingOptions:
         arguments: The parsed arguments. Plan options may be missing; they get their defaults.
     """
     values = vars(arguments)
-    plan = Plan(**{option.name: values[option.name] for option in fields(Plan) if option.name in values})
+    plan = Plan(**{item.name: values[item.name] for item in fields(Plan) if item.name in values})
     return TrainingOptions(
         output=arguments.output,
         family=arguments.family,

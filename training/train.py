@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
@@ -17,6 +14,7 @@ from sam_endpoint.training.batches import Mixture
 from sam_endpoint.training.cache import SceneCache
 from sam_endpoint.training.composites import EDGE, draw_composite
 from sam_endpoint.training.families import FAMILIES
+from sam_endpoint.training.log import append_row
 from sam_endpoint.training.options import TrainingOptions
 from sam_endpoint.training.photographs import read_photographs
 from sam_endpoint.training.trainer import Trainer, make_batches
@@ -59,7 +57,7 @@ def train(options: TrainingOptions) -> None:
         metrics |= {"step": trainer.step, "seconds": time.monotonic() - started}
         bar.set_postfix({name: f"{metrics[name]:.3f}" for name in LOG_COLUMNS[4:]}, refresh=False)
         if trainer.step % LOG_EVERY == 0:
-            _append_row(log, metrics)
+            append_row(log, LOG_COLUMNS, metrics)
         if trainer.step % options.save_every == 0 or trainer.step == plan.steps:
             trainer.save_state(state)
             network.save_checkpoint(trainer.average, options.output)
@@ -73,13 +71,3 @@ def _mix_photographs(options: TrainingOptions) -> Mixture | None:
     composites = SceneCache(options.cache / "composites", plan.seed, plan.composites, EDGE)
     composites.draw(options.drawers, partial(draw_composite, photographs))
     return Mixture(photographs, composites, plan.photograph_share, plan.composite_share)
-
-
-def _append_row(path: Path, metrics: Mapping[str, float]) -> None:
-    """Append one step's metrics to the log."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(LOG_COLUMNS)
-        writer.writerow([f"{metrics[name]:.5g}" for name in LOG_COLUMNS])

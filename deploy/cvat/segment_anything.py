@@ -9,6 +9,8 @@ The parameter `kind=str:interaction` gives the function behind CVAT's interactor
 
     cvat-cli --server-host CVAT function create-native SAM --function-file segment_anything.py -p kind=str:interaction \
         -p url=str:http://ENDPOINT:5000
+
+The parameter `kind=str:tracking` gives, in the same way, a function that tracks rectangles and polygons through frames.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ LABEL_ID = 0
 
 
 class Endpoint:
-    """Asks the endpoint's `/score` route.
+    """Asks the endpoint's routes `/score` and `/`.
 
     Args:
         url: URL of the endpoint.
@@ -50,22 +52,33 @@ class Endpoint:
         Raises:
             EndpointError: the endpoint rejected the request, or cannot be reached.
         """
-        body = json.dumps({"input_data": [row], "params": params}).encode()
-        headers = {"content-type": "application/json", **({"x-api-key": self.key} if self.key else {})}
-        request = urllib.request.Request(f"{self.url}/score", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self.seconds) as response:
-                (answer,) = json.load(response)
-        except urllib.error.HTTPError as error:
-            raise EndpointError(error.code, _message(error.read())) from None
-        except urllib.error.URLError as error:
-            raise EndpointError(0, f"{self.url} cannot be reached: {error.reason}") from None
+        (answer,) = self._post("/score", {"input_data": [row], "params": params})
         if answer["error"]:
             raise EndpointError(400, answer["error"])
         return [
             max(prediction["mask_per_prediction"], key=lambda mask: mask["iou_score"])
             for prediction in answer["predictions"]
         ]
+
+    def track(self, image: str, **tracked: list[Any]) -> dict[str, list[Any]]:
+        """Return the `shapes` and the `states` of one object or several in an image, given its shapes or its states.
+
+        Raises:
+            EndpointError: the endpoint rejected the request, or cannot be reached.
+        """
+        answer: dict[str, list[Any]] = self._post("/", {"image": image, **tracked})
+        return answer
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        headers = {"content-type": "application/json", **({"x-api-key": self.key} if self.key else {})}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.seconds) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise EndpointError(error.code, _message(error.read())) from None
+        except urllib.error.URLError as error:
+            raise EndpointError(0, f"{self.url} cannot be reached: {error.reason}") from None
 
 
 class EndpointError(Exception):
@@ -155,6 +168,34 @@ class InteractionFunction:
         return [cvataa.InteractionResultShape(type="mask", points=_points(mask), attributes=[confidence])]
 
 
+class TrackingFunction:
+    """Finds the shapes of one frame in the frames after it. The state of a shape is a text of the endpoint's."""
+
+    spec = cvataa.TrackingFunctionSpec(supported_shape_types={"rectangle", "polygon"})
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def preprocess_image(self, context: cvataa.TrackingFunctionContext, image: PIL.Image.Image) -> str:
+        """Encode a frame for the endpoint, which caches the features of the frame for all shapes."""
+        return encode(image).text
+
+    def init_tracking_state(
+        self, context: cvataa.TrackingFunctionShapeContext, pp_image: str, shape: cvataa.TrackableShape
+    ) -> list[str]:
+        """Begin to track a shape."""
+        return self.endpoint.track(pp_image, shapes=[shape.points])["states"]
+
+    def track(
+        self, context: cvataa.TrackingFunctionShapeContext, pp_image: str, state: list[str]
+    ) -> cvataa.TrackableShape | None:
+        """Return the shape in the next frame, or None if its object is not visible."""
+        answer = self.endpoint.track(pp_image, states=state)
+        state[:] = answer["states"]
+        (points,) = answer["shapes"]
+        return None if points is None else cvataa.TrackableShape(type=context.original_shape_type, points=points)
+
+
 def _points(mask: dict[str, Any]) -> list[float]:
     """Return a mask in CVAT's form."""
     with PIL.Image.open(io.BytesIO(base64.b64decode(mask["encoded_binary_mask"]))) as picture:
@@ -165,17 +206,17 @@ def _message(body: bytes) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return "the endpoint's answer cannot be read"
+        return body.decode(errors="replace")[:500] or "the endpoint's answer cannot be read"
 
 
 def create(
     url: str, kind: str = "detection", key: str = "", label: str = "object"
-) -> DetectionFunction | InteractionFunction:
+) -> DetectionFunction | InteractionFunction | TrackingFunction:
     """Return the function that CVAT's tools run.
 
     Args:
         url: URL of the endpoint.
-        kind: `detection` of every object, or `interaction` by points and boxes.
+        kind: `detection` of every object, `interaction` by points and boxes, or `tracking` of shapes.
         key: API key, if the endpoint needs one.
         label: name of the label of detected objects; the task must have it.
 
@@ -187,4 +228,6 @@ def create(
         return DetectionFunction(endpoint, label)
     if kind == "interaction":
         return InteractionFunction(endpoint)
-    raise ValueError(f"kind: expected detection or interaction, got {kind!r}")
+    if kind == "tracking":
+        return TrackingFunction(endpoint)
+    raise ValueError(f"kind: expected detection, interaction or tracking, got {kind!r}")

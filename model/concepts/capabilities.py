@@ -47,7 +47,8 @@ def check_concepts(finder: ConceptFinder | None, concepts: Sequence[Concept], ot
         other_image: whether the examples are in another image.
 
     Raises:
-        BadInput: the model does not accept a concept. The message names a packaging that does.
+        BadInput: the model does not accept a concept, in which case the message names a packaging that does, or it
+            cannot search for a text.
     """
     for concept in concepts:
         if concept.text is None:
@@ -58,3 +59,4 @@ def check_concepts(finder: ConceptFinder | None, concepts: Sequence[Concept], ot
             raise BadInput("input_exemplar_image", TAKES_OTHER_IMAGE, "both")
         if len(concept.boxes) and not finder.takes_examples:
             raise BadInput("input_exemplars", TAKES_BOTH, "both, and this model finds texts with a packaged detector")
+        finder.check_texts([concept.text])

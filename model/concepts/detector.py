@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..embedded_image import EmbeddedImage
     from ..segmenter import Segmenter
 
+Run = Callable[[Callable[[], Any], Call], Any]  # runs a network; `Segmenter.run` queues it
 MAX_IOU = 0.5  # maximum IoU of the boxes of two instances of a concept
 MAX_INSTANCES = 300  # per concept and image
 MAX_NAMES = 100  # class names that an error message lists
@@ -45,12 +47,15 @@ class DetectorFinder(ABC):
 
     Attributes:
         usual_threshold: minimum detection score that is usual for detectors of the class.
+        names: names of the detector's classes by number; None for a detector that reads text.
     """
 
     takes_text = True
     takes_examples = False
     needs_pixels = True
+    max_instances = MAX_INSTANCES
     usual_threshold: ClassVar[float]
+    names: Mapping[int, str] | None = None
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._model, self._processor = model, processor
@@ -73,8 +78,8 @@ class DetectorFinder(ABC):
         self.check_texts(texts)
         pixels = image.image.pixels(call)
         instances = []
-        for boxes, scores in self.detect(segmenter, pixels, texts, thresholds.score, call):
-            boxes, scores = _select(boxes, scores, image.size)
+        for boxes, scores in self.detect(segmenter.run, pixels, texts, thresholds.score, call):
+            boxes, scores = select_boxes(boxes, scores, image.size)
             prompts = [Prompt(box=box) for box in boxes.cpu().numpy()]
             with call.stage("prompt"):
                 segmentations = segmenter.segment(image.embedding, prompts, multimask_output=False, call=call)
@@ -94,19 +99,19 @@ class DetectorFinder(ABC):
 
     @abstractmethod
     def detect(
-        self, segmenter: Segmenter, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
+        self, run: Run, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
     ) -> list[tuple[Tensor, Tensor]]:
         """Detect the objects that texts describe.
 
         Args:
-            segmenter: runs the detector.
+            run: runs the detector, and counts its time for the call.
             pixels: (height, width, 3) uint8 RGB.
             texts: the texts.
             threshold: minimum score.
             call: context of the request.
 
         Returns:
-            For each text, (n, 4) boxes x1,y1,x2,y2 in pixels and (n,) scores.
+            For each text, (n, 4) boxes x1,y1,x2,y2 in pixels and (n,) scores, which may overlap.
         """
 
     def _run(self, pixels: np.ndarray, **text: Any) -> Any:
@@ -121,7 +126,8 @@ class ClosedSetDetector(DetectorFinder):
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(model, processor)
-        self._numbers = {str(name).lower(): int(number) for number, name in model.config.id2label.items()}
+        self.names = {int(number): str(name) for number, name in model.config.id2label.items()}
+        self._numbers = {name.lower(): number for number, name in self.names.items()}
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise BadInput if a text is not the name of a class, in upper or lower case."""
@@ -131,11 +137,11 @@ class ClosedSetDetector(DetectorFinder):
                 raise BadInput("input_text", f"a class of the detector ({names})", "another text")
 
     def detect(
-        self, segmenter: Segmenter, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
+        self, run: Run, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
     ) -> list[tuple[Tensor, Tensor]]:
         """Run the detector once for all texts."""
         with call.stage("detect"):
-            output = segmenter.run(lambda: self._run(pixels), call)
+            output = run(lambda: self._run(pixels), call)
         (result,) = self._processor.post_process_object_detection(output, threshold, target_sizes=[pixels.shape[:2]])
         classes = [result["labels"] == self._numbers[text.lower()] for text in texts]
         return [(result["boxes"][members], result["scores"][members]) for members in classes]
@@ -163,13 +169,13 @@ class TextDetector(DetectorFinder):
         return text.lower().replace(".", " ").strip() + "."
 
     def detect(
-        self, segmenter: Segmenter, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
+        self, run: Run, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
     ) -> list[tuple[Tensor, Tensor]]:
         """Run the detector once per text."""
         detections = []
         for text in texts:
             with call.stage("detect"):
-                output = segmenter.run(lambda text=text: self._run(pixels, text=[self._phrase(text)]), call)  # type: ignore[misc]
+                output = run(partial(self._run, pixels, text=[self._phrase(text)]), call)
             detections.append(self._boxes(output, pixels, threshold))
         return detections
 
@@ -192,11 +198,11 @@ class ParallelTextDetector(TextDetector):
         return text
 
     def detect(
-        self, segmenter: Segmenter, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
+        self, run: Run, pixels: np.ndarray, texts: Sequence[str], threshold: float, call: Call
     ) -> list[tuple[Tensor, Tensor]]:
         """Run the detector once, and select the boxes of each text independently of the other texts."""
         with call.stage("detect"):
-            output = segmenter.run(lambda: self._run(pixels, text=[list(texts)]), call)
+            output = run(lambda: self._run(pixels, text=[list(texts)]), call)
         detections = []
         for i in range(len(texts)):
             own = SimpleNamespace(logits=output.logits[..., i : i + 1], pred_boxes=output.pred_boxes)
@@ -247,11 +253,24 @@ def load(checkpoint: str, device: str | torch.device = "cpu") -> DetectorFinder:
     return finder(model.eval().to(device), processor)
 
 
-def _select(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Clip boxes to an image of `size`, and remove duplicates and boxes outside. The best box comes first."""
+def select_boxes(
+    boxes: Tensor, scores: Tensor, size: tuple[int, int], max_iou: float = MAX_IOU, max_count: int = MAX_INSTANCES
+) -> tuple[Tensor, Tensor]:
+    """Clip boxes to an image, and remove duplicates and boxes outside.
+
+    Args:
+        boxes: (n, 4) x1,y1,x2,y2 in pixels.
+        scores: (n,) scores.
+        size: (height, width) of the image.
+        max_iou: of two boxes with a higher IoU, the box with the higher score is kept.
+        max_count: maximum number of boxes.
+
+    Returns:
+        The selected boxes and their scores, float32 on the CPU, in descending order of score.
+    """
     limits = torch.tensor([size[1], size[0]] * 2)
     clipped = torch.minimum(boxes.float().cpu().clamp(min=0), limits)
     inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     clipped, scores = clipped[inside], scores.float().cpu()[inside]
-    keep = nms(clipped.numpy(), scores.numpy(), MAX_IOU)[:MAX_INSTANCES]
+    keep = nms(clipped.numpy(), scores.numpy(), max_iou)[:max_count]
     return clipped[keep], scores[keep]

@@ -64,9 +64,13 @@ class ExampleFinder:
     takes_examples = True
     needs_pixels = False
     nbytes = 0
+    max_instances = 0  # `everything` counts the memory of its masks
 
     def __init__(self, family: Family) -> None:
         self._family = family
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Do nothing, because the finder never gets a concept with a text."""
 
     def find(
         self,

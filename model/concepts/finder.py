@@ -24,12 +24,22 @@ class ConceptFinder(Protocol):
         takes_examples: whether a concept may have boxes of the searched image, alone or beside a text.
         needs_pixels: whether `find` reads the pixels of the image, and not only its embedding.
         nbytes: size in bytes of the weights that are not part of the segmenter's model.
+        max_instances: maximum number of instances of one concept.
     """
 
     takes_text: bool
     takes_examples: bool
     needs_pixels: bool
     nbytes: int
+    max_instances: int
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Check texts before any work, for example the number of their tokens.
+
+        Raises:
+            BadInput: the finder cannot search for a text. The column of the error is `input_text`.
+        """
+        ...
 
     def find(
         self,
@@ -53,8 +63,7 @@ class ConceptFinder(Protocol):
             The instances of each concept, in the order of the concepts.
 
         Raises:
-            BadInput: a concept cannot be searched for, for example because its text has too many tokens. The column of
-                the error is `input_text` or `input_exemplars`.
+            BadInput: a concept cannot be searched for. The column of the error is `input_text` or `input_exemplars`.
             Overloaded, DeadlineExceeded, ClientDisconnected: the request must stop (see `Call.check`).
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..errors import BadInput
 from ..params import Params
 from ..rows import Row
 from ..segmentation import Segmentation
+from .values import Concept, Thresholds
 
 
 def predict_concepts(
@@ -44,10 +46,35 @@ def predict_concepts(
             raise error.renamed({"image": "input_exemplar_image", "image_id": "input_exemplar_image"}) from None
         concepts = [replace(concept, examples_image=examples_image) for concept in concepts]
     predictions = []
-    found = engine.concepts.find(image, concepts, params.thresholds, call) if concepts else []
-    for index, (concept, instances) in enumerate(zip(concepts, found, strict=True)):
-        for logits, score in zip(instances.logits, instances.scores, strict=True):
-            segmentation = Segmentation(logits[None], np.array([float(score)]), image.size)
-            prediction = render(engine, segmentation, params, call)
-            predictions.append(PartialAnswer(**prediction, concept=concept.text, concept_index=index))
+    for index, segmentation in find_instances(engine, image, concepts, params.thresholds, call):
+        prediction = render(engine, segmentation, params, call)
+        predictions.append(PartialAnswer(**prediction, concept=concepts[index].text, concept_index=index))
     return predictions
+
+
+def find_instances(
+    engine: Engine, image: EmbeddedImage, concepts: Sequence[Concept], thresholds: Thresholds, call: Call = UNTRACKED
+) -> Iterator[tuple[int, Segmentation]]:
+    """Find the instances of concepts, and hold memory for their masks until the iterator ends.
+
+    Args:
+        engine: finds the instances.
+        image: the image. It needs its pixels if `engine.concepts.needs_pixels` says so.
+        concepts: the concepts.
+        thresholds: the filters.
+        call: deadline, cancellation and memory budget of the request.
+
+    Yields:
+        The index of the concept and the mask of each instance, by concept and by falling score. The score of the mask
+        is the score of the instance.
+
+    Raises:
+        BadInput: as `ConceptSearch.find`.
+        BadRequest: the masks could need more memory than all requests together may hold.
+        Overloaded, DeadlineExceeded, ClientDisconnected: as `ConceptSearch.find` and `Call.hold`.
+    """
+    with call.hold(engine.concepts.memory_needed(concepts)):
+        by_concept = engine.concepts.find(image, concepts, thresholds, call) if concepts else []
+        for index, instances in enumerate(by_concept):
+            for logits, score in zip(instances.logits, instances.scores, strict=True):
+                yield index, Segmentation(logits[None], np.array([float(score)]), image.size)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
 
+LOGIT_BYTES = 4  # float32
+
+
 class ConceptSearch:
     """Finds the instances of concepts with a model.
 
@@ -41,7 +44,7 @@ class ConceptSearch:
         return capabilities(self._segmenter.family, self._segmenter.finder)
 
     def check(self, concepts: Sequence[Concept], other_image: bool = False) -> None:
-        """Raise BadInput if the model does not take a concept. `other_image`: the examples are in another image."""
+        """Raise BadInput if the model cannot search for a concept. `other_image`: the examples are in another image."""
         check_concepts(self._segmenter.finder, concepts, other_image)
 
     def compares_examples(self, concepts: Sequence[Concept], other_image: bool = False) -> bool:
@@ -51,6 +54,15 @@ class ConceptSearch:
     def needs_pixels(self, concepts: Sequence[Concept]) -> bool:
         """Return whether a search reads the pixels of the image."""
         return any(self._finder(concept).needs_pixels for concept in concepts)
+
+    def memory_needed(self, concepts: Sequence[Concept]) -> int:
+        """Return the largest number of bytes that the masks of a search need. `call.hold` reserves them."""
+        height, width = self._segmenter.family.low_res_size
+        return LOGIT_BYTES * height * width * sum(self._finder(concept).max_instances for concept in concepts)
+
+    def count_searches(self, concepts: Sequence[Concept], other_image: bool = False) -> int:
+        """Return how many of the concepts a detector searches for. The others are compared with `ExampleFinder`."""
+        return sum(self._finder(concept, other_image) is not self._by_example for concept in concepts)
 
     @torch.inference_mode()
     def find(
@@ -78,9 +90,14 @@ class ConceptSearch:
         by_position: dict[int, Instances] = {}
         for finder in dict.fromkeys(finders):
             positions = [i for i, other in enumerate(finders) if other is finder]
-            instances = finder.find(self._segmenter, image, [clipped[i] for i in positions], thresholds, call)
+            own = [clipped[i] for i in positions]
+            least = replace(thresholds, score=min(_min_score(concept, thresholds) for concept in own))
+            instances = finder.find(self._segmenter, image, own, least, call)
             by_position.update(zip(positions, instances, strict=True))
-        ordered = [by_position[i] for i in range(len(concepts))]
+        ordered = [
+            _above(by_position[i], concept.min_score if finder is self._by_example else _min_score(concept, thresholds))
+            for i, (concept, finder) in enumerate(zip(clipped, finders, strict=True))
+        ]
         return ordered if thresholds.nms is None or not ordered else _suppress(ordered, thresholds.nms)
 
     def _finder(self, concept: Concept, other_image: bool = False) -> ConceptFinder:
@@ -91,6 +108,10 @@ class ConceptSearch:
         return self._by_example if len(concept.boxes) and (elsewhere or not own.takes_examples) else own
 
 
+def _min_score(concept: Concept, thresholds: Thresholds) -> float:
+    return thresholds.score if concept.min_score is None else concept.min_score
+
+
 def _clip(concept: Concept, image: EmbeddedImage) -> Concept:
     """Clip the boxes of examples to their image. Raises BadInput for a box that lies outside."""
     height, width = (concept.examples_image or image).size
@@ -98,6 +119,14 @@ def _clip(concept: Concept, image: EmbeddedImage) -> Concept:
     if not ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).all():
         raise BadInput("input_exemplars", f"boxes inside the image of {width} x {height} pixels", "a box outside")
     return replace(concept, boxes=boxes)
+
+
+def _above(instances: Instances, min_score: float | None) -> Instances:
+    """Remove the instances below a minimum score; None keeps all."""
+    if min_score is None:
+        return instances
+    count = int((instances.scores >= min_score).sum())
+    return Instances(instances.logits[:count], instances.boxes[:count], instances.scores[:count])
 
 
 def _suppress(by_concept: Sequence[Instances], max_iou: float) -> list[Instances]:

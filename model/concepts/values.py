@@ -29,6 +29,7 @@ class Concept:
         boxes: (n, 4) float32 x1,y1,x2,y2 around examples, in pixels of their image. n may be 0.
         labels: (n,) int32 label of each box: 1 for an example, 0 for a counter-example.
         examples_image: the image that contains the examples; None if it is the image that is searched.
+        min_score: minimum score of an instance of this concept; None applies `Thresholds.score`.
 
     Example:
         >>> Concept("coffee cup").boxes.shape
@@ -39,6 +40,7 @@ class Concept:
     boxes: np.ndarray = field(default_factory=_no_boxes)
     labels: np.ndarray = field(default_factory=_no_labels)
     examples_image: EmbeddedImage | None = None
+    min_score: float | None = None
 
 
 @dataclass(frozen=True)

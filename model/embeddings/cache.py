@@ -9,10 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
 
+import torch
+
 from ..errors import ClientDisconnected, DeadlineExceeded
 from ..segmenter import Embedding
 from ..shared_lru import SharedLRU
 from .store import Store
+from .tiers import TwoTiers
 
 MAX_NAMES = 100_000
 _KEY = re.compile(r"[0-9a-f]{64}(\.upright)?", re.IGNORECASE)
@@ -31,15 +34,22 @@ class EmbeddingCache:
     recently used embedding of the tenant that holds the most bytes.
 
     Args:
-        max_bytes: maximum size of all embeddings together in bytes.
+        max_bytes: maximum size of all embeddings together in bytes, in the memory of the host.
         store: persistent store behind the cache. It is read on a miss, and receives every new embedding.
+        device: the device of the models, on which embeddings are used.
+        device_bytes: if the device is a GPU, maximum size of the embeddings in its memory in bytes. Those that are
+            evicted there move to the memory of the host, and move back when they are used again.
 
     Attributes:
         lookups: number of hits (key True) and misses (key False) of `get`.
     """
 
-    def __init__(self, max_bytes: int, store: Store | None = None) -> None:
-        self._embeddings: SharedLRU[Embedding] = SharedLRU(max_bytes, _nbytes)
+    def __init__(
+        self, max_bytes: int, store: Store | None = None, device: str | torch.device = "cpu", device_bytes: int = 2**30
+    ) -> None:
+        on_host: SharedLRU[Embedding] = SharedLRU(max_bytes, _nbytes)
+        on_gpu = torch.device(device).type != "cpu"
+        self._embeddings = TwoTiers(device_bytes, on_host, device) if on_gpu else on_host
         self._names: SharedLRU[str] = SharedLRU(MAX_NAMES, lambda key: 1)
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
@@ -70,9 +80,15 @@ class EmbeddingCache:
         view._is_valid = is_valid
         return view
 
+    def in_memory(self) -> EmbeddingCache:
+        """Return a view without the store, for embeddings that are of no use later, such as those of frames."""
+        view = copy(self)
+        view._store = None
+        return view
+
     @property
     def nbytes(self) -> int:
-        """Size of the cached embeddings in bytes, for all tenants and models."""
+        """Size of the cached embeddings in bytes, for all tenants and models, in all memories together."""
         return self._embeddings.size
 
     def find(self, name: str) -> Embedding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..concepts.finder import ConceptFinder
+from ..device_masks import upscale
 from ..prompts import PromptBatch
 from ..upscaling import Step
 
@@ -75,6 +77,11 @@ class Family(ABC):
         """The device of the model's weights."""
         device: torch.device = self.model.device
         return device
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether to use the code for GPUs. A test can set this to True to run that code on a CPU."""
+        return self.device.type != "cpu"
 
     @property
     def vision_encoder(self) -> Any:
@@ -148,6 +155,47 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) inside the model's input of an image of `size` (h, w), at least 1 pixel each."""
+
+    def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Scale and normalise images for `embed`.
+
+        Args:
+            images: RGB images, each (h, w, 3) uint8.
+
+        Returns:
+            (n, 3, S, S) float32 on the model's device.
+        """
+        prepare = self.preprocess_on_device if self.on_gpu else self.preprocess
+        return torch.stack([prepare(image) for image in images])
+
+    def preprocess_on_device(self, image: np.ndarray) -> Tensor:
+        """Scale and normalise an image on the model's device. Only its uint8 pixels are copied there.
+
+        A few pixels differ from those of `preprocess` by one of 255 levels, because the sums are not in fixed-point
+        numbers.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+
+        Returns:
+            (3, S, S) float32 on the model's device.
+        """
+        # Read-only arrays, such as those of Pillow, are copied, because torch warns about them.
+        pixels = torch.from_numpy(np.require(image, requirements="W"))
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # without this, the copy would block the thread
+        pixels = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)[None].float()
+        height, width = self.scaled_size((image.shape[0], image.shape[1]))
+        # Both directions are rounded, because Pillow and torch round both on a CPU.
+        for size in ((image.shape[0], width), (height, width)):
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+            pixels = pixels.round_().clamp_(0, 255)
+        normalized = self.normalize(pixels[0])
+        return F.pad(normalized, (0, self.input_size - width, 0, self.input_size - height))
+
+    @abstractmethod
     def embed(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
 
@@ -202,10 +250,7 @@ class Family(ABC):
         Returns:
             (m, h, w) float32 logits.
         """
-        maps = logits[None]
-        for (height, width), larger in self.upscaling(size):
-            maps = F.interpolate(maps[..., :height, :width], larger, mode="bilinear", align_corners=False)
-        return maps[0]
+        return upscale(logits, self.upscaling(size))
 
     def decode(
         self, features: tuple[Tensor, ...], prompts: PromptBatch, multimask_output: bool, min_score: float = -math.inf
@@ -220,7 +265,7 @@ class Family(ABC):
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Convert (3, height, width) uint8 pixels to float32 with the checkpoint's mean and standard deviation."""
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
+        """Convert (3, height, width) pixels, 0 to 255, to float32 with the checkpoint's mean and standard deviation."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std

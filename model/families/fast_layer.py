@@ -1,4 +1,4 @@
-"""The base class of layers that run faster on a CPU than the transformers layers that they replace."""
+"""The base class of layers that run faster than the transformers layers that they replace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class FastLayer(nn.Module):
-    """A layer with a fast path for inference on a CPU. In all other cases, it calls transformers' implementation.
+    """A layer with fast paths for inference on a CPU and on a GPU. For training, it calls transformers' implementation.
 
     A concrete class derives from this class first and from transformers' layer class second. `super().forward` is then
     transformers' implementation. transformers still recognises the layer by its class, so recording hidden states,
@@ -26,17 +26,23 @@ class FastLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, **options: Any) -> Any:
         """Apply the layer to (images, height, width, channels) tokens and return tokens in the same form."""
-        if hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and self.has_fast_path(hidden_states):
+        if torch.is_grad_enabled() or not self.has_fast_path(hidden_states):
+            return super().forward(hidden_states, **options)
+        if hidden_states.device.type == "cpu":
             return self.fast_forward(hidden_states)
-        return super().forward(hidden_states, **options)
+        return self.device_forward(hidden_states, **options)
 
     def has_fast_path(self, hidden_states: Tensor) -> bool:
-        """Return whether `fast_forward` supports tokens of this shape."""
+        """Return whether `fast_forward` and `device_forward` support tokens of this shape."""
         return True
 
     def fast_forward(self, hidden_states: Tensor) -> Tensor:
         """Compute the result of transformers' layer, up to rounding. Called on a CPU, without gradients."""
         raise NotImplementedError
+
+    def device_forward(self, hidden_states: Tensor, **options: Any) -> Any:
+        """Compute the result of transformers' layer, up to rounding. Called on a GPU, without gradients."""
+        return super().forward(hidden_states, **options)
 
 
 def replace_layers(layers: nn.ModuleList, replacements: Mapping[type[nn.Module], type[FastLayer]]) -> None:

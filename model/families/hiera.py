@@ -1,4 +1,4 @@
-"""Fast blocks for SAM 2's image encoder, Hiera, on a CPU."""
+"""Fast blocks for SAM 2's image encoder, Hiera."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleBlock
 
 from . import windows
+from .device_attention import attend_windows
 from .fast_layer import FastLayer, replace_layers
 from .linear import linear, mlp
 
@@ -15,10 +16,10 @@ OUTPUT_NUMBERS = 2**21  # output numbers computed per step, 8 MiB; at least one 
 
 
 def use_fast_layers(backbone: Any) -> None:
-    """Replace the blocks of a Sam2HieraDetModel in place by blocks that are faster on a CPU.
+    """Replace the blocks of a Sam2HieraDetModel in place by blocks that are faster.
 
-    The fast blocks compute the same sums in another order, so results differ by rounding only. Most of the data stays
-    in the processor's cache. Measurements are in docs/performance.md.
+    The fast blocks compute the same sums in another order, so results differ by rounding only. On a CPU, most of the
+    data stays in the processor's cache. Measurements are in docs/performance.md.
 
     - A block is computed for some rows of windows completely before the next rows are read.
     - Queries, keys and values are projected before the image is cut into windows, so padding is not multiplied.
@@ -70,6 +71,17 @@ class FastMultiScaleBlock(FastLayer, Sam2MultiScaleBlock):
                 tokens = part.flatten(0, 1)
                 for start in range(0, len(tokens), step):
                     self._apply_mlp(tokens[start : start + step])
+        return output
+
+    def device_forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        """Apply the block with few, large operations. Shapes are those of `fast_forward`."""
+        normed = self.layer_norm1(hidden_states)
+        attended = attend_windows(normed, self.attn, self.window(hidden_states), self.query_stride)
+        residual = hidden_states
+        if self.dim != self.dim_out:
+            residual = windows.max_pool(self.proj(normed), self.stride)
+        output: Tensor = residual + self.attn.proj(attended)
+        output += self.mlp(self.layer_norm2(output))
         return output
 
     def _attend(self, hidden_states: Tensor, window: tuple[int, int], output: Tensor) -> None:

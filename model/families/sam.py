@@ -47,7 +47,7 @@ class Sam(Family):
         }
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (height, width) of an image of `size` (h, w) inside the padded input, at least 1 pixel each."""
+        """Scale the longer side to S."""
         scale = self.input_size / max(size)
         height, width = (max(1, int(side * scale + 0.5)) for side in size)
         return height, width

@@ -54,6 +54,10 @@ class Sam2(Family):
             "mask_size": {"height": low_res, "width": low_res},
         }
 
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the whole square input, to which every image is stretched."""
+        return self.input_size, self.input_size
+
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Stretch an image to (S, S) and normalise it."""
         # Read-only arrays, such as those of Pillow, are copied, because torch warns about them.

@@ -6,11 +6,14 @@ import logging
 import sys
 from typing import Any
 
+import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.types import DataType, Schema
 
 _MARK = "_accepts_untyped_columns"
+_KEEPS = "_keeps_missing_text"
 
 
 def accept_untyped_columns() -> None:
@@ -39,6 +42,33 @@ def accept_untyped_columns() -> None:
     setattr(pandas_types, _MARK, True)
     name = "pandas_types"
     setattr(Schema, name, pandas_types)
+
+
+def keep_missing_text() -> None:
+    """Let the function of `spark_udf` return null for missing text.
+
+    The function casts a column of text with `Series.astype`. If the column has both text and None, the cast turns None
+    into the text "None". So in a batch of rows with a bad row, the `error` of all good rows would be "None". A second
+    call has no effect.
+
+    The replacement can be removed once MLflow keeps None; a test in `tests/model/test_compat.py` fails then.
+    """
+    name = "_convert_struct_values"
+    original = getattr(mlflow.pyfunc, name, None)
+    if original is None or getattr(original, _KEEPS, False):
+        return
+
+    def convert(result: Any, result_type: Any) -> Any:
+        converted = original(result, result_type)
+        if isinstance(result, pd.DataFrame):
+            for field in result_type.fields:
+                if field.dataType.typeName() == "string":
+                    missing = result[field.name].isna().to_numpy()
+                    converted[field.name] = converted[field.name].astype(object).mask(missing, None)
+        return converted
+
+    setattr(convert, _KEEPS, True)
+    setattr(mlflow.pyfunc, name, convert)
 
 
 def quiet_scoring_server() -> None:

@@ -26,7 +26,7 @@ from ..concepts.detector import load as load_detector
 from ..deployment import DeploymentSettings, full_config
 from ..errors import BadModel, BadParameter, kind
 from ..params import PARAM_NAMES, Params
-from ..precision import PRECISIONS
+from ..precision import EXACT, PRECISIONS
 from ..saved import FORMAT, weights_sha256
 from ..version import VERSION
 from .signature import signature
@@ -147,7 +147,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         sam_endpoint.model.errors.BadParameter: setting 'urls': expected a value such as true, got the number 1
     """
     counts = dict.fromkeys(("images_per_batch", "prompts_per_batch", "max_rows", "max_points"), 1)
-    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "max_seconds": 1.0, **counts}
+    defaults = {**asdict(DeploymentSettings()), "device": "cpu", "precision": EXACT, "max_seconds": 1.0, **counts}
     for name, default in defaults.items():
         value = config.get(name, default)
         if value is None and getattr(DeploymentSettings(), name) is None:

@@ -16,7 +16,7 @@ from ..errors import INTERNAL_ERROR, OUT_OF_MEMORY, EndpointError, is_out_of_mem
 from ..params import ParamDefaults
 from ..saved import SavedModel
 from ..scorer import Scorer
-from .compat import RequestError, accept_untyped_columns, quiet_scoring_server
+from .compat import RequestError, accept_untyped_columns, keep_missing_text, quiet_scoring_server
 from .messages import trace
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class SegmentAnything(PythonModel):
             MlflowException: the weights or the settings are invalid.
         """
         accept_untyped_columns()
+        keep_missing_text()
         quiet_scoring_server()
         saved = SavedModel.read(Path(context.artifacts["checkpoint"]).parent.parent)
         try:

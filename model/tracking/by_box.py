@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from ..call import UNTRACKED, Call
 from ..errors import BadData, BadFrame
@@ -33,9 +33,26 @@ class BoxState:
     def __init__(self, boxes: dict[int, np.ndarray] | None = None) -> None:
         self.boxes = boxes or {}
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the boxes in bytes."""
+        return sum(box.nbytes for box in self.boxes.values())
+
+    def nbytes_of(self, frame: int) -> int:
+        """Return the number of bytes that a copy of the state adds."""
+        return self.nbytes
+
+    def copy(self) -> BoxState:
+        """Return a copy, which further tracking with this state does not change."""
+        return BoxState(dict(self.boxes))
+
     def save(self, path: Path) -> None:
         """Write the state to a safetensors file. An existing file is replaced."""
-        save_file({str(number): box for number, box in self.boxes.items()}, path, {"kind": "boxes"})
+        path.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file that `save` writes."""
+        return save({str(number): box for number, box in self.boxes.items()}, {"kind": "boxes"})
 
     @classmethod
     def load(cls, path: Path) -> BoxState:
@@ -45,11 +62,19 @@ class BoxState:
             BadData: the file cannot be read, or holds no state.
         """
         try:
-            boxes = {int(name): box for name, box in load_file(path).items()}
-        except (OSError, ValueError, SafetensorError):
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, BadData):
+            raise BadData(f"'{path}' is not the state of a tracker") from None
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BoxState:
+        """Read the content of a file that `save` wrote. Raises BadData."""
+        try:
+            boxes = {int(name): np.array(box) for name, box in load(data).items()}
+        except (ValueError, SafetensorError):
             boxes = None
         if boxes is None or any(box.shape != (4,) or box.dtype != np.float32 for box in boxes.values()):
-            raise BadData(f"'{path}' is not the state of a tracker")
+            raise BadData("expected the state of a tracker, got other content")
         return cls(boxes)
 
 
@@ -93,7 +118,8 @@ def track_by_box(
         ):
             index = int(segmentation.scores.argmax())
             chosen = Segmentation(segmentation.logits[index : index + 1], segmentation.scores[[index]], embedding.size)
-            box = _box(segmenter.cropped_masks(chosen)[0])
+            with call.stage("mask"):
+                box = _box(segmenter.cropped_masks(chosen)[0])
             if box is not None:
                 state.boxes[i] = box
             elif i not in state.boxes:
@@ -106,7 +132,11 @@ def track_by_box(
 def _request(prompts: list[TrackPrompt], last: np.ndarray | None, frame: int) -> Prompt:
     """Return the prompt for the model: the prompts of the frame, otherwise the last box."""
     points = [prompt.points for prompt in prompts if prompt.points is not None]
-    labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
+    labels = [
+        np.ones(len(prompt.points), np.int64) if prompt.labels is None else prompt.labels
+        for prompt in prompts
+        if prompt.points is not None
+    ]
     box: np.ndarray | None = None
     for prompt in prompts:
         box = prompt.box if prompt.box is not None else box
@@ -130,10 +160,11 @@ def _segment(segmenter: Segmenter, embedding: Embedding, prompts: list[Prompt], 
     others = [i for i, prompt in enumerate(prompts) if prompt.box is not None]
     results: dict[int, Segmentation] = {}
     for positions, multimask_output in ((clicks, True), (others, False)):
-        chosen = [prompts[i] for i in positions]
-        if not chosen:
-            continue
-        results |= dict(zip(positions, segmenter.segment(embedding, chosen, multimask_output, call=call), strict=True))
+        for piece in call.pieces(len(positions), len(positions)):
+            chosen = [prompts[i] for i in positions[piece]]
+            with call.stage("prompt"):
+                segmentations = segmenter.segment(embedding, chosen, multimask_output, call=call)
+            results |= dict(zip(positions[piece], segmentations, strict=True))
     return [results[i] for i in range(len(prompts))]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from .. import json_text
+from ..call import UNTRACKED, Call
 from ..coco_masks import run_lengths
 from ..errors import BadFrame, BadInput, kind
 from ..masks import from_rle
@@ -18,11 +20,19 @@ COLUMN = "prompts"  # named in error messages
 FORM = 'a list of prompts such as [{"frame": 0, "object": 1, "points": [[x, y]], "labels": [1]}]'
 FIELDS = ("frame", "object", "points", "labels", "box", "mask")
 MAX_PROMPTS = 100_000
+MAX_POINTS = 1000  # of one prompt
 MAX_OBJECT = 2**31 - 1
 _NAMES = {"input_points": "points", "input_labels": "labels", "input_boxes": "box"}
 
 
-def parse_track_prompts(value: object, size: tuple[int, int], count: int | None = None) -> list[TrackPrompt]:
+def parse_track_prompts(
+    value: object,
+    size: tuple[int, int],
+    count: int | None = None,
+    max_prompts: int | None = None,
+    known: Collection[int] = (),
+    call: Call = UNTRACKED,
+) -> list[TrackPrompt]:
     """Parse and check the prompts of a video.
 
     Args:
@@ -30,6 +40,9 @@ def parse_track_prompts(value: object, size: tuple[int, int], count: int | None 
             (with `labels`), or `box`, or both. `mask` is a COCO segmentation: run lengths or polygons.
         size: (height, width) of the frames in pixels.
         count: number of frames of the video; None if unknown.
+        max_prompts: maximum number of prompts; None for MAX_PROMPTS.
+        known: numbers of objects that have prompts already. Their prompts may have background points only.
+        call: context of the request. It holds the memory of the masks, and each prompt is parsed in a turn.
 
     Returns:
         The prompts, sorted by frame and object.
@@ -38,22 +51,27 @@ def parse_track_prompts(value: object, size: tuple[int, int], count: int | None 
         BadFrame: a prompt is malformed, its frame does not exist, or two prompts are for one object on one frame. The
             error names the frame.
         BadInput: the value is not a list of prompts, or an object has only background points.
+        Overloaded, DeadlineExceeded, ClientDisconnected: as `Call.keep` and `Call.check`.
 
     Example:
         >>> (prompt,) = parse_track_prompts('[{"frame": 0, "object": 1, "points": [[20, 30]]}]', (40, 60))
         >>> prompt.points.tolist(), prompt.labels.tolist()
         ([[20.0, 30.0]], [1])
     """
-    items = _parse_list(value)
+    with call.stage("parse"):
+        items = _parse_list(value, max_prompts or MAX_PROMPTS)
     prompts: dict[tuple[int, int], TrackPrompt] = {}
     for position, item in enumerate(items):
-        prompt = _parse(item, position, size, count)
+        if isinstance(item, dict) and item.get("mask") is not None:
+            call.keep(size[0] * size[1])
+        with call.stage("parse"):
+            prompt = _parse(item, position, size, count)
         if (prompt.frame, prompt.object) in prompts:
             expected = "one prompt per object and frame, with all its points"
             raise BadFrame(COLUMN, expected, f"a second prompt for object {prompt.object}", frame=prompt.frame)
         prompts[prompt.frame, prompt.object] = prompt
     objects = {prompt.object for prompt in prompts.values()}
-    for number in sorted(objects - {prompt.object for prompt in prompts.values() if _selects(prompt)}):
+    for number in sorted(objects - set(known) - {prompt.object for prompt in prompts.values() if _selects(prompt)}):
         raise BadInput(
             COLUMN, "an object point, a box or a mask for each object", f"only background points for object {number}"
         )
@@ -67,7 +85,7 @@ def _selects(prompt: TrackPrompt) -> bool:
     return prompt.labels is not None and bool(np.any(prompt.labels == 1))
 
 
-def _parse_list(value: object) -> list[Any]:
+def _parse_list(value: object, max_prompts: int) -> list[Any]:
     if isinstance(value, (str, bytes)):
         text = value.decode(errors="replace") if isinstance(value, bytes) else value
         if (values := count_values(text)) > MAX_VALUES:
@@ -82,8 +100,8 @@ def _parse_list(value: object) -> list[Any]:
         value = value["prompts"]
     if not isinstance(value, list) or not value:
         raise BadInput(COLUMN, FORM, "an empty list" if value == [] else kind(value))
-    if len(value) > MAX_PROMPTS:
-        raise BadInput(COLUMN, f"at most {MAX_PROMPTS:,} prompts", f"{len(value):,}")
+    if len(value) > max_prompts:
+        raise BadInput(COLUMN, f"at most {max_prompts:,} prompts", f"{len(value):,}")
     return value
 
 
@@ -113,6 +131,9 @@ def _parse(item: Any, position: int, size: tuple[int, int], count: int | None) -
         expected = f"points, a box or a mask of one object in each prompt, here object {number}"
         raise BadFrame(COLUMN, expected, f"{len(parsed)} sets of them", frame=frame)
     (prompt,) = parsed
+    if prompt.points is not None and len(prompt.points) > MAX_POINTS:
+        expected = f"at most {MAX_POINTS:,} points for object {number}"
+        raise BadFrame(COLUMN, expected, f"{len(prompt.points):,}", frame=frame)
     if prompt.labels is not None and not np.isin(prompt.labels, (0, 1)).all():
         raise BadFrame(COLUMN, "labels 1 (object) and 0 (background)", "another label", frame=frame)
     given = None if prompt.labels is None else prompt.labels.astype(np.int32)

@@ -7,6 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from .. import masks
+from ..call import UNTRACKED, Call
 from ..segmenter import Segmentation, Segmenter
 from .values import TrackedFrame
 
@@ -33,12 +34,16 @@ class TrackRecord(TypedDict):
     score: float
 
 
-def track_records(segmenter: Segmenter, tracked: TrackedFrame) -> list[TrackRecord]:
-    """Return the records of a frame, one per object, in ascending order of the objects' numbers."""
+def track_records(segmenter: Segmenter, tracked: TrackedFrame, call: Call = UNTRACKED) -> list[TrackRecord]:
+    """Return the records of a frame, one per object, in ascending order of the objects' numbers.
+
+    Each object is rendered in a turn of the request. Raises the exceptions of `Call.check`.
+    """
     records = []
     for thing in tracked.objects:
         segmentation = Segmentation(thing.logits[None], np.array([thing.score], np.float32), tracked.size)
-        encoded = masks.encode(segmenter.cropped_masks(segmentation)[0], "rle")
+        with call.stage("render"):
+            encoded = masks.encode(segmenter.cropped_masks(segmentation)[0], "rle")
         records.append(
             TrackRecord(
                 frame=tracked.frame,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import BadData, BadInput
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..families.sam2_video import Sam2Video
 
 FORMAT = 1  # format of saved states; increment it with every change that older versions cannot read
+LENGTH_BYTES = 8  # of the length of a safetensors header, at the beginning of a file
 MAX_PROMPTED = 32  # frames with a prompt that are remembered per object
 
 
@@ -120,6 +121,11 @@ class TrackState:
         """Size of the remembered tensors in bytes."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
+    def nbytes_of(self, frame: int) -> int:
+        """Return the size in bytes of the memories of one frame."""
+        memories = ({**thing.tracked, **thing.prompted}.get(frame) for thing in self.objects.values())
+        return sum(tensor.nbytes for memory in memories if memory for tensor in memory.tensors().values())
+
     def copy(self) -> TrackState:
         """Return a copy, which further tracking with this state does not change. Both share tensors."""
         duplicate = copy(self)
@@ -147,6 +153,15 @@ class TrackState:
             ...     TrackState.load(Path(folder) / "state.safetensors").frame is None
             True
         """
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            part.write_bytes(self.to_bytes())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file that `save` writes."""
         tensors = {
             f"{number}.{kind}.{frame}.{name}": tensor.contiguous().cpu()
             for (number, kind, frame, name), tensor in self._tensors().items()
@@ -162,12 +177,7 @@ class TrackState:
                 [number, kind, frame, memory.visible] for (number, kind, frame), memory in self._memories().items()
             ],
         }
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            save_file(tensors, part, {"state": json.dumps(header)})
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        return save(tensors, {"state": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> TrackState:
@@ -181,11 +191,20 @@ class TrackState:
             BadData: the file cannot be read, or holds no state.
         """
         try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                header = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls.from_bytes(path.read_bytes(), device)
+        except (OSError, BadData) as error:
+            reason = "a broken file" if isinstance(error, OSError) else str(error)
+            raise BadData(f"'{path}': {reason}") from None
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str | torch.device = "cpu") -> TrackState:
+        """Read the content of a file that `save` wrote. Raises BadData."""
+        try:
+            length = int.from_bytes(data[:LENGTH_BYTES], "little")
+            header = json.loads(json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length])["__metadata__"]["state"])
+            tensors = {name: tensor.to(device) for name, tensor in load(data).items()}
             if header["format"] != FORMAT:
-                raise BadData(f"'{path}': expected a state of format {FORMAT}, got format {header['format']}")
+                raise BadData(f"expected a state of format {FORMAT}, got format {header['format']}")
             state = cls(header["length"])
             state.model, state.frame, state.backward = header["model"], header["frame"], header["backward"]
             state.size = None if header["size"] is None else (int(header["size"][0]), int(header["size"][1]))
@@ -195,10 +214,10 @@ class TrackState:
                 pointer = tensors[f"{number}.{kind}.{frame}.pointer"]
                 frames = {"prompted": memory.prompted, "tracked": memory.tracked}[kind]
                 frames[frame] = FrameMemory(pointer, features, logits, float(visible))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, BadData):
-                raise
-            raise BadData(f"'{path}': expected the saved state of a video, got another or a broken file") from None
+        except BadData:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError):
+            raise BadData("expected the saved state of a video, got another or a broken file") from None
         return state
 
     def _memories(self) -> dict[tuple[int, str, int], FrameMemory]:

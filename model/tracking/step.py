@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..call import Call
 from ..families.sam2_video import DecodedObjects, Recall, Sam2Video
 from ..halving import halve_on_out_of_memory
 from .frame_prompts import as_points
@@ -18,6 +19,8 @@ from .state import FrameMemory, ObjectMemory, TrackState
 from .values import TrackedFrame, TrackedObject, TrackPrompt
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+Run = Callable[[Callable[[], Any]], Any]  # runs a piece of work, as `Segmenter.run`
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def track_frame(
     prompts: Mapping[int, TrackPrompt],
     place: Place,
     max_objects: int,
+    run: Run,
+    call: Call,
 ) -> TrackedFrame:
     """Track all objects in one frame.
 
@@ -77,7 +82,9 @@ def track_frame(
         state: what is remembered; it is updated once all objects are tracked.
         prompts: checked prompts on this frame, by the object's number.
         place: the frame.
-        max_objects: number of objects that are processed together.
+        max_objects: largest number of objects that are processed together.
+        run: runs each piece of the work.
+        call: context of the request; it divides the objects into pieces.
     """
     frame = place.frame
     tasks, memories = [], {}
@@ -94,17 +101,14 @@ def track_frame(
     for task in tasks:
         groups[_layout(task, family, place)].append(task)
     for group in groups.values():
-        for part in _parts(group, max_objects):
-            decode = partial(_decode, family, features, place)
-            results = halve_on_out_of_memory(decode, part)
-            decoded.update(zip((task.object for task in part), results, strict=True))
+        results = _in_pieces(partial(_decode, family, features, place), group, max_objects, run, call)
+        decoded.update(zip((task.object for task in group), results, strict=True))
     prompted = [task.prompt is not None for task in tasks]
     if family.binarizes_together:
         prompted = [any(prompted)] * len(tasks)
-    for items in _parts(list(zip(tasks, prompted, strict=True)), max_objects):
-        memorize = partial(_memorize, family, features[-1], decoded)
-        new_memories = halve_on_out_of_memory(memorize, items)
-        memories.update(zip((task.object for task, _ in items), new_memories, strict=True))
+    items = list(zip(tasks, prompted, strict=True))
+    new_memories = _in_pieces(partial(_memorize, family, features[-1], decoded), items, max_objects, run, call)
+    memories.update(zip((task.object for task in tasks), new_memories, strict=True))
     _remember(family, state, tasks, memories, place)
     objects = [
         TrackedObject(number, memory.logits, torch.tensor(memory.visible).sigmoid().item())
@@ -127,8 +131,14 @@ def _remember(
     state.frame, state.backward = place.frame, place.backward
 
 
-def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _in_pieces(
+    work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], max_items: int, run: Run, call: Call
+) -> list[Result]:
+    """Run work on items in pieces of at most `max_items`, so that other requests get their turn in between."""
+    results: list[Result] = []
+    for piece in call.pieces(len(items), max_items):
+        results += run(partial(halve_on_out_of_memory, work, items[piece]))
+    return results
 
 
 def _layout(task: Task, family: Sam2Video, place: Place) -> tuple[int, ...]:

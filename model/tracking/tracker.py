@@ -14,7 +14,7 @@ from ..families.sam2_video import Sam2Video
 from ..segmentation import Embedding
 from .frame_prompts import prompts_of_frame
 from .state import TrackState
-from .step import Place, track_frame
+from .step import Place, Run, track_frame
 from .values import TrackedFrame, TrackPrompt
 
 NumberedFrame = tuple[int, np.ndarray | Embedding]
@@ -28,6 +28,7 @@ def track(
     backward: bool | None,
     embed: Callable[[np.ndarray], Embedding],
     max_objects: int,
+    run: Run,
     call: Call,
 ) -> Iterator[TrackedFrame]:
     """Track objects through frames. One frame is read, encoded and tracked at a time.
@@ -42,7 +43,8 @@ def track(
             frames, prompts on frames before the first frame are skipped.
         backward: direction of the first frame. None for the direction from the last frame of `state`.
         embed: encodes the pixels of a frame.
-        max_objects: number of objects that are processed together.
+        max_objects: largest number of objects that are processed together.
+        run: runs each piece of the work of a frame.
         call: context of the request, checked before each frame.
 
     Yields:
@@ -62,7 +64,7 @@ def track(
         )
     state.check(family)
     pending = PendingPrompts(prompts)
-    return _track(family, frames, pending, state, backward, embed, max_objects, call)
+    return _track(family, frames, pending, state, backward, embed, max_objects, run, call)
 
 
 def _track(
@@ -73,6 +75,7 @@ def _track(
     backward: bool | None,
     embed: Callable[[np.ndarray], Embedding],
     max_objects: int,
+    run: Run,
     call: Call,
 ) -> Iterator[TrackedFrame]:
     last: int | None = None
@@ -95,7 +98,8 @@ def _track(
         max_pointers = min(family.max_pointers, state.length or family.max_pointers)
         with call.stage("prompt"):
             place = Place(number, size, is_backward, max_pointers)
-            tracked = track_frame(family, embedding.features[: family.prompt_maps], state, checked, place, max_objects)
+            features = embedding.features[: family.prompt_maps]
+            tracked = track_frame(family, features, state, checked, place, max_objects, run, call)
         last = number
         yield tracked
     if last is None:

@@ -1,4 +1,4 @@
-"""Read the image files of a folder as the frames of a video."""
+"""Read image files as the frames of a video."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import BadFrame, BadInput
 from ..images import ImageLimits
@@ -31,32 +33,25 @@ class FrameFiles(Video):
     """Image files as the frames of a video. The EXIF orientation of each image is applied.
 
     Args:
-        files: the files, in order.
+        files: the files, or their contents, in order.
         limits: limits on the video. The size of an image is checked before its pixels are decoded.
 
     Raises:
         BadInput: there are no files, the first file is not an image, or the video exceeds the limits.
     """
 
-    def __init__(self, files: Sequence[Path], limits: VideoLimits) -> None:
+    def __init__(self, files: Sequence[Path | bytes], limits: VideoLimits) -> None:
         self._files = list(files)
         self._limits = ImageLimits(limits.max_pixels, limits.max_side, limits.max_bytes)
         self.count, self.rate = len(self._files), RATE
         limits.check_count(self.count)
         try:
-            stats = [file.stat() for file in self._files]
+            described = [_describe(file) for file in self._files]
         except OSError as error:
             raise BadInput(COLUMN, "image files that can be read", error.strerror or "an unreadable file") from None
-        limits.check_bytes(sum(stat.st_size for stat in stats))
-        # Names, sizes and times stand for the content, because reading all files takes too long for large folders.
-        parts = (
-            f"{file.name}/{stat.st_size}/{stat.st_mtime_ns}" for file, stat in zip(self._files, stats, strict=True)
-        )
-        self.identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        try:
-            height, width = decode(self._files[0].read_bytes(), self._limits, upright=True).shape[:2]
-        except (BadInput, OSError) as error:
-            raise _bad_frame(0, error) from None
+        limits.check_bytes(sum(nbytes for nbytes, _ in described))
+        self.identity = hashlib.sha256("\n".join(text for _, text in described).encode()).hexdigest()
+        height, width = self._decode(0).shape[:2]
         self.size = (height, width)
 
     @classmethod
@@ -65,17 +60,33 @@ class FrameFiles(Video):
         files = [file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file()]
         if not files:
             raise BadInput(COLUMN, f"a folder of image files ({', '.join(ENDINGS)})", "a folder without images")
-        return cls(sorted(files, key=lambda file: frame_order(file.name)), limits)
+        files.sort(key=lambda file: frame_order(file.name))
+        return cls(files, limits)
 
     def frames(self, start: int = 0) -> Generator[VideoFrame, None, None]:
         """Decode the images from number `start`, as `Video.frames`."""
         for number in range(start, self.count):
-            try:
-                pixels = decode(self._files[number].read_bytes(), self._limits, upright=True)
-            except (BadInput, OSError) as error:
-                raise _bad_frame(number, error) from None
+            pixels = self._decode(number)
             self.check_frame(number, pixels)
             yield VideoFrame(number, pixels, number / RATE)
+
+    def _decode(self, number: int) -> np.ndarray:
+        file = self._files[number]
+        try:
+            return decode(file if isinstance(file, bytes) else file.read_bytes(), self._limits, upright=True)
+        except (BadInput, OSError) as error:
+            raise _bad_frame(number, error) from None
+
+
+def _describe(file: Path | bytes) -> tuple[int, str]:
+    """Return the size of a file in bytes, and a text that differs between files.
+
+    Names, sizes and times stand for the content of files, because reading all files takes too long for large folders.
+    """
+    if isinstance(file, bytes):
+        return len(file), hashlib.sha256(file).hexdigest()
+    stat = file.stat()
+    return stat.st_size, f"{file.name}/{stat.st_size}/{stat.st_mtime_ns}"
 
 
 def _bad_frame(number: int, error: BadInput | OSError) -> BadFrame:

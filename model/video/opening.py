@@ -16,12 +16,14 @@ from .values import Video
 HEAD = 32  # bytes; enough to recognise GIF and WebP
 
 
-def open_video(source: str | os.PathLike[str] | bytes | Sequence[Path], limits: VideoLimits | None = None) -> Video:
+def open_video(
+    source: str | os.PathLike[str] | bytes | Sequence[Path | bytes], limits: VideoLimits | None = None
+) -> Video:
     """Open a video and read its header.
 
     Args:
         source: path of a video file or of a folder of images; the content of a video file; or the image files of the
-            frames in order.
+            frames, or their contents, in order.
         limits: limits on the video, by default those of VideoLimits. They are checked before a frame is decoded.
 
     Returns:

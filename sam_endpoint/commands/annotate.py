@@ -5,6 +5,7 @@ Examples:
   sam-endpoint annotate --data photos --boxes photos/labels --output out/labels
   sam-endpoint annotate --data photos --detector PekingU/rtdetr_r18vd --output out/labels
   sam-endpoint annotate --data photos --detector IDEA-Research/grounding-dino-tiny --classes "cup, spoon" --output out
+  sam-endpoint annotate --data photos --model models:/sam3@champion --text "cup, spoon" --output out/labels
 
 The EXIF orientation of images is applied. Invalid boxes are skipped and counted.
 """
@@ -15,11 +16,12 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from sam_endpoint.commands import RESUMABLE, CommandError, json_object
+from sam_endpoint.commands import RESUMABLE, CommandError, UsageError, json_object
 from sam_endpoint.scoring.process import configure_process
 
 STOPPED = "stopped; run the same command again to continue"
 JOB_OPTIONS = ("data", "model", "detector", "boxes", "classes", "conf", "iou", "max_det", "params")
+DETECTOR_OPTIONS = {"classes": "", "conf": 0.25, "iou": 0.45, "max_det": 300}  # with their defaults
 SHOWN = 5  # maximum number of skipped boxes and of failures that are printed
 
 
@@ -33,24 +35,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     boxes = parser.add_mutually_exclusive_group()
     boxes.add_argument("--detector", help="find the boxes with this transformers detector (Hugging Face id or folder)")
     boxes.add_argument(
+        "--text",
+        help='find every instance of these texts, as in "cup, spoon", with a model that takes text; each is a class',
+    )
+    boxes.add_argument(
         "--boxes",
         type=Path,
         help="read the boxes from a COCO .json file, or from a folder of YOLO .txt or VOC .xml files",
     )
     parser.add_argument(
         "--classes",
-        default="",
+        default=DETECTOR_OPTIONS["classes"],
         help='classes to detect, or to keep from a detector with fixed classes, as in "cup, spoon"',
     )
-    parser.add_argument("--conf", type=float, default=0.25, help="minimum score of a box (default: %(default)s)")
     parser.add_argument(
-        "--iou", type=float, default=0.45, help="maximum IoU of two boxes of one class (default: %(default)s)"
+        "--conf", type=float, default=DETECTOR_OPTIONS["conf"], help="minimum score of a box (default: %(default)s)"
     )
     parser.add_argument(
-        "--max-det", type=int, default=300, help="maximum number of boxes per image (default: %(default)s)"
+        "--iou",
+        type=float,
+        default=DETECTOR_OPTIONS["iou"],
+        help="maximum IoU of two boxes of one class (default: %(default)s)",
     )
     parser.add_argument(
-        "--params", type=json_object, default={}, help="parameters of automatic mask generation, as a JSON object"
+        "--max-det",
+        type=int,
+        default=DETECTOR_OPTIONS["max_det"],
+        help="maximum number of boxes per image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--params",
+        type=json_object,
+        default={},
+        help="parameters of automatic mask generation and of --text, such as concept_thresh, as a JSON object",
     )
     parser.add_argument(
         "--polygons", action="store_true", help="write polygons instead of run lengths to annotations.json"
@@ -61,12 +78,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    ignored = [name for name, default in DETECTOR_OPTIONS.items() if getattr(options, name) != default]
+    if options.text is not None and ignored:
+        raise UsageError(
+            f"--{ignored[0].replace('_', '-')} has no effect on --text; the minimum score of --text is "
+            "--params '{\"concept_thresh\": 0.5}'"
+        )
     configure_process()
 
+    from sam_endpoint.model.concepts import Concept
     from sam_endpoint.model.params import Params
-    from sam_endpoint.scoring.batch import annotate, boxes, detectors
+    from sam_endpoint.scoring.batch import annotate, boxes, concepts, detectors
     from sam_endpoint.scoring.batch.label_folder import LabelFolder
     from sam_endpoint.scoring.batch.labels import LabelledImage
+    from sam_endpoint.scoring.runtime import OpenedModel
 
     words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
     box_filter = detectors.BoxFilter(options.conf, options.iou, options.max_det, words or None)
@@ -75,10 +100,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         images = annotate.list_images(options.data, without=options.output)
         Params.read(options.params)
-        find: annotate.BoxFinder = annotate.segment_everything
+        find: annotate.BoxFinder | list[Concept] = annotate.segment_everything
         names = annotate.EVERYTHING
         identities: dict[str, str] = {}
         inputs = [options.data]
+        model: OpenedModel | None = None
+        described = {name: _plain(getattr(options, name)) for name in JOB_OPTIONS}
         if options.detector:
             detector = detectors.load(options.detector, box_filter, options.device)
             find, names = annotate.finder_from_detector(detector), detector.names
@@ -89,12 +116,17 @@ def run(options: argparse.Namespace) -> int:
             notes, skipped = matched.describe(options.boxes, options.data), [*label_files.skipped]
             inputs.append(options.boxes)
             identities = {name: matched.identity(name) for name in images}
-        described = {name: _plain(getattr(options, name)) for name in JOB_OPTIONS}
+        elif options.text is not None:
+            find = concepts.read_texts(options.text)
+            names = {number: concept.text or "" for number, concept in enumerate(find)}
+            model = annotate.open_sam(options.model, options.device)
+            concepts.check_texts(model.engine, find)  # before the output folder belongs to this job
+            described["text"] = list(names.values())
         output = LabelFolder(options.output, {**described, "orientation": "upright"}, names, options.overwrite, inputs)
         pending = {name: path for name, path in images.items() if not output.done(name, identities.get(name, ""))}
         failed = {}
         if pending:
-            model = annotate.open_sam(options.model, options.device)
+            model = model or annotate.open_sam(options.model, options.device)
             for name, result in annotate.annotate_images(model, pending, find, options.params):
                 if isinstance(result, LabelledImage):
                     output.put(result, identities.get(name, ""))

@@ -3,6 +3,7 @@
 Examples:
   sam-endpoint evaluate --model build/model --data scenes --count 20
   sam-endpoint evaluate --model build/model --data instances_val2017.json --images val2017
+  sam-endpoint evaluate --model build/with-text --data instances_val2017.json --images val2017 --concepts text
   sam-endpoint evaluate --model models:/sam@champion --model build/finetuned --data mine.json --boxes results.json
 """
 

@@ -11,6 +11,7 @@ Environment variables can set all options: SAM_PORT sets --port, SAM_EMBEDDING_B
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import gc
 import ipaddress
@@ -20,11 +21,6 @@ import sys
 
 from sam_endpoint.commands import CommandError, require_extra
 from sam_endpoint.scoring.process import configure_process
-
-# asyncio accepts as many connections as the backlog says before it does anything else, which takes 0.1 ms each; the
-# kernel keeps more for it.
-ACCEPTED_AT_ONCE = 4
-MAX_UNACCEPTED = 2048
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
     from sam_endpoint.model.errors import EndpointError
     from sam_endpoint.scoring.online import app, logs
+    from sam_endpoint.scoring.online.accepting import MAX_UNACCEPTED, accept_connections
     from sam_endpoint.scoring.online.connections import ConnectionGuard, max_connections
     from sam_endpoint.scoring.runtime import one_line
 
@@ -96,9 +93,10 @@ def run(options: argparse.Namespace) -> int:
     guard = ConnectionGuard(
         max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
     )
+    protocol = guard.protocol()
     config = uvicorn.Config(
         endpoint,
-        http=guard.protocol(),
+        http=protocol,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -106,22 +104,28 @@ def run(options: argparse.Namespace) -> int:
         # Load balancers usually keep an idle connection for a minute. A longer time here ensures that they never reuse
         # a connection that the server has closed.
         timeout_keep_alive=75,
-        backlog=ACCEPTED_AT_ONCE,
     )
 
     class Server(uvicorn.Server):
         """A server that prints its URL when it begins to listen, and starts and stops the gRPC server with itself."""
 
+        def protocol(self) -> asyncio.Protocol:
+            """Return the protocol of a new connection."""
+            return protocol(config, self.server_state, self.lifespan.state)
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             """Start to listen, and print the URL."""
-            await super().startup(sockets)
+            await super().startup([])
             if grpc_server is not None:
                 print(f"gRPC on     {_bracketed(settings.host)}:{await grpc_server.start()}", flush=True)
             if self.started:
+                listener.setblocking(False)
                 listener.listen(MAX_UNACCEPTED)
+                self.accepting = asyncio.create_task(accept_connections(listener, self.protocol))
                 print(f"serving on  {url_of(listener)}", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.accepting.cancel()
             if grpc_server is not None:
                 await grpc_server.stop(settings.grace)
             await super().shutdown(sockets)

@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory: the model's memory of earlier frames; box: prompt each frame with the box of the last mask; "
         "auto: memory if the model has one (default: %(default)s)",
     )
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "backward", "both"),
+        default="forward",
+        help="forward: from the first prompt of each object to the end; backward: from its last prompt to frame 0; "
+        "both: forward, and from its first prompt to frame 0 (default: %(default)s)",
+    )
     parser.add_argument("--overlay", type=Path, help="also draw the masks over the video into this .mp4 or .webm file")
     parser.add_argument("--youtube-vis", type=Path, metavar="FILE", help="also write YouTube-VIS annotations (.json)")
     parser.add_argument("--mot", type=Path, metavar="FILE", help="also write boxes as MOTChallenge text (.txt)")
@@ -108,19 +115,20 @@ def _track(options: argparse.Namespace, video: Video, prompts: list[TrackPrompt]
         "prompts": job.describe_prompts(prompts),
         "weights": model.weights,
         "tracker": tracker.way,
+        "direction": options.direction,
         "part_frames": options.part_frames,
     }
     parts = Parts(str(options.output), described, options.overwrite)
     if parts.complete:
         print(f"{options.output} is complete; there is nothing to track")
         return str(read_notes(options.output)["error"])
-    summary = job.run(tracker, video, prompts, parts, options.part_frames)
+    summary = job.run(tracker, video, prompts, parts, options.part_frames, options.direction)
     seconds = time.perf_counter() - start
     if not summary.frames:
         raise CommandError(f"{summary.error}; no frame was tracked", exit_code=1)
     print(f"frames       {summary.frames} ({summary.earlier} done before) of {video.size[1]} x {video.size[0]} pixels")
     print(f"objects      {summary.objects}, visible in {summary.visible} of their frames")
-    print(f"tracker      {tracker.way}")
+    print(f"tracker      {tracker.way}, {options.direction}")
     print(f"time         {seconds:.1f} s, {(summary.frames - summary.earlier) / seconds:.2f} frames/s")
     print(f"written      {options.output}")
     return summary.error

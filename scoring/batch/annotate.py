@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sam_endpoint.model.concepts import Concept
 from sam_endpoint.model.errors import BadData, BadInput, OutputConflict
 from sam_endpoint.model.images import ImageRef, OpenedImage
 from sam_endpoint.model.images.reader import UPRIGHT
@@ -20,6 +21,7 @@ from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring.batch import detectors, label_names, labels, sources
 from sam_endpoint.scoring.batch.boxes import Detection, ImageBoxes, MatchedBoxes
 from sam_endpoint.scoring.batch.boxes.yolo import read_classes
+from sam_endpoint.scoring.batch.concepts import find_concepts
 from sam_endpoint.scoring.batch.detectors import Detector
 from sam_endpoint.scoring.batch.files import printable_name
 from sam_endpoint.scoring.batch.label_folder import write
@@ -124,7 +126,10 @@ def write_classes(folder: Path, names: Mapping[int, str]) -> None:
 
 
 def annotate_images(
-    model: OpenedModel, images: Mapping[str, Path], find: BoxFinder, values: Mapping[str, Any] | None = None
+    model: OpenedModel,
+    images: Mapping[str, Path],
+    find: BoxFinder | Sequence[Concept],
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, LabelledImage | Exception]]:
     """Segment the objects in each image, and show the progress.
 
@@ -133,8 +138,8 @@ def annotate_images(
     Args:
         model: segments the images.
         images: paths of the images by name.
-        find: finds the boxes in an image.
-        values: params of automatic mask generation. They override the model's defaults.
+        find: finds the boxes in an image; or the concepts whose instances are the objects.
+        values: params of automatic mask generation and of concepts. They override the model's defaults.
 
     Yields:
         The name of each image with its objects, or with the error if the image cannot be annotated.
@@ -151,7 +156,10 @@ def annotate_images(
         scorer = Scorer(model.engine.with_images(source))
         for name, ref in tracked(refs.items(), "annotating", "image"):
             try:
-                yield name, _annotate(scorer, name, source.open(ref), find, params)
+                if callable(find):
+                    yield name, _annotate(scorer, name, source.open(ref), find, params)
+                else:
+                    yield name, find_concepts(scorer.engine, name, ref, find, params)
             except (BadInput, BadData, OSError) as error:
                 yield name, error
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForObjectDetection,
-    AutoModelForZeroShotObjectDetection,
-    AutoProcessor,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
-    MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
-)
 
-from sam_endpoint.model.boxes import nms
-from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.call import UNTRACKED, Call
+from sam_endpoint.model.concepts import detector
+from sam_endpoint.model.concepts.detector import DetectorFinder, select_boxes
+from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.scoring.batch.boxes import Detection
 
 
@@ -72,88 +63,57 @@ def load(checkpoint: str, box_filter: BoxFilter, device: str = "") -> Detector:
     """
     if checkpoint.endswith(".pt"):
         return UltralyticsDetector(checkpoint, box_filter, device)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
-        if kind in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
-            return ZeroShotDetector(checkpoint, box_filter, device)
-        if kind in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
-            return ClosedSetDetector(checkpoint, box_filter, device)
-    # The loaders of transformers raise many types of exceptions.
-    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadData(f"no detector can be loaded from '{checkpoint}': {reason}") from None
-    raise BadData(f"'{checkpoint}' is not an object detector: transformers lists no object detection for '{kind}'")
+        finder = detector.load(checkpoint, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except ValueError as error:
+        raise BadData(str(error)) from None
+    return TransformersDetector(finder, box_filter)
 
 
-class ClosedSetDetector:
-    """A detector with a fixed set of classes, such as DETR, RT-DETR or YOLOS.
+class TransformersDetector:
+    """A detector from transformers, which finds objects of its classes or of the classes that the user names.
 
     Args:
-        checkpoint: Hugging Face id or folder.
-        box_filter: the boxes to return.
-        device: torch device.
-    """
-
-    def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
-        self.processor: Any = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
-        self.model = AutoModelForObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
-        self.names = {int(number): str(name) for number, name in self.model.config.id2label.items()}
-        self.box_filter = box_filter
-        _check_classes(self.names, box_filter)
-
-    @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> list[Detection]:
-        """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
-        output = self.model(**self.processor(images=[image], return_tensors="pt").to(self.model.device))
-        (result,) = self.processor.post_process_object_detection(
-            output, threshold=self.box_filter.conf, target_sizes=[image.shape[:2]]
-        )
-        return filter_boxes(
-            image, result["boxes"], result["scores"], result["labels"].tolist(), self.names, self.box_filter
-        )
-
-
-class ZeroShotDetector:
-    """A detector of classes that the user names, such as OWL-ViT, OWLv2 or Grounding DINO.
-
-    Args:
-        checkpoint: Hugging Face id or folder.
-        box_filter: the boxes to return. Its `classes` are the names of the objects to detect.
-        device: torch device.
+        finder: the detector.
+        box_filter: the boxes to return. For a detector that reads text, `classes` are the texts.
 
     Raises:
-        BadData: `box_filter.classes` is missing or has class numbers.
+        BadData: `box_filter.classes` has a class that the detector lacks; or, for a detector that reads text, it is
+            missing or has class numbers.
     """
 
-    def __init__(self, checkpoint: str, box_filter: BoxFilter, device: str) -> None:
-        if not box_filter.classes or not all(isinstance(word, str) for word in box_filter.classes):
-            raise BadData(
-                f"'{checkpoint}' is a zero-shot detector; name the objects to detect, as in --classes \"cup, spoon\""
-            )
-        self.words = [str(word) for word in box_filter.classes]
-        self.processor: Any = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
-        self.model = (
-            AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
-        )
-        self.names = dict(enumerate(self.words))
-        self.box_filter = box_filter
+    def __init__(self, finder: DetectorFinder, box_filter: BoxFilter) -> None:
+        self.finder, self.box_filter = finder, box_filter
+        if finder.names is not None:
+            self.names = dict(finder.names)
+            _check_classes(self.names, box_filter)
+        else:
+            words = [word for word in box_filter.classes or () if isinstance(word, str)]
+            if not words or len(words) < len(box_filter.classes or ()):
+                raise BadData('this is a zero-shot detector; name the objects to detect, as in --classes "cup, spoon"')
+            try:
+                finder.check_texts(words)
+            except BadInput as error:
+                raise BadData(f"--classes: expected {error.expected}, got {error.got}") from None
+            self.names = dict(enumerate(words))
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Return the selected boxes in an `(H, W, 3)` uint8 RGB image, in descending order of score."""
-        inputs = self.processor(images=[image], text=[self.words], return_tensors="pt").to(self.model.device)
-        output = self.model(**inputs)
-        (result,) = self.processor.post_process_grounded_object_detection(
-            output, threshold=self.box_filter.conf, target_sizes=[image.shape[:2]], text_labels=[self.words]
+        numbers = {name.lower(): number for number, name in self.names.items()}
+        by_text = self.finder.detect(_run_now, image, list(numbers), self.box_filter.conf, UNTRACKED)
+        return filter_boxes(
+            image,
+            torch.cat([boxes for boxes, _ in by_text]),
+            torch.cat([scores for _, scores in by_text]),
+            [number for number, (boxes, _) in zip(numbers.values(), by_text, strict=True) for _ in boxes],
+            self.names,
+            self.box_filter,
         )
-        numbers = [self._number(label) for label in result["text_labels"]]
-        return filter_boxes(image, result["boxes"], result["scores"], numbers, self.names, self.box_filter)
 
-    def _number(self, label: str) -> int:
-        """Return the index of the class that fits a label. Grounding DINO can return parts of names, or several."""
-        shared = [len(set(label.lower().split()) & set(word.lower().split())) for word in self.words]
-        return self.words.index(label) if label in self.words else int(np.argmax(shared))
+
+def _run_now(work: Callable[[], Any], call: Call) -> Any:
+    return work()
 
 
 class UltralyticsDetector:
@@ -231,15 +191,15 @@ def filter_boxes(
         >>> [detection.box.tolist() for detection in selected]
         [[1.0, 1.0, 9.0, 9.0], [20.0, 20.0, 30.0, 30.0]]
     """
-    height, width = image.shape[:2]
-    clipped = np.clip(boxes.float().cpu().numpy(), 0, np.array([width, height, width, height], np.float32))
-    values = scores.float().cpu().numpy()
-    valid = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]) & (values >= box_filter.conf)
     accepted = box_filter.classes
-    keep: list[int] = []
+    numbers = torch.tensor(list(categories), device=boxes.device)
+    detections: list[Detection] = []
     for category in sorted(set(categories)):
         if accepted is None or category in accepted or names.get(category) in accepted:
-            members = [i for i, number in enumerate(categories) if number == category and valid[i]]
-            keep += [members[i] for i in nms(clipped[members], values[members], box_filter.iou)]
-    keep.sort(key=lambda i: -values[i])
-    return [Detection(clipped[i], categories[i], float(values[i])) for i in keep[: box_filter.max_det]]
+            members = (numbers == category) & (scores >= box_filter.conf)
+            selected = select_boxes(
+                boxes[members], scores[members], image.shape[:2], box_filter.iou, box_filter.max_det
+            )
+            detections += [Detection(box.numpy(), category, float(score)) for box, score in zip(*selected, strict=True)]
+    detections.sort(key=lambda detection: -detection.score)
+    return detections[: box_filter.max_det]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -190,12 +190,14 @@ class Parts:
             seconds.update(notes)
         return answers, seconds
 
-    def finish(self, count: int, notes: dict[str, Any]) -> None:
+    def finish(self, count: int, notes: dict[str, Any], sort_by: Sequence[str] = ()) -> None:
         """Merge the parts into the single output file, or mark the output folder as complete.
 
         Args:
             count: number of parts.
             notes: summary of the job.
+            sort_by: columns by which the rows of a single output file are sorted; none for the order of the parts. The
+                rows are sorted in memory.
 
         Raises:
             OSError: the output cannot be written.
@@ -216,10 +218,17 @@ class Parts:
         schema = _with_metadata(empty, {"job": self.job, **notes}).schema
         unfinished = f"{self.folder}/whole"
         with self.fs.open(unfinished, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            unsorted = []
             for number in range(count):
                 with self.fs.open(self.name(number), "rb") as part:
                     tables = [empty, *parquet.tables(part, 4096)]
-                writer.write_table(pa.concat_tables(tables, promote_options="permissive"))
+                table = pa.concat_tables(tables, promote_options="permissive")
+                if sort_by:
+                    unsorted.append(table)
+                else:
+                    writer.write_table(table)
+            if sort_by:
+                writer.write_table(pa.concat_tables(unsorted).sort_by([(name, "ascending") for name in sort_by]))
         self.fs.mv(unfinished, self.path)
         self.fs.rm(self.folder, recursive=True)
 

@@ -37,10 +37,11 @@ from sam_endpoint.scoring.online.middleware import GuardMiddleware
 from sam_endpoint.scoring.online.middleware.auth import KEY_HEADERS
 from sam_endpoint.scoring.online.middleware.root_path import RootPathMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
+from sam_endpoint.scoring.online.track_sessions import TrackSessions
 
 DESCRIPTION = """
-Segment images with Segment Anything (SAM and SAM 2). The routes are grouped by the client whose requests they accept.
-Every group uses the same models and returns errors in its client's own format.
+Segment images with Segment Anything (SAM, SAM 2 and SAM 3). The routes are grouped by the client whose requests they
+accept. Every group uses the same models and returns errors in its client's own format.
 
 - If the endpoint needs an API key, send it as `Authorization: Bearer KEY`, `X-API-Key: KEY`, `?api_key=KEY`, or as
   `"api_key"` in a JSON body.
@@ -50,11 +51,12 @@ Every group uses the same models and returns errors in its client's own format.
 """
 TAGS = [
     {"name": "Azure ML", "description": "The route of an Azure ML managed online endpoint."},
-    {"name": "Roboflow", "description": "The SAM and SAM 2 routes of Roboflow Inference."},
+    {"name": "Roboflow", "description": "The SAM, SAM 2 and SAM 3 routes of Roboflow Inference."},
     {"name": "Livepeer", "description": "The segmentation route of Livepeer's AI gateway."},
     {"name": "CVAT", "description": "The request of CVAT's interactors, as nuclio functions accept it."},
     {"name": "Label Studio", "description": "The routes of a machine learning backend of Label Studio."},
     {"name": "Open Inference Protocol", "description": "The routes that clients of Triton and KServe use."},
+    {"name": "samapi", "description": "The route for videos of samapi, the server of QuPath's extension for SAM."},
     {"name": "X-AnyLabeling", "description": "The routes of an X-AnyLabeling server."},
     {"name": "Tracking", "description": "Objects in a video, tracked from prompts. The response is streamed."},
     {"name": "MLflow", "description": "The route of MLflow's scoring server (`mlflow models serve`)."},
@@ -108,6 +110,9 @@ def create(settings: EndpointSettings) -> FastAPI:
     )
     app.state.catalog, app.state.settings, app.state.logits_cache = catalog, settings, LogitsCache()
     app.state.projects = Projects()
+    app.state.state_key = settings.state_key()
+    app.state.track_sessions = TrackSessions(settings, len(keys), calls.new)
+    metrics.watch_sessions(app.state.track_sessions)
     _add_status_routes(app, catalog, metrics)
     for dialect in DIALECTS:
         app.include_router(dialect.router, responses=_describe_errors(dialect))
@@ -125,7 +130,7 @@ def create(settings: EndpointSettings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
@@ -189,8 +194,9 @@ def _add_status_routes(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None
         Its fields: `name`; `default` (whether requests without a model name use it); `starter` (whether it is one of
         the small models that come with the package); `warm` (whether it is loaded); `bytes` (size of its weights);
         `names` (all its names); `stands_in_for` (names of other models for which it answers);
-        `capabilities` (whether it takes points, boxes, text, exemplars and video); `origin` (its source and version).
-        The last two are null until the model is loaded.
+        `capabilities` (whether it takes points, boxes, text, exemplars and video); `thresholds` (its defaults of the
+        params `concept_thresh` and `exemplar_thresh`); `origin` (its source and version). `bytes` and the last three
+        are null until the model is loaded.
         """
         return catalog.describe()
 
@@ -217,7 +223,8 @@ def _handle_invalid(request: Request, error: Exception) -> Response:
     for fault in error.errors()[:MAX_VALIDATION_ERRORS]:
         place = ".".join(map(str, fault["loc"][1:])) or "body"
         reasons.append(f"{place}: {fault['msg'] if fault['type'] in FIXED_MESSAGES else 'Input is not as expected'}")
-    return respond(request.url.path, Problem.of_status(400, "; ".join(reasons)))
+    path = request.url.path
+    return respond(path, Problem.of_status(dialect_of(path).invalid_status, "; ".join(reasons)))
 
 
 def _handle_http(request: Request, error: Exception) -> Response:
@@ -239,8 +246,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().run_in_executor(None, app.state.catalog.warm_up)
     refreshing = asyncio.create_task(_refresh(app.state.catalog, app.state.settings.refresh_seconds))
+    expiring = asyncio.create_task(_expire(app.state.track_sessions))
     yield
     refreshing.cancel()
+    expiring.cancel()
 
 
 async def _refresh(catalog: Catalog, seconds: float) -> None:
@@ -248,3 +257,10 @@ async def _refresh(catalog: Catalog, seconds: float) -> None:
     while seconds:
         await asyncio.sleep(seconds)
         await asyncio.to_thread(catalog.refresh)
+
+
+async def _expire(sessions: TrackSessions) -> None:
+    """Close idle sessions, even if no further request for a session comes."""
+    while True:
+        await asyncio.sleep(sessions.seconds / 4)
+        await asyncio.to_thread(sessions.expire)

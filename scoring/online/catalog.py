@@ -23,7 +23,7 @@ from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.prompts import EMPTY_PROMPT
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batcher, Batching
 from sam_endpoint.scoring.online.catalog_file import WELL_KNOWN, Entry, catalog_of_model, read_catalog
-from sam_endpoint.scoring.online.served_model import ServedModel
+from sam_endpoint.scoring.online.served_model import DESCRIBED, ServedModel
 from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.runtime import LocatedModel, is_starter, locate, one_line, open_model, registered_version
 
@@ -63,7 +63,8 @@ class Catalog:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.embeddings = EmbeddingCache(settings.embedding_bytes, _open_store(settings, device))
+        store, device_bytes = _open_store(settings, device), settings.device_embedding_bytes
+        self.embeddings = EmbeddingCache(settings.embedding_bytes, store, device, device_bytes)
         located = locate(settings.model) if settings.model else None
         catalog = catalog_of_model(located) if located else read_catalog(settings.catalog)
         self.default = catalog.default
@@ -212,9 +213,9 @@ class Catalog:
             located: the version to load; None for the version or the checkpoint in the slot.
         """
         started = time.monotonic()
-        config = {} if self.settings.precision is None else {"precision": self.settings.precision}
+        chosen = {name: getattr(self.settings, name) for name in ("precision", "compile_encoder")}
         source = located or slot.located or slot.entry.model or self._checkpoint(slot.entry)
-        opened = open_model(source, self.settings.device, **config)
+        opened = open_model(source, self.settings.device, **{k: v for k, v in chosen.items() if v is not None})
         settings, plain = self.settings, opened.engine.segmenter
         segmenter = BatchedSegmenter(
             plain,
@@ -270,11 +271,9 @@ class Catalog:
                 "default": key == self.default,
                 "starter": self._is_starter(slot),
                 "warm": slot.served is not None,
-                "bytes": slot.served.nbytes if slot.served else None,
                 "names": [key, *slot.entry.names],
                 "stands_in_for": slot.entry.stands_in_for,
-                "capabilities": slot.served.engine.concepts.capabilities if slot.served else None,
-                "origin": slot.served.origin if slot.served else None,
+                **(slot.served.describe() if slot.served else dict.fromkeys(DESCRIBED)),
             }
             for key, slot in self._slots.items()
         ]

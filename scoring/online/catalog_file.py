@@ -16,6 +16,7 @@ WELL_KNOWN = {
     "sam": ["sam/vit_b", "sam/vit_l", "sam/vit_h"] + [f"facebook/sam-vit-{size}" for size in ("base", "large", "huge")],
     "sam2": [f"sam2/hiera_{size}" for size in ("tiny", "small", "b_plus", "large")]
     + [f"facebook/sam2{dot}-hiera-{size}" for dot in ("", ".1") for size in ("tiny", "small", "base-plus", "large")],
+    "sam3": ["sam3/sam3_final", "facebook/sam3"],
 }
 
 

@@ -1,6 +1,7 @@
-"""Limit the number of open connections and the time that clients take to send headers and to read responses.
+"""Limit the number of open connections, the time that clients take, and the share of the event loop that they use.
 
-uvicorn has neither a timeout for headers nor one for clients that stop reading a response.
+uvicorn has neither a timeout for headers nor one for clients that stop reading a response. asyncio reads from all
+connections in each turn of the event loop, so a client that sends a click waits for the large bodies of others.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ import asyncio
 import logging
 import resource
 import time
+from collections import deque
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.pacing import Pacer, TurnFlow
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
@@ -25,6 +30,9 @@ MIN_CHUNK = 256
 # Largest number of bytes that the event loop reads and parses for one connection before it turns to the next.
 # asyncio's default is four times as much.
 READ_BYTES = 2**16
+LARGE_BYTES = 2**18  # a body counts as large as soon as this part of it has arrived
+LARGE_READ_BYTES = 2**18  # the same as READ_BYTES, for connections with large bodies, which read in turn
+MAX_AHEAD = 2**14  # maximum number of bytes that a client may send after a request, before the response
 OTHER_FILES = 64  # file descriptors that the process needs besides its connections
 
 
@@ -63,6 +71,9 @@ class ConnectionGuard:
         self._open: dict[GuardedProtocol, None] = {}
         self._refused, self._logged = 0, -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
+        self._large: set[GuardedProtocol] = set()
+        self._waiting: deque[GuardedProtocol] = deque()
+        self._pacer = Pacer()
 
     def protocol(self) -> type[H11Protocol]:
         """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
@@ -89,6 +100,49 @@ class ConnectionGuard:
             connection: the connection.
         """
         self._open.pop(connection, None)
+        self._large.discard(connection)
+
+    def receive(self, connection: GuardedProtocol, is_large: bool) -> None:
+        """Let connections that receive large bodies read in turn: at most one in each turn of the event loop.
+
+        Args:
+            connection: a connection that has read a part of a body.
+            is_large: whether the body is large.
+        """
+        if not is_large:
+            if connection in self._large:
+                self._large.remove(connection)
+                connection.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+            return
+        self._large.add(connection)
+        connection.transport.max_size = LARGE_READ_BYTES  # type: ignore[attr-defined]
+        if len(self._large) > 1:
+            self.wait(connection)
+
+    def wait(self, connection: GuardedProtocol) -> None:
+        """Let a connection read only when it is its turn, and not while the event loop is too busy.
+
+        Args:
+            connection: a connection that receives a large body, or whose last request had no valid key.
+        """
+        connection.flow.hold()
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._schedule(connection.loop)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if seconds := self._pacer.seconds():
+            loop.call_later(seconds, self._read_next, loop, True)
+        else:
+            loop.call_soon(self._read_next, loop)
+
+    def _read_next(self, loop: asyncio.AbstractEventLoop, waited: bool = False) -> None:
+        """Let the next waiting connection read."""
+        if waited:
+            self._pacer.start()
+        self._waiting.popleft().flow.release()
+        if self._waiting:
+            self._schedule(loop)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
         self._open.pop(connection, None)
@@ -112,22 +166,26 @@ class ConnectionGuard:
 
 
 class CountingConnection(h11.Connection):
-    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks."""
+    """An h11 connection that rejects a body of more than MAX_CHUNKS tiny chunks.
+
+    Attributes:
+        nbytes: number of bytes of the current body that have arrived.
+    """
 
     def __init__(self, max_incomplete_event_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size)
-        self._chunks = self._nbytes = 0
+        self._chunks = self.nbytes = 0
 
     def next_event(self) -> Any:
         """Return the next event. Raises h11.RemoteProtocolError."""
         event = super().next_event()
         if isinstance(event, h11.Data):
             self._chunks += 1
-            self._nbytes += len(event.data)
-            if self._chunks > MAX_CHUNKS and self._nbytes < MIN_CHUNK * self._chunks:
+            self.nbytes += len(event.data)
+            if self._chunks > MAX_CHUNKS and self.nbytes < MIN_CHUNK * self._chunks:
                 raise h11.RemoteProtocolError("the chunks of the body are too small")
         elif isinstance(event, h11.Request):
-            self._chunks = self._nbytes = 0
+            self._chunks = self.nbytes = 0
         return event
 
 
@@ -136,18 +194,24 @@ class GuardedProtocol(H11Protocol):
 
     Attributes:
         guard: the guard of all connections; subclasses set it.
+        conn: the HTTP messages of this connection.
+        flow: the flow control of this connection.
     """
 
     guard: ConnectionGuard
+    conn: CountingConnection
+    flow: TurnFlow
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timeout for headers, and add the connection to the guard."""
         self.conn = CountingConnection(self.config.h11_max_incomplete_event_size or HEADER_BYTES)
         self._waiting_since: float | None = time.monotonic()
         self._unread, self._unread_since = 0, 0.0
+        self._ahead = 0
         assert isinstance(transport, asyncio.Transport)
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio has no public way to set it
         super().connection_made(transport)
+        self.flow = TurnFlow(transport)
         self.guard.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -157,6 +221,9 @@ class GuardedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes. The first bytes of a request start the timeout for its headers."""
+        if self._ahead:
+            self._drop(len(data))
+            return
         if self._waiting_since is None and not self.is_busy():
             self._waiting_since = time.monotonic()
         try:
@@ -167,8 +234,25 @@ class GuardedProtocol(H11Protocol):
             self._waiting_since = None
             # Some clients send further requests before this one is answered. Such a client gets only this answer, and
             # must then open a new connection. Otherwise thousands of requests in one packet could block the event loop.
-            if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            # The connection is read on, without parsing, because otherwise nobody notices that the client disconnects.
+            if self.conn.their_state is h11.DONE and (ahead := len(self.conn.trailing_data[0])):
                 self.cycle.keep_alive = False
+                self.flow.resume_reading()
+                self._drop(ahead)
+        self.guard.receive(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
+
+    def on_response_complete(self) -> None:
+        """Wait for further requests; after a request without a valid key, let other connections read first."""
+        super().on_response_complete()
+        if context_of(self.scope).tenant is None and not self.transport.is_closing():  # type: ignore[arg-type]
+            self.guard.wait(self)
+
+    def _drop(self, nbytes: int) -> None:
+        """Count bytes that the client sent ahead. If there are too many, disconnect the client."""
+        self._ahead += nbytes
+        if self._ahead > MAX_AHEAD:
+            self.cycle.disconnected = True  # before the application starts to work on the request
+            self.transport.abort()
 
     def is_busy(self) -> bool:
         """Return whether a request is in progress on this connection."""

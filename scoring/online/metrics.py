@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -66,6 +67,11 @@ class Metrics:
             registry=self.registry,
         )
         gauge.set_function(lambda: memory.held)
+
+    def watch_sessions(self, sessions: Sized) -> None:
+        """Add a metric of the number of open sessions for tracking."""
+        gauge = Gauge("track_sessions", "open sessions for tracking", namespace="sam", registry=self.registry)
+        gauge.set_function(lambda: len(sessions))
 
     def watch_catalog(self, catalog: Catalog) -> None:
         """Add metrics of the loaded models, their queues and the embedding cache.

@@ -1,4 +1,4 @@
-"""Serve the annotation page at `/`, images by URL for it, and the API documentation at `/docs`.
+"""Serve the annotation page at `/`, the page for videos at `/video`, images by URL, and the API docs at `/docs`.
 
 No page loads a file from another server.
 """
@@ -53,7 +53,7 @@ class _CheckedFiles(StaticFiles):
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add the routes of the page, of its files, of the sample images, of images by URL and of `/docs`.
+    """Add the routes of the pages, of their files, of the sample images, of images by URL and of `/docs`.
 
     Args:
         app: the application. If the package has no folder of sample images, their paths return 404.
@@ -65,6 +65,10 @@ def add_routes(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def index() -> Response:
         return FileResponse(FILES / "index.html", headers=HEADERS)
+
+    @app.get("/video", include_in_schema=False)
+    def video() -> Response:
+        return FileResponse(FILES / "video" / "index.html", headers=HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:

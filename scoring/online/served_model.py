@@ -14,6 +14,7 @@ from sam_endpoint.scoring.online.batching import Batcher
 from sam_endpoint.scoring.online.context import RequestContext
 
 MAX_HEADER = 100  # characters of a model name in a header
+DESCRIBED = ("bytes", "capabilities", "thresholds", "origin")  # keys of `ServedModel.describe`
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class ServedModel:
         """Response headers: `x-answered-by` (the model's name) and `x-model-version` (if the model is registered)."""
         names = {"x-answered-by": self.name, "x-model-version": self.origin.get("version")}
         return {header: re.sub("[^!-~]", "_", name)[:MAX_HEADER] for header, name in names.items() if name is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `/models` reports of a loaded model.
+
+        Returns:
+            `bytes`; `capabilities`, as `ConceptSearch.capabilities`; `thresholds`, the default minimum scores of the
+            instances of concepts, by the names of their params; and `origin`.
+        """
+        params = self.defaults.read({})
+        thresholds = {"concept_thresh": params.concept_thresh, "exemplar_thresh": params.exemplar_thresh}
+        values = (self.nbytes, self.engine.concepts.capabilities, thresholds, self.origin)
+        return dict(zip(DESCRIBED, values, strict=True))
 
     def engine_for(self, context: RequestContext) -> Engine:
         """Return a view of the engine in which a request finds only the cached images of its own tenant.

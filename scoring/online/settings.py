@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
@@ -56,10 +57,16 @@ class EndpointSettings(BaseSettings):
     precision: str | None = Field(
         default=None, description="precision of image encoders: float32, bfloat16 or int8; default: the model's setting"
     )
+    compile_encoder: bool | None = Field(
+        default=None, description="compile image encoders at the start, for GPUs; default: the model's setting"
+    )
     model_bytes: int = Field(
         default=8 * 2**30, gt=0, description="bytes of memory for model weights; least recently used models are evicted"
     )
     embedding_bytes: int = Field(default=2**30, gt=0, description="bytes of memory for cached image embeddings")
+    device_embedding_bytes: int = Field(
+        default=2**30, gt=0, description="bytes of GPU memory for cached embeddings; others are in main memory"
+    )
     embedding_store: str | None = Field(
         default=None, description="folder or fsspec URL of a persistent embedding cache"
     )
@@ -106,6 +113,12 @@ class EndpointSettings(BaseSettings):
     request_prompts: int = Field(
         default=10_000, gt=0, description="maximum number of prompts in all rows of a request together"
     )
+    concepts: int = Field(
+        default=1000,
+        gt=0,
+        description="maximum number of texts, and of other concepts that a detector searches for, in all rows of a "
+        "request together",
+    )
     points: int = Field(
         default=32_768,
         gt=0,
@@ -115,6 +128,12 @@ class EndpointSettings(BaseSettings):
         default=1000, gt=0, description="maximum number of frames of a video in a request for tracking"
     )
     track_objects: int = Field(default=50, gt=0, description="maximum number of objects in a request for tracking")
+    track_sessions: int = Field(
+        default=16, gt=0, description="maximum number of open sessions for tracking; one API key gets half of them"
+    )
+    track_session_seconds: float = Field(
+        default=300, gt=0, description="time in seconds after which a session for tracking that is not used is closed"
+    )
     answer_bytes: int = Field(default=128 * 2**20, gt=0, description="maximum size of a response in bytes")
     memory: int = Field(
         default=2 * 2**30,
@@ -180,7 +199,13 @@ class EndpointSettings(BaseSettings):
             MAX_VALUES,
             self.track_frames,
             self.track_objects,
+            self.concepts,
         )
+
+    def state_key(self) -> bytes:
+        """Return the key that signs states which clients keep: the key of the embedding store, or a random one."""
+        key = self.embedding_store_key
+        return key.get_secret_value().encode() if key else secrets.token_bytes(32)
 
     def keys(self) -> list[str]:
         """Return the accepted API keys. If the list is empty, authentication is disabled.

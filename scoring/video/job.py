@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sam_endpoint.model.call import UNTRACKED
 from sam_endpoint.model.errors import BadFrame
 from sam_endpoint.model.tracking import TrackedFrame, TrackPrompt
 from sam_endpoint.model.tracking.records import TrackRecord, track_records
+from sam_endpoint.model.tracking.session import BACKWARD, BOTH, FORWARD, first_prompts
 from sam_endpoint.model.tracking.ways import State, Tracker
 from sam_endpoint.model.video import Video, VideoFrame, prefetched
 from sam_endpoint.scoring.batch.parts import Parts
@@ -45,8 +47,8 @@ class TrackSummary:
     """Statistics of a job.
 
     Attributes:
-        frames: number of tracked frames.
-        earlier: number of these frames that earlier runs tracked.
+        frames: number of the frames from frame 0 to the last tracked frame.
+        earlier: number of frames that earlier runs tracked.
         objects: number of objects.
         visible: number of records with a mask that is not empty.
         error: why the video could not be tracked to its end; empty if it was.
@@ -65,8 +67,9 @@ def run(
     prompts: Sequence[TrackPrompt],
     parts: Parts,
     frames_per_part: int = FRAMES_PER_PART,
+    direction: str = FORWARD,
 ) -> TrackSummary:
-    """Track the objects of a video from its first frame to its last.
+    """Track the objects of a video.
 
     Frames that an earlier run of the same job wrote are not tracked again. If a frame cannot be decoded or tracked, the
     output has the frames before it, and the summary has the error.
@@ -77,6 +80,7 @@ def run(
         prompts: the prompts of all objects.
         parts: the output, in a folder on this machine.
         frames_per_part: number of frames in a part.
+        direction: FORWARD, BACKWARD or BOTH, as for `TrackingSession`.
 
     Returns:
         Statistics of the whole job, including earlier runs.
@@ -85,49 +89,98 @@ def run(
         Overloaded: memory is too short. The output so far is kept.
         OSError: the output cannot be written.
     """
-    states = _States(Path(parts.folder), tracker)
+    states, passes = _States(Path(parts.folder), tracker), _passes(video, prompts, direction)
     number, state, notes = _resume(parts, states)
     summary = TrackSummary(objects=len({prompt.object for prompt in prompts}))
+    done = Counter({index: 0 for index in range(len(passes))})  # frames of each pass
     for note in notes:
-        summary.frames += note["frames"]
+        done[note["pass"]] += note["frames"]
         summary.visible += note["visible"]
-    summary.earlier = summary.frames
+        summary.error = note["error"]
+    summary.earlier = done.total()
     records: list[TrackRecord] = []
     pending = 0  # frames of the part that is not written yet
 
-    def write() -> None:
+    def write(index: int) -> None:
         nonlocal number, pending
         if not pending:
             return
         visible = sum(record["area"] > 0 for record in records)
         digest = states.save(number, state)
-        parts.put(number, to_table(records), {"frames": pending, "visible": visible, "state": digest})
+        noted = {"frames": pending, "visible": visible, "state": digest, "pass": index, "error": summary.error}
+        parts.put(number, to_table(records), noted)
         states.keep_from(number - 1)
-        summary.frames += pending
+        done[index] += pending
         summary.visible += visible
         number, pending = number + 1, 0
         records.clear()
 
-    frames = prefetched(video.frames(summary.frames), video.size)
-    with closing(frames), Progress("tracking", "frame", video.count) as progress:
+    with Progress("tracking", "frame", sum(way.count for way in passes)) as progress:
         progress.add(summary.earlier, skipped=True, objects=summary.objects)
-        try:
-            for tracked in _track(tracker, frames, prompts, state):
-                records += track_records(tracker.segmenter, tracked)
-                pending += 1
-                progress.add(1, objects=summary.objects)
-                if pending == frames_per_part:
-                    write()
-        except BadFrame as error:
-            summary.error = str(error)
-        write()
-    if not summary.error and (late := [prompt for prompt in prompts if prompt.frame >= summary.frames]):
+        current = notes[-1]["pass"] if notes else 0
+        for index, way in enumerate(passes[current:], current):
+            if index > current:
+                state = states.new()
+            problem = ""
+            frames = prefetched(way.frames(done[index]), video.size)
+            try:
+                with closing(frames):
+                    for tracked in _track(tracker, frames, way.prompts, state):
+                        found = track_records(tracker.segmenter, tracked)
+                        records += [record for record in found if way.has(record)]
+                        pending += 1
+                        progress.add(1, objects=summary.objects)
+                        if pending == frames_per_part:
+                            write(index)
+            except BadFrame as error:
+                problem = str(error)
+            write(index)
+            summary.error = summary.error or problem
+    reached = [way.count for index, way in enumerate(passes) if done[index] and way.is_backward]
+    summary.frames = max([0 if passes[0].is_backward else done[0], *reached])
+    late = [prompt for prompt in prompts if prompt.frame >= summary.frames]
+    if late and not summary.error and direction != BACKWARD:
         expected = f"a frame of the video, 0 to {summary.frames - 1}"
         summary.error = str(BadFrame("prompts", expected, "a prompt after its end", frame=late[0].frame))
     if number:
         # Without `earlier`, so that the output does not depend on how often the job was stopped.
-        parts.finish(number, {name: value for name, value in vars(summary).items() if name != "earlier"})
+        notes_of_job = {name: value for name, value in vars(summary).items() if name != "earlier"}
+        parts.finish(number, notes_of_job, sort_by=() if direction == FORWARD else ("frame", "object"))
     return summary
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One direction of a job.
+
+    Attributes:
+        is_backward: whether the frames are tracked in descending order.
+        count: expected number of frames.
+        frames: returns the frames after a number of frames.
+        prompts: the prompts of this direction.
+        has: returns whether a record belongs to the output.
+    """
+
+    is_backward: bool
+    count: int
+    frames: Callable[[int], Iterator[VideoFrame]]
+    prompts: Sequence[TrackPrompt]
+    has: Callable[[TrackRecord], bool]
+
+
+def _passes(video: Video, prompts: Sequence[TrackPrompt], direction: str) -> list[_Pass]:
+    """Return the passes of a direction. The second pass of BOTH tracks the frames before the objects' first prompts."""
+    forward = _Pass(False, video.count, video.frames, prompts, lambda record: True)
+    if direction == FORWARD:
+        return [forward]
+    if direction == BOTH:
+        prompts = list(first_prompts({(prompt.frame, prompt.object): prompt for prompt in prompts}).values())
+    last = max(prompt.frame for prompt in prompts)
+    first = {prompt.object: prompt.frame for prompt in prompts}
+    backward = _Pass(True, last + 1, lambda done: video.backward(last - done), prompts, lambda record: True)
+    if direction == BACKWARD:
+        return [backward]
+    return [forward, replace(backward, has=lambda record: record["frame"] < first[record["object"]])]
 
 
 def _track(

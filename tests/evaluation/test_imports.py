@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-SHARED = ("sam_endpoint.evaluation.scenes", "sam_endpoint.evaluation.geometry", "sam_endpoint.evaluation.coco")
+SHARED = tuple(f"sam_endpoint.evaluation.{name}" for name in ("scenes", "clips.clip", "geometry", "coco"))
 
 
 def imported_modules(folder: Path, excluded: str = "") -> set[str]:

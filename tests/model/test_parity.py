@@ -133,7 +133,9 @@ EMBEDDED = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
 WITHOUT_PROMPTS = {"sam3", "sam3_lite_text"}  # checkpoints that take concepts only; see families/test_sam3.py
 
 
-@pytest.fixture(scope="session", params=[*EMBEDDED, *(checkpoints.SAVERS.keys() - WITHOUT_PROMPTS)])
+@pytest.fixture(
+    scope="session", params=[*EMBEDDED, *(name for name in checkpoints.SAVERS if name not in WITHOUT_PROMPTS)]
+)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path, Any]:
     """Return a segmenter, a folder from which transformers loads the same checkpoint, and the reference function."""
     if request.param in EMBEDDED:

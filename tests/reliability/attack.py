@@ -4,7 +4,8 @@ During each attack, a client with another key sends clicks. The table has these 
 
 - memory: the largest growth of the endpoint's memory during the attack;
 - /health: the time of the slowest response of `/health`;
-- alone, click: the 95th percentile of the time of a click, without the attack and during the attack;
+- alone, busy, click: the 95th percentile of the time of a click: without the attack; while the attackers send to
+  another port, which answers without work; and during the attack;
 - refused: the number of clicks with a status other than 200;
 - recovery: the time from the end of the attack until a click was quick again.
 """
@@ -31,6 +32,7 @@ from tests import pictures
 from tests.conftest import ROOT, free_port
 from tests.reliability.attacks import ATTACKS, KEY, Target
 from tests.reliability.overload import percentile
+from tests.reliability.sink import sink
 
 GOOD_KEY = "good"
 MEMORY = 2**30
@@ -49,6 +51,7 @@ class Report:
         peak: largest growth of the endpoint's memory during the attack, in bytes.
         health: time of the slowest response of `/health`, in seconds.
         alone: 95th percentile of the time of a click without the attack, in seconds.
+        busy: the same while the attackers send to another port, or 0 if that was not measured.
         click: 95th percentile of the time of a click during the attack, in seconds.
         clicks: number of clicks during the attack.
         refused: number of clicks with a status other than 200.
@@ -59,6 +62,7 @@ class Report:
     peak: int
     health: float
     alone: float
+    busy: float
     click: float
     clicks: int
     refused: int
@@ -77,14 +81,15 @@ class Report:
 
     def line(self) -> str:
         """Return a row of the table."""
+        times = " ".join(f"{1000 * taken:6.0f} ms" for taken in (self.health, self.alone, self.busy, self.click))
         return (
-            f"{self.name:24} {self.peak / 2**20:6.0f} MB {1000 * self.health:6.0f} ms {1000 * self.alone:6.0f} ms "
-            f"{1000 * self.click:6.0f} ms {self.refused:4d}/{self.clicks:<4d} {self.recovery:5.1f} s  "
-            f"{', '.join(self.faults())}"
+            f"{self.name:24} {self.peak / 2**20:6.0f} MB {times} {self.refused:4d}/{self.clicks:<4d} "
+            f"{self.recovery:6.1f} s  {', '.join(self.faults())}"
         )
 
 
-HEADER = f"{'attack':24} {'memory':>9} {'/health':>9} {'alone':>9} {'click':>9} {'refused':>9} {'recovery':>8}"
+COLUMNS = ("memory", "/health", "alone", "busy", "click", "refused", "recovery")
+HEADER = " ".join([f"{'attack':24}", *(f"{name:>9}" for name in COLUMNS)])
 
 
 class Client:
@@ -126,7 +131,9 @@ class Client:
         return slowest
 
 
-def run(attack: Callable[[Target], None], url: str, process: int, seconds: float) -> Report:
+def run(
+    attack: Callable[[Target], None], url: str, process: int, seconds: float, other_url: str | None = None
+) -> Report:
     """Run one attack in a separate process, and measure the endpoint during the attack.
 
     Args:
@@ -134,22 +141,22 @@ def run(attack: Callable[[Target], None], url: str, process: int, seconds: float
         url: URL of the endpoint.
         process: process id of the endpoint.
         seconds: duration of the attack.
+        other_url: URL of a port to which the attackers first send the same requests (see `sink`), or None.
     """
     client = Client(url)
     client.clicks(0.5)
     alone = percentile([taken for taken, _ in client.clicks(max(2.0, seconds / 5))])
+    busy = 0.0
+    if other_url:
+        with attacking(attack, other_url, seconds):
+            busy = percentile([taken for taken, _ in client.clicks(seconds)])
     Path(f"/proc/{process}/clear_refs").write_text("5")  # reset the peak of the process's memory
     before = status(process, "VmRSS")
-    target = Target(url, time.monotonic() + seconds)
-    attacking = multiprocessing.get_context("fork").Process(target=yielding, args=(attack, target), daemon=True)
-    attacking.start()
     over, healths = threading.Event(), []
     watching = threading.Thread(target=lambda: healths.append(Client(url).slowest_health(over)))
-    watching.start()
-    answers = client.clicks(seconds)
-    attacking.join(10)
-    if attacking.is_alive():
-        attacking.kill()
+    with attacking(attack, url, seconds):
+        watching.start()
+        answers = client.clicks(seconds)
     ended = time.monotonic()
     while client.click()[0] > 2 * alone and time.monotonic() < ended + 60:
         time.sleep(0.05)
@@ -159,12 +166,24 @@ def run(attack: Callable[[Target], None], url: str, process: int, seconds: float
     peak = status(process, "VmHWM") - before
     refused = sum(not good for _, good in answers)
     clicks = percentile([taken for taken, _ in answers])
-    return Report(attack.__name__, peak, healths[0], alone, clicks, len(answers), refused, recovery)
+    return Report(attack.__name__, peak, healths[0], alone, busy, clicks, len(answers), refused, recovery)
+
+
+@contextlib.contextmanager
+def attacking(attack: Callable[[Target], None], url: str, seconds: float) -> Iterator[None]:
+    """Run an attack in another process during the block, and wait until the process ends."""
+    target = Target(url, time.monotonic() + seconds)
+    process = multiprocessing.get_context("fork").Process(target=yielding, args=(attack, target), daemon=True)
+    process.start()
+    yield
+    process.join(10)
+    if process.is_alive():
+        process.kill()
 
 
 def yielding(attack: Callable[[Target], None], target: Target) -> None:
     """Run an attack with the lowest priority, because real attackers do not use the endpoint's processors."""
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     attack(target)
 
 
@@ -199,10 +218,10 @@ def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int]]:
 def run_all(attacks: Sequence[Callable[[Target], None]], seconds: float) -> list[Report]:
     """Run attacks one after the other on one endpoint, and print a row for each attack."""
     reports = []
-    with tempfile.TemporaryDirectory() as folder, endpoint(Path(folder) / "log") as (url, process):
+    with tempfile.TemporaryDirectory() as folder, endpoint(Path(folder) / "log") as (url, process), sink() as other:
         print(HEADER, flush=True)
         for attack in attacks:
-            reports.append(run(attack, url, process, seconds))
+            reports.append(run(attack, url, process, seconds, other))
             print(reports[-1].line(), flush=True)
     return reports
 

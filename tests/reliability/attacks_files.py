@@ -25,7 +25,10 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 def multipart_floods(target: Target) -> None:
-    """Send malformed forms: with parts without names, huge headers, many headers, nested forms, or no end."""
+    """Send malformed forms: with parts without names, huge headers, many headers, nested forms, or no end.
+
+    Others have millions of boundaries that do not end their lines, or megabytes of spaces after a boundary.
+    """
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
     end = b"\r\n--x--\r\n"
     forms = [
@@ -38,6 +41,7 @@ def multipart_floods(target: Target) -> None:
         head + b"Content-Type: multipart/mixed; boundary=y\r\n\r\n" + b"--y\r\n\r\n" * 500_000 + end,
         head + b"\r\n" + b"\r\n--" * 5_000_000,
         head + b"\r\n" + b"\r\n--x-" * 5_000_000,
+        head + b"v\r\n--x" + b" " * 30_000_000 + b"\r\n",
         b"\r\n" * 10_000_000 + head + end,
         b'--x\r\nContent-Disposition: form-data; name="mask_input"\r\n\r\n' + b"[" * 900_000 + end,
     ]

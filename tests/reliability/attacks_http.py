@@ -68,6 +68,38 @@ def pipelining(target: Target) -> None:
     in_threads(8, ask)
 
 
+def hang_up_ahead(target: Target) -> None:
+    """Send two requests at once on each connection, and close it at once."""
+    body = scored({"mask_encoding": "rle"}, input_points=[[[5, 5]]])
+    message = (f"POST /score HTTP/1.1\r\n{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body) * 2
+
+    def ask() -> None:
+        while not target.over:
+            send(target, message, read=False)
+
+    in_threads(8, ask)
+
+
+def hammering(target: Target) -> None:
+    """Send small requests without a key, one after the other, on connections that stay open."""
+
+    def ask() -> None:
+        while not target.over:
+            with contextlib.suppress(OSError), socket.create_connection(target.address, 5) as connection:
+                connection.settimeout(2)
+                while not target.over:
+                    connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    if not connection.recv(65536):
+                        break
+
+    in_threads(8, ask)
+
+
+def hammering_with_a_key(target: Target) -> None:
+    """Send small invalid requests with a key, one after the other, on connections that stay open."""
+    in_threads(8, lambda: target.post("/score", b"{}"))
+
+
 def tiny_chunks(target: Target) -> None:
     """Send bodies in chunks of one byte, with and without a key. The chunks on a connection take a few megabytes."""
     heads = [f"POST /score HTTP/1.1\r\n{HEAD}", "POST /sam2/embed_image HTTP/1.1\r\nHost: x\r\n"]
@@ -141,6 +173,9 @@ ATTACKS: tuple[Callable[[Target], None], ...] = (
     header_floods,
     huge_urls,
     pipelining,
+    hang_up_ahead,
+    hammering,
+    hammering_with_a_key,
     tiny_chunks,
     slow_readers,
     full_bodies,

@@ -52,6 +52,26 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("/sam2/segment_image", {**ROBOFLOW, "prompts": [{"box": {"x": 9, "y": 9, "width": 4, "height": 4}}]}),
+    ("/sam3/embed_image", {**ROBOFLOW, **FLAT, "model_id": "sam3/sam3_final"}),
+    ("/sam3/visual_segment", {**ROBOFLOW, "prompts": [{"points": [{"x": 9, "y": 9}]}], "format": "polygon"}),
+    (
+        "/sam3/concept_segment",
+        {
+            **ROBOFLOW,
+            "prompts": [
+                {
+                    "type": "visual",
+                    "text": "cup",
+                    "boxes": [{"x": 9, "y": 9, "width": 4, "height": 4}],
+                    "box_labels": [1],
+                    "output_prob_thresh": 0.5,
+                }
+            ],
+            "format": "rle",
+            "output_prob_thresh": 0.5,
+            "nms_iou_threshold": 0.9,
+        },
+    ),
 ]
 LABELS = (
     '<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"/>'

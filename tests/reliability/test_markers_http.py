@@ -114,7 +114,9 @@ def test_raw_requests_never_reveal_the_marker(url: str, request_text: str) -> No
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(request_text.encode())
+        answer = connection.recv(4096)
         connection.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        answer += b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 ")
     assert MARKER.lower().encode() not in answer.lower(), answer
     assert requests.get(f"{url}/ping", timeout=10).status_code == 200

@@ -52,7 +52,7 @@ def test_a_stage_of_memory_parts_starts_from_a_checkpoint(tmp_path: Path) -> Non
     table = '[[stage]]\nkind = "memory"\noutput = "video"\ninputs = ["checkpoints/sam2-tiny"]\ncache = "clips"\n'
     (tmp_path / "recipe.toml").write_text(f'family = "sam2"\n{table}options = {{ side = 224, rate = 1 }}\n')
     (stage,) = (recipe := read_recipe(tmp_path / "recipe.toml", tmp_path / "out", tmp_path / "cache")).stages
-    options = parse("memory", recipe.arguments(stage))
+    options = memory.make_parser().parse_args(recipe.arguments(stage))
     assert (options.start, options.output) == (Path("checkpoints/sam2-tiny"), tmp_path / "out" / "video")
     assert (options.cache, options.side, options.rate) == (tmp_path / "cache" / "clips", 224, 1.0)
 

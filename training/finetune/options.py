@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sam_endpoint.model.errors import BadParameter
+from sam_endpoint.training.plans import add_plan, option
 
 MODES = ("decoder", "lora", "full")
 FORMATS = ("auto", "coco", "yolo", "label-studio", "predictions")
 FIGURES = ("1 click", "box", "2 clicks", "3 clicks", "4 clicks", "5 clicks")
 DEFAULT_STEPS = 1000
 DEFAULT_HOLDOUT = 0.2
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -29,17 +26,17 @@ class Plan:
 
     mode: str = "decoder"
     steps: int = 0
-    seed: int = _option(1, "seed of the split, the batches, the prompts and the bootstrap")
-    images: int = _option(8, "images of a batch")
-    masks: int = _option(2, "objects of each image in a batch")
-    accumulate: int = _option(1, "batches whose gradients are added up for one step")
-    rate: float = _option(3e-4, "maximum learning rate")
-    warmup: int = _option(20, "number of first steps in which the learning rate rises")
-    decay: float = _option(0.01, "weight decay")
-    rank: int = _option(8, "rank of the adapters, for --mode lora")
-    stop_share: float = _option(0.1, "share of the training images that early stopping watches; 0: no early stopping")
-    validate_every: int = _option(50, "steps between two validations")
-    patience: int = _option(6, "training stops after this number of validations without an improvement")
+    seed: int = option(1, "seed of the split, the batches, the prompts and the bootstrap")
+    images: int = option(8, "images of a batch")
+    masks: int = option(2, "objects of each image in a batch")
+    accumulate: int = option(1, "batches whose gradients are added up for one step")
+    rate: float = option(3e-4, "maximum learning rate")
+    warmup: int = option(20, "number of first steps in which the learning rate rises")
+    decay: float = option(0.01, "weight decay")
+    rank: int = option(8, "rank of the adapters, for --mode lora")
+    stop_share: float = option(0.1, "share of the training images that early stopping watches; 0: no early stopping")
+    validate_every: int = option(50, "steps between two validations")
+    patience: int = option(6, "training stops after this number of validations without an improvement")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by name, for JSON and for MLflow's params."""
@@ -187,19 +184,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--epochs", type=float, default=0, help="passes over the images, instead of --steps")
     training.add_argument("--minutes", type=float, default=0, help="minutes to encode and train, instead of --steps")
     training.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
-    for option in fields(Plan):
-        if text := option.metadata.get("help"):
-            name, kind = f"--{option.name.replace('_', '-')}", type(option.default)
-            name = f"--batch-{option.name}" if option.name in ("images", "masks") else name
-            text = f"{text} (default: %(default)s)"
-            training.add_argument(name, type=kind, default=option.default, help=text, metavar=kind.__name__.upper())
+    add_plan(training, Plan, {"images": "--batch-images", "masks": "--batch-masks"})
 
 
 def read_options(arguments: argparse.Namespace) -> FinetuneOptions:
     """Return the options of a parsed command line. Raises BadParameter."""
     values = vars(arguments)
     names = {"images": "batch_images", "masks": "batch_masks"}
-    plan = Plan(**{option.name: values[names.get(option.name, option.name)] for option in fields(Plan)})
+    plan = Plan(**{item.name: values[names.get(item.name, item.name)] for item in fields(Plan)})
     return FinetuneOptions(
         model=arguments.model,
         data=arguments.data,

@@ -8,7 +8,6 @@ The image encoder and the mask decoder keep their weights, so the results of ima
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from dataclasses import fields
@@ -17,9 +16,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from sam_endpoint.training.log import append_row
 from sam_endpoint.training.memory.clips import ClipCache
 from sam_endpoint.training.memory.options import MemoryPlan
 from sam_endpoint.training.memory.trainer import MemoryTrainer
+from sam_endpoint.training.plans import add_plan
 
 LOG_COLUMNS = ("step", "seconds", "rate", "loss", "iou", "last_iou", "hidden_iou")
 LOG_EVERY = 10
@@ -41,10 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-every", type=int, default=25, help="steps between two saved states (default: %(default)s)"
     )
-    for option in fields(MemoryPlan):
-        text = f"{option.metadata['help']} (default: %(default)s)"
-        name = f"--{option.name.replace('_', '-')}"
-        parser.add_argument(name, type=type(option.default), default=option.default, help=text)
+    add_plan(parser, MemoryPlan)
     return parser
 
 
@@ -68,21 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in LOG_COLUMNS[3:]}, refresh=False)
             if trainer.step % LOG_EVERY == 0:
-                _append_row(log, metrics)
+                append_row(log, LOG_COLUMNS, metrics)
             if trainer.step % options.save_every == 0 or trainer.step == plan.steps:
                 trainer.save_state(state)
     trainer.export(options.output)
     return 0
-
-
-def _append_row(path: Path, metrics: dict[str, float]) -> None:
-    """Append one step's metrics to the log."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(LOG_COLUMNS)
-        writer.writerow([f"{metrics[name]:.5g}" for name in LOG_COLUMNS])
 
 
 if __name__ == "__main__":

@@ -39,8 +39,13 @@ class Sam3Finder:
     def __init__(self, model: Any, texts: TextEmbedder) -> None:
         self.model = model
         self.texts = texts
+        self.max_instances: int = model.config.detr_decoder_config.num_queries
         # A concept takes about 300 MB while its image tokens are decoded.
         self.concepts_per_batch = 4 if model.device.type == "cpu" else 16
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise BadInput if a text has too many tokens."""
+        self.texts.check(texts)
 
     def find(
         self,

@@ -16,21 +16,28 @@ from sam_endpoint.scoring.online.dialects import (
     mlflow,
     open_inference,
     roboflow,
+    samapi,
     tracking,
+    video_frames,
     xanylabeling,
+    xanylabeling_video,
 )
 from sam_endpoint.scoring.online.dialects.base import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
     azureml.DIALECT,
+    samapi.DIALECT,  # before Roboflow's paths, which begin with /sam/ too
     roboflow.SAM,
     roboflow.SAM2,
+    roboflow.SAM3,
     livepeer.DIALECT,
     cvat.DIALECT,
     label_studio.DIALECT,
     open_inference.DIALECT,
+    xanylabeling_video.DIALECT,
     xanylabeling.DIALECT,
     tracking.DIALECT,
+    video_frames.DIALECT,
     mlflow.DIALECT,
 )
 

@@ -46,6 +46,7 @@ class Dialect:
         fields: maps columns of the table contract (`input_points`, `input_boxes`, ...) to the names that the dialect's
             clients use. Error messages name the client's field.
         content_types: accepted media types of request bodies.
+        invalid_status: HTTP status of a response to a body whose fields have wrong types.
 
     Example:
         >>> from sam_endpoint.model.images import ImageRef
@@ -70,6 +71,7 @@ class Dialect:
     error_response: Callable[[Problem], Response]
     fields: Mapping[str, str] = field(default_factory=dict)
     content_types: tuple[str, ...] = ("application/json",)
+    invalid_status: int = 400
 
     def owns(self, path: str) -> bool:
         """Return whether a path belongs to this dialect.

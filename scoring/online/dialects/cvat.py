@@ -1,4 +1,4 @@
-"""CVAT's dialect: the requests that a CVAT server sends to an interactor (a function on the platform nuclio)."""
+"""CVAT's dialect: the requests that a CVAT server sends to an interactor or a tracker (functions on nuclio)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sam_endpoint.scoring.errors import Problem
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, Dialect, JsonRoute
 from sam_endpoint.scoring.online.dialects.best_masks import best_masks
+from sam_endpoint.scoring.online.dialects.cvat_tracker import track_shapes
 from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 
 # Shape of the features that the decoder in CVAT's browser plugin reads.
@@ -27,19 +28,21 @@ router = APIRouter(tags=["CVAT"], route_class=JsonRoute)
 
 
 class InteractorBody(BaseModel):
-    """The request that CVAT's server sends to an interactor. The endpoint ignores other fields."""
+    """The request that CVAT's server sends to an interactor, or with shapes or states to a tracker."""
 
     model_config = ConfigDict(extra="ignore")
     image: str
     pos_points: Any = None
     neg_points: Any = None
     obj_bbox: Any = None
+    shapes: Any = None
+    states: Any = None
 
 
 EXAMPLE = {"image": EXAMPLE_PNG, "pos_points": [[48, 32]], "neg_points": [], "obj_bbox": None}
 
 
-@router.post("/", response_model=None, summary="Segment as an interactor of CVAT")
+@router.post("/", response_model=None, summary="Segment as an interactor of CVAT, or track as a tracker")
 def interactor(
     request: Request, body: Annotated[InteractorBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> Response:
@@ -48,12 +51,23 @@ def interactor(
     `mask` has 0 or 255 for each pixel. `blob` has float32 features as base64. The response has `blob` only if the
     default model has features of the original SAM's shape, because the plugin's decoder expects this shape. Without
     points and box, the response has only `blob`.
+
+    A request with `shapes` or `states` is one to a tracker: the response has the `shapes` in this image, and the
+    `states` for the request with the next image.
     """
     context = context_of(request.scope)
     served = request.app.state.catalog.get()
     engine = served.engine_for(context)
-    prompt = _prompt(body)
+    is_tracker = bool(body.shapes or body.states)
+    prompt = None if is_tracker else _prompt(body)
+    if is_tracker:
+        lists = [part for part in (body.shapes, body.states) if isinstance(part, list)]
+        served.limits.check_objects(max(map(len, lists), default=0))
     image = engine.embed(engine.images.reference(body.image), context.call)
+    if is_tracker:
+        key = request.app.state.state_key
+        tracked = track_shapes(engine, image, body.shapes, body.states, key, context.call)
+        return ChunkedJsonResponse(tracked, headers=served.headers)
     answer: dict[str, Any] = {}
     if prompt is not None:
         engine.check_prompts([prompt])

@@ -1,8 +1,9 @@
-"""X-AnyLabeling's dialect: a request has marks on an image, and the response has polygons."""
+"""X-AnyLabeling's dialect: a request has marks on an image, or texts, and the response has polygons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,9 +13,13 @@ from starlette.responses import JSONResponse
 
 from sam_endpoint.model import masks
 from sam_endpoint.model.call import Call
+from sam_endpoint.model.concepts import Concept
+from sam_endpoint.model.concepts.parsing import parse_concepts
+from sam_endpoint.model.concepts.predict import find_instances
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, kind
 from sam_endpoint.model.everything import DEFAULT_GRID
+from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.masks import CroppedMask
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.prompts.cells import check_count
@@ -40,8 +45,15 @@ WIDGETS = (
     {"name": "mask_fineness_slider", "value": 1},
     {"name": "toggle_preserve_existing_annotations", "value": False},
 )
+TEXT_WIDGETS = (
+    {"name": "edit_text", "value": None},
+    {"name": "button_send", "value": None},
+    {"name": "input_conf", "value": None},
+    {"name": "edit_conf", "value": 0.0},
+)
 MARK_FORM = 'marks [{"type": "point" or "rectangle", "data": [x, y] or [x1, y1, x2, y2], "label": 1 or 0}, ...]'
 OK = 200
+ScoredMask = tuple[np.ndarray | CroppedMask, float, str]  # mask, score and label of an object
 router = APIRouter(prefix="/v1", tags=["X-AnyLabeling"], route_class=JsonRoute)
 
 
@@ -65,7 +77,7 @@ class PredictBody(BaseModel):
 
 
 EXAMPLE = {
-    "model": "sam-tiny",
+    "model": "sam2/hiera_tiny",
     "image": f"data:image/png;base64,{EXAMPLE_PNG}",
     "params": {"marks": [{"type": "point", "data": [48, 32], "label": 1}]},
 }
@@ -74,65 +86,96 @@ EXAMPLE = {
 @router.get("/models", summary="List the models for X-AnyLabeling")
 def list_models(request: Request) -> dict[str, Any]:
     """List the served models and the controls that the client shows for them."""
-    return _success({model["name"]: _described(model["name"]) for model in request.app.state.catalog.describe()})
+    models = request.app.state.catalog.describe()
+    return _success({model["name"]: _described(model["name"], model["capabilities"]) for model in models})
 
 
 @router.get("/models/{model:path}/info", summary="Describe one model")
 def model_info(request: Request, model: str) -> dict[str, Any]:
     """Describe one model."""
-    return _success(_described(request.app.state.catalog.key(model)))
+    catalog = request.app.state.catalog
+    key = catalog.key(model)
+    (capabilities,) = (described["capabilities"] for described in catalog.describe() if described["name"] == key)
+    return _success(_described(key, capabilities))
 
 
-@router.post("/predict", response_model=None, summary="Segment the marked object, or every object")
+@router.post("/predict", response_model=None, summary="Segment marked objects, objects by text, or every object")
 def predict(
     request: Request, body: Annotated[PredictBody, Body(openapi_examples={"a disc": {"value": EXAMPLE}})]
 ) -> JSONResponse:
-    """Return the polygons of the objects that the marks select, or of every object if the request has no marks."""
+    """Return the polygons of the objects that the marks or texts select. Without both, of every object.
+
+    Commas or full stops separate texts. A text is the label of its objects.
+    """
     context, params = context_of(request.scope), body.params
     served: ServedModel = request.app.state.catalog.get(body.model)
-    if params.text_prompt:
-        raise BadInput("text_prompt", "no text, since this model takes points and rectangles only", "a text")
     engine = served.engine_for(context)
+    concepts = _concepts(params)
+    engine.concepts.check(concepts)
     prompts = _prompts(params.marks, engine.max_prompts)
     engine.check_prompts(prompts)
-    if prompts:
-        served.limits.check_prompts(len(prompts))
+    if prompts and concepts:
+        raise BadInput("text_prompt", "either text_prompt or marks", "both")
+    if prompts or concepts:
+        served.limits.check_prompts(len(prompts) + len(concepts))
     else:
         served.limits.check_points(1, DEFAULT_GRID.count)
-    image = engine.embed(engine.images.reference(body.image, upright=True), context.call)
-    scored_masks: Iterable[tuple[np.ndarray | CroppedMask, float]]
-    if prompts:
-        scored_masks = _selected(engine, image, prompts, context.call)
+    reference = engine.images.reference(body.image, upright=True)
+    scored_masks: Iterable[ScoredMask]
+    if concepts:
+        scored_masks = _by_text(served, engine, reference, concepts, params, context.call)
+    elif prompts:
+        scored_masks = _selected(engine, engine.embed(reference, context.call), prompts, context.call)
     else:
-        scored_masks = _all(engine, image, params, context.call)
+        scored_masks = _all(engine, engine.embed(reference, context.call), params, context.call)
     shapes = [
         {
-            "label": LABEL,
+            "label": label,
             "shape_type": "polygon",
             "points": points,
             "score": min(1.0, max(0.0, score)),
             "group_id": group,
         }
-        for group, (mask, score) in enumerate(scored_masks, 1)
+        for group, (mask, score, label) in enumerate(scored_masks, 1)
         for points in outlines(mask, params.epsilon_factor, context.call)
     ]
     # False: the client adds the new shapes to the shapes of the image. None: a setting of the client decides.
-    content = {"shapes": shapes, "description": "", "replace": False if prompts else None}
+    content = {"shapes": shapes, "description": "", "replace": False if prompts or concepts else None}
     return ChunkedJsonResponse(_success(content), headers=served.headers)
 
 
-def _selected(
-    engine: Engine, image: EmbeddedImage, prompts: list[Prompt], call: Call
-) -> list[tuple[np.ndarray | CroppedMask, float]]:
+def _concepts(params: PredictParams) -> list[Concept]:
+    """Return the concepts of `text_prompt`. Raises BadInput."""
+    text = params.text_prompt or ""
+    parts = text.split("," if "," in text else ".")
+    texts = list(dict.fromkeys(part.strip() for part in parts if part.strip())) or [text]
+    return parse_concepts(texts, None, None) or [] if text else []
+
+
+def _by_text(
+    served: ServedModel, engine: Engine, ref: ImageRef, concepts: list[Concept], params: PredictParams, call: Call
+) -> Iterator[ScoredMask]:
+    """Yield the instances of texts, with the texts as labels."""
+    thresholds = served.defaults.read({}).thresholds
+    if params.conf_threshold:  # the client sends 0 unless the user sets a threshold
+        thresholds = replace(thresholds, score=params.conf_threshold)
+    with engine.embedded(ref, engine.concepts.needs_pixels(concepts), call) as image:
+        for index, segmentation in find_instances(engine, image, concepts, thresholds, call):
+            with call.stage("mask"):
+                (mask,) = engine.cropped_masks(segmentation)
+            yield mask, float(segmentation.scores[0]), concepts[index].text or LABEL
+
+
+def _selected(engine: Engine, image: EmbeddedImage, prompts: list[Prompt], call: Call) -> list[ScoredMask]:
     results = best_masks(engine, image, prompts, multimask_output=True, call=call)
-    return [(result.mask, result.score) for result in results]
+    return [(result.mask, result.score, LABEL) for result in results]
 
 
-def _all(engine: Engine, image: EmbeddedImage, params: PredictParams, call: Call) -> Iterator[tuple[np.ndarray, float]]:
+def _all(engine: Engine, image: EmbeddedImage, params: PredictParams, call: Call) -> Iterator[ScoredMask]:
     """Yield every object in the image whose predicted IoU is at least the client's threshold, one mask at a time."""
     for segmented in engine.everything(image, DEFAULT_GRID, call=call):
         if segmented.score >= params.conf_threshold:
-            yield masks.from_rle(segmented.rle), segmented.score
+            yield masks.from_rle(segmented.rle), segmented.score, LABEL
 
 
 def outlines(mask: np.ndarray | CroppedMask, epsilon_factor: float, call: Call) -> list[list[list[float]]]:
@@ -218,15 +261,28 @@ def _prompt(points: Sequence[tuple[list[float], int]], box: np.ndarray | None) -
     )
 
 
-def _described(name: str) -> dict[str, Any]:
+def _described(name: str, capabilities: Mapping[str, bool] | None) -> dict[str, Any]:
+    """Describe a model with known capabilities. None: the model is not loaded yet."""
+    text = bool(capabilities and capabilities["text"])
+    widgets, mode = [*WIDGETS, *(TEXT_WIDGETS if text else ())], "text_prompt" if text else "default"
+    # Images are the first task, which the client chooses by default. In the second, it sends all images of the folder.
+    tasks = [
+        {"id": task, "name": task.capitalize(), "batch_processing_mode": batch, "active_widgets": _names(active)}
+        for task, batch, active in (("images", mode, widgets), ("video", "video", WIDGETS))
+    ]
     return {
         "model_id": name,
         "display_name": name,
-        "widgets": list(WIDGETS),
+        "widgets": widgets,
         "params": {"epsilon_factor": FINENESS},
-        "capabilities": {"points": True, "rectangles": True, "text": False, "video": False},
-        "batch_processing_mode": "default",
+        "capabilities": {"points": True, "rectangles": True, "text": text, "video": True},
+        "batch_processing_mode": mode,
+        "available_tasks": tasks,
     }
+
+
+def _names(widgets: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {str(widget["name"]): {} for widget in widgets}
 
 
 def _success(data: dict[str, Any]) -> dict[str, Any]:
@@ -239,4 +295,4 @@ def error_response(problem: Problem) -> JSONResponse:
     return JSONResponse({"success": False, "error": {"code": problem.code, "message": problem.message}}, status)
 
 
-DIALECT = Dialect("x-anylabeling", ("/v1/",), router, error_response)
+DIALECT = Dialect("x-anylabeling", ("/v1/",), router, error_response, {"input_text": "text_prompt"})

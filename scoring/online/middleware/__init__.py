@@ -24,8 +24,8 @@ from sam_endpoint.scoring.online.middleware.sending import SendingMiddleware
 from sam_endpoint.scoring.online.settings import EndpointSettings
 
 OPEN_PATHS = (
-    "/", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico", "/v2/health/live",
-    "/v2/health/ready",
+    "/", "/video", "/ping", "/health", "/ready", "/version", "/docs", "/openapi.json", "/favicon.ico",
+    "/v2/health/live", "/v2/health/ready",
 )  # fmt: skip
 METRICS_PATH = "/metrics"
 OPEN_PREFIX = "/page/"

@@ -11,6 +11,7 @@ import "./panel/downloads.js";
 import "./panel/images.js";
 import "./panel/keys.js";
 import "./panel/objects.js";
+import "./panel/proposals.js";
 import "./panel/sources.js";
 import { loadModels } from "./panel/status.js";
 import "./panel/tools.js";

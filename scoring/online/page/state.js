@@ -1,9 +1,11 @@
 // The state of the page. It is immutable: `update` replaces it by a changed copy and calls the watchers.
 
 import { NO_HISTORY, mapProjects, record } from "./project/history.js";
-import { changeObject, EMPTY, objectsOf, objectWith } from "./project/project.js";
+import { changeObject, EMPTY, objectWith } from "./project/project.js";
+import { shownOf, sortedProposals } from "./project/proposals.js";
+import { createStore } from "./store.js";
 
-let state = Object.freeze({
+const store = createStore({
   project: EMPTY, // the labels of all images: see project/project.js
   history: NO_HISTORY, // earlier and later projects, for undo and redo
   imageId: null, // id of the open image
@@ -12,6 +14,7 @@ let state = Object.freeze({
   marked: [], // ids of the objects that are marked in the list, to merge them
   classId: EMPTY.classes[0].id, // class of new objects
   tool: "add", // "add", "subtract", "box", "brush", "eraser" or "move"
+  thresholds: {}, // image id -> threshold; proposals with a lower score are not shown
   each: false, // whether each click makes a new object
   radius: 14, // radius of the brush, in CSS pixels: to paint finer, zoom in
   opacity: 0.45, // of the fill of the masks, 0 to 1
@@ -32,36 +35,31 @@ let state = Object.freeze({
   takenOver: false, // whether another tab has opened the data set since; this tab then saves nothing
   status: { text: "", isError: false, retry: null }, // retry: a function that repeats the failed action, or null
 });
-const watchers = [];
 
 /** Return the current state. */
-export const get = () => state;
+export const get = store.get;
 
 /** Change parts of the state, and call the watchers. */
-export function update(changes) {
-  const before = state;
-  state = Object.freeze({ ...state, ...changes });
-  for (const watcher of watchers) watcher(state, before);
-}
+export const update = store.update;
 
 /** Register a function `watcher(state, before)` that is called after each change of the state. */
-export const watch = (watcher) => watchers.push(watcher);
+export const watch = store.watch;
 
 /** Show a message to the user. */
 export const setStatus = (text, isError = false, retry = null) => update({ status: { text, isError, retry } });
 
 /** Return what undo restores. */
-export const entryNow = ({ project, imageId, active } = state) => ({ project, imageId, active });
+export const entryNow = ({ project, imageId, active } = get()) => ({ project, imageId, active });
 
 /** Replace the project as a step that can be undone. `changes` are further changes of the state. */
 export function commit(project, changes = {}) {
-  if (project === state.project) return update(changes);
-  update({ project, history: record(state.history, entryNow()), ...changes });
+  if (project === get().project) return update(changes);
+  update({ project, history: record(get().history, entryNow()), ...changes });
 }
 
 /** Apply a change to the current project and to all projects of undo and redo, so that undo does not undo the change. */
 export function commitEverywhere(change, changes = {}) {
-  update({ project: change(state.project), history: mapProjects(state.history, change), ...changes });
+  update({ project: change(get().project), history: mapProjects(get().history, change), ...changes });
 }
 
 /**
@@ -71,19 +69,22 @@ export function commitEverywhere(change, changes = {}) {
 export function answerObject(imageId, id, request, changes) {
   const waiting = (project) => objectWith(project, imageId, id)?.request === request;
   const change = (project) => (waiting(project) ? changeObject(project, imageId, id, changes) : project);
-  const present = waiting(state.project);
+  const present = waiting(get().project);
   commitEverywhere(change);
   return present;
 }
 
-/** Return the objects of the open image. */
-export const shownObjects = ({ project, imageId } = state) => objectsOf(project, imageId);
+/** Return the objects of the open image, without the proposals below the threshold. */
+export const shownObjects = ({ project, imageId, thresholds } = get()) => shownOf(project, imageId, thresholds[imageId]);
+
+/** Return the proposals of the open image that are not below the threshold, in the order of their list. */
+export const shownProposals = (from = get()) => sortedProposals(shownObjects(from));
 
 /** Return the active object, or undefined. */
-export const activeObject = ({ project, imageId, active } = state) => objectWith(project, imageId, active);
+export const activeObject = ({ project, imageId, active } = get()) => objectWith(project, imageId, active);
 
 /** Return the objects for the downloads of the open image: the active object, or all objects if none is active. */
-export function chosenObjects(from = state) {
+export function chosenObjects(from = get()) {
   const active = activeObject(from);
   if (active) return active.mask ? [active] : [];
   return shownObjects(from).filter(({ mask, proposal }) => mask && !proposal);

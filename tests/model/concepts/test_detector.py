@@ -15,10 +15,15 @@ import transformers
 from mlflow.pyfunc import load_model
 from PIL import Image
 
-from sam_endpoint.model.concepts.detector import load
+from sam_endpoint.model.budget import MemoryBudget, RequestLimits
+from sam_endpoint.model.call import Call
+from sam_endpoint.model.concepts import Concept, Thresholds
+from sam_endpoint.model.concepts.detector import MAX_INSTANCES, load
+from sam_endpoint.model.concepts.predict import find_instances
 from sam_endpoint.model.embeddings import EmbeddingCache
 from sam_endpoint.model.engine import Engine
-from sam_endpoint.model.images import ImageReader
+from sam_endpoint.model.errors import BadRequest
+from sam_endpoint.model.images import ImageReader, ImageRef
 from sam_endpoint.model.images.reader import OpenedImage
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.scorer import Scorer
@@ -26,7 +31,7 @@ from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.scoring.runtime import open_model
 from tests import pictures
 from tests.detectors import detr, grounding_dino, owl, rt_detr
-from tests.engines import score_rows, scorer_of
+from tests.engines import engine_of, score_rows, scorer_of
 
 SaveDetector = Callable[[Path], None]
 PIXELS = pictures.clutter(120, 160)
@@ -173,6 +178,44 @@ def test_a_model_with_a_detector_is_packaged_loaded_and_described(
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(Exception, match="differ from the packaged weights"):
         open_model(saved, "cpu")
+
+
+def test_memory_for_the_masks_is_held_during_a_search(sam_folder: Path, tmp_path: Path) -> None:
+    owl(tmp_path)
+    engine = engine_of(Segmenter.load(str(sam_folder), "cpu", detector=str(tmp_path)))
+    budget = MemoryBudget(2**30)
+    call, concepts, thresholds = Call(memory=budget), [Concept("cup"), Concept("spoon")], Thresholds(score=0.0)
+    with engine.embedded(ImageRef.content(png()), True, call) as image:
+        pixels = budget.held
+        held = [budget.held - pixels for _ in find_instances(engine, image, concepts, thresholds, call)]
+        assert budget.held == pixels
+    height, width = engine.low_res_size
+    assert held and set(held) == {2 * MAX_INSTANCES * 4 * height * width}
+    assert budget.held == 0
+    small = Call(memory=MemoryBudget(held[0] - 1))
+    with (
+        engine.embedded(ImageRef.content(png()), True) as image,
+        pytest.raises(
+            BadRequest, match=f"needs at most {held[0] - 1:,} bytes of memory, got {held[0]:,}: send several"
+        ),
+    ):
+        next(find_instances(engine, image, concepts, thresholds, small))
+
+
+def test_a_limit_on_texts_counts_all_rows_before_any_work(sam_folder: Path, tmp_path: Path) -> None:
+    owl(tmp_path)
+    engine = engine_of(Segmenter.load(str(sam_folder), "cpu", detector=str(tmp_path)))
+    scorer = Scorer(engine, RequestLimits(concepts=2))
+    rows: list[dict[str, Any]] = [
+        {"image": png(), "input_text": ["cup", "spoon"]},
+        {"image": png(), "input_text": "cup"},
+    ]
+    with pytest.raises(BadRequest, match="expected at most 2 texts and other concepts in all rows of a request, got 3"):
+        score_rows(scorer, *rows)
+    assert (
+        len(score_rows(scorer, rows[0], {"image": png(), "input_exemplars": [[10, 10, 50, 50]]}, points_per_side=2))
+        == 2
+    )
 
 
 def test_checkpoints_that_are_no_detectors_are_errors(sam_folder: Path, tmp_path: Path) -> None:

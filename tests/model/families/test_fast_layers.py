@@ -16,7 +16,7 @@ from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2MultiS
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionEncoder, SamHQVisionLayer
 
 from sam_endpoint.model import families
-from sam_endpoint.model.families import hiera, vit
+from sam_endpoint.model.families import hiera, linear, vit
 from sam_endpoint.model.families.fast_layer import FastLayer
 from sam_endpoint.model.families.sam2 import ZeroPositionEncoding
 from sam_endpoint.model.precision import Bfloat16, Int8, quantize_encoder
@@ -69,7 +69,11 @@ def hiera_backbone(image_size: int = 128, windows: tuple[int, ...] = (8, 4, 14, 
 @pytest.mark.parametrize("use_rel_pos", [True, False])
 # 640 pixels are 40 tokens, more than a block of rows. 560 pixels are 35 tokens, so that windows are padded.
 @pytest.mark.parametrize("image_size", [640, 560])
-def test_a_sam_encoder_returns_the_same_with_fast_layers(use_rel_pos: bool, image_size: int) -> None:
+@pytest.mark.parametrize("library", ["MKL", "oneDNN"])
+def test_a_sam_encoder_returns_the_same_with_fast_layers(
+    use_rel_pos: bool, image_size: int, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_onednn", linear.ONEDNN if library == "oneDNN" else None)
     encoder = sam_encoder(use_rel_pos, image_size)
     images = torch.randn(2, 3, image_size, image_size)
     expected = encoder(images).last_hidden_state
@@ -94,6 +98,35 @@ def test_a_hiera_backbone_returns_the_same_with_fast_layers(image_size: int, win
     hiera.use_fast_layers(backbone)
     actual = backbone(images).intermediate_hidden_states
     assert [maps.shape for maps in actual] == [maps.shape for maps in expected]
+    assert all(error(*pair) < 1e-5 for pair in zip(actual, expected, strict=True))
+
+
+def use_device_path(layers: Any) -> None:
+    """Let layers compute on this CPU what they would compute on a GPU."""
+    for layer in layers:
+        layer.fast_forward = layer.device_forward
+
+
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@pytest.mark.parametrize("image_size", [640, 560])
+@pytest.mark.parametrize("hq", [True, False])
+def test_a_sam_encoder_returns_the_same_with_the_layers_of_a_gpu(use_rel_pos: bool, image_size: int, hq: bool) -> None:
+    encoder = sam_encoder(use_rel_pos, image_size, hq)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = encoder(images).last_hidden_state
+    vit.use_fast_layers(encoder)
+    use_device_path(encoder.layers)
+    assert error(encoder(images).last_hidden_state, expected) < 1e-5
+
+
+@pytest.mark.parametrize("image_size", [640, 256, 128])
+def test_a_hiera_backbone_returns_the_same_with_the_blocks_of_a_gpu(image_size: int) -> None:
+    backbone = hiera_backbone(image_size)
+    images = torch.randn(2, 3, image_size, image_size)
+    expected = backbone(images).intermediate_hidden_states
+    hiera.use_fast_layers(backbone)
+    use_device_path(backbone.blocks)
+    actual = backbone(images).intermediate_hidden_states
     assert all(error(*pair) < 1e-5 for pair in zip(actual, expected, strict=True))
 
 

@@ -19,8 +19,7 @@ INPUTS = 96
 @pytest.fixture(autouse=True, params=["oneDNN", "without oneDNN"])
 def _without_gradients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run every test with and without oneDNN, without gradients and with the same seed."""
-    if request.param != "oneDNN":
-        monkeypatch.setattr(linear, "_onednn", None)
+    monkeypatch.setattr(linear, "_onednn", linear.ONEDNN if request.param == "oneDNN" else None)
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
@@ -52,6 +51,13 @@ def test_a_product_equals_torchs_with_and_without_gelu(gelu: bool) -> None:
     inputs, weight, bias = torch.randn(3, 50, 16) * 3, torch.randn(32, 16), torch.randn(32)
     expected = F.linear(inputs, weight, bias)
     assert close(linear.product(inputs, weight, bias, gelu), F.gelu(expected) if gelu else expected)
+
+
+def test_parts_of_a_layer_equal_those_of_its_output() -> None:
+    exact, inputs = nn.Linear(INPUTS, 120), torch.randn(5, 6, INPUTS)
+    for layer in (exact, Bfloat16(exact), nn.Linear(INPUTS, 120, bias=False)):
+        parts = linear.project(layer, inputs, 3)
+        assert all(close(*pair) for pair in zip(parts, layer(inputs).chunk(3, -1), strict=True))
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_pytorch_tanh"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, Position, Request, expect, sync_playwright
 
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder for screenshots
+
+PHONE: dict[str, Any] = {
+    **{"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    **{"has_touch": True, "is_mobile": True},
+}
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> 
     problems: list[str] = []
 
     def record(request: Request) -> None:
-        if not request.url.startswith((url, "blob:", "data:")):
+        if not request.url.startswith((urljoin(url, "."), "blob:", "data:")):
             foreign_requests.append(request.url)
 
     page.on("request", record)
@@ -52,7 +59,7 @@ def open_page(browser: Browser, url: str, wait: bool = True, **options: Any) -> 
         expect(page.locator("#model option").first).to_be_attached()
     yield page
     context.close()
-    assert not foreign_requests and not problems
+    assert not foreign_requests and not problems, (foreign_requests, problems)
 
 
 def shoot(page: Page, name: str) -> None:
@@ -137,6 +144,16 @@ def downloaded(page: Page, button: str) -> bytes:
     with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()
+
+
+def exported(page: Page, touch: bool = False) -> dict[str, Any]:
+    """Export the data set as COCO's run lengths, with two actions. Returns the JSON object."""
+    act = "tap" if touch else "click"
+    getattr(page.locator("#open-export"), act)()
+    with page.expect_download() as download:
+        getattr(page.get_by_role("button", name="Download"), act)()
+    content: dict[str, Any] = json.loads(Path(download.value.path()).read_text())
+    return content
 
 
 def saved_mask(page: Page) -> np.ndarray:

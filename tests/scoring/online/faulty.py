@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from sam_endpoint.__main__ import main
-from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.model.image_encoder import ImageEncoder
 
-embed = Segmenter._embed
+embed = ImageEncoder.embed_batch
 
 
-def embed_with_faults(self: Segmenter, images: Sequence[np.ndarray]) -> Any:
+def embed_with_faults(self: ImageEncoder, images: Sequence[np.ndarray]) -> Any:
     """Embed images, with the faults that their widths select."""
     widths = [image.shape[1] for image in images]
     if 77 in widths or len(images) > 1:
@@ -70,5 +70,5 @@ def reveal(secret: str) -> None:
 
 
 if __name__ == "__main__":
-    with mock.patch.object(Segmenter, "_embed", embed_with_faults):
+    with mock.patch.object(ImageEncoder, "embed_batch", embed_with_faults):
         sys.exit(main(sys.argv[1:]))

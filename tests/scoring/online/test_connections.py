@@ -1,7 +1,9 @@
-"""Bodies in chunks: those that clients send are read, those that keep the event loop busy are rejected."""
+"""Messages that clients send are read; messages that keep the event loop busy are rejected or wait."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,16 @@ import h11
 import pytest
 import uvicorn
 
-from sam_endpoint.scoring.online.connections import HEADER_BYTES, MAX_CHUNKS, ConnectionGuard, CountingConnection
+from sam_endpoint.scoring.online.accepting import accept_connections
+from sam_endpoint.scoring.online.connections import (
+    HEADER_BYTES,
+    LARGE_BYTES,
+    MAX_AHEAD,
+    MAX_CHUNKS,
+    ConnectionGuard,
+    CountingConnection,
+)
+from sam_endpoint.scoring.online.pacing import MAX_WAIT, Pacer
 
 HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -50,9 +61,18 @@ def test_each_request_of_a_connection_is_counted_alone() -> None:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request with two bytes."""
+    """Read the body, and answer with two bytes. Answer requests for `/wait` only after the client disconnects."""
+    while (message := await receive())["type"] != "http.disconnect":
+        if not message.get("more_body") and scope["path"] != "/wait":
+            break
+    else:
+        hung_up.set()
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
+
+
+hung_up = threading.Event()
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +121,81 @@ def test_tiny_chunks_get_an_answer_or_a_reset(address: tuple[str, int]) -> None:
             except (ConnectionResetError, BrokenPipeError):
                 pass
     test_a_connection_answers_one_request_after_the_other(address)
+
+
+def test_a_client_that_sends_far_ahead_is_disconnected_without_an_answer(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 10) as connection:
+        connection.sendall(GET + GET * (MAX_AHEAD // len(GET) + 1))
+        answers = b""
+        try:
+            while part := connection.recv(4096):
+                answers += part
+        except ConnectionResetError:
+            pass
+    assert answers == b""
+
+
+def test_a_client_that_sends_ahead_and_hangs_up_is_noticed(address: tuple[str, int]) -> None:
+    hung_up.clear()
+    with socket.create_connection(address, 10) as connection:
+        connection.sendall(GET.replace(b"GET /", b"GET /wait") + GET)
+        assert not hung_up.wait(0.2)
+    assert hung_up.wait(10)
+
+
+def test_large_bodies_that_arrive_at_the_same_time_are_read_in_full(address: tuple[str, int]) -> None:
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {20 * LARGE_BYTES}\r\n\r\n".encode()
+    answers = []
+
+    def send() -> None:
+        with socket.create_connection(address, 10) as connection:
+            for _ in range(2):
+                connection.sendall(head + bytes(20 * LARGE_BYTES))
+                answer = b""
+                while not answer.endswith(b"ok"):
+                    answer += connection.recv(4096)
+                answers.append(answer)
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12 and all(b"200 OK" in answer for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("passed", "busy", "expected"),
+    [(0.004, 0.004, 0.004), (0.012, 0.009, 0.006), (0.004, 0.002, 0), (0.0005, 0.0005, 0), (1, 0, 0), (1, 1, MAX_WAIT)],
+)
+def test_work_waits_while_the_event_loop_is_busy_for_more_than_half_of_the_time(
+    passed: float, busy: float, expected: float
+) -> None:
+    pacer = Pacer(iter((0, passed)).__next__, iter((0, busy)).__next__)
+    assert pacer.seconds() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_busy_server_drops_connections_whose_clients_have_hung_up(busy: bool) -> None:
+    class Recorder(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            received.append(data)
+
+    async def accept() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            for i in range(3):
+                with socket.create_connection(listener.getsockname()) as connection:
+                    connection.sendall(b"hung up %d" % i)
+            with socket.create_connection(listener.getsockname()) as connection:
+                connection.sendall(b"waits")
+                pacer = Pacer(itertools.count(0, 0.001).__next__, itertools.count(0, 0.001 * busy).__next__)
+                accepting = asyncio.create_task(accept_connections(listener, Recorder, pacer))
+                while b"waits" not in received:
+                    await asyncio.sleep(0.01)
+                accepting.cancel()
+
+    received: list[bytes] = []
+    asyncio.run(asyncio.wait_for(accept(), 10))
+    # The first connection is accepted before the server knows that it is busy.
+    assert received == [b"hung up 0", *([] if busy else [b"hung up 1", b"hung up 2"]), b"waits"]

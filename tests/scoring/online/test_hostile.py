@@ -113,6 +113,11 @@ CASES: list[tuple[str, str, Any]] = [
         )
     ),
     ("a huge box", "/sam2/segment_image", {**SAM, "prompts": [{"box": {"x": 1, "y": 1, "width": HUGE, "height": 1}}]}),
+    (
+        "a huge example",
+        "/sam3/concept_segment",
+        {**SAM, "prompts": [{"boxes": [{"x": 1, "y": 1, "width": HUGE, "height": 1}]}]},
+    ),
     ("a long image_id", "/score", {"input_data": [{**ROW, "image_id": "x" * 10_000}]}),
     ("a long image_id", "/sam/embed_image", {"image": SAM["image"], "image_id": "x" * 10_000}),
 ]
@@ -283,3 +288,31 @@ def test_an_evicted_model_leaves_no_threads(tmp_path: Path) -> None:
         time.sleep(0.2)
         counts.append(threading.active_count())
     assert counts[0] == counts[1] == counts[2]
+
+
+FORM_HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(FORM_HEAD + b"\r\n--x-" * 5_000_000 + b"\r\n--x--\r\n", id="false boundaries"),
+        pytest.param(FORM_HEAD + b"a\r\n--x" + b" " * 30_000_000 + b"\r\n", id="spaces after a boundary"),
+        pytest.param((FORM_HEAD + b"a\r\n") * 100_000 + b"--x--\r\n", id="many files"),
+        pytest.param(FORM_HEAD + b"a\r\n--x", id="no end"),
+    ],
+)
+@pytest.mark.parametrize("name", ["boundary", "Boundary"])
+def test_forms_that_are_slow_to_parse_are_rejected_before_they_are_parsed(url: str, form: bytes, name: str) -> None:
+    before = stage_seconds(url, "parse")
+    kind = {"content-type": f"multipart/form-data; {name}=x"}
+    answer = requests.post(f"{url}/segment-anything-2", data=form, headers=kind, timeout=60)
+    assert answer.status_code == 400
+    assert stage_seconds(url, "parse") - before < 2  # the parser takes 5 to 7 s for the first two
+
+
+def stage_seconds(url: str, stage: str) -> float:
+    """Return the seconds that requests have spent in a stage, from the metrics of the endpoint."""
+    prefix = f'sam_stage_seconds_sum{{stage="{stage}"}} '
+    lines = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
+    return sum(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))

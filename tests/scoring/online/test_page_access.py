@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.conftest import ROOT, serve_endpoint
+from tests.scoring.online.accessibility import violations
 from tests.scoring.online.browser import chromium, click, open_page, shoot, wait_for_mask, wait_for_picture
 
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 800}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
@@ -30,13 +28,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
-
-
-def violations(page: Page) -> list[str]:
-    """Return what axe-core finds wrong: the rule, and the elements."""
-    page.evaluate(AXE)
-    found = page.evaluate("rules => axe.run({runOnly: rules})", RULES)
-    return [f"{rule['id']}: {[node['html'][:150] for node in rule['nodes']]}" for rule in found["violations"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

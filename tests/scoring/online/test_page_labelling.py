@@ -17,12 +17,14 @@ from pycocotools.coco import COCO
 from tests import pictures
 from tests.conftest import ROOT, serve_endpoint
 from tests.scoring.online.browser import (
+    PHONE,
     at,
     canvas_pixels,
     chromium,
     click,
     downloaded,
     drag,
+    exported,
     open_file,
     open_page,
     saved_mask,
@@ -38,10 +40,6 @@ COINS = [
     *((44, 197), (103, 196), (155, 198), (213, 193), (274, 195), (347, 187)),
     *((46, 260), (114, 266), (173, 261), (244, 264), (300, 263), (359, 268)),
 ]
-PHONE: dict[str, Any] = {
-    **{"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
-    **{"has_touch": True, "is_mobile": True},
-}
 FEW = 60  # the work must take fewer actions
 
 
@@ -61,16 +59,6 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with open_page(browser, url) as page:
         yield page
-
-
-def exported(page: Page, touch: bool = False) -> dict[str, Any]:
-    """Export the data set as COCO's run lengths, with two actions. Returns the JSON object."""
-    act = "tap" if touch else "click"
-    getattr(page.locator("#open-export"), act)()
-    with page.expect_download() as download:
-        getattr(page.get_by_role("button", name="Download"), act)()
-    content: dict[str, Any] = json.loads(Path(download.value.path()).read_text())
-    return content
 
 
 def read(content: dict[str, Any], folder: Path) -> list[np.ndarray]:
@@ -243,7 +231,7 @@ def test_everything_is_proposed_and_accepted_one_by_one_or_all(page: Page) -> No
     wait_for_picture(page)
     page.keyboard.press("e")
     expect(page.locator("#proposals")).to_be_visible(timeout=60_000)
-    count = page.locator("#objects li").count()
+    count = page.locator("#proposal-list li").count()
     assert count >= 24
     expect(page.locator("#objects-count")).to_have_text("0")
     shoot(page, "proposals")
@@ -253,7 +241,7 @@ def test_everything_is_proposed_and_accepted_one_by_one_or_all(page: Page) -> No
     page.keyboard.press("y")  # accept it
     expect(page.locator("#objects-count")).to_have_text("2")
     page.keyboard.press("Delete")  # the next proposal
-    expect(page.locator("#objects li")).to_have_count(count - 1)
+    expect(page.locator("#proposal-list li")).to_have_count(count - 3)
     page.click("#accept-all")
     expect(page.locator("#objects-count")).to_have_text(str(count - 1))
     for _ in range(4):

@@ -21,7 +21,17 @@ MAX_LINES = 300
 FOLDERS = ("formats", "masks", "project")
 PURE = (
     *sorted(str(file.relative_to(page.FILES)) for folder in FOLDERS for file in (page.FILES / folder).glob("*.js")),
-    *("endpoint/models.js", "endpoint/requests.js", "images/exif.js", "view/geometry.js", "view/styles.js"),
+    *(
+        "endpoint/lines.js",
+        "endpoint/models.js",
+        "endpoint/requests.js",
+        "store.js",
+        "video/formats.js",
+        "video/tracks.js",
+        "images/exif.js",
+        "view/geometry.js",
+        "view/styles.js",
+    ),
 )
 
 

@@ -16,9 +16,10 @@ import yaml
 from sam_endpoint.model.masks import decode
 from tests import checkpoints
 from tests.conftest import serve_endpoint
+from tests.model.test_video import write_sound, write_without_frames
 from tests.pictures import iou
 from tests.scoring.online.endpoint import in_flight, metric
-from tests.videos import cut, disc_frames, write_video
+from tests.videos import break_in_the_middle, cut, disc_frames, write_video
 
 COUNT = 10
 FRAMES, MASKS = disc_frames(COUNT)
@@ -77,7 +78,8 @@ def test_answers_a_line_per_frame_and_object(url: str, clip: Path) -> None:
         (frame, number) for frame in range(COUNT) for number in ((1, 2) if frame >= 3 else (1,))
     ]
     for record in records:
-        assert set(record) == {"frame", "object", "encoded_binary_mask", "size", "bbox", "area", "score"}
+        assert set(record) == {"frame", "object", "encoded_binary_mask", "size", "bbox", "area", "score", "seconds"}
+        assert record["seconds"] == pytest.approx(record["frame"] / 25)
         mask = decode(record["encoded_binary_mask"], "rle", (96, 128))
         assert iou(mask, MASKS[record["frame"]]) > 0.8 and record["area"] == mask.sum()
 
@@ -87,6 +89,17 @@ def test_a_model_with_memory_uses_it(url: str, clip: Path) -> None:
     assert end == {"frames": COUNT, "error": None} and len(records) == 2 * COUNT - 3
     by_box, _ = read_lines(track(url, clip, fields={"model": "video", "tracker": "box"}))
     assert [record["encoded_binary_mask"] for record in records] != [row["encoded_binary_mask"] for row in by_box]
+
+
+def test_frames_before_the_first_prompt_are_not_tracked(url: str, clip: Path) -> None:
+    tracked = 'sam_stage_seconds_count{stage="render"}'
+    before = metric(url, tracked)
+    records, end = read_lines(track(url, clip, [PROMPTS[0] | {"frame": 6, "points": [[42, 48]]}]))
+    assert end == {"frames": 4, "error": None} and [record["frame"] for record in records] == [6, 7, 8, 9]
+    assert metric(url, tracked) - before == 4
+    assert all(
+        iou(decode(record["encoded_binary_mask"], "rle", (96, 128)), MASKS[record["frame"]]) > 0.8 for record in records
+    )
 
 
 def test_lines_arrive_while_the_video_is_tracked(url: str, tmp_path: Path) -> None:
@@ -123,6 +136,13 @@ def test_the_frames_before_a_broken_one_are_answered(url: str, tmp_path: Path) -
     assert f"column 'video', frame {end['frames']}: expected a file that holds all frames" in end["error"]
 
 
+def test_a_corrupt_frame_ends_the_answer_with_its_number(url: str, tmp_path: Path) -> None:
+    noisy = np.clip(FRAMES + np.random.default_rng(0).normal(0, 25, FRAMES.shape), 0, 255).astype(np.uint8)
+    records, end = read_lines(track(url, break_in_the_middle(write_video(tmp_path / "clip.mp4", noisy))))
+    assert 0 < end["frames"] < COUNT and {record["frame"] for record in records} == set(range(end["frames"]))
+    assert f"column 'video', frame {end['frames']}: expected a frame that can be decoded" in end["error"]
+
+
 def test_a_prompt_that_cannot_be_tracked_ends_the_answer(url: str, clip: Path) -> None:
     prompts = [*PROMPTS[:1], {"frame": 4, "object": 2, "points": [[1, 1]], "labels": [0]}, PROMPTS[1] | {"frame": 6}]
     records, end = read_lines(track(url, clip, prompts))
@@ -150,9 +170,12 @@ def test_a_bad_request_is_an_error_before_the_first_line(
 
 def test_a_bad_video_is_an_error_before_the_first_line(url: str, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
+    sound, empty = write_sound(tmp_path / "sound.mov"), write_without_frames(tmp_path / "none.mkv")
     long = write_video(tmp_path / "long.gif", still_frames(301))
     for video, message in (
         (tmp_path / "text.mp4", "column 'video': expected an mp4, mov, webm, mkv, avi, GIF or WebP file"),
+        (sound, "column 'video': expected a file with a video stream, got a file without one"),
+        (empty, "got 0 frames"),
         (long, "column 'video': expected a video of at most 300 frames, got 301 frames"),
     ):
         response = track(url, video)

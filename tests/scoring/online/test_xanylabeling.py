@@ -63,7 +63,11 @@ def post(url: str, body: Any, key: str = KEY) -> requests.Response:
 def test_a_text_prompt_says_what_the_model_takes(url: str) -> None:
     answer = post(url, {"model": "sam-tiny", "image": PICTURE, "params": {"text_prompt": "a SECRET"}})
     assert answer.status_code == 200 and answer.json()["success"] is False
-    assert "this model takes points and rectangles only" in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert message.startswith(
+        "column 'text_prompt': expected a model that takes text (package --checkpoint facebook/sam3"
+    )
+    assert "add --detector IDEA-Research/grounding-dino-tiny to `sam-endpoint package`" in message
     assert "SECRET" not in answer.text
 
 

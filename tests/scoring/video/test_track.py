@@ -279,3 +279,67 @@ def test_a_model_with_memory_continues_with_the_same_masks(tmp_path: Path) -> No
     assert (summary.frames, summary.earlier, summary.error) == (COUNT, 6, "")
     assert resumed.read_bytes() == whole.read_bytes()
     assert {row["object"] for row in read_rows(whole)} == {1, 2}
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+def test_other_directions_continue_after_a_stop_and_give_the_same_bytes(direction: str, tmp_path: Path) -> None:
+    """The job is stopped in each direction. A frame and object has one row, and the rows are in order."""
+    segmenter = Segmenter.load(str(checkpoints.save_sam2_video(tmp_path / "model", side=64)), "cpu")
+    video, file = write_inputs(tmp_path)
+    file.write_text(json.dumps([PROMPTS[0] | {"frame": 4, "points": [[38, 48]]}, PROMPTS[1] | {"frame": 6}]))
+    opened = open_video(video)
+    prompts = parse_track_prompts(file.read_bytes(), opened.size, opened.count)
+    tracker = tracker_for(segmenter)
+    whole, resumed = tmp_path / "whole.parquet", tmp_path / "resumed.parquet"
+    summary = job.run(tracker, opened, prompts, Parts(str(whole), {"same": "job"}), 3, direction)
+    ends = {"backward": 6, "both": COUNT - 1}
+    assert (summary.frames, summary.error) == (ends[direction] + 1, "")
+    rows = read_rows(whole)
+    first, last = {"backward": (4, 6), "both": (COUNT - 1, COUNT - 1)}[direction]
+    expected = [(frame, 1) for frame in range(first + 1)] + [(frame, 2) for frame in range(last + 1)]
+    assert [(row["frame"], row["object"]) for row in rows] == sorted(expected)
+
+    def stop_after(count: int) -> Any:
+        left = count
+
+        def track_until(frames: Any, *arguments: Any) -> Iterator[TrackedFrame]:
+            nonlocal left
+            for tracked_frame in tracker.track(frames, *arguments):
+                if not left:
+                    raise KeyboardInterrupt
+                left -= 1
+                yield tracked_frame
+
+        return track_until
+
+    total = 7 if direction == "backward" else COUNT + 7
+    for count in (4, total - 4):  # in the second direction of `both`, too
+        with pytest.raises(KeyboardInterrupt):
+            stopped = replace(tracker, track=stop_after(count))
+            job.run(stopped, opened, prompts, Parts(str(resumed), {"same": "job"}), 3, direction)
+    summary = job.run(tracker, opened, prompts, Parts(str(resumed), {"same": "job"}), 3, direction)
+    assert summary.earlier > 0 and resumed.read_bytes() == whole.read_bytes()
+
+
+def test_the_command_tracks_in_both_directions(tmp_path: Path) -> None:
+    video, prompts = write_inputs(tmp_path)
+    prompts.write_text(json.dumps([PROMPTS[0] | {"frame": 4, "points": [[38, 48]]}]))
+    for direction, frames in (("backward", range(5)), ("both", range(COUNT))):
+        output = tmp_path / f"{direction}.parquet"
+        done = track(video, prompts, output, "--direction", direction, "--png-masks", tmp_path / direction)
+        assert done.returncode == 0 and f"tracker      box, {direction}" in done.stdout, done.stderr
+        rows = read_rows(output)
+        assert [row["frame"] for row in rows] == list(frames)
+        assert all(iou(decode(row["size"], row["encoded_binary_mask"]), MASKS[row["frame"]]) > 0.8 for row in rows)
+        assert len(list((tmp_path / direction).iterdir())) == len(frames)
+
+
+def test_a_broken_frame_ends_each_direction(tmp_path: Path) -> None:
+    folder = write_video(tmp_path / "frames", FRAMES)
+    (folder / "frame6.png").write_bytes(b"broken")
+    _, prompts = write_inputs(tmp_path)
+    prompts.write_text(json.dumps([PROMPTS[0] | {"frame": 8, "points": [[46, 48]]}]))
+    output = tmp_path / "tracks.parquet"
+    done = track(folder, prompts, output, "--direction", "backward", "--mot", tmp_path / "mot.txt")
+    assert done.returncode == 1 and "column 'video', frame 6: expected" in done.stderr
+    assert [row["frame"] for row in read_rows(output)] == [7, 8]

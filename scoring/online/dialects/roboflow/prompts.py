@@ -9,12 +9,16 @@ import numpy as np
 from pycocotools import mask as coco
 from pydantic import TypeAdapter, ValidationError
 
+from sam_endpoint.model.concepts import Concept, Thresholds
+from sam_endpoint.model.concepts.parsing import MAX_TEXTS, parse_concepts
+from sam_endpoint.model.concepts.search import ConceptSearch
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadInput, kind
+from sam_endpoint.model.params import Params
 from sam_endpoint.model.prompts import EMPTY_PROMPT, Prompt, parse_prompts
 from sam_endpoint.model.prompts.cells import check_count
 from sam_endpoint.model.prompts.parsing import MAX_COORDINATE, check_logits, decode_npy
-from sam_endpoint.scoring.online.dialects.roboflow.requests import Sam2Body, SegmentBody
+from sam_endpoint.scoring.online.dialects.roboflow.requests import ConceptBody, ConceptPrompt, Sam2Body, SegmentBody
 
 NPY_FORM = "base64 of a .npy array of numbers"
 MAX_VERTICES = 10_000  # vertices of one polygon
@@ -83,6 +87,69 @@ def _prompt(item: Any, place: str) -> Prompt:
         labels = [[int(_flag(point.get("positive", True), f"{place}.points")) for point in item["points"]]]
     prompts = parse_prompts(points, labels, box, None)
     return prompts[0] if prompts else EMPTY_PROMPT
+
+
+def concept_prompts(body: ConceptBody, search: ConceptSearch) -> list[Concept]:
+    """Return the concepts of a request.
+
+    Args:
+        body: the request body.
+        search: checks whether the model takes the concepts.
+
+    Raises:
+        BadInput: there is no prompt or there are too many, a prompt has a wrong form, or the model does not take it.
+    """
+    if not body.prompts:
+        raise BadInput("prompts", f"1 to {MAX_TEXTS} prompts", "none")
+    check_count("prompts", len(body.prompts), MAX_TEXTS)
+    concepts = []
+    for number, prompt in enumerate(body.prompts):
+        place = f"prompts[{number}]"
+        try:
+            concept = _concept(prompt, place)
+            search.check([concept])
+        except BadInput as error:
+            fields = {"input_text": "text", "input_exemplars": "boxes", "input_exemplar_labels": "box_labels"}
+            raise error.renamed({column: f"{place}.{name}" for column, name in fields.items()}) from None
+        concepts.append(concept)
+    return concepts
+
+
+def _concept(prompt: ConceptPrompt, place: str) -> Concept:
+    boxes = [_corners(box, f"{place}.boxes[{number}]") for number, box in enumerate(prompt.boxes or ())]
+    labels = None if prompt.box_labels is None else [int(label) for label in prompt.box_labels]
+    text = [prompt.text] if prompt.text or (prompt.text is not None and not boxes) else None
+    parsed = parse_concepts(text, boxes or None, labels)
+    if not parsed:
+        raise BadInput(place, "a text, boxes around examples, or both", "neither")
+    return replace(parsed[0], min_score=_share(prompt.output_prob_thresh, f"{place}.output_prob_thresh"))
+
+
+def _corners(box: dict[str, Any], place: str) -> list[float]:
+    """Return a box as x1,y1,x2,y2."""
+    if "x0" in box:
+        return _numbers(box, ("x0", "y0", "x1", "y1"), place)
+    x, y, width, height = _numbers(box, ("x", "y", "width", "height"), place)
+    return [x, y, x + width, y + height]
+
+
+def concept_thresholds(body: ConceptBody, defaults: Params) -> Thresholds:
+    """Return the thresholds of a request. Raises BadInput if one is outside of 0 to 1.
+
+    Args:
+        body: the request body.
+        defaults: params of the model, for thresholds that the request does not set.
+    """
+    score = _share(body.output_prob_thresh, "output_prob_thresh")
+    nms = _share(body.nms_iou_threshold, "nms_iou_threshold")
+    thresholds = defaults.thresholds if nms is None else replace(defaults.thresholds, nms=nms)
+    return thresholds if score is None else replace(thresholds, score=score)
+
+
+def _share(value: float | None, place: str) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise BadInput(place, "a number from 0 to 1", kind(value))
+    return value
 
 
 def _flag(value: Any, place: str) -> bool:

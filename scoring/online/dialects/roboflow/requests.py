@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, UnknownImage, kind
+from sam_endpoint.model.images import ImageRef
+from sam_endpoint.model.prompts.cells import check_count
 from sam_endpoint.model.rows import MAX_ID
 from sam_endpoint.scoring.online.context import RequestContext
 from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
@@ -15,6 +19,13 @@ from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
 PROMPTS_HELP = (
     '`{"prompts": [prompt, ...]}` or a list of prompts. A prompt is `{"points": [{"x", "y", "positive"}, ...], "box": '
     '{"x", "y", "width", "height"}}`, where x and y of the box are its centre.'
+)
+
+
+CONCEPTS_HELP = (
+    '1 to 16 concepts `{"type", "text", "boxes", "box_labels", "output_prob_thresh"}`, each with a text, boxes around '
+    "examples in pixels, or both. A box is `{x, y, width, height}`, where x and y are its top left corner, or "
+    "`{x0, y0, x1, y1}`. A label is 1 for an example and 0 for a counter-example."
 )
 
 
@@ -29,7 +40,9 @@ class SegmentBody(BaseModel):
     """Fields of every route. Unknown fields are ignored, because clients send more fields than the routes use."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
-    image: ImageBody | str | None = Field(None, description="The image. Optional if `image_id` is cached.")
+    image: ImageBody | str | list[ImageBody | str] | None = Field(
+        None, description="The image. Optional if `image_id` is cached. All routes but `/sam/` take a list of images."
+    )
     image_id: str | None = Field(None, max_length=MAX_ID, description="Name under which the image is cached.")
     model_id: str | None = Field(None, description="Name of a served model, as `/models` lists them.")
     point_coords: Any = Field(None, description="Points [[x, y], ...] in pixels, all of one prompt.")
@@ -59,10 +72,10 @@ class SamBody(SegmentBody):
 
 
 class Sam2Body(SegmentBody):
-    """Fields of the `/sam2/` routes."""
+    """Fields of the `/sam2/` routes, and of the `/sam3/` routes for points and boxes."""
 
-    format: Literal["json", "rle", "binary"] = Field(
-        "json", description='"json": polygons; "rle": COCO run-length encoding; "binary": a `.npz` file as response.'
+    format: Literal["json", "polygon", "rle", "binary"] = Field(
+        "json", description='"json", "polygon": polygons; "rle": COCO run-length encoding; "binary": a `.npz` file.'
     )
     sam2_version_id: str | None = Field(
         None, description='Version such as "hiera_tiny": the model "sam2/hiera_tiny" answers.'
@@ -76,6 +89,39 @@ class Sam2Body(SegmentBody):
     )
 
 
+class ConceptPrompt(BaseModel):
+    """One concept."""
+
+    model_config = ConfigDict(extra="ignore")
+    type: str | None = Field(None, description='"text" or "visual". Ignored: the other fields decide.')
+    text: str | None = None
+    output_prob_thresh: float | None = Field(None, description="Minimum score of an instance of this concept.")
+    boxes: list[dict[str, Any]] | None = None
+    box_labels: list[bool | int] | None = None
+
+
+class ConceptBody(BaseModel):
+    """Fields of `/sam3/concept_segment`."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    image: ImageBody | str | list[ImageBody | str] | None = Field(
+        None, description="The image, or a list of images. Optional if `image_id` is cached."
+    )
+    image_id: str | None = Field(None, max_length=MAX_ID, description="Name under which the image is cached.")
+    model_id: str | None = Field(None, description="Name of a served model, as `/models` lists them.")
+    prompts: list[ConceptPrompt] = Field(description=CONCEPTS_HELP)
+    format: Literal["polygon", "json", "rle"] = Field(
+        "polygon", description='"polygon", "json": polygons; "rle": COCO run-length encoding.'
+    )
+    output_prob_thresh: float | None = Field(
+        None, description="Minimum score of an instance, 0 to 1; by default that of the model."
+    )
+    nms_iou_threshold: float | None = Field(
+        None, description="Of two instances with a higher mask IoU, the one with the lower score is left out."
+    )
+
+
+Body = TypeVar("Body", ConceptBody, Sam2Body)
 EXAMPLE_IMAGE = {"type": "base64", "value": EXAMPLE_PNG}
 
 
@@ -88,34 +134,90 @@ def example(**fields: Any) -> dict[str, Any]:
     return {"a disc": {"value": fields}}
 
 
-def embed_image(engine: Engine, body: SegmentBody, context: RequestContext) -> EmbeddedImage:
-    """Return the embedding of a request's image, and cache it under the request's `image_id`.
+def embed_image(engine: Engine, body: SegmentBody | ConceptBody, context: RequestContext) -> EmbeddedImage:
+    """Return the embedding of a request's image, as `embedded_image` does, without its pixels."""
+    with embedded_image(engine, body, context) as image:
+        return image
 
-    If an image is cached under the `image_id`, the image in the request is not decoded.
+
+@contextmanager
+def embedded_image(
+    engine: Engine, body: SegmentBody | ConceptBody, context: RequestContext, pixels: bool = False
+) -> Iterator[EmbeddedImage]:
+    """Embed a request's image during a block, and cache the embedding under the request's `image_id`.
+
+    If an image is cached under the `image_id`, and no pixels are needed, the image in the request is not decoded.
 
     Args:
         engine: engine of the model, as the request's tenant sees it.
         body: the request body.
         context: context of the request.
+        pixels: whether the block needs the pixels of the image.
 
     Raises:
         BadInput: the request has no image, or the image cannot be read.
         UnknownImage: the request has only an `image_id`, and no image is cached under it.
     """
-    if body.image_id is not None:
+    if body.image_id is not None and not (pixels and body.image is not None):
         try:
-            return engine.find(body.image_id)
+            image = engine.find(body.image_id)
         except UnknownImage:
             if body.image is None:
                 raise
-    if body.image is None:
+        else:
+            yield image
+            return
+    with engine.embedded(_reference(engine, body.image), pixels, context.call) as image:
+        if body.image_id is not None:
+            engine.name(body.image_id, image)
+        yield image
+
+
+def _reference(engine: Engine, image: object) -> ImageRef:
+    """Return the reference to the image of a request. Raises BadInput."""
+    if image is None:
         raise BadInput("image", "an image, or the image_id of a cached image", "neither")
-    image = ImageBody(type="base64", value=body.image) if isinstance(body.image, str) else body.image
+    image = ImageBody(type="base64", value=image) if isinstance(image, str) else image
+    if not isinstance(image, ImageBody):
+        raise BadInput("image", "one image", kind(image))
     if image.type == "numpy":
         raise BadInput("image", "type base64 or url (a numpy image is a pickle, which can run code)", "type numpy")
     if image.type not in ("base64", "url") or not isinstance(image.value, str):
         raise BadInput("image", '{"type": "base64" or "url", "value": text}', kind(image.value))
-    embedded = engine.embed(engine.images.reference(image.value, upright=True), context.call)
-    if body.image_id is not None:
-        engine.name(body.image_id, embedded)
-    return embedded
+    return engine.images.reference(image.value, upright=True)
+
+
+def image_count(body: ConceptBody | Sam2Body) -> int:
+    """Return the number of images in a request; 1 for a request with an `image_id` only."""
+    return len(body.image) if isinstance(body.image, list) else 1
+
+
+def answer_images(body: Body, max_images: int | None, answer: Callable[[Body], dict[str, Any]]) -> Any:
+    """Answer a request with one image or a list of images.
+
+    Args:
+        body: the request body.
+        max_images: largest number of images; None for no limit.
+        answer: returns the answer to a request with one image.
+
+    Returns:
+        The answer; for a list of images, the list of their answers.
+
+    Raises:
+        BadInput: the list is empty or too long, or has an `image_id`, which names one image; or as `answer`.
+    """
+    images = body.image
+    if not isinstance(images, list):
+        return answer(body)
+    if not images:
+        raise BadInput("image", "an image, or a list of at least one", "an empty list")
+    check_count("image", len(images), max_images, "images")
+    if body.image_id is not None and len(images) > 1:
+        raise BadInput("image_id", "no image_id beside several images", "both")
+    answers = []
+    for number, image in enumerate(images):
+        try:
+            answers.append(answer(body.model_copy(update={"image": image})))
+        except BadInput as error:
+            raise error.renamed({"image": f"image[{number}]"}) from None
+    return answers

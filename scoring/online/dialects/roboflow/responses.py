@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
+from sam_endpoint.model.call import Call
 from sam_endpoint.model.masks import CroppedMask, to_rle
 from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse
+from sam_endpoint.scoring.online.dialects.best_masks import BestMask, polygons
 from sam_endpoint.scoring.online.served_model import ServedModel
 
 
@@ -25,9 +28,32 @@ def rle(mask: np.ndarray | CroppedMask) -> dict[str, Any]:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def respond(served: ServedModel, content: dict[str, Any]) -> JSONResponse:
+def prediction(mask: np.ndarray | CroppedMask, score: float, mask_format: str, call: Call) -> dict[str, Any]:
+    """Return one mask as a prediction `{"masks", "confidence", "format"}`.
+
+    Args:
+        mask: the mask.
+        score: score of the mask.
+        mask_format: format of the request; every format except `rle` means polygons.
+        call: counts the mask towards the size of the response.
+    """
+    if mask_format != "rle":
+        return {"masks": polygons(mask, call), "confidence": score, "format": "polygon"}
+    with call.stage("render"):
+        encoded = rle(mask)
+    call.count_answer(len(encoded["counts"]))
+    return {"masks": encoded, "confidence": score, "format": "rle"}
+
+
+def respond(served: ServedModel, content: dict[str, Any] | list[dict[str, Any]]) -> JSONResponse:
     """Return a JSON response with the headers that name the model."""
     return ChunkedJsonResponse(content, headers=served.headers)
+
+
+def respond_masks(served: ServedModel, results: Sequence[BestMask]) -> Response:
+    """Return the logits of masks, at the image's size and as the model predicted them, as a `.npz` file."""
+    masks = np.stack([result.array() for result in results])
+    return respond_npz(served, masks=masks, low_res_masks=np.stack([result.logits for result in results]))
 
 
 def respond_npz(served: ServedModel, **arrays: np.ndarray) -> Response:

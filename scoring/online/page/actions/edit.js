@@ -5,9 +5,10 @@ import { endsOf, maskOf } from "../masks/runs.js";
 import { addStroke, applyEdits, painted } from "../masks/stroke.js";
 import { back, forward } from "../project/history.js";
 import {
-  addClass, addObject, changeClass, changeObject, countOfClass, mergeObjects, moveObject, newId, objectWith, removeClass, removeObjects,
+  addClass, addObject, changeClass, changeObject, countOfClass, mergeObjects, moveObject, newId, objectsOf, objectWith, removeClass, removeObjects,
 } from "../project/project.js";
-import { activeObject, commit, commitEverywhere, entryNow, get, setStatus, shownObjects, update } from "../state.js";
+import { acceptProposal, scoreOf } from "../project/proposals.js";
+import { activeObject, commit, commitEverywhere, entryNow, get, setStatus, shownObjects, shownProposals, update } from "../state.js";
 import { openStored } from "./images.js";
 
 const CLEAN = 0.02; // parts smaller than this fraction of an object are removed, and holes smaller than that are filled
@@ -16,10 +17,14 @@ const CLEAN = 0.02; // parts smaller than this fraction of an object are removed
 export function select(id) {
   const object = objectWith(get().project, get().imageId, id);
   update({ active: object ? id : null, hover: null, corner: null, draft: null, ...(object && !object.proposal ? { classId: object.classId } : {}) });
-  if (object) setStatus(object.mask ? `Object ${numberOf(id)} is selected: ${object.mask.area.toLocaleString()} pixels.` : `Object ${numberOf(id)} has no mask yet.`);
+  if (object) setStatus(describeSelected(object));
 }
 
-const numberOf = (id) => shownObjects().findIndex((object) => object.id === id) + 1;
+function describeSelected({ id, mask, proposal, concept, ...object }) {
+  if (proposal) return `A proposal is selected: ${concept ? `${concept.name}, ` : ""}${mask.area.toLocaleString()} pixels, score ${scoreOf(object).toFixed(2)}. Press Y to accept it.`;
+  const number = shownObjects().filter((other) => !other.proposal).findIndex((other) => other.id === id) + 1;
+  return mask ? `Object ${number} is selected: ${mask.area.toLocaleString()} pixels.` : `Object ${number} has no mask yet.`;
+}
 
 /** Finish the active object. The next click starts a new one. */
 export function finish() {
@@ -35,16 +40,15 @@ export function step(by) {
   select(objects[at < 0 ? (by > 0 ? 0 : objects.length - 1) : (at + by + objects.length) % objects.length].id);
 }
 
-/** Accept proposals as objects of the current class. */
+/** Accept proposals as objects of the class of their concept, or of the current class. */
 export function accept(ids) {
   const { project, imageId, classId } = get();
-  const next = ids.reduce((result, id) => changeObject(result, imageId, id, { proposal: false, classId }), project);
-  commit(next, { active: null });
-  const rest = shownObjects().filter(({ proposal }) => proposal).length;
+  commit(acceptProposal(project, imageId, ids, classId), { active: null });
+  const rest = proposals().length;
   setStatus(`${ids.length} accepted. ${rest ? `${rest} proposal${rest === 1 ? " is" : "s are"} left.` : "No proposal is left."}`);
 }
 
-const proposals = () => shownObjects().filter(({ proposal }) => proposal).map(({ id }) => id);
+const proposals = () => shownProposals().map(({ id }) => id);
 
 export const acceptAll = () => proposals().length && accept(proposals());
 
@@ -59,10 +63,18 @@ export function acceptNext() {
   if (next !== waiting[at]) update({ active: next });
 }
 
-/** Remove all proposals. */
+/** Show the proposals of the open image whose score is at least a threshold, and hide the others. */
+export function setThreshold(threshold) {
+  const { thresholds, imageId } = get();
+  update({ thresholds: { ...thresholds, [imageId]: threshold } });
+  if (get().active && !shownObjects().some(({ id }) => id === get().active)) update({ active: null });
+}
+
+/** Remove all proposals, also those below the threshold. */
 export function discardProposals() {
   const { project, imageId } = get();
-  commit(removeObjects(project, imageId, proposals()), { active: null });
+  const ids = objectsOf(project, imageId).filter(({ proposal }) => proposal).map(({ id }) => id);
+  commit(removeObjects(project, imageId, ids), { active: null });
   setStatus("The proposals are removed.");
 }
 
@@ -135,7 +147,7 @@ export function endStroke() {
   if (!object && stroke.erases) return setStatus("Select an object first. Then erase what does not belong to it.");
   const changes = painted(object, stroke, [picture.height, picture.width]);
   const id = object?.id ?? newId();
-  const next = object ? changeObject(project, imageId, id, { ...changes, proposal: false }) : addObject(project, imageId, { id, classId, ...changes });
+  const next = object ? changeObject(acceptProposal(project, imageId, [id], object.classId), imageId, id, changes) : addObject(project, imageId, { id, classId, ...changes });
   commit(next, { active: id });
   setStatus(`${stroke.erases ? "Erased" : "Painted"}: ${changes.mask.area.toLocaleString()} pixels.`);
 }

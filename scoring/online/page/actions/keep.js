@@ -5,7 +5,7 @@ import { EMPTY } from "../project/project.js";
 import { get, setStatus, update, watch } from "../state.js";
 import { openStored } from "./images.js";
 
-const SETTINGS = ["imageId", "classId", "tool", "each", "radius", "opacity", "colourBy", "letters", "model"];
+const SETTINGS = ["imageId", "classId", "tool", "thresholds", "each", "radius", "opacity", "colourBy", "letters", "model"];
 const pick = (state) => Object.fromEntries(SETTINGS.map((name) => [name, state[name]]));
 let saved = null; // the project that is in the database
 let saving = null; // promise of the transaction in progress

@@ -1,20 +1,19 @@
-// The actions that ask the endpoint: points, boxes, everything, other candidates. Pointer, keys and buttons call them.
+// The actions that ask the endpoint for one object: points, boxes, other candidates. Pointer, keys and buttons call them.
 
 import { isUploaded, score } from "../endpoint/api.js";
-import { bestOf, requestFor, requestForEverything, requestForSimilar, sizeProblem } from "../endpoint/requests.js";
-import { contains, endsOf, iou, maskOf } from "../masks/runs.js";
+import { bestOf, requestFor, sizeProblem } from "../endpoint/requests.js";
+import { contains, endsOf, maskOf } from "../masks/runs.js";
 import { decodeRuns } from "../masks/rle.js";
 import { applyEdits } from "../masks/stroke.js";
-import { addObject, changeObject, finished, newId, NO_PROMPT, objectsOf, withObjects } from "../project/project.js";
+import { addObject, changeObject, newId, NO_PROMPT, objectsOf } from "../project/project.js";
+import { acceptProposal } from "../project/proposals.js";
 import { activeObject, answerObject, commit, get, setStatus, shownObjects, update } from "../state.js";
 import { boxBetween } from "../view/geometry.js";
 import { accept } from "./edit.js";
 
-const SAME_OBJECT = 0.8; // a proposal whose IoU with an object is larger is that object, and is not proposed
 const KEPT_LOGITS = 30; // number of objects whose logits are kept in memory
 
 let requests = 0; // number of the latest request
-let searching = 0; // number of the latest search for everything
 const logitsOf = new Map(); // object id -> the logits of its candidates; they are too large to be saved
 
 /** Return the topmost visible object at a pixel of the image, or undefined. */
@@ -37,10 +36,11 @@ export function addPoint(point, positive) {
   const { points, labels, box } = active.prompt;
   const frame = box ?? (active.mask?.area && !logits && !points.length ? cornersOf(active.mask.bbox) : null);
   const prompt = { points: [...points, point], labels: [...labels, positive ? 1 : 0], box: frame };
-  change(active.id, { prompt, proposal: false }, logits);
+  change(active.id, { prompt }, logits);
 }
 
-const cornersOf = ([x, y, width, height]) => [x, y, x + width, y + height];
+/** Return the corners [x1, y1, x2, y2] of a box [x, y, width, height]. */
+export const cornersOf = ([x, y, width, height]) => [x, y, x + width, y + height];
 
 /** Start a new object with a box between two opposite corners. */
 export function addBox(from, to) {
@@ -66,7 +66,8 @@ function start(prompt) {
 
 function change(id, changes, logits) {
   const { project, imageId } = get();
-  commit(changeObject(project, imageId, id, { ...changes, request: ++requests }), { active: id });
+  const accepted = acceptProposal(project, imageId, [id], activeObject()?.classId);
+  commit(changeObject(accepted, imageId, id, { ...changes, request: ++requests }), { active: id });
   segment(id, logits);
 }
 
@@ -106,13 +107,16 @@ async function segment(id, logits) {
   }
 }
 
-const toCandidate = ({ size, encoded_binary_mask: counts, iou_score: score }) => ({ mask: maskOf(decodeRuns(counts, size), size), score });
+/** Convert a mask of the endpoint to a candidate {mask, score}. */
+export const toCandidate = ({ size, encoded_binary_mask: counts, iou_score: score }) => ({ mask: maskOf(decodeRuns(counts, size), size), score });
 
 const edited = (mask, edits) => (edits ? maskOf(applyEdits(endsOf(mask), edits), mask.size) : mask);
 
-const seconds = (begin) => `${((performance.now() - begin) / 1000).toFixed(2)} s`;
+/** Return the time since `begin` as a text. */
+export const seconds = (begin) => `${((performance.now() - begin) / 1000).toFixed(2)} s`;
 
-function fail(error, retry) {
+/** Show an error of the endpoint. `retry` is a function that repeats the request. */
+export function fail(error, retry) {
   if (error.status === 401) update({ locked: true });
   setStatus(error.message, true, retry);
 }
@@ -121,47 +125,6 @@ function fail(error, retry) {
 export function describe({ mask, candidates, chosen }) {
   const score = candidates[chosen] ? `, score ${candidates[chosen].score.toFixed(2)}` : "";
   return `${mask.area.toLocaleString()} pixels${score}`;
-}
-
-/** Find all objects in the image, and propose those that are not labelled yet. */
-export const everything = () => propose("Searching for all objects …", requestForEverything(), everything);
-
-/** Find the objects that look like the active object, and propose those that are not labelled yet. */
-export function similar() {
-  const { mask } = activeObject() ?? {};
-  if (!mask?.area) return setStatus("Select an object first. Then search for objects that look like it.");
-  return propose("Searching for objects like the selected one …", requestForSimilar(cornersOf(mask.bbox)), similar);
-}
-
-/** Send a request for several objects, and show them as proposals. `retry` repeats the search. */
-async function propose(text, content, retry) {
-  const { picture, model, key, imageId, classId } = get();
-  if (!picture) return;
-  const request = ++searching;
-  update({ corner: null, draft: null, hover: null });
-  setStatus(isUploaded(picture, model) ? text : `Uploading the image. ${text}`);
-  const begin = performance.now();
-  try {
-    const { predictions, model: answered } = await score(picture, model, key, content);
-    if (request !== searching) return;
-    const masks = predictions.map((prediction) => prediction.mask_per_prediction[0]);
-    const problem = sizeProblem(masks, picture);
-    if (problem) return setStatus(problem, true);
-    const { project } = get();
-    if (!project.images.some(({ id }) => id === imageId)) return;
-    const known = finished(project, imageId).map(({ mask }) => endsOf(mask));
-    const candidates = masks.map(toCandidate).filter(({ mask }) => mask.area).sort((a, b) => b.mask.area - a.mask.area);
-    const fresh = candidates.filter(({ mask }) => !known.some((other) => iou(other, endsOf(mask)) > SAME_OBJECT));
-    const proposals = fresh.map((candidate) => ({ id: newId(), classId, proposal: true, mask: candidate.mask, candidates: [candidate], model: answered }));
-    const kept = objectsOf(project, imageId).filter(({ proposal }) => !proposal);
-    const next = proposals.reduce((result, proposal) => addObject(result, imageId, proposal), withObjects(project, imageId, kept));
-    commit(next, get().imageId === imageId ? { active: null } : {});
-    const skipped = candidates.length - fresh.length;
-    const already = skipped ? ` ${skipped} more ${skipped === 1 ? "is" : "are"} labelled already.` : "";
-    setStatus(`${proposals.length} object${proposals.length === 1 ? "" : "s"}, ${seconds(begin)}.${already} Click on a proposal to accept it, or accept all.`);
-  } catch (error) {
-    if (request === searching) fail(error, retry);
-  }
 }
 
 /** Display the candidate mask with this index. */

@@ -1,5 +1,7 @@
 // Send requests to the endpoint, at URLs relative to the page, and convert its errors to messages for the user.
 
+import { linesOf } from "./lines.js";
+
 // A map from the id of an image on this page to another map. The second map has a promise for each model name: the image's
 // id in the endpoint's cache, or null if the upload failed.
 const uploads = new Map();
@@ -23,11 +25,11 @@ async function request(path, key, options = {}) {
   throw new EndpointError(messageFor(response.status, body), response.status);
 }
 
-function messageFor(status, body) {
+function messageFor(status, body, noun = "image") {
   if (status === 401) return "The endpoint needs a valid API key. Enter it at the top of the page, and try again.";
   if (status === 429 || status === 503) return "The endpoint has too many requests at the moment. Your labels are kept. Try again in a few seconds.";
-  const text = body?.error?.message ?? body?.message ?? `The endpoint answered with HTTP status ${status}.`;
-  return status === 413 ? `The image is too large for the endpoint. ${text}` : text;
+  const text = body?.error?.message ?? body?.message ?? body?.error ?? `The endpoint answered with HTTP status ${status}.`;
+  return status === 413 ? `The ${noun} is too large for the endpoint. ${text}` : text;
 }
 
 /** Return a promise of the list of models that the endpoint serves. */
@@ -43,6 +45,28 @@ export async function fetchImage(url, key) {
   throw new EndpointError(messageFor(response.status, await response.json().catch(() => null)), response.status);
 }
 
+/**
+ * Send a video with form fields, and yield the lines of the response while they arrive. An AbortSignal as `signal` stops
+ * the endpoint's work.
+ */
+export async function* postVideo(path, file, fields, key, signal) {
+  const body = new FormData();
+  body.append("video", file, file.name);
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  const response = await fetch(path, { method: "POST", headers, body, signal }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new EndpointError("The endpoint cannot be reached. Check that it is running, and try again.");
+  });
+  if (!response.ok) throw new EndpointError(messageFor(response.status, await response.json().catch(() => null), "video"), response.status);
+  try {
+    yield* linesOf(response.body);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new EndpointError("The connection to the endpoint broke off. What has arrived is kept. Try again.");
+  }
+}
+
 /** Return whether the image has been sent, or is being sent, for this model. */
 export const isUploaded = (picture, model) => Boolean(uploads.get(picture.id)?.has(model));
 
@@ -50,10 +74,10 @@ export const isUploaded = (picture, model) => Boolean(uploads.get(picture.id)?.h
  * Send one row of prompts. Return a promise of {predictions, model}, where `model` is the name of the model that answered.
  *
  * The first request for a model contains the image. Later requests contain only the image's id. If the endpoint has evicted
- * the image from its cache (404), the image is sent again. Requests that start during the upload wait for the id. An
+ * the image from its cache (404), the image is sent again. With `pixels`, a request always contains the image. Requests that start during the upload wait for the id. An
  * AbortSignal as `signal` cancels the request; the promise is then rejected with an AbortError.
  */
-export async function score(picture, model, key, { row, params }, signal) {
+export async function score(picture, model, key, { row, params, pixels = false }, signal) {
   if (!uploads.has(picture.id)) uploads.set(picture.id, new Map());
   const ids = uploads.get(picture.id);
   const post = async (image) => {
@@ -65,7 +89,7 @@ export async function score(picture, model, key, { row, params }, signal) {
     const [{ predictions, image_id: id }] = answer.body;
     return { predictions, id, model: answer.model };
   };
-  for (let known = ids.get(model); known; known = ids.get(model)) {
+  for (let known = !pixels && ids.get(model); known; known = ids.get(model)) {
     const id = await known;
     signal?.throwIfAborted();
     try {
@@ -76,7 +100,7 @@ export async function score(picture, model, key, { row, params }, signal) {
     if (ids.get(model) === known) ids.delete(model);
   }
   const upload = base64(picture.blob).then((image) => post({ image }));
-  ids.set(model, upload.then(({ id }) => id, () => null));
+  if (!pixels || !ids.has(model)) ids.set(model, upload.then(({ id }) => id, () => null));
   return upload;
 }
 

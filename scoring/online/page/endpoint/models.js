@@ -4,6 +4,18 @@
 export const modelOf = (models, name) =>
   models.find((model) => model.name === name || model.names.includes(name) || model.stands_in_for.includes(name));
 
+const USUAL = { concept_thresh: 0.5, exemplar_thresh: 0.9 }; // thresholds of a model that is not loaded yet
+
+/** Return the thresholds {concept_thresh, exemplar_thresh} that the model with this name uses. */
+export const thresholdsOf = (models, name) => modelOf(models, name)?.thresholds ?? USUAL;
+
+/** Return why the model with this name takes no text, or "" if it takes text or is not loaded yet. */
+export function noTextNote(models, name) {
+  const model = modelOf(models, name);
+  if (!model?.capabilities || model.capabilities.text) return "";
+  return `The model ${model.name} takes no text. To find more objects like one, select it and choose Similar.`;
+}
+
 /** Return whether a listed model is a starter: one of the small models that come with the endpoint, for trying it out. */
 export const isStarter = (model) =>
   Boolean(model?.starter || /(^|[\\/])checkpoints[\\/]sam2?-tiny[\\/]?$/.test(model?.origin?.source ?? ""));

@@ -2,12 +2,27 @@
 
 const SHOWN = { mask_encoding: "rle", orientation: "upright" }; // coordinates and masks refer to the image as it is displayed
 const EVERYTHING = { points_per_side: 16, pred_iou_thresh: 0.7, stability_score_thresh: 0.85 };
+const LESS_SIMILAR = 0.85, LESS_CERTAIN = 0.4; // factors of the endpoint's thresholds; a search asks for proposals down to there
+const SAME_MASK = 0.8; // of two texts' masks with a larger IoU, the endpoint keeps the mask with the higher score
 
 /** Return {row, params} that ask for all objects in the image. */
 export const requestForEverything = () => ({ row: {}, params: { ...SHOWN, ...EVERYTHING } });
 
-/** Return {row, params} that ask for all objects that look like the one in a box [x1, y1, x2, y2]. */
-export const requestForSimilar = (box) => ({ row: { input_exemplars: [box] }, params: SHOWN });
+/**
+ * Return {row, params} that ask for all objects that look like the one in a box [x1, y1, x2, y2], also for those that are
+ * less similar than the endpoint's threshold: the page filters them by their scores.
+ */
+export const requestForSimilar = (box, threshold) => ({ row: { input_exemplars: [box] }, params: { ...SHOWN, exemplar_thresh: threshold * LESS_SIMILAR } });
+
+/**
+ * Return {row, params, pixels} that ask for all objects that fit one of the texts, also for those whose score is below the
+ * endpoint's threshold: the page filters them by their scores. A detector reads the pixels, so the image is sent each time.
+ */
+export const requestForTexts = (texts, threshold) => ({
+  row: { input_text: texts },
+  params: { ...SHOWN, concept_thresh: threshold * LESS_CERTAIN, concept_nms_thresh: SAME_MASK },
+  pixels: true,
+});
 
 /** Return {row, params} for a prompt, without the image. `logits` are those of the mask to refine, or undefined. */
 export function requestFor({ points, labels, box }, logits) {

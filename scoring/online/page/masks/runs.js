@@ -1,6 +1,6 @@
 // Compute with masks as the ends of their runs (see rle.js): union, difference, area, bounding box. Pure.
 
-import { decodeRuns, encodeRuns } from "./rle.js";
+import { decodeRuns, encodeRuns, rasterize } from "./rle.js";
 
 const decoded = new WeakMap(); // the runs of each mask, once they are decoded
 
@@ -110,6 +110,18 @@ export function contains(ends, [height, width], [x, y]) {
     else low = middle + 1;
   }
   return low % 2 === 1;
+}
+
+/** Return the runs of a mask scaled from a size [height, width] to another. Each pixel takes the value at its centre. */
+export function resizeRuns(ends, from, [height, width]) {
+  if (from[0] === height && from[1] === width) return ends;
+  const inside = new Uint8Array(height * width);
+  rasterize(ends, from, inside, width, height, 1);
+  const intervals = [];
+  for (let x = 0, position = 0; x < width; x++) {
+    for (let y = 0; y < height; y++, position++) if (inside[y * width + x]) intervals.push(position, position + 1);
+  }
+  return fromIntervals(intervals, [height, width]);
 }
 
 /** Return the intersection over union of two masks of the same size. */

@@ -49,6 +49,22 @@ export function syncList(list, items, make, fill) {
   for (const row of rows.values()) row.remove();
 }
 
+/** Scroll a list, but not the page, so that the row of an item is visible. */
+export function reveal(list, id) {
+  const row = list.querySelector(`[data-id="${id}"]`);
+  if (!row) return;
+  const [outer, inner] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+  list.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
+}
+
+/** Change the label and the tooltip of a button. Return whether they differ from before. */
+export function relabel(button, label) {
+  if (button.title === label) return false;
+  button.title = label;
+  button.setAttribute("aria-label", label);
+  return true;
+}
+
 /** Ask a question, and return a promise of whether the user agrees. */
 export function confirmed(text) {
   const dialog = $("confirm");

@@ -19,6 +19,10 @@ const PATHS = {
   smaller: "M5 12h14",
   larger: "M12 5v14M5 12h14",
   fit: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+  play: "M7 5l12 7-12 7z",
+  pause: "M8 5v14M16 5v14",
+  back: "M15 6l-6 6 6 6",
+  forward: "M9 6l6 6-6 6",
   accept: "M5 13l4 4L19 7",
 };
 

@@ -4,12 +4,14 @@ import {
   acceptAll, acceptNext, clean, escape, finish, merge, move, redo, remove, resizeBrush, setClass, setHidden, step, toggleAll, undo,
 } from "../actions/edit.js";
 import { doneAndNext, goTo } from "../actions/images.js";
-import { choose, chooseNext, everything, segmentAgain, similar } from "../actions/segment.js";
-import { activeObject, get, update } from "../state.js";
+import { everything, similar } from "../actions/search.js";
+import { choose, chooseNext, segmentAgain } from "../actions/segment.js";
+import { activeObject, get, setStatus, update } from "../state.js";
 import { fit } from "../view/canvas.js";
 import { panBy, zoomIn, zoomOut } from "../view/zoom.js";
 import { $ } from "./dom.js";
 
+const typeText = () => ($("text-form").hidden ? setStatus($("text-note").textContent) : $("text").focus());
 const hideActive = () => activeObject() && setHidden([get().active], !activeObject().hidden);
 const tool = (name) => () => update({ tool: name });
 
@@ -44,6 +46,7 @@ export const KEYS = [
     ["Shift U, Ctrl Y", "redo", { "shift+u": redo, "ctrl+y": redo, "ctrl+shift+z": redo }],
     ["E", "find every object in the image", { e: everything }],
     ["G", "find the objects that look like the selected one", { g: similar }],
+    ["Q", "type what to find", { q: typeText }],
     ["Y, Shift Y", "accept the next proposal, accept all proposals", { y: acceptNext, "shift+y": acceptAll }],
   ]],
   ["View and images", [

@@ -28,6 +28,7 @@ async function openAll(files) {
   const sorted = files.map((blob) => ({ blob, name: pathOf(blob) })).sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   const images = sorted.filter(({ blob, name }) => IMAGE.test(name) || blob.type.startsWith("image/"));
   const labels = sorted.filter(({ name }) => LABELS.test(name));
+  if (files.some(({ type }) => type.startsWith("video/"))) return setStatus("This page labels images. To track objects in a video, open Video at the top of the page.", true);
   if (images.length) await addImages(images);
   if (labels.length) await importFiles(labels.map(({ blob, name }) => ({ name, data: blob })));
   if (!images.length && !labels.length && files.length === 1) await addImages(sorted);

@@ -1,7 +1,7 @@
 // The tools beside the canvas: the tool for clicks, and buttons for the most frequent actions.
 
 import { finish, redo, remove, resizeBrush, undo } from "../actions/edit.js";
-import { everything, similar } from "../actions/segment.js";
+import { everything, similar } from "../actions/search.js";
 import { activeObject, get, update, watch } from "../state.js";
 import { $, element, set } from "./dom.js";
 import { icon } from "./icons.js";

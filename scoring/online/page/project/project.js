@@ -4,10 +4,11 @@
 //   classes: [{id, name, colour}]
 //   images: [{id, name, width, height, done, missing}]; `missing`: the labels are known, the image file is not
 //   objects: image id -> [object], from the bottom to the top of the drawing
-// An object is {id, classId, hidden, proposal, mask, prompt, candidates, chosen, model, edits, request}:
+// An object is {id, classId, hidden, proposal, concept, mask, prompt, candidates, chosen, model, edits, request}:
 //   mask: {size, counts, area, bbox} as in masks/runs.js, or null while the endpoint has not answered
 //   prompt: {points, labels, box}; candidates: [{mask, score}] of the latest answer; chosen: the index of one of them
-//   proposal: found by "everything" and not yet accepted; edits: corrections by the brush, as in masks/stroke.js, or null
+//   proposal: found by a search and not yet accepted; concept: of a search by text, as in project/proposals.js, or null
+//   edits: corrections by the brush, as in masks/stroke.js, or null
 //   request: number of the latest request for this object; answers to earlier requests are ignored
 
 import { endsOf, maskOf, union } from "../masks/runs.js";
@@ -15,7 +16,7 @@ import { isColour, nextColour } from "./palette.js";
 
 export const NO_PROMPT = Object.freeze({ points: [], labels: [], box: null });
 export const NEW_OBJECT = Object.freeze({
-  hidden: false, proposal: false, mask: null, prompt: NO_PROMPT, candidates: [], chosen: 0, model: "", edits: null, request: 0,
+  hidden: false, proposal: false, concept: null, mask: null, prompt: NO_PROMPT, candidates: [], chosen: 0, model: "", edits: null, request: 0,
 });
 export const EMPTY = Object.freeze({ classes: [Object.freeze({ id: "class-1", name: "object", colour: "#0072b2" })], images: [], objects: {} });
 

@@ -25,7 +25,7 @@ const backdrop = new Backdrop(() => {
 });
 const objects = new Layer(shownMasks, { name: "draw masks", paint: paintLayer, redraw: draw, fail });
 const preview = new Layer(previewMasks, { name: "draw preview", paint: paintLayer, redraw: draw, fail });
-const DRAWN = ["project", "imageId", "active", "view", "opacity", "colourBy", "stroke"]; // parts of the state that the layer of objects shows
+const DRAWN = ["project", "imageId", "active", "view", "opacity", "colourBy", "stroke", "thresholds"]; // parts of the state that the layer of objects shows
 
 /** Return the size of the canvas in CSS pixels. */
 export const room = () => ({ width: canvas.clientWidth, height: canvas.clientHeight });

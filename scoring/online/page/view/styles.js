@@ -3,12 +3,14 @@
 import { painted } from "../masks/stroke.js";
 import { PALETTE, rgb } from "../project/palette.js";
 import { objectsOf, objectWith } from "../project/project.js";
+import { shownOf } from "../project/proposals.js";
 
 const WHITE = [255, 255, 255];
 const NEW = "new"; // id of the object that a stroke makes
 
-/** Return the colour of an object, such as "#0072b2": the colour of its class, or a separate colour for each object. */
-export function colourOf({ classId, id }, { project, colourBy, imageId }) {
+/** Return the colour of an object, such as "#0072b2": of its class or its concept, or a separate colour for each object. */
+export function colourOf({ classId, id, proposal, concept }, { project, colourBy, imageId }) {
+  if (colourBy === "class" && proposal && concept) return concept.colour;
   if (colourBy === "class") return project.classes.find((other) => other.id === classId)?.colour ?? PALETTE[0];
   return PALETTE[Math.max(0, objectsOf(project, imageId).findIndex((object) => object.id === id)) % PALETTE.length];
 }
@@ -19,9 +21,9 @@ export function colourOf({ classId, id }, { project, colourBy, imageId }) {
  * The active object has a white outline, and proposals a dashed one. A stroke that is being painted is part of its object.
  */
 export function shownMasks(state) {
-  const { project, imageId, active, opacity, stroke, picture, classId } = state;
+  const { project, imageId, active, opacity, stroke, picture, classId, thresholds } = state;
   const size = picture && [picture.height, picture.width];
-  const objects = [...objectsOf(project, imageId)];
+  const objects = shownOf(project, imageId, thresholds[imageId]);
   if (stroke && !stroke.erases && !objectWith(project, imageId, active)) objects.push({ id: NEW, classId, mask: null });
   return objects.flatMap((object) => {
     const isActive = object.id === active || object.id === NEW;

@@ -89,7 +89,7 @@ test("labels of images that are not here wait for them, and labels of another si
 
 test("hidden objects are not drawn, the active one is white, and a stroke is drawn at once", () => {
   const project = projects.changeObject(withDiscs("1", "2"), "a", "1", { hidden: true });
-  const state = { project, imageId: "a", active: "2", opacity: 0.5, colourBy: "class", stroke: null, picture: { width: 80, height: 60 }, classId: "class-1" };
+  const state = { project, imageId: "a", active: "2", opacity: 0.5, colourBy: "class", stroke: null, picture: { width: 80, height: 60 }, classId: "class-1", thresholds: {} };
   const shown = shownMasks(state);
   assert.deepEqual(shown.map(({ style }) => style.line), [[255, 255, 255]]);
   const painting = shownMasks({ ...state, stroke: { points: [[70, 50]], erases: false, radius: 3 } });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { answeredBy, choices, isStarter, modelOf, starterNote } from "../../../../scoring/online/page/endpoint/models.js";
-import { bestOf, curlFor, requestFor, requestForEverything, requestForPreview, requestForSimilar, sizeProblem } from "../../../../scoring/online/page/endpoint/requests.js";
+import { answeredBy, choices, isStarter, modelOf, noTextNote, starterNote, thresholdsOf } from "../../../../scoring/online/page/endpoint/models.js";
+import { bestOf, curlFor, requestFor, requestForEverything, requestForPreview, requestForSimilar, requestForTexts, sizeProblem } from "../../../../scoring/online/page/endpoint/requests.js";
 import { NEW_OBJECT, NO_PROMPT } from "../../../../scoring/online/page/project/project.js";
 
 const MODELS = [
@@ -10,7 +10,23 @@ const MODELS = [
 ];
 
 test("a search by example sends the box of the example", () => {
-  assert.deepEqual(requestForSimilar([1, 2, 3, 4]).row, { input_exemplars: [[1, 2, 3, 4]] });
+  assert.deepEqual(requestForSimilar([1, 2, 3, 4], 0.9).row, { input_exemplars: [[1, 2, 3, 4]] });
+});
+
+test("a search asks for proposals below the threshold, which the page filters", () => {
+  assert.ok(Math.abs(requestForSimilar([1, 2, 3, 4], 0.9).params.exemplar_thresh - 0.765) < 1e-9);
+  const { row, params, pixels } = requestForTexts(["cup", "spoon"], 0.25);
+  assert.deepEqual(row, { input_text: ["cup", "spoon"] });
+  assert.ok(Math.abs(params.concept_thresh - 0.1) < 1e-9 && params.concept_nms_thresh === 0.8 && params.orientation === "upright" && pixels);
+});
+
+test("a model that takes no text is named, and one that is not loaded may take text", () => {
+  const models = [{ ...MODELS[0], capabilities: { text: false }, thresholds: { concept_thresh: 0.25, exemplar_thresh: 0.8 } }, { ...MODELS[1], capabilities: null, thresholds: null }];
+  assert.match(noTextNote(models, "sam/vit_h"), /^The model large takes no text/);
+  assert.equal(noTextNote(models, "tiny"), "");
+  assert.equal(noTextNote([{ ...models[0], capabilities: { text: true } }], "large"), "");
+  assert.equal(thresholdsOf(models, "large").concept_thresh, 0.25);
+  assert.deepEqual(thresholdsOf(models, "tiny"), { concept_thresh: 0.5, exemplar_thresh: 0.9 });
 });
 
 test("every request asks for the upright picture", () => {

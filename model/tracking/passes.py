@@ -1,0 +1,96 @@
+"""What a session has tracked in one direction of time, and how it goes back after new prompts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BadInput
+from .values import TrackPrompt
+from .ways import Tracker
+
+REWIND_FRAMES, REWIND_BYTES = 64, 64 * 2**20  # states of the last frames that a session keeps, to go back to them
+Prompts = Mapping[tuple[int, int], TrackPrompt]  # by number of the frame and number of the object
+
+
+class TrackingPass:
+    """What was tracked in one direction of time.
+
+    Args:
+        tracker: the way to track.
+        step: 1 for forward, -1 for backward.
+        rewinds: whether the states after the last frames are kept.
+
+    Attributes:
+        state: the state of the tracker after the last tracked frame.
+        seconds: time of the last frame.
+        done: whether the last frame of the video was tracked.
+    """
+
+    def __init__(self, tracker: Tracker, step: int, rewinds: bool) -> None:
+        self._tracker, self.step, self._rewinds = tracker, step, rewinds
+        self._prompts: Prompts = {}  # of which the answers so far are
+        self._begin()
+
+    def _begin(self) -> None:
+        self.state: Any = self._tracker.new_state()
+        self.seconds, self.done = 0.0, False
+        self._last: int | None = None  # the last tracked frame
+        self._past: deque[tuple[int, Any, int]] = deque()  # frame, state after it, and bytes that only this state holds
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no frame was tracked yet."""
+        return self._last is None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all kept states in bytes."""
+        return int(self.state.nbytes) + sum(nbytes for _, _, nbytes in self._past)
+
+    def remember(self, frame: int) -> None:
+        """Note that a frame was tracked, and keep the state after it."""
+        self._last = frame
+        if self._rewinds:
+            self._past.append((frame, self.state.copy(), self.state.nbytes_of(frame)))
+            while len(self._past) > REWIND_FRAMES or sum(nbytes for _, _, nbytes in self._past) > REWIND_BYTES:
+                self._past.popleft()
+
+    def rewind(self, prompts: Prompts, start: int | None) -> int | None:
+        """Go back to the first frame whose answer can change.
+
+        Args:
+            prompts: all prompts of the pass.
+            start: a frame that is to be tracked again; None for no such frame.
+
+        Returns:
+            The next frame to track; None if no frame is left. `state` is the state to track it with.
+
+        Raises:
+            BadInput: there are no prompts.
+        """
+        if not prompts:
+            raise BadInput("prompts", "at least one prompt on a frame of the video", "none")
+        frames = [frame for frame, _ in prompts]
+        begin = min(frames, key=lambda frame: self.step * frame)
+        changed = [
+            place[0] for place in {*prompts, *self._prompts} if prompts.get(place) is not self._prompts.get(place)
+        ]
+        if start is not None:
+            changed.append(start)
+        self._prompts = prompts
+        if self._last is None:
+            return begin
+        past = [frame for frame in changed if self.step * frame <= self.step * self._last]
+        if not past:
+            return None if self.done else self._last + self.step
+        target = min(past, key=lambda frame: self.step * frame)
+        while self._past and self._past[-1][0] != target:
+            self._past.pop()
+        if not self._past:
+            self._begin()
+            return begin
+        self._last, self.state, _ = self._past.pop()
+        self.done = False
+        return target

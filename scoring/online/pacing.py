@@ -1,0 +1,73 @@
+"""Let some connections of an event loop wait while the loop is busy, so that other clients are served without delay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+MAX_BUSY = 1 / 2  # share of its time for which an event loop may be busy before such connections wait
+MIN_WAIT, MAX_WAIT = 0.001, 0.01  # seconds for which they wait; the event loop rounds times up to milliseconds
+
+
+class Pacer:
+    """Leaves a share of an event loop's time to other work.
+
+    Work that can wait, such as accepting a connection, asks the pacer how long it should wait. It waits only while the
+    event loop is busy for more than `MAX_BUSY` of the time.
+
+    Args:
+        clock: returns a time in seconds.
+        busy_clock: returns for how many seconds the thread of the event loop was busy.
+
+    Example:
+        >>> pacer = Pacer(iter((0.0, 0.004)).__next__, iter((0.0, 0.004)).__next__)
+        >>> pacer.seconds()  # after 4 ms, in which the event loop was busy all the time
+        0.004
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, busy_clock: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._clock, self._busy_clock = clock, busy_clock
+        self._time, self._busy = clock(), busy_clock()
+
+    def start(self) -> None:
+        """Start to measure anew, after waiting. Call this method in the thread of the event loop."""
+        self._time, self._busy = self._clock(), self._busy_clock()
+
+    def seconds(self) -> float:
+        """Return for how many seconds the next piece of work should wait: 0, or `MIN_WAIT` to `MAX_WAIT`.
+
+        Call this method in the thread of the event loop, and `start` after waiting.
+        """
+        now, busy = self._clock(), self._busy_clock()
+        missing = (busy - self._busy) / MAX_BUSY - (now - self._time)
+        if missing <= 0:
+            self._time, self._busy = now, busy
+        return min(missing, MAX_WAIT) if missing >= MIN_WAIT else 0
+
+
+class TurnFlow(FlowControl):
+    """uvicorn's flow control of a connection that also stops to read while it waits for its turn."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        """Stop to read until `release`."""
+        self.is_held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        """End `hold`."""
+        self.is_held = False
+        if not self.read_paused:
+            self._transport.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, unless the connection waits for its turn."""
+        if self.is_held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
