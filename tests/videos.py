@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -88,3 +89,26 @@ def cut(file: Path, share: float = 0.6) -> Path:
     part = file.with_name(f"cut{file.suffix}")
     part.write_bytes(content[: int(len(content) * share)])
     return part
+
+
+def write_changing(file: Path) -> Path:
+    """Write a video of ten frames of 64 x 64 pixels, then ten of 96 x 96, as a camera writes it after a switch."""
+    streams = b""
+    for side in (64, 96):
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="h264") as container:
+            stream = cast(Any, container.add_stream("libx264", rate=25))
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+            for value in range(10):
+                pixels = np.full((side, side, 3), value * 9, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        streams += buffer.getvalue()
+    with av.open(io.BytesIO(streams), "r", format="h264") as source, av.open(str(file), "w") as target:
+        copied = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream = copied
+            packet.pts = packet.dts = number * 40
+            target.mux(packet)
+    return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,17 @@ from PIL import Image
 from sam_endpoint.model.errors import BadFrame, BadInput
 from sam_endpoint.model.video import Video, VideoFrame, VideoLimits, open_video, prefetched
 from tests.conftest import run_code
-from tests.videos import CLOCKWISE, HEIGHT, IDENTITY, WIDTH, break_in_the_middle, cut, disc_frames, write_video
+from tests.videos import (
+    CLOCKWISE,
+    HEIGHT,
+    IDENTITY,
+    WIDTH,
+    break_in_the_middle,
+    cut,
+    disc_frames,
+    write_changing,
+    write_video,
+)
 
 FRAMES, MASKS = disc_frames(20)
 # Frames without likeness, so that each takes about the same number of bytes.
@@ -115,27 +124,9 @@ def test_a_frame_of_another_size_is_an_error(tmp_path: Path) -> None:
     assert "expected a frame of 128 x 96 pixels, like the first, got 50 x 40 pixels" in str(error)
 
 
-def test_a_stream_that_changes_its_size_is_an_error(tmp_path: Path) -> None:
-    """Two raw streams of another size, one behind the other, as a camera writes them after a switch."""
-    streams = b""
-    for side in (64, 96):
-        buffer = io.BytesIO()
-        with av.open(buffer, "w", format="h264") as container:
-            stream = cast(Any, container.add_stream("libx264", rate=25))
-            stream.width = stream.height = side
-            stream.pix_fmt = "yuv420p"
-            for value in range(10):
-                pixels = np.full((side, side, 3), value * 9, np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-            container.mux(stream.encode())
-        streams += buffer.getvalue()
-    file = tmp_path / "clip.mkv"
-    with av.open(io.BytesIO(streams), "r", format="h264") as source, av.open(str(file), "w") as target:
-        copied = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
-            packet.stream = copied
-            packet.pts = packet.dts = number * 40
-            target.mux(packet)
+@pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+def test_a_stream_that_changes_its_size_is_an_error(ending: str, tmp_path: Path) -> None:
+    file = write_changing(tmp_path / f"clip{ending}")
     count, error = read_until_error(open_video(file))
     assert count == 10 and error.frame == 10 and "expected a frame of 64 x 64 pixels, like the first" in str(error)
 

@@ -19,7 +19,7 @@ from tests.conftest import serve_endpoint
 from tests.model.test_video import write_sound, write_without_frames
 from tests.pictures import iou
 from tests.scoring.online.endpoint import in_flight, metric
-from tests.videos import break_in_the_middle, cut, disc_frames, write_video
+from tests.videos import break_in_the_middle, cut, disc_frames, write_changing, write_video
 
 COUNT = 10
 FRAMES, MASKS = disc_frames(COUNT)
@@ -141,6 +141,14 @@ def test_a_corrupt_frame_ends_the_answer_with_its_number(url: str, tmp_path: Pat
     records, end = read_lines(track(url, break_in_the_middle(write_video(tmp_path / "clip.mp4", noisy))))
     assert 0 < end["frames"] < COUNT and {record["frame"] for record in records} == set(range(end["frames"]))
     assert f"column 'video', frame {end['frames']}: expected a frame that can be decoded" in end["error"]
+
+
+@pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+def test_a_change_of_size_ends_the_answer_with_the_frame(ending: str, url: str, tmp_path: Path) -> None:
+    video = write_changing(tmp_path / f"clip{ending}")
+    records, end = read_lines(track(url, video, [{"frame": 0, "object": 1, "box": [5, 5, 60, 60]}]))
+    assert {record["frame"] for record in records} == set(range(10)) and end["frames"] == 10
+    assert "column 'video', frame 10: expected a frame of 64 x 64 pixels, like the first" in end["error"]
 
 
 def test_a_prompt_that_cannot_be_tracked_ends_the_answer(url: str, clip: Path) -> None:

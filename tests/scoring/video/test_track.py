@@ -160,10 +160,14 @@ def test_the_same_command_again_tracks_nothing_and_another_job_is_not_replaced(t
     assert output.read_bytes() == before
 
 
-def test_a_killed_job_continues_and_gives_the_same_bytes(tracked: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_killed_job_continues_and_gives_the_same_bytes(direction: str, tmp_path: Path) -> None:
     video, prompts = write_inputs(tmp_path)
+    if direction == "backward":
+        prompts.write_text(json.dumps([PROMPTS[0] | {"frame": COUNT - 1, "points": [[48, 48]]}]))
     output = tmp_path / "tracks.parquet"
     command = ["track", "--video", video, "--prompts", prompts, "--output", output, "--model", package.EMBEDDED]
+    command += ["--direction", direction]
     process = subprocess.Popen(
         [warm.python(), "-m", "sam_endpoint", *map(str, command), "--part-frames", "4"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, start_new_session=True,
@@ -176,10 +180,12 @@ def test_a_killed_job_continues_and_gives_the_same_bytes(tracked: Path, tmp_path
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not output.exists()
     process.communicate()
-    done = track(video, prompts, output, "--part-frames", 4)
-    assert done.returncode == 0, done.stderr
-    assert "frames       10 (8 done before)" in done.stdout
-    assert output.read_bytes() == (tracked / "tracks.parquet").read_bytes()
+    whole = tmp_path / "whole.parquet"
+    for file in (output, whole):
+        done = track(video, prompts, file, "--part-frames", 4, "--direction", direction)
+        assert done.returncode == 0, done.stderr
+        assert f"frames       10 ({8 if file == output else 0} done before)" in done.stdout
+    assert output.read_bytes() == whole.read_bytes()
     assert not parts.exists()
 
 
