@@ -41,7 +41,8 @@ def quantize_encoder(encoder: nn.Module, precision: str | None = None) -> None:
         >>> encoder(torch.zeros(1, 4)).dtype
         torch.float32
     """
-    on_gpu = next(encoder.parameters()).device.type != "cpu"
+    device = next(encoder.parameters()).device.type
+    on_gpu = device != "cpu"
     precision = precision or ("bfloat16" if on_gpu else EXACT)
     if precision not in PRECISIONS:
         raise ValueError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
@@ -50,7 +51,8 @@ def quantize_encoder(encoder: nn.Module, precision: str | None = None) -> None:
     if precision == "int8" and on_gpu:
         raise ValueError("precision 'int8' runs on CPUs only; use bfloat16 on a GPU")
     if on_gpu:
-        compute_in(encoder, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        has_bfloat16 = device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        compute_in(encoder, torch.bfloat16 if has_bfloat16 else torch.float16)
         return
     layer_class = Bfloat16 if precision == "bfloat16" else Int8
     for module in list(encoder.modules()):
