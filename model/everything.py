@@ -201,8 +201,7 @@ def _in_crop(
 ) -> Iterator[FoundObject]:
     """Yield the objects of one crop that pass the filters, in the order of the points.
 
-    On a CPU, each mask is run-length encoded before the next mask is upscaled, so only one full mask is in memory at a
-    time.
+    On a CPU, each mask is run-length encoded before the next is upscaled, so only one full mask is in memory.
 
     Args:
         segmenter: decodes the points.
@@ -220,15 +219,10 @@ def _in_crop(
         prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
         with call.stage("prompt"):
             segmentations = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
-        chosen = [
-            (point, segmentation.logits[i], float(segmentation.scores[i]), int(i))
-            for point, segmentation in zip(batch, segmentations, strict=True)
-            for i in np.flatnonzero(segmentation.scores > min_score)
-        ]
-        found = segmenter.stable_masks(
-            [logits for _, logits, _, _ in chosen], embedding.size, grid.stability_score_offset
-        )
-        for point, _, score, i in chosen:
+        chosen = [(n, i) for n, own in enumerate(segmentations) for i in np.flatnonzero(own.scores > min_score)]
+        logits = [segmentations[n].logits[i] for n, i in chosen]
+        found = segmenter.stable_masks(logits, embedding.size, grid.stability_score_offset)
+        for n, i in chosen:
             with call.stage("mask"):
                 mask, stability = next(found)
                 if stability < grid.stability_score_thresh:
@@ -240,12 +234,12 @@ def _in_crop(
             call.count_answer(len(rle["counts"]))
             yield FoundObject(
                 rle=rle,
-                score=score,
+                score=float(segmentations[n].scores[i]),
                 stability=stability,
-                point=(float(point[0]) + crop[0], float(point[1]) + crop[1]),
+                point=(float(batch[n][0]) + crop[0], float(batch[n][1]) + crop[1]),
                 crop=crop,
                 box=box,
-                candidate=i,
+                candidate=int(i),
             )
 
 

@@ -41,9 +41,8 @@ class ImageEncoder:
         self, family: Family, name: str, images_per_batch: int, compiler: Callable[[Run], Run] | None = None
     ) -> None:
         self.family, self.name, self.images_per_batch = family, name, images_per_batch
-        self.compiled = compiler is not None
-        self._run: Run = family.embed if compiler is None else compiler(family.embed)
-        if self.compiled:  # for both sizes of batches, so that no request waits for a compiler
+        self._compiled = compiler(family.embed) if compiler else None
+        if self._compiled:  # for both sizes of batches, so that no request waits for a compiler
             for count in {1, images_per_batch}:
                 self.embed([np.zeros((64, 64, 3), np.uint8)] * count)
 
@@ -60,12 +59,12 @@ class ImageEncoder:
         """Encode at most `images_per_batch` images together."""
         pixels = self.family.prepare(images)
         # Code is compiled for one image and for a full batch. Other batches are filled up with copies.
-        if self.compiled and len(images) > 1:
+        if self._compiled and len(images) > 1:
             pixels = pixels[torch.arange(self.images_per_batch) % len(images)]
-        features = self._run(pixels)
+        features = (self._compiled or self.family.embed)(pixels)
         # Each image gets a copy of its features: a view would keep those of the whole batch in memory, and a CUDA graph
         # overwrites its results when it runs again.
-        copied = self.compiled or len(images) > 1
+        copied = self._compiled or len(images) > 1
         return [
             Embedding(
                 tuple(part[i : i + 1].clone() if copied else part for part in features), image.shape[:2], self.name

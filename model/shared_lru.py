@@ -27,8 +27,8 @@ class SharedLRU(Generic[Value]):
     Example:
         >>> cache = SharedLRU(3, len)
         >>> for key in ("a", "b", "c"):
-        ...     cache.put("first owner", key, "1")
-        >>> cache.put("second owner", "a", "2")
+        ...     _ = cache.put("first owner", key, "1")
+        >>> evicted = cache.put("second owner", "a", "2")
         >>> cache.get("first owner", "a"), cache.get("first owner", "b"), cache.get("second owner", "a")
         (None, '1', '2')
     """

@@ -30,7 +30,17 @@ def clone(packaged: Path, metas_files: Path, tmp_path_factory: pytest.TempPathFa
     Small checkpoints replace the checkpoints that a reader has to download.
     """
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("sam_endpoint", "model", "scoring", "evaluation", "training", "samples", "checkpoints", "deploy"):
+    for name in (
+        "sam_endpoint",
+        "model",
+        "scoring",
+        "evaluation",
+        "training",
+        "samples",
+        "checkpoints",
+        "deploy",
+        "benchmarks",
+    ):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(packaged, folder / "build" / "model")
     (folder / ".venv").symlink_to(sys.prefix)

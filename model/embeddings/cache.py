@@ -48,7 +48,7 @@ class EmbeddingCache:
         self, max_bytes: int, store: Store | None = None, device: str | torch.device = "cpu", device_bytes: int = 2**30
     ) -> None:
         on_host: SharedLRU[Embedding] = SharedLRU(max_bytes, _nbytes)
-        on_gpu = torch.device(device).type != "cpu"
+        on_gpu = not str(device).startswith("cpu")  # a wrong name is reported when the model is loaded
         self._embeddings = TwoTiers(device_bytes, on_host, device) if on_gpu else on_host
         self._names: SharedLRU[str] = SharedLRU(MAX_NAMES, lambda key: 1)
         self._pending: dict[str, Future[Embedding]] = {}
