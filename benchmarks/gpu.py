@@ -7,6 +7,7 @@ same code runs on a CPU, which only shows that it works.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)  # images encoded together
 CLIENTS = 32
 REQUESTS = 50  # of each client
 JPEGS = 32  # images of a table
+PIPELINE = "transformers, pipeline"
 FLOAT, HALF = "transformers, float32 (default)", "transformers, bfloat16, sdpa"
 
 
@@ -141,15 +143,20 @@ def click(device: str, name: str, turns: int) -> Iterator[Result]:
 
 
 def everything(device: str, name: str, turns: int) -> Iterator[Result]:
-    """Segment everything in a 1-megapixel image with 32 x 32 points, and compare with transformers' pipeline."""
+    """Segment everything in a 1-megapixel image with 32 x 32 points, and compare with transformers' pipeline.
+
+    The pipeline needs torchvision, which this project does not need.
+    """
     checkpoint = subjects.checkpoint(name)
-    theirs = pipeline("mask-generation", model=str(checkpoint), device=device)
+    has_pipeline = importlib.util.find_spec("torchvision") is not None
+    theirs = pipeline("mask-generation", model=str(checkpoint), device=device) if has_pipeline else None
     segmenter = Segmenter.load(str(checkpoint), device)
     image = subjects.photograph(*SIZE)
     picture, data = Image.fromarray(image), base64.b64encode(subjects.jpeg(image)).decode()
     params = Params(points_per_side=32, pred_iou_thresh=0.7, stability_score_thresh=0.85, mask_encoding="rle")
 
     def run_theirs() -> int:
+        assert theirs is not None
         options = {"points_per_batch": 64, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.85}
         return len(theirs(picture, **options)["masks"])
 
@@ -158,9 +165,11 @@ def everything(device: str, name: str, turns: int) -> Iterator[Result]:
         (row,) = ours.score_frame(pd.DataFrame({"image": [data]}), params)["predictions"]
         return len(row)
 
-    ways: Ways = {"transformers, pipeline": run_theirs, OURS: run_ours}
+    ways: Ways = {**({PIPELINE: run_theirs} if has_pipeline else {}), OURS: run_ours}
     note = ", ".join(f"{way}: {run()} masks" for way, run in ways.items())
-    yield Result("everything, 32 x 32 points", name, measure_alternately(ways, turns, warm=False), note=note)
+    times = measure_alternately(ways, turns, warm=False)
+    missing = [] if has_pipeline else [PIPELINE]
+    yield Result("everything, 32 x 32 points", name, times, note=note, missing=missing)
 
 
 def jpeg(device: str, name: str, turns: int) -> Iterator[Result]:
