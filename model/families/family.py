@@ -173,8 +173,8 @@ class Family(ABC):
     def preprocess_on_device(self, image: np.ndarray) -> Tensor:
         """Scale and normalise an image on the model's device. Only its uint8 pixels are copied there.
 
-        Some values differ from those of `preprocess` by one of 255 levels, and very few by two, because the sums are not
-        in fixed-point numbers.
+        Some values differ from those of `preprocess` by one of 255 levels, and very few by two, because the sums are
+        not in fixed-point numbers.
 
         Args:
             image: (h, w, 3) uint8 RGB.
