@@ -126,24 +126,38 @@ class SavedModel:
         settings = self.settings(config)
         with ThreadPoolExecutor(1) as pool:
             hashes = pool.submit(weights_sha256, self.checkpoint, self.detector)
-            segmenter = Segmenter.load(
-                str(self.checkpoint),
-                settings.device,
-                settings.precision,
-                None if self.detector is None else str(self.detector),
-                images_per_batch=settings.images_per_batch,
-                prompts_per_batch=settings.prompts_per_batch,
-                compiled=settings.compile_encoder,
-            )
+            engine = open_engine(str(self.checkpoint), settings, None if self.detector is None else str(self.detector))
         packaged = self.metadata.get("weights_sha256")
         if packaged is not None and packaged != hashes.result():
             raise BadModel(
                 f"the weights in '{self.checkpoint}' differ from the packaged weights; package the checkpoint again"
             )
-        device, device_bytes = segmenter.family.device, settings.device_cache_bytes
-        cache = EmbeddingCache(settings.cache_bytes, device=device, device_bytes=device_bytes)
-        engine = Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
         return engine, self.defaults(config)
+
+
+def open_engine(checkpoint: str, settings: DeploymentSettings, detector: str | None = None) -> Engine:
+    """Load a checkpoint and create an engine with the settings of a deployment.
+
+    Args:
+        checkpoint: as in `Segmenter.load`.
+        settings: the settings.
+        detector: as in `Segmenter.load`.
+
+    Raises:
+        ValueError: as `Segmenter.load`.
+    """
+    segmenter = Segmenter.load(
+        checkpoint,
+        settings.device,
+        settings.precision,
+        detector,
+        images_per_batch=settings.images_per_batch,
+        prompts_per_batch=settings.prompts_per_batch,
+        compiled=settings.compile_encoder,
+    )
+    device, device_bytes = segmenter.family.device, settings.device_cache_bytes
+    cache = EmbeddingCache(settings.cache_bytes, device=device, device_bytes=device_bytes)
+    return Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
 
 
 def weights_sha256(*folders: Path | None) -> dict[str, str]:

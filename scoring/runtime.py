@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sam_endpoint.model.deployment import split_config
-from sam_endpoint.model.embeddings import EmbeddingCache
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, EndpointError, is_out_of_memory
-from sam_endpoint.model.images import ImageReader
 from sam_endpoint.model.params import ParamDefaults
-from sam_endpoint.model.saved import SavedModel
-from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.model.saved import SavedModel, open_engine
 
 logger = logging.getLogger(__name__)
 STARTERS = Path(__file__).resolve().parents[1] / "checkpoints"  # the models in this package, one folder each
@@ -223,15 +220,5 @@ def without_password(text: str) -> str:
 
 def _open_checkpoint(source: str, config: Mapping[str, Any]) -> OpenedModel:
     settings, deployed = split_config(config)
-    segmenter = Segmenter.load(
-        source,
-        settings.device,
-        settings.precision,
-        images_per_batch=settings.images_per_batch,
-        prompts_per_batch=settings.prompts_per_batch,
-        compiled=settings.compile_encoder,
-    )
-    device, device_bytes = segmenter.family.device, settings.device_cache_bytes
-    cache = EmbeddingCache(settings.cache_bytes, device=device, device_bytes=device_bytes)
-    engine = Engine(segmenter, ImageReader(settings.limits), cache, settings.max_prompts)
+    engine = open_engine(source, settings)
     return OpenedModel(source, engine, ParamDefaults(deployed=deployed))

@@ -170,11 +170,7 @@ def _segment(segmenter: Segmenter, embedding: Embedding, prompts: list[Prompt], 
 
 def _box(mask: CroppedMask) -> np.ndarray | None:
     """Return (4,) float32 x1,y1,x2,y2 around a mask, or None if it is empty."""
-    rows, columns = np.flatnonzero(mask.inside.any(1)), np.flatnonzero(mask.inside.any(0))
-    if not len(rows):
-        return None
-    box = [columns[0] + mask.left, rows[0] + mask.top, columns[-1] + 1 + mask.left, rows[-1] + 1 + mask.top]
-    return np.array(box, np.float32)
+    return (mask.box() + np.array([0, 0, 1, 1])).astype(np.float32) if mask.inside.any() else None
 
 
 def _around(prompt: Prompt) -> np.ndarray:

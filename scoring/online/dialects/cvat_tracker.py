@@ -97,8 +97,7 @@ def _continue(
         (mask,) = tracker.segmenter.cropped_masks(segmentation)
     outline = largest_polygon(mask, call)
     if form == RECTANGLE and outline:
-        rows, columns = np.flatnonzero(mask.inside.any(1)) + mask.top, np.flatnonzero(mask.inside.any(0)) + mask.left
-        shape = [float(side) for side in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
+        shape = [float(side) for side in mask.box() + np.array([0, 0, 1, 1])]
     else:
         shape = [float(number) for point in outline for number in point]
     return _sign(form, frame + 1, state.to_bytes(), key), shape
