@@ -22,7 +22,7 @@ package: .venv/run
 	$(BIN)/sam-endpoint package
 
 train: .venv/run
-	$(BIN)/python -m sam_endpoint.training.recipe training/recipes/$(FAMILY)-tiny.toml
+	$(BIN)/python -m sam_endpoint.training.recipe training/recipes/$(FAMILY)-tiny.toml $(if $(PHOTOS),--photos $(PHOTOS))
 
 check: .venv/test
 	$(BIN)/ruff check .

@@ -123,12 +123,15 @@ class Recipe:
         return True
 
     def run(self) -> int:
-        """Run all stages that are not finished. Return 0, or the exit code of the first stage that fails."""
-        for stage in self.stages:
+        """Run all stages that are not finished. Return 0, or the exit code of the first stage that fails.
+
+        Raises BadData before the first stage if a stage lacks its photographs.
+        """
+        commands = [self.command(stage) for stage in self.stages]
+        for stage, command in zip(self.stages, commands, strict=True):
             if self.is_finished(stage):
                 print(f"finished    {stage.output}", flush=True)
                 continue
-            command = self.command(stage)
             print(f"running     {shlex.join(command[1:])}", flush=True)
             code = subprocess.run(command).returncode
             if code:

@@ -34,7 +34,7 @@ def parse(kind: str, words: list[str]) -> TrainingOptions | argparse.Namespace:
 
 @pytest.mark.parametrize("name", ["sam-tiny", "sam2-tiny"])
 def test_the_stages_are_the_commands_that_trained_the_embedded_checkpoints(name: str) -> None:
-    recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = read_recipe(RECIPES / f"{name}.toml", photographs=Path("photos"))
     stages = [(stage.kind, parse(stage.kind, recipe.arguments(stage))) for stage in recipe.stages]
     lines = [line.split() for line in (COMMANDS / f"{name}.txt").read_text().splitlines()]
     assert stages == [(kind, parse(kind, words)) for kind, *words in lines]
@@ -116,9 +116,18 @@ def test_a_stage_takes_photographs_from_the_folder_of_the_command(tmp_path: Path
     (tmp_path / "recipe.toml").write_text(recipe)
     command = run(tmp_path, "--dry-run", "--photos", tmp_path / "pictures").splitlines()[0]
     assert f"--photos {tmp_path}/pictures/houses {tmp_path}/pictures/animals" in command
-    done = run_here(main, tmp_path / "recipe.toml", "--dry-run")
-    assert done.returncode == 2
-    assert done.stderr == "error: stage a needs --photos, a folder with the folders houses, animals\n"
+    for options in (["--dry-run"], ["--output", tmp_path / "out", "--cache", tmp_path / "cache"]):
+        done = run_here(main, tmp_path / "recipe.toml", *options)
+        assert done.returncode == 2
+        assert done.stderr == "error: stage a needs --photos, a folder with the folders houses, animals\n"
+
+
+def test_a_recipe_without_its_photographs_runs_no_stage(tmp_path: Path) -> None:
+    recipe = SMALL_RECIPE + '\n[[stage]]\nkind = "train"\noutput = "c"\ninputs = ["b"]\nphotographs = ["houses"]\n'
+    (tmp_path / "recipe.toml").write_text(recipe)
+    done = run_here(main, tmp_path / "recipe.toml", "--output", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert done.returncode == 2 and done.stderr.startswith("error: stage c needs --photos")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("quick_start")
