@@ -1,7 +1,7 @@
 // Open videos that the user chooses or drops, choose the model, and enter the API key.
 
 import { listModels } from "../endpoint/api.js";
-import { choices } from "../endpoint/models.js";
+import { choices, modelOf } from "../endpoint/models.js";
 import { $, confirmed } from "../panel/dom.js";
 import { openClip } from "./clip.js";
 import { fail } from "./errors.js";
@@ -34,12 +34,15 @@ watch((state, before) => {
   $("key-label").hidden = !state.locked && !state.key;
 });
 
-/** Load the list of models, and select the default model. */
+/** Load the list of models, and select the default model, or the first model with a memory if the default has none. */
 export async function loadModels() {
   try {
     const models = await listModels(get().key);
     const names = choices(models);
-    const selected = names.find(({ name }) => name === get().model) ?? names.find(({ chosen }) => chosen) ?? names[0];
+    const remembers = ({ name }) => modelOf(models, name)?.capabilities?.video;
+    const current = names.find(({ name }) => name === get().model);
+    const normal = names.find(({ chosen }) => chosen) ?? names[0];
+    const selected = current ?? (normal && remembers(normal) ? normal : names.find(remembers)) ?? normal;
     update({ models, model: selected?.name ?? "", locked: false });
     if (get().status.isError) setStatus("Open a video to begin.");
   } catch (error) {
