@@ -133,6 +133,7 @@ class Call:
         finally:
             with self._lock:
                 self._futures.discard(future)
+            del future  # its error would refer to itself by this frame, and keep the work until a garbage collection
 
     def pieces(self, count: int, largest: int) -> Iterator[slice]:
         """Divide work into pieces.

@@ -138,12 +138,15 @@ class EmbeddingCache:
                     return embedding
                 if pending is None:
                     pending = self._pending[key] = Future()
-            if first:
-                return self._fill(key, pending, embed)
             try:
-                return pending.result()
+                return self._fill(key, pending, embed) if first else pending.result()
             except (ClientDisconnected, DeadlineExceeded):
-                continue
+                if first:
+                    raise
+            finally:
+                del (
+                    pending
+                )  # an error would refer to itself by this frame, and keep the image until a garbage collection
 
     def _fill(self, key: str, pending: Future[Embedding], embed: Callable[[], Embedding]) -> Embedding:
         try:
@@ -156,6 +159,7 @@ class EmbeddingCache:
             with self._lock:
                 del self._pending[key]
             pending.set_exception(error)
+            del pending  # as in `get`
             raise
         self._embeddings.put(self.tenant, key, embedding)
         with self._lock:

@@ -8,8 +8,8 @@ transformers' modules with less arithmetic and another order of sums, so results
   and the result is projected, because A (M W) = (A M) W. This saves 3 / 8 of the arithmetic of the attention.
 - The first self-attention sees only the frame, so it is computed once for all objects.
 - Attention weights are computed for some queries at a time, so that they stay in the processor's cache.
-- Attention weights are at least e^-80 of the largest weight of the query. Smaller weights can be subnormal numbers, with
-  which processors are so slow that a frame of trained weights took 2.5 times as long.
+- Attention weights are at least e^-80 of the largest weight of the query. Smaller weights can be subnormal numbers, and
+  processors need much longer for those: with trained weights, a frame took 2.5 times as long.
 """
 
 from __future__ import annotations

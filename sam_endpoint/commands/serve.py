@@ -91,7 +91,10 @@ def run(options: argparse.Namespace) -> int:
         max_calls = max(1, min(settings.in_flight, settings.memory // settings.body_bytes))
         grpc_server = GrpcServer(endpoint, address, settings.body_bytes, max_calls, Keys(settings.keys()))
     guard = ConnectionGuard(
-        max_connections(settings.connections, settings.in_flight), settings.header_seconds, settings.body_seconds
+        max_connections(settings.connections, settings.in_flight),
+        settings.header_seconds,
+        settings.body_seconds,
+        endpoint.state.catalog.is_computing,
     )
     protocol = guard.protocol()
     config = uvicorn.Config(
@@ -121,7 +124,9 @@ def run(options: argparse.Namespace) -> int:
             if self.started:
                 listener.setblocking(False)
                 listener.listen(MAX_UNACCEPTED)
-                self.accepting = asyncio.create_task(accept_connections(listener, self.protocol))
+                self.accepting = asyncio.create_task(
+                    accept_connections(listener, self.protocol, is_computing=endpoint.state.catalog.is_computing)
+                )
                 print(f"serving on  {url_of(listener)}", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -20,17 +20,21 @@ RETRY_SECONDS = 1.0  # after the process ran out of file descriptors
 
 
 async def accept_connections(
-    listener: socket.socket, protocol: Callable[[], asyncio.Protocol], pacer: Pacer | None = None
+    listener: socket.socket,
+    protocol: Callable[[], asyncio.Protocol],
+    pacer: Pacer | None = None,
+    is_computing: Callable[[], bool] = lambda: False,
 ) -> None:
     """Accept connections until the task is cancelled.
 
-    While the loop is busy, connections that clients have already closed are dropped, because their requests would only
-    cost time.
+    While the loop is busy, or a model computes, connections that clients have already closed are dropped, because
+    their requests would only cost time.
 
     Args:
         listener: a listening socket that does not block.
         protocol: creates the protocol of a connection.
         pacer: tells how long to wait between connections; by default, a new one.
+        is_computing: returns whether a model computes.
     """
     loop, pacer, seconds = asyncio.get_running_loop(), pacer or Pacer(), 0.0
     while True:
@@ -42,7 +46,7 @@ async def accept_connections(
             logger.warning("no connection can be accepted: error %s", error.errno)
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        if seconds and has_hung_up(connection):
+        if (seconds or is_computing()) and has_hung_up(connection):
             connection.close()
         else:
             await loop.connect_accepted_socket(protocol, connection)

@@ -102,6 +102,11 @@ class Batcher(Generic[Item, Result]):
         """Number of waiting items."""
         return len(self._queue)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a batch runs now."""
+        return bool(self._running)
+
     def submit(self, item: Item, owner: Owner = NOBODY) -> Future[Result]:
         """Add an item to the queue.
 
@@ -141,6 +146,7 @@ class Batcher(Generic[Item, Result]):
                 self._seconds_per_weight = (self._seconds_per_weight + seconds) / 2
                 self._running -= Counter({entry.tenant for entry in batch})
                 self._changed.notify_all()
+            del batch  # else the items stay in memory until the next batch
 
     def _next_batch(self, wait: float) -> list[_Entry[Item, Result]]:
         """Wait for items and return the next batch, without cancelled items. Return [] once the batcher is closed."""
@@ -185,6 +191,7 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
+                del batch  # the error would refer to itself by this frame, and keep the item until a garbage collection
             else:
                 for entry in batch:
                     self._finish([entry])
@@ -257,7 +264,8 @@ class BatchedSegmenter(Segmenter):
             Overloaded: the queue accepts no further item of the tenant (see `FairQueue.put`).
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
-        return [call.wait(future) for future in [self.encoder.submit(image, call.owner) for image in images]]
+        # `map` has no frame that refers to the futures: see `Call.wait`.
+        return list(map(call.wait, [self.encoder.submit(image, call.owner) for image in images]))
 
     def segment(
         self,
@@ -286,5 +294,5 @@ class BatchedSegmenter(Segmenter):
 
     def run(self, work: Callable[[], Work], call: Call = UNTRACKED) -> Work:
         """Run work of a further network in a queue, one piece at a time. Raises the exceptions of `segment`."""
-        future: Future[Work] = self.runner.submit(work, call.owner)
-        return call.wait(future)
+        result: Work = call.wait(self.runner.submit(work, call.owner))
+        return result

@@ -87,6 +87,10 @@ class Catalog:
         """Return the models that are loaded at the moment."""
         return [slot.served for slot in self._slots.values() if slot.served is not None]
 
+    def is_computing(self) -> bool:
+        """Return whether a model encodes or decodes a batch at the moment."""
+        return any(queue.is_running for served in self.loaded() for queue in served.queues.values())
+
     def warm_up(self) -> None:
         """Load the default model and all models marked `warm`. If all of them are loaded, set `ready`.
 
@@ -261,10 +265,7 @@ class Catalog:
         return slot.entry.checkpoint is not None and is_starter(Path(self._checkpoint(slot.entry)))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the response of `/models`: one object for each model, with its names, state and origin.
-
-        In the response, `warm` says whether the model is loaded now, not whether the catalog file marks it as `warm`.
-        """
+        """Return the response of `/models`: an object for each model. `warm` says whether it is loaded now."""
         return [
             {
                 "name": key,

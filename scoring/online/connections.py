@@ -10,14 +10,14 @@ import asyncio
 import logging
 import resource
 import time
-from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sam_endpoint.scoring.online.context import context_of
-from sam_endpoint.scoring.online.pacing import Pacer, TurnFlow
+from sam_endpoint.scoring.online.pacing import ReadTurns, TurnFlow
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0  # shortest time between two log lines about refused connections
@@ -64,16 +64,22 @@ class ConnectionGuard:
         header_seconds: timeout for the headers of a request. It starts when the connection opens, and later with the
             first byte of each further request.
         read_seconds: timeout for a client that stops reading its response.
+        is_computing: returns whether a model computes.
     """
 
-    def __init__(self, max_open: int, header_seconds: float, read_seconds: float) -> None:
+    def __init__(
+        self,
+        max_open: int,
+        header_seconds: float,
+        read_seconds: float,
+        is_computing: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.max_open, self.header_seconds, self.read_seconds = max_open, header_seconds, read_seconds
         self._open: dict[GuardedProtocol, None] = {}
         self._refused, self._logged = 0, -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
         self._large: set[GuardedProtocol] = set()
-        self._waiting: deque[GuardedProtocol] = deque()
-        self._pacer = Pacer()
+        self._bodies, self._rejected = ReadTurns(), ReadTurns(is_computing)
 
     def protocol(self) -> type[H11Protocol]:
         """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
@@ -117,32 +123,15 @@ class ConnectionGuard:
         self._large.add(connection)
         connection.transport.max_size = LARGE_READ_BYTES  # type: ignore[attr-defined]
         if len(self._large) > 1:
-            self.wait(connection)
+            self._bodies.wait(connection.flow, connection.loop)
 
     def wait(self, connection: GuardedProtocol) -> None:
-        """Let a connection read only when it is its turn, and not while the event loop is too busy.
+        """Let a connection wait whose last request was rejected. It reads in turn, and later while a model computes.
 
         Args:
-            connection: a connection that receives a large body, or whose last request had no valid key.
+            connection: the connection.
         """
-        connection.flow.hold()
-        self._waiting.append(connection)
-        if len(self._waiting) == 1:
-            self._schedule(connection.loop)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if seconds := self._pacer.seconds():
-            loop.call_later(seconds, self._read_next, loop, True)
-        else:
-            loop.call_soon(self._read_next, loop)
-
-    def _read_next(self, loop: asyncio.AbstractEventLoop, waited: bool = False) -> None:
-        """Let the next waiting connection read."""
-        if waited:
-            self._pacer.start()
-        self._waiting.popleft().flow.release()
-        if self._waiting:
-            self._schedule(loop)
+        self._rejected.wait(connection.flow, connection.loop)
 
     def _refuse(self, connection: GuardedProtocol) -> None:
         self._open.pop(connection, None)
@@ -242,9 +231,10 @@ class GuardedProtocol(H11Protocol):
         self.guard.receive(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
 
     def on_response_complete(self) -> None:
-        """Wait for further requests; after a request without a valid key, let other connections read first."""
+        """Wait for further requests; after a rejected request, or one without a valid key, others read first."""
         super().on_response_complete()
-        if context_of(self.scope).tenant is None and not self.transport.is_closing():  # type: ignore[arg-type]
+        context = context_of(self.scope)  # type: ignore[arg-type]
+        if (context.tenant is None or context.rejected) and not self.transport.is_closing():
             self.guard.wait(self)
 
     def _drop(self, nbytes: int) -> None:

@@ -19,6 +19,7 @@ class RequestContext:
             of its own tenant. None until the middleware has checked the API key; "" for everybody if the endpoint has
             no API keys.
         body: the whole request body, decompressed.
+        rejected: whether the status of the response is 400 or higher.
         call: the request's `Call`. The middleware cancels it when the client disconnects; the work for the request
             passes it along to check for cancellation, limits and the deadline, and to time the stages of the work.
     """
@@ -26,6 +27,7 @@ class RequestContext:
     request_id: str = ""
     tenant: str | None = None
     body: bytes = b""
+    rejected: bool = False
     call: Call = UNTRACKED
 
 

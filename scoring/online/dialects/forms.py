@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
@@ -17,8 +18,10 @@ from starlette.responses import Response
 
 from sam_endpoint.model.call import Call
 from sam_endpoint.scoring.online.context import context_of
+from sam_endpoint.scoring.online.pacing import MAX_WAIT
 
-CHUNK_BYTES = 2**16  # part of a form that is parsed between two checks of the deadline
+CHUNK_BYTES = 2**14  # part of a form that is parsed between two checks of the deadline
+MAX_BUSY_SECONDS = 0.002  # time of the processor after which parsing pauses while a model computes
 MAX_PARTS = 64  # maximum number of files in a form, and of other fields; Starlette takes 0.3 ms for each file
 
 
@@ -40,10 +43,11 @@ class FormRoute(APIRoute):
 
         async def parse_and_handle(request: Request) -> Response:
             context = context_of(request.scope)
+            is_computing = request.app.state.catalog.is_computing
 
             def parse(boundary: bytes) -> FormData:
                 with context.call.stage("parse"):
-                    chunks = _chunks(context.body, b"\r\n--" + boundary, context.call)
+                    chunks = _chunks(context.body, b"\r\n--" + boundary, context.call, is_computing)
                     parser = _FormParser(request.headers, chunks, max_files=MAX_PARTS, max_fields=MAX_PARTS)
                     return asyncio.run(parser.parse())  # a coroutine needs an event loop: one of this thread
 
@@ -59,13 +63,15 @@ class FormRoute(APIRoute):
         return parse_and_handle
 
 
-async def _chunks(body: bytes, delimiter: bytes, call: Call) -> AsyncGenerator[bytes]:
+async def _chunks(body: bytes, delimiter: bytes, call: Call, is_computing: Callable[[], bool]) -> AsyncGenerator[bytes]:
     """Yield the body of a form in chunks.
 
     Args:
         body: the body.
         delimiter: line break, two hyphens and the boundary of the form.
         call: the request's `Call`.
+        is_computing: returns whether a model computes. The parser is written in Python. If it did not pause, each
+            operator of the model would wait for Python's global lock.
 
     Raises:
         MultiPartException: a delimiter is followed by something else than a line break or two hyphens. The parser reads
@@ -73,9 +79,12 @@ async def _chunks(body: bytes, delimiter: bytes, call: Call) -> AsyncGenerator[b
             spaces after a delimiter, but no client sends them.
         ClientDisconnected, DeadlineExceeded: as `Call.check` does.
     """
-    position = 0
+    position, paused = 0, time.thread_time()
     for start in range(0, len(body), CHUNK_BYTES):
         call.check()
+        if time.thread_time() - paused > MAX_BUSY_SECONDS and is_computing():
+            time.sleep(MAX_WAIT)
+            paused = time.thread_time()
         end = start + CHUNK_BYTES
         while (found := body.find(delimiter, position, end + len(delimiter))) >= 0:
             position = found + len(delimiter)

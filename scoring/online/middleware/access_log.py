@@ -42,6 +42,7 @@ class AccessLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start" and not context.call.cancelled:
                 status = message["status"]
+                context.rejected = status >= 400
             try:
                 await send(message)
             except ClientDisconnect:
