@@ -133,7 +133,9 @@ class Call:
         finally:
             with self._lock:
                 self._futures.discard(future)
-            del future  # its error would refer to itself by this frame, and keep the work until a garbage collection
+            # A future refers to its error, and the error to this frame. If the frame still referred to the future, the
+            # work would stay in memory until a garbage collection.
+            del future
 
     def pieces(self, count: int, largest: int) -> Iterator[slice]:
         """Divide work into pieces.

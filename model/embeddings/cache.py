@@ -144,9 +144,9 @@ class EmbeddingCache:
                 if first:
                     raise
             finally:
-                del (
-                    pending
-                )  # an error would refer to itself by this frame, and keep the image until a garbage collection
+                # A future refers to its error, and the error to this frame. If the frame still referred to the future,
+                # the image would stay in memory until a garbage collection.
+                del pending
 
     def _fill(self, key: str, pending: Future[Embedding], embed: Callable[[], Embedding]) -> Embedding:
         try:
@@ -159,7 +159,7 @@ class EmbeddingCache:
             with self._lock:
                 del self._pending[key]
             pending.set_exception(error)
-            del pending  # as in `get`
+            del pending  # see `get`
             raise
         self._embeddings.put(self.tenant, key, embedding)
         with self._lock:

@@ -146,7 +146,7 @@ class Batcher(Generic[Item, Result]):
                 self._seconds_per_weight = (self._seconds_per_weight + seconds) / 2
                 self._running -= Counter({entry.tenant for entry in batch})
                 self._changed.notify_all()
-            del batch  # else the items stay in memory until the next batch
+            del batch  # otherwise, the items stay in memory until the next batch
 
     def _next_batch(self, wait: float) -> list[_Entry[Item, Result]]:
         """Wait for items and return the next batch, without cancelled items. Return [] once the batcher is closed."""
@@ -191,7 +191,7 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
-                del batch  # the error would refer to itself by this frame, and keep the item until a garbage collection
+                del batch  # this frame must not refer to the future of its error: see `Call.wait`
             else:
                 for entry in batch:
                     self._finish([entry])
@@ -264,7 +264,7 @@ class BatchedSegmenter(Segmenter):
             Overloaded: the queue accepts no further item of the tenant (see `FairQueue.put`).
             ClientDisconnected, DeadlineExceeded: the call is cancelled or exceeds its deadline.
         """
-        # `map` has no frame that refers to the futures: see `Call.wait`.
+        # Not a list comprehension, whose frame would refer to the futures: see `Call.wait`.
         return list(map(call.wait, [self.encoder.submit(image, call.owner) for image in images]))
 
     def segment(

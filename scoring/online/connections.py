@@ -126,7 +126,7 @@ class ConnectionGuard:
             self._bodies.wait(connection.flow, connection.loop)
 
     def wait(self, connection: GuardedProtocol) -> None:
-        """Let a connection wait whose last request was rejected. It reads in turn, and later while a model computes.
+        """Stop to read from a connection whose last request was rejected or had no valid key, until it is its turn.
 
         Args:
             connection: the connection.
@@ -231,7 +231,7 @@ class GuardedProtocol(H11Protocol):
         self.guard.receive(self, self.conn.nbytes > LARGE_BYTES and self.conn.their_state is h11.SEND_BODY)
 
     def on_response_complete(self) -> None:
-        """Wait for further requests; after a rejected request, or one without a valid key, others read first."""
+        """Wait for further requests. After a rejected request, or a request without a valid key, others read first."""
         super().on_response_complete()
         context = context_of(self.scope)  # type: ignore[arg-type]
         if (context.tenant is None or context.rejected) and not self.transport.is_closing():

@@ -39,10 +39,9 @@ export async function loadModels() {
   try {
     const models = await listModels(get().key);
     const names = choices(models);
-    const remembers = ({ name }) => modelOf(models, name)?.capabilities?.video;
-    const current = names.find(({ name }) => name === get().model);
-    const normal = names.find(({ chosen }) => chosen) ?? names[0];
-    const selected = current ?? (normal && remembers(normal) ? normal : names.find(remembers)) ?? normal;
+    const usual = names.filter(({ chosen }) => chosen);
+    const hasMemory = ({ name }) => modelOf(models, name)?.capabilities?.video;
+    const selected = names.find(({ name }) => name === get().model) ?? [...usual, ...names].find(hasMemory) ?? usual[0] ?? names[0];
     update({ models, model: selected?.name ?? "", locked: false });
     if (get().status.isError) setStatus("Open a video to begin.");
   } catch (error) {
