@@ -151,9 +151,10 @@ class Scorer:
         named: dict[str, ImageRef] = {}
         grouped: dict[ImageRef, PlacedRows] = {}
         for position, row in enumerate(rows):
+            if isinstance(row, BadInput):
+                answers[position] = _failed_row(row, row, params)
+                continue
             try:
-                if isinstance(row, BadInput):
-                    raise row
                 self.engine.check_prompts(row.prompts or ())
                 self.engine.concepts.check(row.concepts or (), row.examples_image is not None)
             except BadInput as error:
@@ -286,10 +287,10 @@ class Scorer:
 
 def _failed_row(row: Row | BadInput, error: BadInput, params: Params) -> Answer:
     """Return the answer of a bad row, or raise its error if `params.on_error` is `raise`."""
-    at_row = error.at(row.index if isinstance(row, Row) else row.row)
+    index, image_id = (row.index, row.image_id) if isinstance(row, Row) else (row.row, None)
     if params.on_error == "raise":
-        raise at_row
-    return _failure(row.image_id if isinstance(row, Row) else None, at_row)
+        raise error.at(index)
+    return _failure(image_id, error.at(index))
 
 
 def _failure(image_id: str | None, error: Exception) -> Answer:

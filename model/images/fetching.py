@@ -188,7 +188,10 @@ def _connected(addresses: Sequence[str], port: int, tls_host: str | None, deadli
         except OSError as error:
             failed = error
     if connected is None:
-        raise failed
+        try:
+            raise failed
+        finally:
+            del failed  # it refers to this frame
     with connected:
         if tls_host:
             connected = _tls().wrap_socket(connected, server_hostname=tls_host)

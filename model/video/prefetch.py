@@ -52,7 +52,10 @@ def prefetched(frames: Iterator[VideoFrame], size: tuple[int, int]) -> Generator
     try:
         while (item := queue.get()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # it refers to this frame
             yield item
     finally:
         stopped.set()

@@ -80,7 +80,10 @@ class Video(ABC):
             frames, error = self._group(max(0, start - group + 1), start)
             yield from reversed(frames)
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # it refers to this frame, which holds the pixels of the frames
             start -= group
 
     def _group(self, first: int, last: int) -> tuple[list[VideoFrame], BadFrame | None]:
@@ -97,7 +100,7 @@ class Video(ABC):
             except BadFrame as problem:
                 if error is not None and problem.frame <= error.frame:
                     break  # the frames after the bad one cannot be decoded without it
-                error, first = problem, max(first, problem.frame + 1)
+                error, first = problem.with_traceback(None), max(first, problem.frame + 1)
             else:
                 expected = f"a video with at least {last + 1} frames"
                 raise BadFrame(COLUMN, expected, "the end of the video", frame=first + len(decoded))

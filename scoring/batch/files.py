@@ -47,4 +47,7 @@ def printable_name(name: str) -> str:
 
 def _raise(error: OSError) -> None:
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # it refers to this frame, and to those of `os.walk`

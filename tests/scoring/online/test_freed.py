@@ -7,16 +7,22 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sam_endpoint.model.call import Call
-from sam_endpoint.model.errors import BadInput
+from sam_endpoint.model.errors import BadFrame, BadInput
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.model.video import open_video, prefetched
 from sam_endpoint.scoring.online.batching import BatchedSegmenter, Batching
-from tests.engines import engine_of
+from tests import pictures
+from tests.engines import engine_of, score_rows, scorer_of
+from tests.videos import disc_frames, write_video
 
 
 @pytest.fixture
@@ -73,3 +79,29 @@ def test_an_item_of_a_failed_batch_is_freed(tiny: Segmenter, monkeypatch: pytest
     assert not outlives(lambda: batched.run(fail, Call()))
     monkeypatch.setattr(tiny, "embed", fail)
     assert not outlives(lambda: BatchedSegmenter(tiny, Batching()).embed([np.zeros((8, 8, 3), np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"image": bytes(1000), "input_points": [[[1, 1]]]},
+        {"image": pictures.disc()[0], "input_points": [[[1, "here"]]]},
+        {"image": pictures.disc()[0], "input_text": ["a cat"]},
+    ],
+    ids=["image", "points", "text"],
+)
+@pytest.mark.usefixtures("no_collections")
+def test_a_bad_row_is_freed(tiny: Segmenter, cells: dict[str, Any]) -> None:
+    scorer = scorer_of(tiny)
+    assert not outlives(lambda: score_rows(scorer, cells))
+
+
+@pytest.mark.usefixtures("no_collections")
+def test_the_frames_of_a_broken_video_are_freed(tmp_path: Path) -> None:
+    folder = write_video(tmp_path / "frames", disc_frames(8)[0])
+    (folder / "frame2.png").write_bytes(b"broken")
+    video = open_video(folder)
+    for start in (video.frames, lambda: prefetched(video.frames(), video.size), partial(video.backward, 7)):
+        with pytest.raises(BadFrame, match="frame 2"):
+            list(start())
+        assert not outlives(lambda start=start: list(start()))
