@@ -20,7 +20,7 @@ import requests
 from PIL import Image
 
 from tests import pictures
-from tests.reliability import attacks_files, attacks_http
+from tests.reliability import attacks_files, attacks_http, attacks_tools
 from tests.reliability.target import KEY, LOOSE, Target, in_threads, once, scored
 
 __all__ = ["ATTACKS", "KEY", "Target"]
@@ -228,4 +228,5 @@ ATTACKS: tuple[Callable[[Target], None], ...] = (
     noise_polygons,
     *attacks_http.ATTACKS,
     *attacks_files.ATTACKS,
+    *attacks_tools.ATTACKS,
 )
