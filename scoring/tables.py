@@ -15,6 +15,7 @@ from sam_endpoint.model.params import PARAM_NAMES
 from sam_endpoint.model.rows import COLUMNS, column_names
 
 MAX_COLUMNS = 1000
+MAX_HEADER = 100_000  # characters of a CSV header; while it is split, no other thread runs
 CSV_FORM = f"a CSV body with a header of columns ({', '.join(COLUMNS)})"
 
 
@@ -154,14 +155,18 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise BadRequest(f"expected {CSV_FORM} in UTF-8, got {kind(body)} in another encoding") from None
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    start = io.StringIO(text[:MAX_HEADER])
     try:
-        header = next(filter(None, csv.reader(io.StringIO(text))), [])
+        header = next(filter(None, csv.reader(start)), [])
     except csv.Error:
         header = []
+    if start.tell() == MAX_HEADER < len(text):
+        raise BadRequest(f"expected a CSV header of at most {MAX_HEADER:,} characters, got a longer one")
     names = _known_names(header)
+    # Reads at most one row more than allowed, so that a body with millions of rows is rejected quickly.
+    nrows = None if limits.rows is None else limits.rows + 1
     try:
-        # Reads at most one row more than allowed, so that a body with millions of rows is rejected quickly.
-        table = pd.read_csv(io.StringIO(text), dtype=object, nrows=None if limits.rows is None else limits.rows + 1)
+        table = pd.read_csv(io.BytesIO(body), dtype=object, nrows=nrows, encoding="utf-8-sig")
     except Exception:  # the parser's messages may contain request data
         table = None
     # If the first line has more fields than the header, pandas makes an index of the surplus fields.

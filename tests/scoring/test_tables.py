@@ -95,6 +95,8 @@ def test_replaces_labels_that_are_not_whole_numbers_by_row_numbers(index: list[A
         ('image,input_boxes\na,"b\n', "a quoted field in or before line 2 is malformed or has no closing quote"),
         ("", "a header of columns (image, input_points, input_boxes"),
         ("image" + ",x" * 1000 + "\n", "at most 1,000 columns, got 1,001"),
+        ("image" + ",x" * 60_000 + "\na\n", "expected a CSV header of at most 100,000 characters, got a longer one"),
+        ('image,"' + "x\n" * 60_000, "expected a CSV header of at most 100,000 characters, got a longer one"),
     ],
 )
 def test_rejects_csv_that_does_not_match_its_header(text: str, message: str) -> None:
