@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Sam2Model
 
 from sam_endpoint.evaluation.clips import HELD_OUT_SEED, draw_clip
 from sam_endpoint.model.errors import BadData, BadParameter
+from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.model.tracking import TrackPrompt, TrackState
@@ -20,9 +23,17 @@ from sam_endpoint.training.memory.options import MemoryPlan
 from sam_endpoint.training.memory.trainer import MemoryTrainer
 from tests.conftest import ROOT
 
-START = ROOT / "checkpoints" / "sam2-tiny"
 PLAN = MemoryPlan(clips=2, side=128, full_side=448, frames=3, windows=1, steps=4, warmup=1)
 WORDS = ["--clips", "2", "--side", "128", "--frames", "3", "--windows", "1", "--steps", "4", "--warmup", "1"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the starter model without its memory parts."""
+    folder = tmp_path_factory.mktemp("start")
+    Sam2Model.from_pretrained(package.EMBEDDED_SAM2).save_pretrained(folder)
+    shutil.copy(package.EMBEDDED_SAM2 / "preprocessor_config.json", folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +60,8 @@ def test_a_checkpoint_of_another_architecture_is_rejected(clips: ClipCache) -> N
         MemoryTrainer(PLAN, ROOT / "checkpoints" / "sam-tiny", clips, "cpu")
 
 
-def test_a_training_lowers_the_loss_of_a_window(clips: ClipCache) -> None:
-    trainer = MemoryTrainer(PLAN, START, clips, "cpu")
+def test_a_training_lowers_the_loss_of_a_window(start: Path, clips: ClipCache) -> None:
+    trainer = MemoryTrainer(PLAN, start, clips, "cpu")
     window = clips.window(np.random.default_rng(1), 3, 2)
 
     def loss() -> float:
@@ -63,13 +74,15 @@ def test_a_training_lowers_the_loss_of_a_window(clips: ClipCache) -> None:
     assert loss() < before
 
 
-def test_a_resumed_training_writes_the_same_checkpoint_and_images_keep_their_results(tmp_path: Path) -> None:
-    words = ["--start", str(START), *WORDS, "--save-every", "2"]
+def test_a_resumed_training_writes_the_same_checkpoint_and_images_keep_their_results(
+    start: Path, tmp_path: Path
+) -> None:
+    words = ["--start", str(start), *WORDS, "--save-every", "2"]
     assert main([*words, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "whole")]) == 0
     state = tmp_path / "cache" / "memory.pt"
     state.unlink()
     clips = ClipCache(tmp_path / "cache" / "clips", PLAN.seed, PLAN.clips)
-    stopped = MemoryTrainer(PLAN, START, clips, "cpu")
+    stopped = MemoryTrainer(PLAN, start, clips, "cpu")
     for _ in range(2):
         stopped.train_step()
     stopped.save_state(state)
@@ -77,7 +90,7 @@ def test_a_resumed_training_writes_the_same_checkpoint_and_images_keep_their_res
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
-    image, video = (Segmenter.load(str(folder), "cpu") for folder in (START, tmp_path / "whole"))
+    image, video = (Segmenter.load(str(folder), "cpu") for folder in (start, tmp_path / "whole"))
     clip = draw_clip(HELD_OUT_SEED, 0, length=8)
     prompts = [Prompt(points=np.array([[100, 90]], np.float32), labels=np.array([1]))]
     answers = [model.segment(model.embed([clip.frames[0]])[0], prompts)[0] for model in (image, video)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from tests import checkpoints
 def test_loads_the_same_weights_as_transformers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded = {"sam-tiny": package.EMBEDDED, "sam2-tiny": package.EMBEDDED_SAM2}
     folder = embedded.get(name) or checkpoints.SAVERS[name](tmp_path)
-    expected = families.FAMILIES[name.split("-")[0]].model_class.from_pretrained(folder).state_dict()
+    family = json.loads((folder / "config.json").read_text())["model_type"]
+    expected = families.FAMILIES[family].model_class.from_pretrained(folder).state_dict()
     monkeypatch.setattr(families, "_load_converted", None)
     model = families.load(str(folder)).model
     assert model.state_dict().keys() == expected.keys()
