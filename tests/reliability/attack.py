@@ -36,7 +36,10 @@ from tests.reliability.sink import sink
 
 GOOD_KEY = "good"
 MEMORY = 2**30
-OPTIONS = ("--memory", str(MEMORY), "--embedding-bytes", "100000000", "--body-seconds", "5", "--header-seconds", "3")
+OPTIONS = (
+    *("--memory", str(MEMORY), "--embedding-bytes", "100000000"),
+    *("--body-seconds", "5", "--header-seconds", "3", "--track-session-seconds", "5"),
+)
 MAX_HEALTH = 0.25  # maximum time of a response of `/health`, in seconds
 MAX_RECOVERY = 5.0  # maximum recovery time, in seconds
 TIMES = 3  # a click during an attack may take at most this many times as long as a click without the attack
