@@ -141,8 +141,8 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
         The columns that the request format defines (`COLUMNS`), with dtype object. Other columns are dropped.
 
     Raises:
-        BadRequest: the body is not UTF-8 or not CSV, or has too many rows or columns. The message has the number of the
-            first wrong line where possible.
+        BadRequest: the body is not UTF-8 or not CSV, has too many rows or columns, or has a header of more than
+            MAX_HEADER characters. The message has the number of the first wrong line where possible.
         BadInput: two columns have the same name, or a column name is misspelt.
 
     Example:

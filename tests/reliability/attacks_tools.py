@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from urllib3 import encode_multipart_formdata
 
 from tests import pictures
 from tests.reliability.attacks_files import FORM
@@ -36,15 +37,8 @@ def _video() -> bytes:
 
 def _form(**fields: str) -> bytes:
     """Return a form with the video and with other fields."""
-    parts = [(name, b"", value.encode()) for name, value in fields.items()]
-    parts.append(("video", b'; filename="a"', _video()))
-    return (
-        b"".join(
-            b'--x\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n' % (name.encode(), file, value)
-            for name, file, value in parts
-        )
-        + b"--x--\r\n"
-    )
+    body, _ = encode_multipart_formdata({**fields, "video": ("a", _video())}, boundary="x")
+    return body
 
 
 def _track(target: Target, model: str) -> None:
