@@ -8,9 +8,10 @@ from typing import Any
 
 from . import masks
 from .concepts.values import Thresholds
-from .errors import BadParameter, describe_name, kind
+from .errors import BadModel, BadParameter, describe_name, kind
 from .everything import MAX_POINTS, Grid
 
+TASK = "mask-generation"  # of a checkpoint's config and of MLflow's metadata
 RESPONSE_FORMATS = ("model_card", "azureml")
 ON_ERROR = ("raise", "record")
 ORIENTATIONS = ("stored", "upright")
@@ -157,12 +158,43 @@ _RANGES = {
 _TYPE_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
+def checkpoint_params(config: Any) -> dict[str, Any]:
+    """Return the default params of a checkpoint, by name.
+
+    A checkpoint can list them in its `config.json`, as `task_specific_params` of the task `mask-generation`. A model
+    whose scores are usually low needs lower thresholds than SAM's.
+
+    Args:
+        config: transformers' config of the model.
+
+    Raises:
+        BadModel: a param is unknown, has the wrong type or is out of range.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> checkpoint_params(SimpleNamespace(task_specific_params={"mask-generation": {"pred_iou_thresh": 0.7}}))
+        {'pred_iou_thresh': 0.7}
+    """
+    by_task = getattr(config, "task_specific_params", None)
+    params = by_task.get(TASK) if isinstance(by_task, dict) else None
+    if params is None:
+        return {}
+    place = f"task_specific_params of '{TASK}' in the checkpoint's config.json"
+    if not isinstance(params, dict):
+        raise BadModel(f"{place}: expected an object, got {kind(params)}")
+    try:
+        Params.read(params)
+    except BadParameter as error:
+        raise BadModel(f"{place}: {error}") from None
+    return params
+
+
 @dataclass(frozen=True)
 class ParamDefaults:
     """The default params of one deployment. The deployment's own defaults override those of the model.
 
     Attributes:
-        packaged: defaults in the signature of the saved model, by name.
+        packaged: defaults of the checkpoint, or those in the signature of the saved model, by name.
         deployed: defaults that the deployment sets in its `model_config`, by name.
     """
 

@@ -17,7 +17,7 @@ from .embeddings import EmbeddingCache
 from .engine import Engine
 from .errors import BadModel
 from .images import ImageReader
-from .params import ParamDefaults
+from .params import TASK, ParamDefaults
 from .segmenter import Segmenter
 
 FORMAT = 1  # format of saved models; increment it with every change that older versions cannot read
@@ -76,7 +76,7 @@ class SavedModel:
             raise BadModel(f"'{folder}' holds no MLflow model (no readable MLmodel file)") from None
         except (KeyError, TypeError, AttributeError):
             raise BadModel(f"'{folder}' is an MLflow model, but not one packaged by `sam-endpoint package`") from None
-        if metadata.get("task") != "mask-generation":
+        if metadata.get("task") != TASK:
             raise BadModel(f"'{folder}' is an MLflow model, but not one packaged by `sam-endpoint package`")
         config, run_id = flavor.get("config") or {}, described.get("run_id")
         saved = cls(folder, checkpoint, config, packaged_params, metadata, run_id, detector)

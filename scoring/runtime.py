@@ -13,7 +13,7 @@ from typing import Any
 from sam_endpoint.model.deployment import split_config
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, EndpointError, is_out_of_memory
-from sam_endpoint.model.params import ParamDefaults
+from sam_endpoint.model.params import ParamDefaults, checkpoint_params
 from sam_endpoint.model.saved import SavedModel, open_engine
 
 logger = logging.getLogger(__name__)
@@ -221,4 +221,5 @@ def without_password(text: str) -> str:
 def _open_checkpoint(source: str, config: Mapping[str, Any]) -> OpenedModel:
     settings, deployed = split_config(config)
     engine = open_engine(source, settings)
-    return OpenedModel(source, engine, ParamDefaults(deployed=deployed))
+    packaged = checkpoint_params(engine.segmenter.family.model.config)
+    return OpenedModel(source, engine, ParamDefaults(packaged, deployed))

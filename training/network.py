@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sam_endpoint.model import families
+from sam_endpoint.model.params import TASK
 from sam_endpoint.training.options import IMAGE_SIZE
 
 PATCH_SIZE = 8
+DEFAULT_PARAMS = {"pred_iou_thresh": 0.75, "stability_score_thresh": 0.9, "box_nms_thresh": 0.4}
 # Feature maps, each (images, channels, height, width). The coarsest map, which the prompts attend to, is the last.
 Features = tuple[Tensor, ...]
 
@@ -263,12 +265,15 @@ def load_weights(folder: Path, model: Any) -> dict[str, Tensor]:
 def save_checkpoint(model: Any, folder: Path) -> None:
     """Write a checkpoint that `from_pretrained` can read. Files are written to another folder first, then moved.
 
+    Its config contains the default params of the starter models.
+
     Args:
         model: The model.
         folder: The folder of the checkpoint.
     """
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
+    model.config.task_specific_params = {TASK: DEFAULT_PARAMS}
     families.save(families.wrap(model), part)
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():

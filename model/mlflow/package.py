@@ -25,7 +25,7 @@ from ..concepts.capabilities import capabilities
 from ..concepts.detector import load as load_detector
 from ..deployment import DeploymentSettings, full_config
 from ..errors import BadModel, BadParameter, kind
-from ..params import PARAM_NAMES, Params
+from ..params import PARAM_NAMES, TASK, Params, checkpoint_params
 from ..precision import EXACT, PRECISIONS
 from ..saved import FORMAT, weights_sha256
 from ..version import VERSION
@@ -86,7 +86,7 @@ def save(
     family = families.load(str(checkpoint))
     finder = None if detector is None else load_detector(str(detector))
     usual = {} if finder is None else {"concept_thresh": finder.usual_threshold}
-    config = full_config({**usual, **(model_config or {})})
+    config = full_config({**checkpoint_params(family.model.config), **usual, **(model_config or {})})
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         weights, saved = Path(scratch) / "checkpoint", Path(scratch) / "model"
@@ -109,7 +109,7 @@ def save(
                 input_example=input_example(),
                 model_config=config,
                 metadata={
-                    "task": "mask-generation",
+                    "task": TASK,
                     "family": family.name,
                     "base_model": base_model_name(checkpoint),
                     **({} if detector is None else {"detector": base_model_name(detector)}),

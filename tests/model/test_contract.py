@@ -328,6 +328,7 @@ def test_params_of_a_request_override_the_defaults_of_the_deployment(packaged: P
 
 def test_the_signature_lists_every_param_with_its_default(pyfunc: Any) -> None:
     params = {spec.name: spec.default for spec in pyfunc.metadata.signature.params}
+    # The starter checkpoint has its own pred_iou_thresh, stability_score_thresh and box_nms_thresh.
     assert params == {
         "mask_encoding": "png",
         "response_format": "model_card",
@@ -336,10 +337,10 @@ def test_the_signature_lists_every_param_with_its_default(pyfunc: Any) -> None:
         "orientation": "stored",
         "points_per_side": 32,
         "points_per_batch": 64,
-        "pred_iou_thresh": 0.88,
-        "stability_score_thresh": 0.95,
+        "pred_iou_thresh": 0.75,
+        "stability_score_thresh": 0.9,
         "stability_score_offset": 1.0,
-        "box_nms_thresh": 0.7,
+        "box_nms_thresh": 0.4,
         "crop_n_layers": 0,
         "crop_nms_thresh": 0.7,
         "crop_overlap_ratio": 512 / 1500,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow.models import Model
 
 from sam_endpoint.__main__ import main
 from sam_endpoint.model.errors import BadModel, BadParameter
-from sam_endpoint.scoring.runtime import open_model
+from sam_endpoint.model.mlflow.package import save
+from sam_endpoint.scoring.runtime import STARTERS, open_model
 from tests.conftest import ROOT, free_port, run_here, serve_endpoint
 
 
@@ -26,6 +29,43 @@ def linked_model(packaged: Path, tmp_path: Path) -> Path:
 def test_opens_a_model_behind_a_link_with_settings(linked_model: Path) -> None:
     model = open_model(linked_model, pred_iou_thresh=0.5, max_prompts=7)
     assert (model.defaults.read({}).pred_iou_thresh, model.engine.max_prompts) == (0.5, 7)
+
+
+def checkpoint_with(params: object, folder: Path) -> Path:
+    """Copy the starter checkpoint, and change the params of its config."""
+    copy = shutil.copytree(STARTERS / "sam-tiny", folder / "checkpoint")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "task_specific_params": {"mask-generation": params}}))
+    return copy
+
+
+def test_the_params_of_a_checkpoint_are_defaults_of_its_models(tmp_path: Path) -> None:
+    checkpoint = checkpoint_with({"pred_iou_thresh": 0.6, "points_per_side": 5}, tmp_path)
+    defaults = open_model(checkpoint).defaults.read({})
+    assert (defaults.pred_iou_thresh, defaults.points_per_side, defaults.box_nms_thresh) == (0.6, 5, 0.7)
+    assert open_model(checkpoint, points_per_side=6).defaults.read({}).points_per_side == 6
+    saved = save(checkpoint, tmp_path / "model", {"pred_iou_thresh": 0.4})
+    packaged = open_model(saved).defaults.read({})
+    assert (packaged.pred_iou_thresh, packaged.points_per_side) == (0.4, 5)
+    schema = Model.load(saved).get_params_schema()
+    assert {param.name: param.default for param in schema.params}["points_per_side"] == 5
+    assert json.loads((saved / "artifacts" / "checkpoint" / "config.json").read_text())["task_specific_params"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"pred_iou_thresh": 7}, "parameter 'pred_iou_thresh': expected a number from 0 to 1, got the number 7"),
+        ({"hosts": ["*"]}, "unknown parameter"),
+        (["points_per_side"], "expected an object, got a list of 1"),
+    ],
+)
+def test_a_checkpoint_with_wrong_params_is_not_opened(params: object, message: str, tmp_path: Path) -> None:
+    checkpoint = checkpoint_with(params, tmp_path)
+    for use in (lambda: open_model(checkpoint), lambda: save(checkpoint, tmp_path / "model")):
+        with pytest.raises(BadModel, match=message) as caught:
+            use()
+        assert "task_specific_params of 'mask-generation' in the checkpoint's config.json" in str(caught.value)
 
 
 def test_every_command_accepts_a_model_behind_a_link(linked_model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sam_endpoint.model import families
 from sam_endpoint.model.errors import BadParameter
 from sam_endpoint.model.families.sam2_video import DecodedObjects, Recall, Sam2Video
-from sam_endpoint.training import losses, prompts
+from sam_endpoint.training import losses, network, prompts
 from sam_endpoint.training.memory import model as video_model
 from sam_endpoint.training.memory.clips import ClipCache, Window
 from sam_endpoint.training.memory.options import MemoryPlan
@@ -199,8 +199,7 @@ class MemoryTrainer:
         config = video_model.video_config(plan.full_side, plan.memories, plan.layers)
         model: Any = type(self.model)(config)
         model.load_state_dict({**self.model.state_dict(), **self.average})
-        folder.mkdir(parents=True, exist_ok=True)
-        families.save(families.wrap(model), folder)
+        network.save_checkpoint(model, folder)
 
     def save_state(self, path: Path) -> None:
         """Write the state that a resumed training needs. The file is written under another name first, then renamed."""

@@ -18,7 +18,7 @@ from sam_endpoint.model.concepts.parsing import parse_concepts
 from sam_endpoint.model.concepts.predict import find_instances
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, kind
-from sam_endpoint.model.everything import DEFAULT_GRID
+from sam_endpoint.model.everything import Grid
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.masks import CroppedMask
 from sam_endpoint.model.prompts import Prompt
@@ -112,14 +112,14 @@ def predict(
     engine = served.engine_for(context)
     concepts = _concepts(params)
     engine.concepts.check(concepts)
-    prompts = _prompts(params.marks, engine.max_prompts)
+    prompts, grid = _prompts(params.marks, engine.max_prompts), served.defaults.read({}).grid
     engine.check_prompts(prompts)
     if prompts and concepts:
         raise BadInput("text_prompt", "either text_prompt or marks", "both")
     if prompts or concepts:
         served.limits.check_prompts(len(prompts) + len(concepts))
     else:
-        served.limits.check_points(1, DEFAULT_GRID.count)
+        served.limits.check_points(1, grid.count)
     reference = engine.images.reference(body.image, upright=True)
     scored_masks: Iterable[ScoredMask]
     if concepts:
@@ -127,7 +127,7 @@ def predict(
     elif prompts:
         scored_masks = _selected(engine, engine.embed(reference, context.call), prompts, context.call)
     else:
-        scored_masks = _all(engine, engine.embed(reference, context.call), params, context.call)
+        scored_masks = _all(engine, engine.embed(reference, context.call), grid, params, context.call)
     shapes = [
         {
             "label": label,
@@ -171,9 +171,9 @@ def _selected(engine: Engine, image: EmbeddedImage, prompts: list[Prompt], call:
     return [(result.mask, result.score, LABEL) for result in results]
 
 
-def _all(engine: Engine, image: EmbeddedImage, params: PredictParams, call: Call) -> Iterator[ScoredMask]:
+def _all(engine: Engine, image: EmbeddedImage, grid: Grid, params: PredictParams, call: Call) -> Iterator[ScoredMask]:
     """Yield every object in the image whose predicted IoU is at least the client's threshold, one mask at a time."""
-    for segmented in engine.everything(image, DEFAULT_GRID, call=call):
+    for segmented in engine.everything(image, grid, call=call):
         if segmented.score >= params.conf_threshold:
             yield masks.from_rle(segmented.rle), segmented.score, LABEL
 

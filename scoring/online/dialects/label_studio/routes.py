@@ -13,7 +13,7 @@ from sam_endpoint.model import masks
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import EmbeddedImage, Engine
 from sam_endpoint.model.errors import BadInput, kind
-from sam_endpoint.model.everything import DEFAULT_GRID
+from sam_endpoint.model.everything import Grid
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.base import ChunkedJsonResponse, JsonRoute
 from sam_endpoint.scoring.online.dialects.best_masks import best_masks
@@ -106,15 +106,16 @@ def predict(
     project = _project(request, body.project)
     marked_context = (body.params or {}).get("context")
     marks = None if marked_context is None else read_marks(marked_context, engine.max_prompts)
+    grid = served.defaults.read({}).grid
     if marks is None:
-        served.limits.check_points(len(body.tasks), DEFAULT_GRID.count)
+        served.limits.check_points(len(body.tasks), grid.count)
     else:
         served.limits.check_prompts(len(body.tasks) * len(marks))
     targets = None if marks is None else [(marked, config.control(marked.to_name, marked.label)) for marked in marks]
     predictions: list[dict[str, Any]] = []
     for task in body.tasks:
         try:
-            task_results = list(_task_results(engine, task, config, project, targets, context.call))
+            task_results = list(_task_results(engine, task, config, project, targets, grid, context.call))
         except BadInput as error:
             if targets is not None and len(body.tasks) == 1:
                 raise  # Label Studio tells the annotator that the request failed
@@ -160,6 +161,7 @@ def _task_results(
     config: LabelConfig,
     project: Project | None,
     targets: list[tuple[MarkedObject, Control]] | None,
+    grid: Grid,
     call: Call,
 ) -> Iterator[dict[str, Any]]:
     """Yield the results of one task: of the marked objects with the tags for their masks, or of every object."""
@@ -168,7 +170,7 @@ def _task_results(
         image = _embed(engine, task, config, control.to_name, project, call)
         # If there are several labels, the objects have no label, and the annotator chooses their labels.
         label = control.labels[0] if len(control.labels) == 1 else None
-        for segmented in engine.everything(image, DEFAULT_GRID, call=call):
+        for segmented in engine.everything(image, grid, call=call):
             yield from results(masks.from_rle(segmented.rle), segmented.score, control, label, call)
         return
     # The endpoint reads each image once, even if several objects are marked on the image.

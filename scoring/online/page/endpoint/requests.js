@@ -1,7 +1,7 @@
 // Convert prompts to requests: a row and params, as the endpoint's route /score accepts them. Pure.
 
 const SHOWN = { mask_encoding: "rle", orientation: "upright" }; // coordinates and masks refer to the image as it is displayed
-const EVERYTHING = { points_per_side: 16, pred_iou_thresh: 0.7, stability_score_thresh: 0.85 };
+const EVERYTHING = { points_per_side: 16 };
 const LESS_SIMILAR = 0.85, LESS_CERTAIN = 0.4; // factors of the endpoint's thresholds; a search asks for proposals down to there
 const SAME_MASK = 0.8; // of two texts' masks with a larger IoU, the endpoint keeps the mask with the higher score
 
