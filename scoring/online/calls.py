@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,6 +18,10 @@ from sam_endpoint.scoring.online.turns import Turns
 
 # Stages that compute in the request's own thread and therefore need a turn.
 COMPUTING = ("parse", "decode", "mask", "render")
+LARGE_BODY = 2**16  # bytes
+# Parsing holds Python's global lock, for which a model that computes waits several hundred times in a request. So after
+# this time, large bodies are not parsed for a multiple of the time, and at most for MAX_REST seconds.
+MAX_BUSY_SECONDS, REST, MAX_REST = 0.002, 4, 0.1
 PIECE_SECONDS = 0.05  # requests divide their work into pieces of about this duration and take turns between them
 
 
@@ -27,14 +33,18 @@ class Calls:
     Args:
         settings: limits of requests.
         metrics: receives the duration of stages and the memory in use.
+        is_computing: returns whether a model computes.
 
     Attributes:
         memory: memory budget that all requests share.
         turns: limit on the number of requests that compute at the same time.
+        large: turns of the requests with large bodies, which are parsed one at a time.
     """
 
-    def __init__(self, settings: EndpointSettings, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
+    def __init__(
+        self, settings: EndpointSettings, metrics: Metrics, is_computing: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.settings, self.metrics, self.is_computing = settings, metrics, is_computing
         # With several keys, a quarter of the memory is always left to the other tenants.
         several = len(settings.keys()) > 1
         self.memory = MemoryBudget(settings.memory, per_tenant=settings.memory * 3 // 4 if several else None)
@@ -42,19 +52,21 @@ class Calls:
         # A tenant gets half of the processors: the decoder and the event loop compute too.
         processors = max(2, threads.thread_count())
         self.turns = Turns(processors, per_tenant=processors // 2)
+        self.large = Turns(1)
         self._numbers = itertools.count()
 
-    def new(self, tenant: str) -> Call:
+    def new(self, tenant: str, nbytes: int = 0) -> Call:
         """Return the `Call` of a new request. Its deadline counts from now.
 
         Args:
             tenant: tenant id of the request.
+            nbytes: size of the body in bytes.
         """
-        return _RequestCall(self, Owner(tenant, str(next(self._numbers))))
+        return _RequestCall(self, Owner(tenant, str(next(self._numbers))), nbytes > LARGE_BODY)
 
 
 class _RequestCall(Call):
-    def __init__(self, calls: Calls, owner: Owner) -> None:
+    def __init__(self, calls: Calls, owner: Owner, is_large: bool) -> None:
         super().__init__(
             calls.metrics.stage,
             owner=owner,
@@ -63,7 +75,8 @@ class _RequestCall(Call):
             memory=calls.memory,
             piece_seconds=PIECE_SECONDS,
         )
-        self._turns = calls.turns
+        self._calls, self._is_large = calls, is_large
+        self._parsed = 0.0  # seconds of parsing since the last rest
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Return a context manager that times a stage. A stage that computes first waits for its turn (see `Turns`).
@@ -72,9 +85,32 @@ class _RequestCall(Call):
             ClientDisconnected, DeadlineExceeded: as `check` does, also while waiting.
         """
         timer = super().stage(name)
+        if name == "parse" and self._is_large:
+            return self._parsing(timer)
         return self._in_turn(timer) if name in COMPUTING else timer
 
     @contextmanager
     def _in_turn(self, timer: AbstractContextManager[Any]) -> Iterator[None]:
-        with self._turns.turn(self.owner, self.check), timer:
+        with self._calls.turns.turn(self.owner, self.check), timer:
             yield
+
+    @contextmanager
+    def _parsing(self, timer: AbstractContextManager[Any]) -> Iterator[None]:
+        """Parse in turn, and rest afterwards if a model computes."""
+        with self._calls.large.turn(self.owner, self.check):
+            try:
+                with self._in_turn(timer):
+                    began = time.thread_time()
+                    try:
+                        yield
+                    except Exception as error:
+                        # Delete what was parsed here and not in the event loop, which would hold it up.
+                        traceback.clear_frames(error.__traceback__)
+                        raise
+                    finally:
+                        self._parsed += time.thread_time() - began
+            finally:
+                if self._parsed > MAX_BUSY_SECONDS:
+                    if self._calls.is_computing():
+                        time.sleep(min(REST * self._parsed, MAX_REST))
+                    self._parsed = 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fastapi import Request
 
@@ -34,14 +35,28 @@ def open_frames(request: Request, engine: Engine, field: str, frames: Sequence[s
     reader = ImageReader(images)
     try:
         limits.check_count(len(frames))
-        content = []
-        for number, text in enumerate(frames):
-            try:
-                content.append(reader.read(reader.reference(text), call))
-            except BadInput as error:
-                raise BadFrame(field, error.expected, error.got, frame=number) from None
+        content, urls = [], {}
+        with call.stage("parse"):
+            for number, text in enumerate(frames):
+                with _naming(field, number):
+                    reference = reader.reference(text)
+                    if reference.kind == "url":
+                        urls[number] = reference
+                    content.append(b"" if reference.kind == "url" else reader.read(reference, call))
+        for number, reference in urls.items():
+            with _naming(field, number), call.stage("fetch"):
+                content[number] = reader.read(reference, call)
         with call.stage("decode"):
             video = open_video(content, limits)
     except BadInput as error:
         raise error.renamed({"video": field}) from None
     return video, sum(map(len, content))
+
+
+@contextmanager
+def _naming(field: str, frame: int) -> Iterator[None]:
+    """Let errors of an image name the field and the frame."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadFrame(field, error.expected, error.got, frame=frame) from None

@@ -21,16 +21,16 @@ class DisconnectMiddleware:
 
     Args:
         app: the application.
-        new_call: creates the `Call` of a request, given the tenant id.
+        new_call: creates the `Call` of a request, given the tenant id and the size of the body in bytes.
     """
 
-    def __init__(self, app: ASGIApp, new_call: Callable[[str], Call]) -> None:
+    def __init__(self, app: ASGIApp, new_call: Callable[[str, int], Call]) -> None:
         self.app, self.new_call = app, new_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. Afterwards, close its `Call`, which releases the memory budget."""
         context = context_of(scope)
-        context.call = self.new_call(context.tenant or "")
+        context.call = self.new_call(context.tenant or "", len(context.body))
         if "content-type" not in Headers(scope=scope):
             scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]  # the default of all routes
         disconnected, position = asyncio.Event(), 0

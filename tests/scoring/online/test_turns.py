@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sam_endpoint.model.call import Call, Owner
-from sam_endpoint.model.errors import ClientDisconnected, Overloaded
+from sam_endpoint.model.errors import BadRequest, ClientDisconnected, Overloaded
 from sam_endpoint.scoring.online.batching import Batcher
+from sam_endpoint.scoring.online.calls import Calls
 from sam_endpoint.scoring.online.fair_queue import FairQueue
+from sam_endpoint.scoring.online.metrics import Metrics
+from sam_endpoint.scoring.online.settings import EndpointSettings
 from sam_endpoint.scoring.online.turns import Turns
 
 
@@ -181,3 +185,48 @@ def test_a_closed_batcher_ends_when_its_items_are_done() -> None:
     while threading.active_count() >= before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() < before
+
+
+def use_processor(seconds: float) -> None:
+    """Compute for some time."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_after_parsing_a_large_body_the_next_waits_and_small_ones_do_not() -> None:
+    order: list[str] = []
+
+    def parse(nbytes: int, name: str) -> None:
+        with calls.new("tenant", nbytes).stage("parse"):
+            order.append(name)
+
+    def is_computing() -> bool:
+        """Let two requests try to parse while the first request is about to rest."""
+        threads.append(threading.Thread(target=parse, args=(2**20, "second large")))
+        threads[0].start()
+        time.sleep(0.2)
+        parse(100, "small")
+        order.append("rest")
+        return True
+
+    threads: list[threading.Thread] = []
+    calls = Calls(EndpointSettings(), Metrics(), is_computing)
+    with calls.new("tenant", 2**20).stage("parse"):
+        use_processor(0.01)
+        order.append("first large")
+    threads[0].join(10)
+    assert order == ["first large", "small", "rest", "second large"]
+
+
+def test_what_was_parsed_of_a_large_body_is_deleted_in_its_stage() -> None:
+    parsed: list[weakref.ref[set[int]]] = []
+
+    def parse() -> None:
+        value = {1}
+        parsed.append(weakref.ref(value))
+        raise BadRequest("wrong")
+
+    with pytest.raises(BadRequest) as caught, Calls(EndpointSettings(), Metrics()).new("", 2**20).stage("parse"):
+        parse()
+    assert parsed[0]() is None and caught.tb is not None  # although the error still refers to the frame

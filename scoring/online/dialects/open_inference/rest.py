@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from sam_endpoint import __version__
 from sam_endpoint.model.errors import BadRequest
+from sam_endpoint.model.params import Params
 from sam_endpoint.scoring import json_text
 from sam_endpoint.scoring.azure import to_records
 from sam_endpoint.scoring.online.context import context_of
 from sam_endpoint.scoring.online.dialects.open_inference import tensors
 from sam_endpoint.scoring.online.example_image import EXAMPLE_PNG
+from sam_endpoint.scoring.online.served_model import ServedModel
 from sam_endpoint.scoring.tables import check_params
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -86,18 +89,23 @@ async def infer(request: Request, model: str) -> Response:
     def answer() -> Response:
         served = catalog.get(model)
         with context.call.stage("parse"):
-            payload, binary = tensors.read_body(context.body, header_length)
-            table = tensors.read_inputs(payload.get("inputs"), binary, served.limits)
-            as_binary = tensors.wants_binary(payload)
-        frame = served.scorer(context).score_frame(table, served.defaults.read(_params(payload)), context.call)
+            table, params, answer_id, as_binary = _read(context.body, header_length, served)
+        frame = served.scorer(context).score_frame(table, params, context.call)
         with context.call.stage("render"):
             rows = [json_text.dump(record) for record in to_records(frame)]
-            body, length = tensors.respond_body(model, payload.get("id"), rows, as_binary)
+            body, length = tensors.respond_body(model, answer_id, rows, as_binary)
         headers = served.headers if length is None else {**served.headers, HEADER_LENGTH: str(length)}
         kind = "application/json" if length is None else "application/octet-stream"
         return Response(body, media_type=kind, headers=headers)
 
     return await run_in_threadpool(answer)
+
+
+def _read(body: bytes, header_length: int | None, served: ServedModel) -> tuple[pd.DataFrame, Params, object, bool]:
+    """Return the table and the params of a request, the id of its response, and whether the response is binary."""
+    payload, binary = tensors.read_body(body, header_length)
+    table = tensors.read_inputs(payload.get("inputs"), binary, served.limits)
+    return table, served.defaults.read(_params(payload)), payload.get("id"), tensors.wants_binary(payload)
 
 
 def _header_length(text: str | None) -> int | None:
