@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
-from tqdm import tqdm
 
 from sam_endpoint.evaluation.ground_truth import SIZES, AnnotatedImage, Problems, TrueObject
 from sam_endpoint.model.coco_masks import run_lengths
 from sam_endpoint.model.errors import BadData, BadInput, kind
 from sam_endpoint.model.images import ImageLimits, decoding
 from sam_endpoint.model.masks import RunLengths
+from sam_endpoint.scoring.batch.progress import tracked
 
 SIZE_LIMITS = (32**2, 96**2)  # pixels: the smallest medium object and the smallest large object, as in COCO
 KEYS = ("images", "annotations", "categories")
@@ -79,7 +79,7 @@ class CocoDataset:
     def __iter__(self) -> Iterator[AnnotatedImage]:
         """Read the images one by one, and show the progress."""
         images = list(self.images.values())[: self.count]
-        for image in tqdm(images, unit="image", desc=self.activity, disable=None):
+        for image in tracked(images, self.activity, "image"):
             entries = self._entries.get(image["id"], [])
             pixels = self._read_pixels(image, f"{image['file_name']} ({len(entries)} annotations)")
             if pixels is None:

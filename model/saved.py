@@ -17,7 +17,7 @@ from .embeddings import EmbeddingCache
 from .engine import Engine
 from .errors import BadModel
 from .images import ImageReader
-from .params import TASK, ParamDefaults
+from .params import TASK, ParamDefaults, checkpoint_params
 from .segmenter import Segmenter
 
 FORMAT = 1  # format of saved models; increment it with every change that older versions cannot read
@@ -133,6 +133,26 @@ class SavedModel:
                 f"the weights in '{self.checkpoint}' differ from the packaged weights; package the checkpoint again"
             )
         return engine, self.defaults(config)
+
+
+def open_checkpoint(checkpoint: str, config: Mapping[str, Any]) -> tuple[Engine, ParamDefaults]:
+    """Load a checkpoint that is not packaged, and create an engine.
+
+    Args:
+        checkpoint: as in `Segmenter.load`.
+        config: settings and default params that override the defaults.
+
+    Returns:
+        As `SavedModel.open`. The packaged defaults are those of the checkpoint's config.
+
+    Raises:
+        BadParameter: as `deployment.split_config`.
+        BadModel: as `checkpoint_params`.
+        ValueError: as `Segmenter.load`.
+    """
+    settings, deployed = split_config(config)
+    engine = open_engine(checkpoint, settings)
+    return engine, ParamDefaults(checkpoint_params(engine.segmenter.family.model.config), deployed)
 
 
 def open_engine(checkpoint: str, settings: DeploymentSettings, detector: str | None = None) -> Engine:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sam_endpoint.model.deployment import split_config
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, EndpointError, is_out_of_memory
-from sam_endpoint.model.params import ParamDefaults, checkpoint_params
-from sam_endpoint.model.saved import SavedModel, open_engine
+from sam_endpoint.model.params import ParamDefaults
+from sam_endpoint.model.saved import SavedModel, open_checkpoint
 
 logger = logging.getLogger(__name__)
 STARTERS = Path(__file__).resolve().parents[1] / "checkpoints"  # the models in this package, one folder each
@@ -219,7 +218,4 @@ def without_password(text: str) -> str:
 
 
 def _open_checkpoint(source: str, config: Mapping[str, Any]) -> OpenedModel:
-    settings, deployed = split_config(config)
-    engine = open_engine(source, settings)
-    packaged = checkpoint_params(engine.segmenter.family.model.config)
-    return OpenedModel(source, engine, ParamDefaults(packaged, deployed))
+    return OpenedModel(source, *open_checkpoint(source, config))

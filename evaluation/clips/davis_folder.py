@@ -11,6 +11,7 @@ from PIL import Image
 from sam_endpoint.evaluation.clips.clip import Clip
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.video import VideoLimits, open_video
+from sam_endpoint.scoring.batch.progress import tracked
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
 VOID = 255  # a pixel whose object is unknown
@@ -22,7 +23,7 @@ def is_davis_folder(folder: Path) -> bool:
 
 
 def read_davis(folder: Path, count: int = 0) -> Iterator[tuple[str, Clip]]:
-    """Read the videos of a data set in alphabetical order.
+    """Read the videos of a data set in alphabetical order, and show the progress.
 
     `Annotations/.../NAME/00000.png` has the numbers of the objects in the first frame of
     `JPEGImages/.../NAME/00000.jpg`, and so on. Between the two names there may be a folder for the resolution.
@@ -41,7 +42,7 @@ def read_davis(folder: Path, count: int = 0) -> Iterator[tuple[str, Clip]]:
     masks = sorted({file.parent for file in (folder / MASKS).rglob("*.png")}, key=lambda path: path.name)
     if not masks:
         raise BadData(f"'{folder / MASKS}' holds no .png files")
-    for path in masks[: count or None]:
+    for path in tracked(masks[: count or None], "evaluating", "clip"):
         relative = path.relative_to(folder / MASKS)
         frames = folder / FRAMES / relative
         files = sorted(path.glob("*.png"))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from tqdm import tqdm
 
 from sam_endpoint.evaluation import runs
 from sam_endpoint.evaluation.clips import report
@@ -17,6 +16,7 @@ from sam_endpoint.evaluation.clips.protocol import ClipResult, measure_clip, met
 from sam_endpoint.evaluation.options import CLIPS, DEFAULT_CLIPS, EvaluationOptions
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.segmenter import Segmenter
+from sam_endpoint.scoring.batch.progress import tracked
 
 DRAWN = 6  # clips on the sheet
 
@@ -94,7 +94,7 @@ def run(options: EvaluationOptions, models: Mapping[str, Segmenter]) -> int:
 def _open_clips(options: EvaluationOptions) -> Iterator[tuple[str, Clip]]:
     """Yield the name and the content of each clip, and show the progress."""
     if options.data == CLIPS:
-        for index in tqdm(range(options.count or DEFAULT_CLIPS), unit="clip", desc="evaluating", disable=None):
+        for index in tracked(range(options.count or DEFAULT_CLIPS), "evaluating", "clip"):
             yield f"clip {index}", draw_clip(HELD_OUT_SEED, index)
     else:
-        yield from tqdm(read_davis(Path(options.data), options.count), unit="clip", desc="evaluating", disable=None)
+        yield from read_davis(Path(options.data), options.count)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sam_endpoint.evaluation.geometry import Mask
 from sam_endpoint.evaluation.ground_truth import SIZES, AnnotatedImage, Problems, TrueObject
 from sam_endpoint.evaluation.scenes.scene import MIN_AREA, Scene, draw_scene
 from sam_endpoint.model import masks
+from sam_endpoint.scoring.batch.progress import tracked
 
 HELD_OUT_SEED = 2  # training never uses scenes of this seed
 MAX_OBJECTS = 8
@@ -37,7 +37,7 @@ class SceneDataset:
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         """Generate the scenes one by one, and show the progress."""
-        for index in tqdm(range(self.count), unit="scene", desc="evaluating", disable=None):
+        for index in tracked(range(self.count), "evaluating", "scene"):
             scene = draw_scene(self.seed, index)
             objects = [
                 TrueObject(f"thing {number}", _size_of(mask), masks.to_rle(mask))
