@@ -19,11 +19,11 @@ from collections import Counter
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.images.decoding import FORMATS
+from sam_endpoint.scoring.batch.progress import Progress
 from tests import pictures
 
 LIMITS = ImageLimits(max_pixels=4_000_000, urls=False)
@@ -122,7 +122,7 @@ def run(count: int, start: int = 0) -> tuple[Counter[str], list[str], int]:
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
     next_number, peaks = start, []
-    with tqdm(total=count, unit="image", disable=None) as bar:
+    with Progress("decoding", "image", count) as progress:
         while next_number < start + count:
             command = [sys.executable, "-m", "tests.reliability.fuzz", "--decode", str(next_number), str(start + count)]
             with (
@@ -137,7 +137,7 @@ def run(count: int, start: int = 0) -> tuple[Counter[str], list[str], int]:
                     outcomes[outcome] += 1
                     if outcome.isupper() or outcome.startswith("ESCAPED"):
                         failures.append(f"image {number}: {outcome}")
-                    bar.update()
+                    progress.add()
                 process.wait()
                 errors.seek(0)
                 stderr = errors.read()[-400:]

@@ -19,9 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 from PIL import Image
-from tqdm import tqdm
 
 from sam_endpoint.model.mlflow import package
+from sam_endpoint.scoring.batch.progress import Progress
 from tests import pictures
 from tests.conftest import ROOT
 
@@ -66,7 +66,7 @@ def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tu
     subprocess.run([*command, "--output", str(folder / "whole")], cwd=ROOT, check=True, capture_output=True)
     duration, rng = time.monotonic() - start, random.Random(1)
     kill_count, productive_kills = 0, 0
-    with tqdm(total=kills, unit="kill", disable=None) as bar:
+    with Progress("killing", "kill", kills) as progress:
         while True:
             process = subprocess.Popen(
                 [*command, "--output", str(folder / "killed")],
@@ -82,7 +82,7 @@ def run(kills: int, rows: int, folder: Path, python: str = sys.executable) -> tu
                 process.communicate()
                 kill_count += 1
                 productive_kills += count_parts(folder / "killed") > before
-                bar.update()
+                progress.add()
                 continue
             assert process.returncode == 0, output.decode()[-2000:]
             if kill_count < kills:  # the job has finished too early: start again without its output

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
+from sam_endpoint.scoring.batch.progress import Progress
 from tests.reliability.traffic import Question, endpoint, questions, resident
 
 CLIENTS = 6
@@ -68,7 +67,7 @@ def run(seconds: float, log: Path, requests: Sequence[Question], *options: str, 
     def continues() -> bool:
         return time.monotonic() < until or len(report.seconds) + len(report.wrong) < min_responses
 
-    with endpoint(log, *options) as (host, port, process), tqdm(total=round(seconds), unit="s", disable=None) as bar:
+    with endpoint(log, *options) as (host, port, process), Progress("sending", "second", round(seconds)) as progress:
         until = time.monotonic() + seconds
 
         def client(number: int) -> None:
@@ -92,11 +91,11 @@ def run(seconds: float, log: Path, requests: Sequence[Question], *options: str, 
         clients = [threading.Thread(target=client, args=[7 * number]) for number in range(CLIENTS)]
         for thread in clients:
             thread.start()
+        pause = min(1, seconds / 20)
         while continues():
-            time.sleep(min(1, seconds / 20))
+            time.sleep(pause)
             report.resident.append(resident(process.pid))
-            bar.n = min(bar.total, round(seconds - (until - time.monotonic())))
-            bar.refresh()
+            progress.add(round(pause))
         for thread in clients:
             thread.join()
     return report
