@@ -94,8 +94,8 @@ def create(settings: EndpointSettings) -> FastAPI:
     """
     keys = settings.keys()
     metrics = Metrics()
+    calls = Calls(settings, metrics)
     catalog = Catalog(settings)
-    calls = Calls(settings, metrics, catalog.is_computing)
     metrics.watch_catalog(catalog)
     catalog.get()
     app = FastAPI(

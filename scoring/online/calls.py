@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ from sam_endpoint.scoring.online.turns import Turns
 # Stages that compute in the request's own thread and therefore need a turn.
 COMPUTING = ("parse", "decode", "mask", "render")
 LARGE_BODY = 2**16  # bytes
-# Parsing holds Python's global lock, for which a model that computes waits several hundred times in a request. So after
-# this time, large bodies are not parsed for a multiple of the time, and at most for MAX_REST seconds.
-MAX_BUSY_SECONDS, REST, MAX_REST = 0.002, 4, 0.1
+# Parsing holds Python's global lock, for which a model waits several hundred times in a request. So if a model was used
+# in the last RECENT seconds, the parsing of large bodies rests each time that it took more than MAX_BUSY seconds: for a
+# multiple of the time, but at most for MAX_REST seconds.
+MODEL_STAGES = ("encode", "detect", "prompt")
+RECENT, MAX_BUSY, REST, MAX_REST = 0.5, 0.002, 4, 0.1
 PIECE_SECONDS = 0.05  # requests divide their work into pieces of about this duration and take turns between them
 
 
@@ -33,18 +36,20 @@ class Calls:
     Args:
         settings: limits of requests.
         metrics: receives the duration of stages and the memory in use.
-        is_computing: returns whether a model computes.
+        sleep: waits for some seconds.
 
     Attributes:
         memory: memory budget that all requests share.
         turns: limit on the number of requests that compute at the same time.
         large: turns of the requests with large bodies, which are parsed one at a time.
+        model_used: time of the monotonic clock at which a request last used a model.
     """
 
     def __init__(
-        self, settings: EndpointSettings, metrics: Metrics, is_computing: Callable[[], bool] = lambda: False
+        self, settings: EndpointSettings, metrics: Metrics, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self.settings, self.metrics, self.is_computing = settings, metrics, is_computing
+        self.settings, self.metrics, self.sleep = settings, metrics, sleep
+        self.model_used = -math.inf
         # With several keys, a quarter of the memory is always left to the other tenants.
         several = len(settings.keys()) > 1
         self.memory = MemoryBudget(settings.memory, per_tenant=settings.memory * 3 // 4 if several else None)
@@ -85,6 +90,8 @@ class _RequestCall(Call):
             ClientDisconnected, DeadlineExceeded: as `check` does, also while waiting.
         """
         timer = super().stage(name)
+        if name in MODEL_STAGES:
+            self._calls.model_used = time.monotonic()
         if name == "parse" and self._is_large:
             return self._parsing(timer)
         return self._in_turn(timer) if name in COMPUTING else timer
@@ -96,7 +103,7 @@ class _RequestCall(Call):
 
     @contextmanager
     def _parsing(self, timer: AbstractContextManager[Any]) -> Iterator[None]:
-        """Parse in turn, and rest afterwards if a model computes."""
+        """Parse in turn, and rest afterwards if a model was used recently."""
         with self._calls.large.turn(self.owner, self.check):
             try:
                 with self._in_turn(timer):
@@ -110,7 +117,7 @@ class _RequestCall(Call):
                     finally:
                         self._parsed += time.thread_time() - began
             finally:
-                if self._parsed > MAX_BUSY_SECONDS:
-                    if self._calls.is_computing():
-                        time.sleep(min(REST * self._parsed, MAX_REST))
+                if self._parsed > MAX_BUSY:
+                    if time.monotonic() - self._calls.model_used < RECENT:
+                        self._calls.sleep(min(REST * self._parsed, MAX_REST))
                     self._parsed = 0.0

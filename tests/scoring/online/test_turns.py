@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -201,22 +202,30 @@ def test_after_parsing_a_large_body_the_next_waits_and_small_ones_do_not() -> No
         with calls.new("tenant", nbytes).stage("parse"):
             order.append(name)
 
-    def is_computing() -> bool:
-        """Let two requests try to parse while the first request is about to rest."""
+    def rest(seconds: float) -> None:
+        """Let two other requests try to parse in the meantime."""
         threads.append(threading.Thread(target=parse, args=(2**20, "second large")))
         threads[0].start()
         time.sleep(0.2)
         parse(100, "small")
-        order.append("rest")
-        return True
+        order.append(f"rest of at most {math.ceil(10 * seconds) / 10} s")
 
     threads: list[threading.Thread] = []
-    calls = Calls(EndpointSettings(), Metrics(), is_computing)
+    calls = Calls(EndpointSettings(), Metrics(), rest)
+    with calls.new("other").stage("prompt"):
+        pass
     with calls.new("tenant", 2**20).stage("parse"):
         use_processor(0.01)
         order.append("first large")
     threads[0].join(10)
-    assert order == ["first large", "small", "rest", "second large"]
+    assert order == ["first large", "small", "rest of at most 0.1 s", "second large"]
+
+
+def test_parsing_does_not_rest_while_no_model_is_used() -> None:
+    rests: list[float] = []
+    with Calls(EndpointSettings(), Metrics(), rests.append).new("", 2**20).stage("parse"):
+        use_processor(0.01)
+    assert rests == []
 
 
 def test_what_was_parsed_of_a_large_body_is_deleted_in_its_stage() -> None:
