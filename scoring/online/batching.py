@@ -45,7 +45,7 @@ class Batching:
     requests: int = 64
     wait: float = 0.002
     queue: int = 256
-    seconds: float = 0.02
+    seconds: float = 0.1
 
 
 class Batcher(Generic[Item, Result]):
