@@ -247,7 +247,9 @@ def test_a_saved_checkpoint_holds_the_files_of_transformers_processor(
     again = Segmenter.load(str(tmp_path), "cpu")
     assert again.family.fingerprint() == segmenter.family.fingerprint()
     (before,), (after,) = (find(model, image, [concept_of(5)], 0.0) for model in (segmenter, again))
-    assert torch.equal(before.scores, after.scores) and torch.equal(before.logits, after.logits)
+    # The addresses of the weights in memory decide how some processors add, so the last bits can differ.
+    torch.testing.assert_close(after.scores, before.scores, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after.logits, before.logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_encoder_fingerprint_covers_both_necks_and_no_decoder(video: Segmenter) -> None:

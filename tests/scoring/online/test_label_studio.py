@@ -426,7 +426,8 @@ def test_objects_on_several_images(served: Served) -> None:
     body = {"tasks": [{"id": 1, "data": data}], "label_config": f"<View>{config}</View>"}
     answer = served.post("/predict", {**body, "params": {"context": {"result": marks}}}).json()
     results = answer["results"][0]["result"]
-    assert [(result["from_name"], result["to_name"], result["type"]) for result in results] == [
+    # A mask in several pieces has several polygons.
+    assert list(dict.fromkeys((result["from_name"], result["to_name"], result["type"]) for result in results)) == [
         ("back-mask", "back", "polygonlabels"),
         ("front-mask", "front", "brushlabels"),
     ]

@@ -145,6 +145,7 @@ def test_arrow_keys_select_a_candidate_and_keep_the_focus(page: Page, disc: tupl
     open_file(page, disc[0])
     click(page, 110, 80)
     wait_for_mask(page)
+    page.locator("#candidates label").first.click()
     page.locator("#candidates input").first.focus()
     for number in (2, 3):
         page.keyboard.press("ArrowRight")
