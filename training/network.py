@@ -17,6 +17,7 @@ from sam_endpoint.model.params import TASK
 from sam_endpoint.training.options import IMAGE_SIZE
 
 PATCH_SIZE = 8
+# Default params of the starter models, whose scores are lower than those of SAM.
 DEFAULT_PARAMS = {"pred_iou_thresh": 0.75, "stability_score_thresh": 0.9, "box_nms_thresh": 0.4}
 # Feature maps, each (images, channels, height, width). The coarsest map, which the prompts attend to, is the last.
 Features = tuple[Tensor, ...]

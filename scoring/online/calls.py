@@ -103,21 +103,29 @@ class _RequestCall(Call):
 
     @contextmanager
     def _parsing(self, timer: AbstractContextManager[Any]) -> Iterator[None]:
-        """Parse in turn, and rest afterwards if a model was used recently."""
+        """Parse a large body in turn, and rest afterwards if a model was used recently."""
         with self._calls.large.turn(self.owner, self.check):
             try:
-                with self._in_turn(timer):
-                    began = time.thread_time()
-                    try:
-                        yield
-                    except Exception as error:
-                        # Delete what was parsed here and not in the event loop, which would hold it up.
-                        traceback.clear_frames(error.__traceback__)
-                        raise
-                    finally:
-                        self._parsed += time.thread_time() - began
+                with self._in_turn(timer), self._measured():
+                    yield
             finally:
-                if self._parsed > MAX_BUSY:
-                    if time.monotonic() - self._calls.model_used < RECENT:
-                        self._calls.sleep(min(REST * self._parsed, MAX_REST))
-                    self._parsed = 0.0
+                self._rest()
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Count the time of parsing. If parsing fails, delete what was parsed."""
+        began = time.thread_time()
+        try:
+            yield
+        except Exception as error:
+            # Otherwise, the event loop would delete it, and would serve no other request in the meantime.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            self._parsed += time.thread_time() - began
+
+    def _rest(self) -> None:
+        if self._parsed > MAX_BUSY:
+            if time.monotonic() - self._calls.model_used < RECENT:
+                self._calls.sleep(min(REST * self._parsed, MAX_REST))
+            self._parsed = 0.0
