@@ -6,11 +6,11 @@ image of N = 4096 tokens with C = 256 channels. The attention has 8 heads.
 
 - In the first layer, all prompts without a mask input attend to the same image tokens. So the keys and values of the
   image tokens are computed once instead of p times.
-- Later layers do not multiply the N image tokens x by the projection W_k of the keys. They multiply the few queries q
-  of the prompts by W_k, because (q W_k) x = q (W_k x). The same change of order removes the projections of the values,
-  of the queries and of the output from the image tokens. Each of the four products then has 8 T columns (a column for
-  each head and prompt token) instead of 128. The bias of the keys adds the same number to all logits of a query. A
-  softmax does not depend on this number, so the code leaves out the bias.
+- Later layers, and for few prompts also the first, do not multiply the N image tokens x by the projection W_k of the
+  keys. They multiply the few queries q of the prompts by W_k, because (q W_k) x = q (W_k x). The same change of order
+  removes the projections of the values, of the queries and of the output from the image tokens. Each of the four
+  products then has 8 T columns (a column for each head and prompt token) instead of 128. The bias of the keys adds the
+  same number to all logits of a query. A softmax does not depend on this number, so the code leaves out the bias.
 - The upscaling kernels (2 x 2, stride 2) do not overlap, so each image token yields its own 4 x 4 pixels. Three small
   matrix products compute these pixels, and only for masks that are needed.
 
@@ -171,17 +171,17 @@ def _output_projection(attention: Any) -> Any:
 def _attend_to_image(attention: Any, tokens: Tensor, image: Tensor, positions: Tensor) -> Tensor:
     """Let prompt tokens (p, T, C) attend to image tokens (p or 1, N, C) with positions (N, C). Returns (p, T, C)."""
     prompts, count = tokens.shape[:2]
-    heads = attention.num_attention_heads
+    heads, images = attention.num_attention_heads, len(image)
     queries = _split_heads(attention, attention.q_proj(tokens))
-    if len(image) == 1:
+    if images == 1 and prompts * count * heads > attention.internal_dim:
         keys = _split_heads(attention, attention.k_proj(image + positions))
         values = _split_heads(attention, attention.v_proj(image))
         attended = F.scaled_dot_product_attention(queries[None], keys[None], values[None])[0]
     else:
         key_weights = unflatten(attention.k_proj.weight, 0, (heads, -1))
-        folded = _by_prompt((queries * attention.scaling) @ key_weights, prompts)  # (p, heads * T, C)
+        folded = _by_prompt((queries * attention.scaling) @ key_weights, images)  # (images, heads * queries, C)
         context = torch.empty_like(folded)
-        for block, parts in blocks(prompts, image):
+        for block, parts in blocks(images, image):
             logits = torch.cat([folded[block] @ (image[block, part] + positions[part]).mT for part in parts], -1)
             torch.bmm(torch.softmax(logits, -1, out=logits), image[block], out=context[block])
         value_weights = unflatten(attention.v_proj.weight, 0, (heads, -1))

@@ -107,7 +107,7 @@ class Sam(Family):
         Returns:
             (p, m, *low_res_size) logits and (p, m) predicted IoU.
         """
-        positions = self.model.get_image_wide_positional_embeddings()
+        positions = self.image_positions()
         return predict_masks(
             self.model.mask_decoder, features[0], positions, sparse, dense, multimask_output, min_score=min_score
         )

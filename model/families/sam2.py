@@ -105,7 +105,7 @@ class Sam2(Family):
             input_boxes=None if boxes is None else boxes[:, None],
             input_masks=masks,
         )
-        positions = network.get_image_wide_positional_embeddings()
+        positions = self.image_positions()
         return predict_masks(
             network.mask_decoder,
             image,

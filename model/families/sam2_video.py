@@ -247,7 +247,7 @@ class Sam2Video(Sam2):
             points = image.new_zeros(len(image), 1, 2)
             labels = torch.full(points.shape[:2], -1, device=points.device)
         sparse, dense = self.prompt_model.prompt_encoder(points[:, None], labels[:, None], None, masks)  # type: ignore[index]
-        positions = self.prompt_model.get_image_wide_positional_embeddings()
+        positions = self.image_positions()
         decoder = self.prompt_model.mask_decoder
         return predict_objects(decoder, image, positions, sparse, dense, multimask_output, high_resolution)
 

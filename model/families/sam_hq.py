@@ -46,7 +46,7 @@ class SamHq(Sam):
             early = early[:1]  # all prompts are on one image, so the decoder compresses its features only once
         logits, scores = self.model.mask_decoder(
             image_embeddings=features[0],
-            image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand_as(features[0]),
+            image_positional_embeddings=self.image_positions().expand_as(features[0]),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask_output,

@@ -24,7 +24,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = TypeVar("Work")
-FIRST_WEIGHT = 16  # with this number of prompts, the first batch is full; measured durations limit the later batches
+FREE_WEIGHT = 16  # a batch may always reach this number of prompts, because a batch of one prompt takes half as long
 DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the second is free for other tenants
 
 
@@ -66,8 +66,8 @@ class Batcher(Generic[Item, Result]):
         workers: number of worker threads.
         weigh: returns the weight of an item: its amount of work, such as its number of prompts.
         max_seconds: approximate maximum duration of a batch of several items. The batcher measures the seconds per unit
-            of weight. It adds items to a batch until the expected duration reaches `max_seconds`. A single item may
-            take longer.
+            of weight. From a weight of FREE_WEIGHT on, it adds no items to a batch whose expected duration reaches
+            `max_seconds`. A single item may take longer.
 
     Example:
         >>> batcher = Batcher(lambda items: [2 * item for item in items], max_size=8, wait=0.002, max_queue=256)
@@ -89,7 +89,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._run, self._max_size, self._wait, self._torch_threads = run, max_size, wait, torch_threads
         self._weigh, self._max_seconds = weigh, max_seconds
-        self._seconds_per_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FIRST_WEIGHT
+        self._seconds_per_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FREE_WEIGHT
         self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
         self._changed = Condition()
         self._running: Counter[str] = Counter()  # number of running batches of each tenant
@@ -183,7 +183,7 @@ class Batcher(Generic[Item, Result]):
             return None
 
     def _is_enough(self, weight: int) -> bool:
-        return weight > 0 and weight * self._seconds_per_weight >= self._max_seconds
+        return weight >= FREE_WEIGHT and weight * self._seconds_per_weight >= self._max_seconds
 
     def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import Sam2MaskDecoderConfig, SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
-from sam_endpoint.model.families import decoder
+from sam_endpoint.model.families import decoder, load
 from tests.model.families.numerics import error, with_random_weights
 
 DECODER_SIZES: dict[str, Any] = {"hidden_size": 64, "mlp_dim": 96, "num_attention_heads": 4, "iou_head_hidden_dim": 32}
@@ -47,6 +48,7 @@ def prompts(count: int, tokens: int, images: int, mask: bool) -> tuple[Tensor, .
     [
         (3, 2, 1, False),
         (1, 3, 1, False),
+        (1, 1, 1, True),
         (3, 2, 1, True),
         (2, 4, 2, False),
         (2, 30, 1, False),
@@ -76,6 +78,19 @@ def test_logits_and_scores_equal_those_of_transformers(
     logits, scores = decoder.predict_masks(module, image, positions, sparse, dense, multimask_output, high_resolution)
     assert error(logits, expected[0][:, 0]) < 1e-4
     assert error(scores, expected[1][:, 0]) < 1e-4
+
+
+def test_positions_follow_changed_weights(sam_folder: Path) -> None:
+    with torch.inference_mode(False):
+        family = load(str(sam_folder), "cpu")
+    before = family.image_positions()
+    assert family.image_positions() is before
+    weights = family.prompt_model.shared_image_embedding.positional_embedding
+    with torch.inference_mode(False), torch.no_grad():
+        weights.mul_(2)
+    after = family.image_positions()
+    assert torch.equal(after, family.prompt_model.get_image_wide_positional_embeddings())
+    assert not torch.equal(after, before)
 
 
 def test_transformers_decoder_runs_with_gradients_or_off_the_cpu() -> None:
