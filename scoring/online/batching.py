@@ -24,7 +24,7 @@ from sam_endpoint.scoring.online.fair_queue import FairQueue
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = TypeVar("Work")
-FREE_WEIGHT = 16  # a batch may always reach this number of prompts, because a batch of one prompt takes half as long
+FREE_WEIGHT = 16  # a batch may always reach this number of prompts, which share the overhead of PyTorch's calls
 DECODERS = 2  # worker threads of the mask decoder; a tenant uses one at a time, so the second is free for other tenants
 
 
@@ -38,7 +38,7 @@ class Batching:
         wait: seconds that a worker waits for more items before it starts a batch. A worker waits only if its previous
             batch had two or more items.
         queue: `max_size` of each queue (see `FairQueue`).
-        seconds: approximate maximum duration of a batch with prompts of several requests.
+        seconds: approximate maximum duration of a batch of more than FREE_WEIGHT prompts of several requests.
     """
 
     images: int = 8
