@@ -23,8 +23,8 @@ from sam_endpoint.scoring.batch.parts import Parts
 SIZE = (480, 640)
 SAMPLE = 6  # rows that plain transformers scores per measurement
 PEAK = (
-    "import resource, sys; from sam_endpoint.__main__ import main; main(sys.argv[1:]);"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)"
+    "import sys; from benchmarks.peak import peak; from sam_endpoint.__main__ import main; main(sys.argv[1:]);"
+    "print(peak())"
 )
 
 

@@ -19,7 +19,7 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """Return the peak of the resident memory since the last reset, in megabytes."""
+    """Return the peak of the resident memory since the last reset or the start of the program, in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
@@ -224,7 +225,8 @@ def _response_fields(rle: RunLengths, mask: np.ndarray | CroppedMask | None, enc
     if mask is None:
         text = rle["counts"].decode("ascii")
     elif encoding == "polygon":
-        text = json.dumps(to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask))
+        polygons = to_polygons(mask.whole() if isinstance(mask, CroppedMask) else mask)
+        text = msgspec.json.encode(polygons).decode()
     else:
         text = rle["counts"].decode("ascii") if encoding == "rle" else to_png(mask)
     return {

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import BadRequest
 
 MAX_EDGES = 2_000_000  # pixel edges in the contours of one mask; more would take seconds
+
+Numbers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 def to_polygons(mask: np.ndarray) -> list[list[float]]:
@@ -29,61 +35,96 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
         [[0.0, 0.0, 2.0, 0.0, 2.0, 1.0, 0.0, 1.0]]
     """
     padded = np.pad(mask.view(np.uint8), 1)
-    # Edges are directed so that the mask is on their right: top edges point right, bottom edges point left, and so on.
-    step_down = np.diff(padded.astype(np.int8), axis=0)[:, 1:-1]  # (h + 1, w): between rows y - 1 and y
-    step_right = np.diff(padded.astype(np.int8), axis=1)[1:-1]  # (h, w + 1): between columns x - 1 and x
     stride = mask.shape[1] + 1
-    starts, ends = [], []
-    for edges, (y_from, x_from), (y_to, x_to) in (
-        (step_down == 1, (0, 0), (0, 1)),
-        (step_down == -1, (0, 1), (0, 0)),
-        (step_right == -1, (0, 0), (1, 0)),
-        (step_right == 1, (1, 0), (0, 0)),
-    ):
-        ys, xs = np.nonzero(edges)
-        starts.append((ys + y_from) * stride + xs + x_from)
-        ends.append((ys + y_to) * stride + xs + x_to)
-    if (count := sum(map(len, starts))) > MAX_EDGES:
+    # The vertex at x, y has the number y * stride + x. An edge has the number of its left or upper vertex.
+    is_set = padded[1:, 1:]
+    across, down = np.flatnonzero(is_set != padded[:-1, 1:]), np.flatnonzero(is_set != padded[1:, :-1])
+    if (count := len(across) + len(down)) > MAX_EDGES:
         raise BadRequest(
             f"expected masks with at most {MAX_EDGES:,} pixel edges in their contours, got {count:,}; "
             "use mask_encoding rle"
         )
-    return _outer_loops(np.concatenate(starts), np.concatenate(ends), stride)
+    down = down[np.lexsort((down, down % stride))]  # column by column
+    # Edges are directed so that the mask is on their right: top edges lead right, and right edges lead down.
+    horizontal = _sides(across, 1, is_set[np.divmod(across, stride)] == 1)
+    vertical = _sides(down, stride, is_set[np.divmod(down, stride)] == 0)
+    corners, lengths = _outer_loops(horizontal, vertical)
+    numbers = np.stack([corners % stride, corners // stride], 1).ravel().astype(np.float64).tolist()
+    ends = (2 * np.cumsum(lengths)).tolist()
+    return [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _outer_loops(starts: np.ndarray, ends: np.ndarray, stride: int) -> list[list[float]]:
-    """Join directed edges of length 1 into closed loops.
+class _Sides(NamedTuple):
+    """Straight sides of contours, all horizontal or all vertical.
 
-    Where two pieces touch at a corner, two edges start at the same vertex. The edge that turns right belongs to the
-    same piece. Loops around holes have the opposite direction and are left out.
+    Attributes:
+        starts: (n,) vertices where the sides start.
+        ends: (n,) vertices where they end.
+        forward: (n,) whether the sides lead to the right, or down.
+    """
+
+    starts: Numbers
+    ends: Numbers
+    forward: Flags
+
+
+def _sides(edges: Numbers, step: int, forward: Flags) -> _Sides:
+    """Join edges of pixels into straight sides.
 
     Args:
-        starts: (n,) first vertex of each edge; the vertex at x, y has the number y * stride + x.
-        ends: (n,) last vertex of each edge.
-        stride: number of vertices in a row.
+        edges: (n,) the vertex at the left or upper end of each edge, line by line.
+        step: the difference of the numbers of an edge's vertices.
+        forward: (n,) whether each edge leads to the right, or down.
     """
-    leaving: dict[int, list[int]] = {}
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        leaving.setdefault(start, []).append(end)
-    right_turn = {1: stride, stride: -1, -1: -stride, -stride: 1}
-    polygons = []
-    for first in sorted(leaving):
-        while leaving[first]:
-            vertex, step = leaving[first].pop(), 0
-            step = vertex - first
-            corners, position, doubled_area = [first], first, 0
-            while True:
-                doubled_area += (position % stride) * (vertex // stride) - (vertex % stride) * (position // stride)
-                position = vertex
-                if position == first:
-                    break
-                targets = leaving[position]
-                turn = position + right_turn[step]
-                vertex = turn if turn in targets else targets[0]
-                targets.remove(vertex)
-                if vertex - position != step:
-                    corners.append(position)
-                    step = vertex - position
-            if doubled_area > 0:
-                polygons.append([float(n) for corner in corners for n in (corner % stride, corner // stride)])
-    return polygons
+    is_first = np.append(True, (np.diff(edges) != step) | (forward[1:] != forward[:-1]))[: len(edges)]
+    first = np.flatnonzero(is_first)
+    last = np.append(first[1:], len(edges))[: len(first)] - 1
+    low, high, is_forward = edges[first], edges[last] + step, forward[first]
+    return _Sides(np.where(is_forward, low, high), np.where(is_forward, high, low), is_forward)
+
+
+def _following(sides: _Sides, candidates: _Sides, turns: Flags) -> Numbers:
+    """Return the index of the candidate that starts where each side ends, (n,).
+
+    Where two pieces touch at a corner, two candidates start at the same vertex. The one that turns right belongs to the
+    same piece.
+
+    Args:
+        sides: n sides.
+        candidates: sides in the other direction.
+        turns: (n,) whether a right turn after each side leads forward.
+    """
+    order = np.argsort(2 * candidates.starts + candidates.forward)
+    starts = candidates.starts[order]
+    is_pair = np.append(starts[1:] == starts[:-1], False)
+    place = np.searchsorted(starts, sides.ends)
+    return np.asarray(order[place + (is_pair[place] & turns)])
+
+
+def _outer_loops(horizontal: _Sides, vertical: _Sides) -> tuple[Numbers, Numbers]:
+    """Join sides into closed loops. Loops around holes have the opposite direction and are left out.
+
+    Every side learns the smallest vertex of its loop, and its distance to the side that starts there, by looking 1, 2,
+    4, ... sides ahead (pointer jumping: Wyllie, "The Complexity of Parallel Computations", 1979).
+
+    Returns:
+        The corners of all loops, loop by loop, and the number of corners of each loop.
+    """
+    down = _following(horizontal, vertical, horizontal.forward)
+    following = _following(vertical, horizontal, ~vertical.forward)[down]  # the next horizontal side
+    leftmost = np.minimum(horizontal.starts, horizontal.ends)
+    label, ahead = leftmost, following
+    while (smaller := np.minimum(label, label[ahead])).tobytes() != label.tobytes():
+        label, ahead = smaller, ahead[ahead]
+    is_first = leftmost == label
+    ahead, distance = np.where(is_first, np.arange(len(label)), following), (~is_first).astype(np.int64)
+    while not is_first[ahead].all():
+        distance, ahead = distance + distance[ahead], ahead[ahead]
+    distance[is_first] = len(label)
+    order = np.argsort(label * (len(label) + 1) - distance)
+    firsts = np.flatnonzero(is_first[order])
+    lengths = np.diff(np.append(firsts, len(order)))
+    is_outer = horizontal.forward[order[firsts]]
+    order = order[np.repeat(is_outer, lengths)]
+    corners = np.stack([horizontal.starts[order], horizontal.ends[order]], 1).ravel()
+    return corners, 2 * lengths[is_outer]

@@ -132,17 +132,18 @@ def test_segments_everything_in_images_of_a_few_pixels(tiny: Segmenter, size: tu
 
 
 TWELVE_MEGAPIXELS = """
-import numpy as np, resource, sys
+import numpy as np, sys
 from sam_endpoint.model.everything import Grid, everything
 from sam_endpoint.model.segmenter import Segmenter
-from tests import pictures
+from tests import memory, pictures
 segmenter = Segmenter.load(sys.argv[1], "cpu")
 image = pictures.clutter(3000, 4000)
 embedding = segmenter.embed([image])[0]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+memory.reset_peak()
+before = memory.resident()
 loose = Grid(points_per_side=9, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
 found = everything(segmenter, embedding, None, loose)
-print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(len(found), (memory.peak() - before) // 1_000_000)
 """
 
 

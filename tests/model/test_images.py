@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import io
-import resource
 import struct
 import threading
 import zlib
@@ -24,7 +23,7 @@ from sam_endpoint.model import images
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader, ImageRef
 from sam_endpoint.model.images.decoding import FORMATS
-from tests import pictures
+from tests import memory, pictures
 
 LIMITS = ImageLimits(fetch_seconds=5, hosts=("127.0.0.1",))
 PIXELS = pictures.clutter(30, 44)
@@ -320,7 +319,8 @@ def test_does_not_decompress_huge_texts_and_profiles(keyword: bytes) -> None:
     packed = zlib.compress(bytes(300_000_000), 9)
     body = b"a\0" + {b"zTXt": b"\0", b"iTXt": b"\1\0\0\0", b"iCCP": b"\0"}[keyword] + packed
     chunk = struct.pack(">I", len(body)) + keyword + body + struct.pack(">I", zlib.crc32(keyword + body))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory.reset_peak()
+    before = memory.resident()
     with contextlib.suppress(BadInput):
         assert images.decode(PNG[:33] + chunk + PNG[33:], LIMITS).shape == PIXELS.shape
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+    assert memory.peak() - before < 100_000_000

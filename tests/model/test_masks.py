@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
-from scipy.ndimage import binary_fill_holes
+from scipy import ndimage
 
 from sam_endpoint.model import masks
 from tests.pictures import iou
@@ -105,6 +105,30 @@ def test_each_piece_of_a_mask_has_a_polygon() -> None:
     assert len(masks.to_polygons(EDGE_CASES["corners touch"])) == 5
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_polygons_are_the_outlines_of_the_pieces(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 24, 2)) < rng.uniform(0.2, 0.9)
+    pieces, count = ndimage.label(mask)  # pixels that share an edge
+    expected = []
+    for piece in range(1, count + 1):
+        filled = ndimage.binary_fill_holes(pieces == piece, structure=np.ones((3, 3)))
+        y, x = np.argwhere(filled)[0]
+        expected.append(([x, y], filled.sum()))
+    found = [np.array(polygon).reshape(-1, 2) for polygon in masks.to_polygons(mask)]
+    assert [(corners[0].tolist(), area(corners)) for corners in found] == expected
+    for corners in found:
+        sides = np.roll(corners, -1, 0) - corners
+        assert ((sides == 0).sum(1) == 1).all()  # every side is horizontal or vertical, and ends at a corner
+        assert ((sides == 0) != (np.roll(sides, 1, 0) == 0)).all()
+
+
+def area(corners: np.ndarray) -> float:
+    """Return the area of a polygon (n, 2) by the shoelace formula."""
+    x, y = corners.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
 def test_a_polygon_fills_a_hole() -> None:
     ring = np.zeros((60, 60), bool)
     ring[5:55, 5:55] = True
@@ -121,7 +145,7 @@ def test_logits_keep_their_sign_and_stay_finite() -> None:
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of a mask. Background that touches the outside at a corner is not a hole."""
-    return np.asarray(binary_fill_holes(mask, structure=np.ones((3, 3))))
+    return np.asarray(ndimage.binary_fill_holes(mask, structure=np.ones((3, 3))))
 
 
 def test_run_lengths_of_cropped_masks_equal_those_of_pycocotools() -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import requests
 
-from tests import pictures
+from tests import memory, pictures
 from tests.conftest import ROOT, free_port
 from tests.reliability.attacks import ATTACKS, KEY, Target
 from tests.reliability.overload import percentile
@@ -153,8 +153,8 @@ def run(
     if other_url:
         with attacking(attack, other_url, seconds):
             busy = percentile([taken for taken, _ in client.clicks(seconds)])
-    Path(f"/proc/{process}/clear_refs").write_text("5")  # reset the peak of the process's memory
-    before = status(process, "VmRSS")
+    memory.reset_peak(process)
+    before = memory.resident(process)
     over, healths = threading.Event(), []
     watching = threading.Thread(target=lambda: healths.append(Client(url).slowest_health(over)))
     with attacking(attack, url, seconds):
@@ -166,7 +166,7 @@ def run(
     recovery = time.monotonic() - ended
     over.set()
     watching.join()
-    peak = status(process, "VmHWM") - before
+    peak = memory.peak(process) - before
     refused = sum(not good for _, good in answers)
     clicks = percentile([taken for taken, _ in answers])
     return Report(attack.__name__, peak, healths[0], alone, busy, clicks, len(answers), refused, recovery)
@@ -188,12 +188,6 @@ def yielding(attack: Callable[[Target], None], target: Target) -> None:
     """Run an attack with the lowest priority, because real attackers do not use the endpoint's processors."""
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     attack(target)
-
-
-def status(process: int, name: str) -> int:
-    """Return a value from `/proc/PROCESS/status` in bytes, such as `VmRSS`."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.images.decoding import FORMATS
 from sam_endpoint.scoring.batch.progress import Progress
-from tests import pictures
+from tests import memory, pictures
 
 LIMITS = ImageLimits(max_pixels=4_000_000, urls=False)
 SECONDS = 10  # limit for one image; the slowest images have taken half a second
@@ -92,7 +91,7 @@ def broken_image(sources: list[bytes], number: int) -> bytes:
 def decode(first: int, last: int) -> None:
     """Decode the broken images with numbers from `first` to below `last`.
 
-    Prints a line per image: its number, the peak memory of the process in KiB, and the outcome.
+    Prints a line per image: its number, the peak memory of the process in bytes, and the outcome.
     """
     sources, reader = seeds(), ImageReader(LIMITS)
     for number in range(first, last):
@@ -105,7 +104,7 @@ def decode(first: int, last: int) -> None:
         except Exception as error:
             outcome = f"ESCAPED {type(error).__name__}"
         faulthandler.cancel_dump_traceback_later()
-        print(number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, outcome, flush=True)
+        print(number, memory.peak(), outcome, flush=True)
 
 
 def run(count: int, start: int = 0) -> tuple[Counter[str], list[str], int]:
@@ -133,7 +132,7 @@ def run(count: int, start: int = 0) -> tuple[Counter[str], list[str], int]:
                 for line in process.stdout:
                     number, peak, outcome = line.strip().split(" ", 2)
                     next_number = int(number) + 1
-                    peaks.append(int(peak) * 1024)
+                    peaks.append(int(peak))
                     outcomes[outcome] += 1
                     if outcome.isupper() or outcome.startswith("ESCAPED"):
                         failures.append(f"image {number}: {outcome}")

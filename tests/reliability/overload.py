@@ -18,7 +18,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.reliability.traffic import Question, endpoint, questions, resident
+from tests.memory import resident
+from tests.reliability.traffic import Question, endpoint, questions
 
 IN_FLIGHT = 8
 OVERLOAD_FACTOR = 10

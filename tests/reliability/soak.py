@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam_endpoint.scoring.batch.progress import Progress
-from tests.reliability.traffic import Question, endpoint, questions, resident
+from tests.memory import resident
+from tests.reliability.traffic import Question, endpoint, questions
 
 CLIENTS = 6
 MAX_GROWTH = 0.02

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from tests import checkpoints
+from tests import checkpoints, memory
 from tests.conftest import ROOT
 from tests.videos import write_video
 
@@ -53,10 +54,14 @@ def measure(model: Path, count: int, folder: Path, direction: str = "forward") -
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"the command ended with status {status}"
+    peak = 0
+    while process.poll() is None:
+        with suppress(OSError, StopIteration):  # the process has just ended
+            peak = memory.peak(process.pid)
+        time.sleep(0.05)
+    assert process.returncode == 0, f"the command ended with status {process.returncode}"
     assert pq.read_metadata(output).num_rows == count
-    return usage.ru_maxrss * 1024, time.monotonic() - started
+    return peak, time.monotonic() - started
 
 
 def main() -> int:

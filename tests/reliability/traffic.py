@@ -108,12 +108,6 @@ def questions(count: int) -> tuple[Question, ...]:
     return tuple(result)
 
 
-def resident(process: int) -> int:
-    """Return the resident memory of a process in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
-
-
 @contextlib.contextmanager
 def endpoint(log: Path, *options: str) -> Iterator[tuple[str, int, subprocess.Popen[bytes]]]:
     """Run the endpoint with the starter models until the block ends.

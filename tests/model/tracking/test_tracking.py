@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.model.tracking import TrackedFrame, TrackPrompt, TrackState
 from sam_endpoint.model.tracking.state import MAX_PROMPTED
-from tests import checkpoints
+from tests import checkpoints, memory
 from tests.engines import engine_of
 
 SIZE = (60, 80)
@@ -116,11 +115,6 @@ def test_objects_in_one_batch_get_the_masks_that_they_get_alone(name: str, tmp_p
             assert (masks[0] & masks[1]).sum() >= 0.995 * (masks[0] | masks[1]).sum()
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def test_2000_frames_take_the_memory_of_100(tmp_path: Path) -> None:
     segmenter = Segmenter.load(str(checkpoints.save_sam2_video(tmp_path, side=64)), "cpu")
     state, held, resident = TrackState(), {}, {}
@@ -128,7 +122,7 @@ def test_2000_frames_take_the_memory_of_100(tmp_path: Path) -> None:
     for frame in segmenter.track(((i, embedding) for i in range(2000)), [click(0, 1, 40, 30)], state):
         held[frame.frame] = state.nbytes
         if frame.frame % 100 == 0:
-            resident[frame.frame] = resident_bytes()
+            resident[frame.frame] = memory.resident()
     assert max(held.values()) == held[100] == held[1999] > 0
     assert max(resident.values()) - resident[100] < 2**24
 

@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from sam_endpoint.scoring.online.middleware.body import PIECE, Inflater
-from tests import pictures
+from tests import memory, pictures
 from tests.conftest import serve_endpoint
 from tests.scoring.online.endpoint import AUTH, KEY, error_message
 
@@ -227,22 +227,16 @@ def test_bad_encodings_are_errors_of_the_dialect(url: str, path: str, keys: tupl
     assert post(url, path, gzip.compress(b" " * LIMIT), content_encoding="gzip").status_code != 413
 
 
-def peak_memory(process: int) -> int:
-    """Return the peak of the resident memory of a process, in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-
-
 def test_rejects_a_gzip_bomb_early_without_using_memory(endpoint_process: tuple[str, int]) -> None:
     url, process = endpoint_process
     post(url, "/score", gzip.compress(b" " * (LIMIT + 1)), content_encoding="gzip")
-    before, compressor = peak_memory(process), zlib.compressobj(9, wbits=31)
+    before, compressor = memory.peak(process), zlib.compressobj(9, wbits=31)
     bomb = b"".join(compressor.compress(bytes(2**20)) for _ in range(1500)) + compressor.flush()
     assert len(bomb) < LIMIT  # 1.5 MB that decompress to 1.5 GB
     started = time.monotonic()
     answer = post(url, "/score", bomb, content_encoding="gzip")
     assert answer.status_code == 413 and time.monotonic() - started < 2
-    assert peak_memory(process) - before < 20 * LIMIT
+    assert memory.peak(process) - before < 20 * LIMIT
 
 
 def test_a_body_is_decompressed_in_pieces() -> None:

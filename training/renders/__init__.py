@@ -1,0 +1,1 @@
+"""Renders: pictures of procedural meshes with exact masks, drawn by Blender, as training images."""
