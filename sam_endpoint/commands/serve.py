@@ -18,6 +18,7 @@ import ipaddress
 import os
 import socket
 import sys
+from functools import partial
 
 from sam_endpoint.commands import CommandError, require_extra
 from sam_endpoint.scoring.process import configure_process
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     from sam_endpoint.scoring.online import app, logs
     from sam_endpoint.scoring.online.accepting import MAX_UNACCEPTED, accept_connections
     from sam_endpoint.scoring.online.connections import ConnectionGuard, max_connections
+    from sam_endpoint.scoring.online.pacing import new_event_loop
     from sam_endpoint.scoring.runtime import one_line
 
     logs.configure_logging()
@@ -94,7 +96,6 @@ def run(options: argparse.Namespace) -> int:
         max_connections(settings.connections, settings.in_flight),
         settings.header_seconds,
         settings.body_seconds,
-        endpoint.state.catalog.is_computing,
     )
     protocol = guard.protocol()
     config = uvicorn.Config(
@@ -135,8 +136,10 @@ def run(options: argparse.Namespace) -> int:
                 await grpc_server.stop(settings.grace)
             await super().shutdown(sockets)
 
+    loop_factory = partial(new_event_loop, endpoint.state.catalog.is_computing)
     try:
-        Server(config).run([listener])
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(Server(config).serve([listener]))
     except OSError as error:
         raise _cannot_listen(settings.host, settings.port, error) from None
     return 0

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -64,22 +63,15 @@ class ConnectionGuard:
         header_seconds: timeout for the headers of a request. It starts when the connection opens, and later with the
             first byte of each further request.
         read_seconds: timeout for a client that stops reading its response.
-        is_computing: returns whether a model computes.
     """
 
-    def __init__(
-        self,
-        max_open: int,
-        header_seconds: float,
-        read_seconds: float,
-        is_computing: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, max_open: int, header_seconds: float, read_seconds: float) -> None:
         self.max_open, self.header_seconds, self.read_seconds = max_open, header_seconds, read_seconds
         self._open: dict[GuardedProtocol, None] = {}
         self._refused, self._logged = 0, -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
         self._large: set[GuardedProtocol] = set()
-        self._bodies, self._rejected = ReadTurns(), ReadTurns(is_computing)
+        self._bodies, self._rejected = ReadTurns(), ReadTurns()
 
     def protocol(self) -> type[H11Protocol]:
         """Return a protocol class that belongs to this guard, for `uvicorn.Config(http=...)`."""
