@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sam_endpoint.training.photographs import read_photographs
-from sam_endpoint.training.renders.layout import annotations, arrange
+from sam_endpoint.training.renders.layout import arrange, coco_annotations
 from sam_endpoint.training.renders.meshes import Part, Rng, ball, box, revolve, tube
 from sam_endpoint.training.renders.things import THINGS, Thing
 
@@ -68,7 +68,7 @@ def test_masks_of_things_and_of_their_pieces(tmp_path: Path) -> None:
     labels[10:14, 3:9] = 2  # another piece of the same thing
     labels[5:15, 20:28] = 3
     labels[0, 0] = 4  # too small
-    found = annotations(labels, [0, 0, 1, 2])
+    found = coco_annotations(labels, [0, 0, 1, 2])
     decoded = [coco.decode(coco.frPyObjects(entry["segmentation"], 20, 30)).astype(bool) for entry in found]
     expected = [(labels == 1) | (labels == 2), labels == 3, labels == 1, labels == 2]
     assert [mask.tolist() for mask in decoded] == [mask.tolist() for mask in expected]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # Blender's Python does not know this project
 
-from sam_endpoint.training.renders.layout import annotations, arrange
+from sam_endpoint.training.renders.layout import arrange, coco_annotations
 from sam_endpoint.training.renders.materials import Materials
 from sam_endpoint.training.renders.meshes import Part, Rng
 
@@ -57,7 +57,7 @@ def render(number: int, seed: int, output: Path, textures: list[Path]) -> None:
     shorter = round(EDGE / rng.choice(RATIOS))
     width, height = (EDGE, shorter) if rng.random() < 0.7 else (shorter, EDGE)
     labels = _draw(scene, width, height, output / f"{number:06d}.jpg")
-    content = {"width": width, "height": height, "annotations": annotations(labels, owners)}
+    content = {"width": width, "height": height, "annotations": coco_annotations(labels, owners)}
     _record(output, number).write_text(json.dumps(content))
 
 
@@ -89,10 +89,10 @@ def _add_ground(rng: Rng, materials: Materials, extent: float) -> None:
             continue
         mesh = bpy.data.meshes.new("ground")
         far = 40.0
-        corners = [(-far, -far, 0), (far, -far, 0), (far, far, 0), (-far, far, 0)]
+        corners = [(-far, -far, 0.0), (far, -far, 0.0), (far, far, 0.0), (-far, far, 0.0)]
         if is_wall:
             distance = extent * rng.uniform(1.1, 3)
-            corners = [(-far, distance, 0), (far, distance, 0), (far, distance, far), (-far, distance, far)]
+            corners = [(-far, distance, 0.0), (far, distance, 0.0), (far, distance, far), (-far, distance, far)]
         mesh.from_pydata(corners, [], [(0, 1, 2, 3)])
         mesh.materials.append(materials.make(GROUNDS))
         bpy.context.scene.collection.objects.link(bpy.data.objects.new("ground", mesh))
@@ -189,7 +189,8 @@ def main(words: list[str]) -> None:
         render(number, options.seed, options.output, textures)
         left = (time.monotonic() - started) / done * (len(missing) - done) / 60
         print(f"rendered {done} of {len(missing)} pictures, {left:.0f} min left", file=sys.stderr, flush=True)
-    images, found = [], []
+    images: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for number in numbers:
         record = json.loads(_record(options.output, number).read_text())
         for entry in record.pop("annotations"):

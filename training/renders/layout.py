@@ -57,7 +57,7 @@ def _place(rng: Rng, thing: Thing, centre: tuple[float, float], radius: float, l
     return [part._replace(points=(part.points @ turn.T - middle) * scale + shift) for part in thing]
 
 
-def annotations(labels: NDArray[np.int64], owners: list[int]) -> list[dict[str, Any]]:
+def coco_annotations(labels: NDArray[np.int64], owners: list[int]) -> list[dict[str, Any]]:
     """Return COCO annotations of what is visible of each thing, and of each of its pieces if it has several.
 
     Args:

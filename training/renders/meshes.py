@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Rng = np.random.Generator
 Points = NDArray[np.float64]
 Faces = list[tuple[int, ...]]
+Vector = Sequence[float] | Points  # x, y, z
 
 AROUND = 24  # points of each ring of a surface of revolution; Blender subdivides the surface
 TUBE = 10  # points of each ring of a tube
@@ -81,9 +82,7 @@ def box(low: Sequence[float], high: Sequence[float], materials: tuple[str, ...] 
     return Part(points, faces, materials, smooth=False)
 
 
-def ball(
-    centre: Sequence[float], radii: Sequence[float], materials: tuple[str, ...] = (), rng: Rng | None = None
-) -> Part:
+def ball(centre: Vector, radii: Vector, materials: tuple[str, ...] = (), rng: Rng | None = None) -> Part:
     """Return an ellipsoid with three radii. With a random generator, it has bumps."""
     heights = -np.cos(np.linspace(0, np.pi, 11))
     part = revolve([(float(np.sqrt(max(0.0, 1 - z * z))), float(z)) for z in heights], materials)
@@ -94,7 +93,7 @@ def ball(
     return part._replace(points=points * np.array(radii) + np.array(centre))
 
 
-def arc(start: Sequence[float], end: Sequence[float], bulge: Sequence[float], count: int = 9) -> Points:
+def arc(start: Vector, end: Vector, bulge: Vector, count: int = 9) -> Points:
     """Return points on a curve from `start` to `end`, whose middle is moved by `bulge`, (count, 3)."""
     t = np.linspace(0, 1, count)[:, None]
     line = np.array(start) * (1 - t) + np.array(end) * t

@@ -32,14 +32,13 @@ class Transport:
 
 def test_an_event_loop_rests_while_a_model_computes() -> None:
     rests: list[float] = []
-    times = iter(
-        (0.0, 0.001, 0.002, 0.0021, 0.0022, 0.5, 0.6, 0.9, 1.0)
-    )  # when the loop was made, before select, after
+    # When the selector is made, and then before and after each call: work of 1 ms, 0.1 ms, 0.5 s and 0.3 s.
+    times = iter((0.0, 0.001, 0.002, 0.0021, 0.0022, 0.5022, 0.6, 0.9, 1.0))
     computing = iter((True, True, True, False))
     selector = RestingSelector(computing.__next__, rests.append, times.__next__)
     for _ in range(4):
         assert selector.select(0) == []
-    # 1 ms of work, then 0.1 ms, which is too short for a rest, then half a second, then work while no model computes.
+    # The second work is too short for a rest. During the last, no model computes.
     assert rests == [pytest.approx(REST * 0.001), MAX_WAIT]
 
 
@@ -54,9 +53,8 @@ def test_a_model_does_not_wait_for_a_busy_event_loop() -> None:
             await asyncio.sleep(0)
         return (time.thread_time() - spent) / (time.monotonic() - started)
 
-    for is_computing, low, high in ((True, 0.0, 0.45), (False, 0.5, 1.01)):
-        with asyncio.Runner(loop_factory=partial(new_event_loop, lambda: is_computing)) as runner:
-            assert low < runner.run(busy()) < high
+    with asyncio.Runner(loop_factory=partial(new_event_loop, lambda: True)) as runner:
+        assert runner.run(busy()) < 0.45
 
 
 def test_connections_read_in_turn() -> None:
