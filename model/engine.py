@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
-from threading import BoundedSemaphore
 
 import numpy as np
 from torch import Tensor
@@ -24,11 +23,11 @@ from .prompts import Prompt
 from .prompts.parsing import check_prompts
 from .segmenter import Embedding, Segmentation, Segmenter
 from .tracking import TrackedFrame, TrackPrompt, TrackState
+from .turns import Turns
 
 __all__ = ["EmbeddedImage", "Engine"]
 
 NumberedImage = tuple[int, np.ndarray | ImageRef | EmbeddedImage]
-CHECK_SECONDS = 0.1  # interval at which a waiting call checks whether its client is still connected
 
 
 class Engine:
@@ -67,7 +66,7 @@ class Engine:
         self.max_prompts = max_prompts
         self.concepts = ConceptSearch(segmenter)
         # Each decoded image takes a slot. There is one slot per image of an encoder batch, plus one per torch thread.
-        self._decoded = BoundedSemaphore(segmenter.images_per_batch + threads.thread_count())
+        self._decoded = Turns(segmenter.images_per_batch + threads.thread_count())
 
     def for_tenant(self, tenant: str) -> Engine:
         """Return an engine that finds only the cached images and ids of one tenant (the holder of one API key)."""
@@ -282,14 +281,11 @@ class Engine:
     def _decoding(self, image: OpenedImage, call: Call) -> Iterator[None]:
         """Reserve memory and a slot for a decoded image until the `with` block ends. Then free its pixels."""
         # Memory first, because a call that waits for memory must not prevent others from decoding.
-        with call.hold(image.memory_needed()):
-            while not self._decoded.acquire(timeout=CHECK_SECONDS):
-                call.check()
+        with call.hold(image.memory_needed()), self._decoded.turn(call.owner, call.check):
             try:
                 yield
             finally:
                 image.release()
-                self._decoded.release()
 
     def _is_valid(self, embedding: Embedding) -> bool:
         """Return whether an embedding of the store has valid shapes, numbers and image size for this model."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from sam_endpoint.model import threads
 from sam_endpoint.model.call import NOBODY, UNTRACKED, Call, Owner
+from sam_endpoint.model.fair_queue import FairQueue
 from sam_endpoint.model.prompts import Prompt
 from sam_endpoint.model.segmenter import Embedding, Segmentation, Segmenter, SegmentRequest
-from sam_endpoint.scoring.online.fair_queue import FairQueue
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

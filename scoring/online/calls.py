@@ -13,9 +13,9 @@ from typing import Any
 from sam_endpoint.model import threads
 from sam_endpoint.model.budget import MemoryBudget
 from sam_endpoint.model.call import Call, Owner
+from sam_endpoint.model.turns import Turns
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.online.turns import Turns
 
 # Stages that compute in the request's own thread and therefore need a turn.
 COMPUTING = ("parse", "decode", "mask", "render")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.errors import OUT_OF_MEMORY, BadRequest, Overloaded
+from sam_endpoint.model.turns import Turns
 from sam_endpoint.scoring.online import parquet_reader
-from sam_endpoint.scoring.online.turns import Turns
 
 # Memory limits of the process, in bytes. If the process fails with the first limit, another process with the next limit
 # reads the file. While a process runs, the call holds the bytes of the process's limit in the memory budget.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sam_endpoint.model.call import Call
+from sam_endpoint.model import threads
+from sam_endpoint.model.call import Call, Owner
 from sam_endpoint.model.errors import BadInput, ClientDisconnected, UnknownImage
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.prompts import Prompt
@@ -51,6 +57,30 @@ def test_references_to_the_same_image_are_equal(disc: tuple[bytes, np.ndarray], 
     assert reference("HTTP://host/a.png").kind == "url" and reference(disc[0]).kind == "content"
     with pytest.raises(BadInput, match="scheme 'ftp'"):
         reference("ftp://host/a.png")
+
+
+def test_an_image_does_not_wait_for_all_images_of_another_tenant(tiny: Segmenter) -> None:
+    engine, done, over = engine_of(tiny, cache_bytes=1), itertools.count(), threading.Event()
+
+    def encode_all(number: int) -> None:
+        for shade in itertools.cycle(range(256)):
+            if over.is_set():
+                return
+            data = pictures.to_bytes(Image.new("RGB", (8, 8), (number, shade, 0)))
+            engine.embed(ImageRef.content(data), Call(owner=Owner("many", f"{number}")))
+            next(done)
+
+    with ThreadPoolExecutor(16) as pool:
+        futures = [pool.submit(encode_all, number) for number in range(16)]
+        while next(done) < 20:
+            time.sleep(0.01)
+        before = next(done)
+        engine.embed(ImageRef.content(pictures.disc()[0]), Call(owner=Owner("one")))
+        after = next(done)
+        over.set()
+    assert not any(future.exception() for future in futures)
+    # Those that were being encoded when the image arrived, and the next: each processor may take one of both.
+    assert after - before <= 2 * (1 + threads.thread_count())
 
 
 def test_a_cancelled_call_stops_before_its_next_stage(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:

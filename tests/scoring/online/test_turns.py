@@ -12,12 +12,12 @@ import pytest
 
 from sam_endpoint.model.call import Call, Owner
 from sam_endpoint.model.errors import BadRequest, ClientDisconnected, Overloaded
+from sam_endpoint.model.fair_queue import FairQueue
+from sam_endpoint.model.turns import Turns
 from sam_endpoint.scoring.online.batching import Batcher
 from sam_endpoint.scoring.online.calls import Calls
-from sam_endpoint.scoring.online.fair_queue import FairQueue
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.settings import EndpointSettings
-from sam_endpoint.scoring.online.turns import Turns
 
 
 def test_the_queue_alternates_between_tenants_and_between_their_requests() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
 
-from sam_endpoint.model.call import Owner
-from sam_endpoint.scoring.online.fair_queue import FairQueue
+from .call import Owner
+from .fair_queue import FairQueue
 
 CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 

@@ -6,8 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Container
 from typing import Generic, TypeVar
 
-from sam_endpoint.model.call import Owner
-from sam_endpoint.model.errors import Overloaded
+from .call import Owner
+from .errors import Overloaded
 
 Item = TypeVar("Item")
 
