@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sam_endpoint.model import threads
 from sam_endpoint.model.budget import MemoryBudget, RequestLimits
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.engine import Engine
@@ -271,10 +272,15 @@ def test_other_dialects_have_no_turn_while_they_wait_for_memory(
     assert call.counted > 3
 
 
+def slots(engine: Engine) -> int:
+    """Return how many images an engine may decode at the same time."""
+    return engine.segmenter.images_per_batch + threads.thread_count()
+
+
 def decoding(tiny: Segmenter, budget: MemoryBudget) -> tuple[Engine, list[Call], list[threading.Thread]]:
     """Return an engine all of whose places for decoded images are wanted by calls that wait for memory."""
     engine = engine_of(tiny)
-    calls = [Call(memory=budget) for _ in range(engine._decoded._value)]
+    calls = [Call(memory=budget) for _ in range(slots(engine))]
 
     def embed(number: int) -> None:
         with pytest.raises(ClientDisconnected):
@@ -301,7 +307,10 @@ def test_images_that_wait_for_memory_do_not_keep_others_from_being_decoded(tiny:
 
 def test_an_image_that_waits_to_be_decoded_has_a_deadline(tiny: Segmenter, disc: tuple[bytes, np.ndarray]) -> None:
     engine = engine_of(tiny)
-    while engine._decoded.acquire(blocking=False):
-        pass
-    with pytest.raises(DeadlineExceeded):
-        engine.embed(ImageRef.content(disc[0]), Call(seconds=0.2))
+    with ExitStack() as decoded:
+        for number in range(slots(engine)):
+            reference = ImageRef.content(pictures.disc(64 + number, 64)[0])
+            decoded.enter_context(engine.embedded(reference, pixels=True))
+        with pytest.raises(DeadlineExceeded):
+            engine.embed(ImageRef.content(disc[0]), Call(seconds=0.2))
+    assert engine.embed(ImageRef.content(disc[0]), Call(seconds=20)).size == (160, 240)

@@ -8,12 +8,12 @@ from types import ModuleType
 import pytest
 
 from sam_endpoint.scoring import polygons
-from sam_endpoint.scoring.online import batching, catalog_file, context, dialects, fair_queue, turns
+from sam_endpoint.scoring.online import batching, catalog_file, context, dialects
 from sam_endpoint.scoring.online.dialects import base
 from sam_endpoint.scoring.online.dialects.roboflow import responses
 from sam_endpoint.scoring.online.middleware import auth
 
-MODULES = [auth, base, batching, catalog_file, context, dialects, fair_queue, polygons, responses, turns]
+MODULES = [auth, base, batching, catalog_file, context, dialects, polygons, responses]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
