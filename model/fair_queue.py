@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Generic, TypeVar
 
 from .call import Owner
@@ -59,18 +59,21 @@ class FairQueue(Generic[Item]):
         self._tenants[owner.tenant] = requests
         self._size += 1
 
-    def get(self, skipped: Container[str] = ()) -> Item:
+    def get(self, skipped: Container[str] = (), accepts: Callable[[Item], bool] = lambda item: True) -> Item:
         """Remove and return the next item.
 
         Args:
             skipped: tenants whose items stay in the queue.
+            accepts: returns whether the next item may leave the queue.
 
         Raises:
-            IndexError: the queue is empty, or has only items of skipped tenants.
+            IndexError: the queue is empty, or has only items of skipped tenants, or the next item is not accepted.
         """
         tenant = next((tenant for tenant in self._tenants if tenant not in skipped), None)
         if tenant is None:
             raise IndexError("no item waits")
+        if not accepts(next(iter(self._tenants[tenant].values()))[0]):
+            raise IndexError("the next item is not accepted")
         requests = self._tenants.pop(tenant)
         request, items = requests.popitem(last=False)
         item = items.popleft()

@@ -9,6 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition
 from typing import Any, Generic, TypeVar
@@ -66,8 +67,8 @@ class Batcher(Generic[Item, Result]):
         workers: number of worker threads.
         weigh: returns the weight of an item: its amount of work, such as its number of prompts.
         max_seconds: approximate maximum duration of a batch of several items. The batcher measures the seconds per unit
-            of weight. From a weight of FREE_WEIGHT on, it adds no items to a batch whose expected duration reaches
-            `max_seconds`. A single item may take longer.
+            of weight. It adds no item with which a batch would weigh more than FREE_WEIGHT and probably take longer
+            than `max_seconds`. A single item may take longer.
 
     Example:
         >>> batcher = Batcher(lambda items: [2 * item for item in items], max_size=8, wait=0.002, max_queue=256)
@@ -164,9 +165,9 @@ class Batcher(Generic[Item, Result]):
                     if entry is not None and entry.future.set_running_or_notify_cancel():
                         batch.append(entry)
                         weight += self._weigh(entry.item)
-                    if len(batch) >= self._max_size or self._is_enough(weight):
+                    if len(batch) >= self._max_size or not self._fits(weight, 1):
                         break
-                    entry = self._take()
+                    entry = self._take(weight)
                     if entry is None:
                         remaining = deadline - time.monotonic()
                         if remaining <= 0 or self._closed or not self._changed.wait(remaining):
@@ -175,15 +176,15 @@ class Batcher(Generic[Item, Result]):
                     self._running += Counter({entry.tenant for entry in batch})
                     return batch
 
-    def _take(self) -> _Entry[Item, Result] | None:
-        """Return the next item of a tenant without a running batch, or None. The caller holds the lock."""
-        try:
-            return self._queue.get(skipped=self._running)
-        except IndexError:
-            return None
+    def _take(self, weight: int = 0) -> _Entry[Item, Result] | None:
+        """Return the next item that fits into a batch, of a tenant without a running batch. The caller holds the lock."""
+        with suppress(IndexError):
+            return self._queue.get(self._running, lambda entry: self._fits(weight, self._weigh(entry.item)))
+        return None
 
-    def _is_enough(self, weight: int) -> bool:
-        return weight >= FREE_WEIGHT and weight * self._seconds_per_weight >= self._max_seconds
+    def _fits(self, weight: int, added: int) -> bool:
+        total = weight + added
+        return not weight or total <= FREE_WEIGHT or total * self._seconds_per_weight <= self._max_seconds
 
     def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
         try:

@@ -161,6 +161,25 @@ def test_the_size_of_batches_adapts_to_the_time_limit(seconds: float, smallest: 
     assert smallest <= max(map(len, batches)) <= largest and sum(map(len, batches)) == 300
 
 
+def test_a_click_does_not_share_a_batch_with_many_prompts() -> None:
+    batches: list[list[int]] = []
+    gate = threading.Event()
+
+    def run(items: list[int]) -> list[int]:
+        gate.wait(10)
+        batches.append(items)
+        return items
+
+    batcher = Batcher(run, max_size=64, wait=0, max_queue=100, weigh=lambda item: item, max_seconds=0.02)
+    futures = [batcher.submit(4)]
+    while batcher.waiting:
+        time.sleep(0.001)
+    futures += [batcher.submit(1, Owner("b")), batcher.submit(60, Owner("a")), batcher.submit(2, Owner("b", "other"))]
+    gate.set()
+    assert [future.result(10) for future in futures] == [4, 1, 60, 2]
+    assert batches == [[4], [1], [60], [2]]
+
+
 def test_a_cancelled_item_is_not_run() -> None:
     gate, ran = threading.Event(), []
 
