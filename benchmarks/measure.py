@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ EAGER = "transformers, eager"  # attention as two matrix products and a softmax
 ONNX_RUNTIME = "ONNX Runtime"
 OPENVINO = "OpenVINO"
 OURS = "this project"
+SPEEDS = re.compile(r", (\d+) GFLOP/s in a matrix product, ([\d.]+) GiB/s in a copy$")  # the end of a `machine`
 RATE = "/s"  # unit of rates: a larger value is better
 
 
@@ -239,10 +241,10 @@ def plot(results: Sequence[Result], file: Path) -> None:
     axes.set_xlim(min(0.6, spread.min()), 1.5 * spread.max())
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(places, [name for name, _ in bars])
-    axes.set_xlabel("times as fast as the fastest other implementation (1: equal)")
+    axes.set_xlabel("times as fast as the fastest other implementation (1: equal)", loc="right")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=100, bbox_inches="tight")
     pyplot.close(figure)
 
 
@@ -258,7 +260,17 @@ def save(results: Sequence[Result], folder: Path) -> None:
     for result in results:
         result.machine = result.machine or machine()
     file.write_text(json.dumps([asdict(result) for result in ordered], indent=1) + "\n")
-    machines = dict.fromkeys(result.machine for result in ordered)
-    parts = [f"{name}\n\n{table([result for result in ordered if result.machine == name])}\n" for name in machines]
+    groups: dict[str, list[Result]] = {}
+    for result in ordered:
+        groups.setdefault(SPEEDS.sub("", result.machine), []).append(result)
+    parts = [f"{name}, {_speeds(group)}\n\n{table(group)}\n" for name, group in groups.items()]
     (folder / "table.md").write_text("\n".join(parts))
     plot(ordered, folder / "ratios.png")
+
+
+def _speeds(results: Sequence[Result]) -> str:
+    """Describe the rates of one machine, which are measured anew for each result."""
+    rates = [SPEEDS.search(result.machine) for result in results]
+    ranges = ({float(rate[i]) for rate in rates if rate} for i in (1, 2))
+    flops, copied = (" to ".join(f"{rate:g}" for rate in sorted({min(own), max(own)})) for own in ranges)
+    return f"{flops} GFLOP/s in a matrix product, {copied} GiB/s in a copy"

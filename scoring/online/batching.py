@@ -177,7 +177,7 @@ class Batcher(Generic[Item, Result]):
                     return batch
 
     def _take(self, weight: int = 0) -> _Entry[Item, Result] | None:
-        """Return the next item that fits into a batch, of a tenant without a running batch. The caller holds the lock."""
+        """Return the next item, if it fits, of a tenant without a running batch; or None. The caller holds the lock."""
         with suppress(IndexError):
             return self._queue.get(self._running, lambda entry: self._fits(weight, self._weigh(entry.item)))
         return None
