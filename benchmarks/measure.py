@@ -271,6 +271,6 @@ def save(results: Sequence[Result], folder: Path) -> None:
 def _speeds(results: Sequence[Result]) -> str:
     """Describe the rates of one machine, which are measured anew for each result."""
     rates = [SPEEDS.search(result.machine) for result in results]
-    ranges = ({float(rate[i]) for rate in rates if rate} for i in (1, 2))
-    flops, copied = (" to ".join(f"{rate:g}" for rate in sorted({min(own), max(own)})) for own in ranges)
+    ranges = (sorted(float(rate[i]) for rate in rates if rate) for i in (1, 2))
+    flops, copied = (" to ".join(dict.fromkeys(f"{rate:g}" for rate in (*own[:1], *own[-1:]))) for own in ranges)
     return f"{flops} GFLOP/s in a matrix product, {copied} GiB/s in a copy"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import BadRequest
 
-MAX_EDGES = 2_000_000  # pixel edges in the contours of one mask; more would take seconds
+MAX_EDGES = 2_000_000  # pixel edges in the contours of one mask; more would need hundreds of megabytes
 
 Numbers = NDArray[np.int64]
 Flags = NDArray[np.bool_]

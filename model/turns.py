@@ -1,4 +1,4 @@
-"""Limit how many threads compute at the same time, and share this limit fairly between tenants and requests."""
+"""Limit how many threads compute or hold a decoded image, and share this limit fairly between tenants and requests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CHECK_SECONDS = 0.1  # time between two calls of `check` while a thread waits
 class Turns:
     """A semaphore whose waiting threads are served in the order of a FairQueue. Safe to share between threads.
 
-    A turn is the permission to compute. A thread holds its turn for one stage of its request. After the stage, the next
-    waiting thread gets the turn. Without this limit, all requests that render masks compete for Python's global lock,
-    and a request for a single mask has to wait for all other requests.
+    A turn is the permission to compute, or to keep a decoded image. A thread holds a turn to compute for one stage of
+    its request. After the stage, the next waiting thread gets the turn. Without this limit, all requests that render
+    masks compete for Python's global lock, and a request for a single mask has to wait for all other requests.
 
     If `per_tenant` is less than `count`, one tenant cannot hold all turns. So a request of another tenant starts at
     once.
@@ -59,12 +59,12 @@ class Turns:
         with self._lock:
             self._waiting.put(waiter, owner)
             self._hand_out()
-        while not waiter.event.wait(CHECK_SECONDS):
-            try:
+        try:
+            while not waiter.event.wait(CHECK_SECONDS):
                 check()
-            except BaseException:
-                self._give_up(waiter)
-                raise
+        except BaseException:
+            self._give_up(waiter)
+            raise
 
     def _give_up(self, waiter: _Waiter) -> None:
         """Stop waiting. If the waiter has received a turn in the meantime, release the turn."""

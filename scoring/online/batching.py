@@ -170,7 +170,8 @@ class Batcher(Generic[Item, Result]):
                     entry = self._take(weight)
                     if entry is None:
                         remaining = deadline - time.monotonic()
-                        if remaining <= 0 or self._closed or not self._changed.wait(remaining):
+                        # Items that do not fit are for other workers, and no reason to wait.
+                        if remaining <= 0 or self._closed or len(self._queue) or not self._changed.wait(remaining):
                             break
                 if batch:
                     self._running += Counter({entry.tenant for entry in batch})

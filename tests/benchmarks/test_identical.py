@@ -19,7 +19,7 @@ def test_reports_the_first_difference_and_its_place(
     copy = shutil.copytree(packaged, tmp_path / "copy")
     (code,) = copy.glob("code/*/masks.py")
     text = code.read_text()
-    polygons = "json.dumps(to_polygons("
+    polygons = "msgspec.json.encode(polygons)"
     assert polygons in text
     code.write_text(text.replace(polygons, '" " + ' + polygons))
     requests = identical.requests()[:3]

@@ -58,7 +58,9 @@ def render(number: int, seed: int, output: Path, textures: list[Path]) -> None:
     width, height = (EDGE, shorter) if rng.random() < 0.7 else (shorter, EDGE)
     labels = _draw(scene, width, height, output / f"{number:06d}.jpg")
     content = {"width": width, "height": height, "annotations": coco_annotations(labels, owners)}
-    _record(output, number).write_text(json.dumps(content))
+    unfinished = output / ".unfinished"
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(_record(output, number))
 
 
 def _record(output: Path, number: int) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_endpoint.training.renders.meshes import Rng
+from sam_endpoint.training.renders.meshes import Points, Rng
 from sam_endpoint.training.renders.things import Thing, random_thing
 
 LYING = 0.2  # the share of things that lie on their side
@@ -35,17 +35,22 @@ def arrange(rng: Rng, count: int) -> tuple[list[Thing], float]:
             if all(np.hypot(x - a, y - b) > 0.95 * (radius + r) for a, b, r in circles):
                 circles.append((float(x), float(y), radius))
                 thing = random_thing(rng)
-                for level in range(int(rng.integers(2, 5)) if rng.random() < STACKED else 1):
-                    placed.append(_place(rng, thing, (float(x), float(y)), radius, level))
+                if rng.random() < STACKED:
+                    floor = 0.0
+                    for _ in range(int(rng.integers(2, 5))):
+                        placed.append(_place(rng, thing, np.array([x, y, floor]), radius))
+                        floor = max(part.points[:, 2].max() for part in placed[-1])
+                else:
+                    placed.append(_place(rng, thing, np.array([x, y, 0]), radius, rng.random() < LYING))
                 break
     return placed, max(float(np.hypot(x, y)) + r for x, y, r in circles)
 
 
-def _place(rng: Rng, thing: Thing, centre: tuple[float, float], radius: float, level: int) -> Thing:
-    """Scale a thing to a circle on the plane, and turn it. Level 1 stands on level 0, and so on."""
+def _place(rng: Rng, thing: Thing, place: Points, radius: float, lying: bool = False) -> Thing:
+    """Scale a thing to a circle, turn it, and put it on a place (x, y, z). A flat thing does not lie on its side."""
     everything = np.concatenate([part.points for part in thing])
     turn = np.eye(3)
-    if level == 0 and rng.random() < LYING and np.ptp(everything[:, 2]) > 0.4:
+    if lying and np.ptp(everything[:, 2]) > 0.4:
         turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ turn
@@ -53,8 +58,7 @@ def _place(rng: Rng, thing: Thing, centre: tuple[float, float], radius: float, l
     low, high = turned.min(0), turned.max(0)
     middle = np.array([*(low + high)[:2] / 2, low[2]])
     scale = radius / max(np.linalg.norm((turned - middle)[:, :2], axis=1).max(), 0.45 * (high - low)[2])
-    shift = np.array([*centre, level * (high - low)[2] * scale])
-    return [part._replace(points=(part.points @ turn.T - middle) * scale + shift) for part in thing]
+    return [part._replace(points=(part.points @ turn.T - middle) * scale + place) for part in thing]
 
 
 def coco_annotations(labels: NDArray[np.int64], owners: list[int]) -> list[dict[str, Any]]:

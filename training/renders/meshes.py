@@ -27,7 +27,7 @@ class Part(NamedTuple):
     Attributes:
         points: (n, 3), the vertices. The z axis points up.
         faces: The indices of each face's vertices, in order around the face.
-        materials: The kinds of material that fit. Empty: the part has the material of its thing's first part.
+        materials: The kinds of material that fit. Empty: the part has the material of the part before it.
         smooth: Whether Blender rounds the surface by subdivision.
     """
 

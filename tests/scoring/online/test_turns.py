@@ -170,7 +170,7 @@ def test_a_click_does_not_share_a_batch_with_many_prompts() -> None:
         batches.append(items)
         return items
 
-    batcher = Batcher(run, max_size=64, wait=0, max_queue=100, weigh=lambda item: item, max_seconds=0.02)
+    batcher = Batcher(run, max_size=64, wait=0, max_queue=100, weigh=lambda item: item, max_seconds=0.002)
     futures = [batcher.submit(4)]
     while batcher.waiting:
         time.sleep(0.001)
