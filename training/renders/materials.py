@@ -78,7 +78,7 @@ class Materials:
 
     def _ceramic(self) -> None:
         self._set(Roughness=self._uniform(0.1, 0.4), Clearcoat=self._uniform(0, 1))
-        self._pattern("Noise", self._uniform(0.5, 4), color := self.color((0, 0.6), (0.4, 0.95)), color)
+        self.shader["Base Color"].default_value = color = self.color((0, 0.6), (0.4, 0.95))
         if self.rng.random() < 0.4:
             self._pattern("Wave", self._uniform(0.5, 4), color, self.color())
 

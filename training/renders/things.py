@@ -8,7 +8,7 @@ import numpy as np
 
 from sam_endpoint.training.renders.meshes import Part, Rng, arc, ball, box, revolve, tube
 
-Thing = list[Part]  # the first part's material is the thing's
+Thing = list[Part]  # the first part names materials; later parts without materials have that of the part before
 
 VESSEL = ("ceramic", "metal", "glass", "plastic", "wood", "photograph")
 SOLID = ("plastic", "wood", "metal", "cloth", "photograph")
