@@ -106,8 +106,13 @@ class Call:
         if self._seconds is not None:
             self._deadline = time.monotonic() + self._seconds
 
-    def stage(self, name: str) -> AbstractContextManager[Any]:
-        """Return a context manager that times a stage. Raises the exceptions of `check`."""
+    def stage(self, name: str, count: int = 1) -> AbstractContextManager[Any]:
+        """Return a context manager that times a stage. Raises the exceptions of `check`.
+
+        Args:
+            name: name of the stage.
+            count: number of items that the stage works on, such as prompts.
+        """
         self.check()
         return self._time_stage(name)
 

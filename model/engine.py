@@ -218,7 +218,7 @@ class Engine:
         """
         if not prompts:
             return []
-        with call.stage("prompt"):
+        with call.stage("prompt", len(prompts)):
             return self.segmenter.segment(image.embedding, prompts, multimask_output, call=call)
 
     def track(

@@ -217,7 +217,7 @@ def _in_crop(
     for piece in call.pieces(len(grid_points), grid.points_per_batch):
         batch = grid_points[piece]
         prompts = [Prompt(points=point[None], labels=foreground) for point in batch]
-        with call.stage("prompt"):
+        with call.stage("prompt", len(prompts)):
             segmentations = segmenter.segment(embedding, prompts, min_score=min_score, call=call)
         chosen = [(n, i) for n, own in enumerate(segmentations) for i in np.flatnonzero(own.scores > min_score)]
         logits = [segmentations[n].logits[i] for n, i in chosen]
@@ -252,7 +252,7 @@ def _with_logits(
     places = [i for i, obj in enumerate(objects) if obj.crop == (0, 0, width, height)]
     for piece in call.pieces(len(places), grid.points_per_batch):
         prompts = [Prompt(np.array([objects[i].point], np.float32), foreground) for i in places[piece]]
-        with call.stage("prompt"):
+        with call.stage("prompt", len(prompts)):
             segmentations = segmenter.segment(whole, prompts, call=call)
         for i, segmentation in zip(places[piece], segmentations, strict=True):
             logits = segmentation.logits[objects[i].candidate].clone()

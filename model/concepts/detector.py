@@ -81,7 +81,7 @@ class DetectorFinder(ABC):
         for boxes, scores in self.detect(segmenter.run, pixels, texts, thresholds.score, call):
             boxes, scores = select_boxes(boxes, scores, image.size)
             prompts = [Prompt(box=box) for box in boxes.cpu().numpy()]
-            with call.stage("prompt"):
+            with call.stage("prompt", len(prompts)):
                 segmentations = segmenter.segment(image.embedding, prompts, multimask_output=False, call=call)
             empty = torch.zeros((0, *segmenter.family.low_res_size), device=segmenter.family.device)
             logits = torch.cat([empty, *(segmentation.logits for segmentation in segmentations)])

@@ -96,7 +96,7 @@ class ExampleFinder:
     def _describe_boxes(self, segmenter: Segmenter, embedding: Embedding, boxes: np.ndarray, call: Call) -> Tensor:
         """Segment the object in each box, and return (n, channels) unit vectors that describe the objects."""
         prompts = [Prompt(box=box) for box in boxes]
-        with call.stage("prompt"):
+        with call.stage("prompt", len(prompts)):
             segmentations = segmenter.segment(embedding, prompts, multimask_output=False, call=call)
         logits = torch.cat([segmentation.logits for segmentation in segmentations])
         return self._describe(embedding, self._inside(logits, embedding.size))

@@ -162,7 +162,7 @@ def _segment(segmenter: Segmenter, embedding: Embedding, prompts: list[Prompt], 
     for positions, multimask_output in ((clicks, True), (others, False)):
         for piece in call.pieces(len(positions), len(positions)):
             chosen = [prompts[i] for i in positions[piece]]
-            with call.stage("prompt"):
+            with call.stage("prompt", len(chosen)):
                 segmentations = segmenter.segment(embedding, chosen, multimask_output, call=call)
             results |= dict(zip(positions[piece], segmentations, strict=True))
     return [results[i] for i in range(len(prompts))]

@@ -25,6 +25,7 @@ LARGE_BODY = 2**16  # bytes
 # multiple of the time, but at most for MAX_REST seconds.
 MODEL_STAGES = ("encode", "detect", "prompt")
 RECENT, MAX_BUSY, REST, MAX_REST = 0.5, 0.002, 4, 0.1
+ACTIVE = 1.0  # seconds for which a tenant counts as active after the last stage of its requests
 PIECE_SECONDS = 0.05  # requests divide their work into pieces of about this duration and take turns between them
 
 
@@ -50,6 +51,7 @@ class Calls:
     ) -> None:
         self.settings, self.metrics, self.sleep = settings, metrics, sleep
         self.model_used = -math.inf
+        self._last_stages: dict[str, float] = {}  # time of the last stage of each tenant
         # With several keys, a quarter of the memory is always left to the other tenants.
         several = len(settings.keys()) > 1
         self.memory = MemoryBudget(settings.memory, per_tenant=settings.memory * 3 // 4 if several else None)
@@ -69,6 +71,15 @@ class Calls:
         """
         return _RequestCall(self, Owner(tenant, str(next(self._numbers))), nbytes > LARGE_BODY)
 
+    def note_stage(self, tenant: str) -> None:
+        """Note that a request of a tenant begins a stage."""
+        self._last_stages[tenant] = time.monotonic()
+
+    def are_others_active(self, tenant: str) -> bool:
+        """Return whether a request of another tenant began a stage in the last `ACTIVE` seconds."""
+        since = time.monotonic() - ACTIVE
+        return any(other != tenant and at > since for other, at in list(self._last_stages.items()))
+
 
 class _RequestCall(Call):
     def __init__(self, calls: Calls, owner: Owner, is_large: bool) -> None:
@@ -82,19 +93,32 @@ class _RequestCall(Call):
         )
         self._calls, self._is_large = calls, is_large
         self._parsed = 0.0  # seconds of parsing since the last rest
+        self._has_prompted = False
 
-    def stage(self, name: str) -> AbstractContextManager[Any]:
+    def stage(self, name: str, count: int = 1) -> AbstractContextManager[Any]:
         """Return a context manager that times a stage. A stage that computes first waits for its turn (see `Turns`).
+
+        The mask decoder computes in threads of its own. But while other tenants are active, a request holds a turn for
+        each of its prompt stages, so that the decoding and the drawing of a tenant together use at most half of the
+        processors. The first stage needs no turn if it has a single prompt: clicks share batches of the decoder.
 
         Raises:
             ClientDisconnected, DeadlineExceeded: as `check` does, also while waiting.
         """
-        timer = super().stage(name)
+        timer = super().stage(name, count)
+        self._calls.note_stage(self.owner.tenant)
         if name in MODEL_STAGES:
             self._calls.model_used = time.monotonic()
         if name == "parse" and self._is_large:
             return self._parsing(timer)
-        return self._in_turn(timer) if name in COMPUTING else timer
+        return self._in_turn(timer) if name in COMPUTING or self._is_heavy(name, count) else timer
+
+    def _is_heavy(self, name: str, count: int) -> bool:
+        """Return whether a stage of the mask decoder needs a turn."""
+        if name != "prompt":
+            return False
+        is_click, self._has_prompted = count == 1 and not self._has_prompted, True
+        return not is_click and self._calls.are_others_active(self.owner.tenant)
 
     @contextmanager
     def _in_turn(self, timer: AbstractContextManager[Any]) -> Iterator[None]:

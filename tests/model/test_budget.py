@@ -223,8 +223,8 @@ class WatchedCall(Call):
         super().__init__(max_answer_bytes=10**9, memory=MemoryBudget(10**9))
         self.in_turn, self.counted = "", 0
 
-    def stage(self, name: str) -> AbstractContextManager[Any]:
-        return self._in_turn(name) if name in COMPUTING else super().stage(name)
+    def stage(self, name: str, count: int = 1) -> AbstractContextManager[Any]:
+        return self._in_turn(name) if name in COMPUTING else super().stage(name, count)
 
     @contextmanager
     def _in_turn(self, name: str) -> Iterator[None]:

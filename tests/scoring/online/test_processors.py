@@ -1,0 +1,64 @@
+"""The share of the processors that one tenant gets for decoding prompts and drawing masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from sam_endpoint.model.errors import DeadlineExceeded
+from sam_endpoint.model.threads import thread_count
+from sam_endpoint.scoring.online.calls import ACTIVE, Calls
+from sam_endpoint.scoring.online.metrics import Metrics
+from sam_endpoint.scoring.online.settings import EndpointSettings
+
+
+@contextmanager
+def drawing(calls: Calls) -> Iterator[None]:
+    """Hold all turns of the tenant "heavy" to draw masks."""
+    with ExitStack() as held:
+        for _ in range(max(2, thread_count()) // 2):
+            held.enter_context(calls.new("heavy").stage("mask"))
+        yield
+
+
+def decodes_at_once(calls: Calls, count: int, others: tuple[str, ...] = ()) -> bool:
+    """Return whether `count` prompts of the tenant "heavy" are decoded while the tenant draws masks."""
+    for other in others:
+        with calls.new(other).stage("prompt"):
+            pass
+    with drawing(calls):
+        try:
+            with calls.new("heavy").stage("prompt", count):
+                return True
+        except DeadlineExceeded:
+            return False
+
+
+def test_while_others_are_active_a_tenant_draws_or_decodes_many_prompts() -> None:
+    calls = Calls(EndpointSettings(request_seconds=0.3), Metrics())
+    assert not decodes_at_once(calls, 8, others=("other",))
+    assert decodes_at_once(calls, 1)  # a click
+
+
+def test_a_tenant_alone_draws_and_decodes_at_the_same_time() -> None:
+    calls = Calls(EndpointSettings(request_seconds=0.3), Metrics())
+    assert decodes_at_once(calls, 8, others=("heavy",))
+
+
+def test_a_tenant_is_not_limited_by_tenants_that_have_finished_long_ago() -> None:
+    calls = Calls(EndpointSettings(request_seconds=0.3), Metrics())
+    assert not decodes_at_once(calls, 8, others=("other",))
+    time.sleep(ACTIVE)
+    assert decodes_at_once(calls, 8)
+
+
+def test_only_the_first_prompt_of_a_request_counts_as_a_click() -> None:
+    calls = Calls(EndpointSettings(request_seconds=0.3), Metrics())
+    call = calls.new("heavy")
+    with calls.new("other").stage("prompt"), call.stage("prompt"):
+        pass
+    with drawing(calls), pytest.raises(DeadlineExceeded), call.stage("prompt"):
+        pass
