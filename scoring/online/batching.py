@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, Lock
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -92,7 +92,7 @@ class Batcher(Generic[Item, Result]):
         self._weigh, self._max_seconds = weigh, max_seconds
         self._seconds_per_weight = 0.0 if math.isinf(max_seconds) else max_seconds / FREE_WEIGHT
         self._queue: FairQueue[_Entry[Item, Result]] = FairQueue(max_queue)
-        self._changed = Condition()
+        self._changed, self._forming = Condition(), Lock()  # only one worker at a time forms a batch
         self._running: Counter[str] = Counter()  # number of running batches of each tenant
         self._closed = False
         for _ in range(workers):
@@ -151,7 +151,7 @@ class Batcher(Generic[Item, Result]):
 
     def _next_batch(self, wait: float) -> list[_Entry[Item, Result]]:
         """Wait for items and return the next batch, without cancelled items. Return [] once the batcher is closed."""
-        with self._changed:
+        with self._forming, self._changed:
             while True:
                 entry = self._take()
                 while entry is None:

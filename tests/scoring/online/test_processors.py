@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from sam_endpoint.model.call import Owner
 from sam_endpoint.model.errors import DeadlineExceeded
 from sam_endpoint.model.threads import thread_count
+from sam_endpoint.scoring.online.batching import Batcher
 from sam_endpoint.scoring.online.calls import ACTIVE, Calls
 from sam_endpoint.scoring.online.metrics import Metrics
 from sam_endpoint.scoring.online.settings import EndpointSettings
@@ -62,3 +65,36 @@ def test_only_the_first_prompt_of_a_request_counts_as_a_click() -> None:
         pass
     with drawing(calls), pytest.raises(DeadlineExceeded), call.stage("prompt"):
         pass
+
+
+def test_two_workers_do_not_divide_the_items_of_one_tenant() -> None:
+    batches: list[list[str]] = []
+    gates = [threading.Event() for _ in range(4)]
+
+    def run(items: list[str]) -> list[str]:
+        batches.append(items)
+        gates[min(len(batches), 4) - 1].wait(10)
+        return items
+
+    def wait_for(count: int) -> None:
+        while len(batches) < count:
+            time.sleep(0.01)
+
+    batcher = Batcher(run, max_size=2, wait=2, max_queue=100, workers=2)
+    # Each of the two workers runs a batch of two items. Afterwards, it waits for more items before each batch.
+    for count, items in enumerate((["a1"], ["b1"], ["a2", "a3"], ["b2", "b3"])):
+        for item in items:
+            batcher.submit(item, Owner(item[0]))
+        if len(items) == 2:
+            gates[count - 2].set()
+        wait_for(count + 1)
+    assert batches == [["a1"], ["b1"], ["a2", "a3"], ["b2", "b3"]]
+    for gate in gates:
+        gate.set()
+    for _ in range(10):
+        first = batcher.submit("c1", Owner("c"))
+        time.sleep(0.02)
+        batcher.submit("c2", Owner("c")).result(10)
+        first.result(10)
+    batcher.close()
+    assert batches[4:] == [["c1", "c2"]] * 10
