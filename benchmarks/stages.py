@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import subjects
+from benchmarks import memory, subjects
 from benchmarks.batch import packaged
 from benchmarks.endpoint import new_image, post, server_process
 from benchmarks.measure import machine
@@ -156,11 +156,6 @@ def processor_seconds(pids: Sequence[int]) -> float:
     return sum(int(values[11]) + int(values[12]) for values in fields) / _CLOCK
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def measure(
     name: str, first: Endpoint, pid: int, requests: int, second: Endpoint | None = None, cores: int | None = None
 ) -> Stages:
@@ -183,7 +178,7 @@ def measure(
         second.ask("warm", new_image(9_999))
     settle = 0.3 if second is not None else 0.0
     kept = first.metrics()["sam_embedding_bytes"]
-    process_bytes = resident_bytes(pid)
+    process_bytes = memory.resident(pid)
     work = {NEW: first.measure([partial(first.ask, names[i], images[i]) for i in range(2, len(names))], settle)}
     embedding_bytes = round((first.metrics()["sam_embedding_bytes"] - kept) / requests)
     work[CLICK] = first.measure([lambda: first.ask(names[0])] * max(30, requests))

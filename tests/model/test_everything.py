@@ -135,7 +135,8 @@ TWELVE_MEGAPIXELS = """
 import numpy as np, sys
 from sam_endpoint.model.everything import Grid, everything
 from sam_endpoint.model.segmenter import Segmenter
-from tests import memory, pictures
+from benchmarks import memory
+from tests import pictures
 segmenter = Segmenter.load(sys.argv[1], "cpu")
 image = pictures.clutter(3000, 4000)
 embedding = segmenter.embed([image])[0]

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from benchmarks import memory
 from sam_endpoint.model import images
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader, ImageRef
 from sam_endpoint.model.images.decoding import FORMATS
-from tests import memory, pictures
+from tests import pictures
 
 LIMITS = ImageLimits(fetch_seconds=5, hosts=("127.0.0.1",))
 PIXELS = pictures.clutter(30, 44)

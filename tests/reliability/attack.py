@@ -28,7 +28,8 @@ from pathlib import Path
 
 import requests
 
-from tests import memory, pictures
+from benchmarks import memory
+from tests import pictures
 from tests.conftest import ROOT, free_port
 from tests.reliability.attacks import ATTACKS, KEY, Target
 from tests.reliability.overload import percentile

@@ -19,11 +19,12 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+from benchmarks import memory
 from sam_endpoint.model.errors import BadInput
 from sam_endpoint.model.images import ImageLimits, ImageReader
 from sam_endpoint.model.images.decoding import FORMATS
 from sam_endpoint.scoring.batch.progress import Progress
-from tests import memory, pictures
+from tests import pictures
 
 LIMITS = ImageLimits(max_pixels=4_000_000, urls=False)
 SECONDS = 10  # limit for one image; the slowest images have taken half a second

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.memory import resident
+from benchmarks.memory import resident
 from tests.reliability.traffic import Question, endpoint, questions
 
 IN_FLIGHT = 8

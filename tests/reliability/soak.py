@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.memory import resident
 from sam_endpoint.scoring.batch.progress import Progress
-from tests.memory import resident
 from tests.reliability.traffic import Question, endpoint, questions
 
 CLIENTS = 6

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tests import checkpoints, memory
+from benchmarks import memory
+from tests import checkpoints
 from tests.conftest import ROOT
 from tests.videos import write_video
 

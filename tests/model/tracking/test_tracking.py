@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks import memory
 from sam_endpoint.model import families
 from sam_endpoint.model.call import Call
 from sam_endpoint.model.errors import BadData, BadFrame, BadInput, BadModel, ClientDisconnected
@@ -23,7 +24,7 @@ from sam_endpoint.model.images import ImageRef
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.model.tracking import TrackedFrame, TrackPrompt, TrackState
 from sam_endpoint.model.tracking.state import MAX_PROMPTED
-from tests import checkpoints, memory
+from tests import checkpoints
 from tests.engines import engine_of
 
 SIZE = (60, 80)

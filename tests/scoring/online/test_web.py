@@ -18,8 +18,9 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser
 
+from benchmarks import memory
 from sam_endpoint.scoring.online.middleware.body import PIECE, Inflater
-from tests import memory, pictures
+from tests import pictures
 from tests.conftest import serve_endpoint
 from tests.scoring.online.endpoint import AUTH, KEY, error_message
 
