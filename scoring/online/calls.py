@@ -93,14 +93,15 @@ class _RequestCall(Call):
         )
         self._calls, self._is_large = calls, is_large
         self._parsed = 0.0  # seconds of parsing since the last rest
-        self._has_prompted = False
+        self._prompts = 0  # number of prompts in the stages so far
 
     def stage(self, name: str, count: int = 1) -> AbstractContextManager[Any]:
         """Return a context manager that times a stage. A stage that computes first waits for its turn (see `Turns`).
 
-        The mask decoder computes in threads of its own. But while other tenants are active, a request holds a turn for
-        each of its prompt stages, so that the decoding and the drawing of a tenant together use at most half of the
-        processors. The first stage needs no turn if it has a single prompt: clicks share batches of the decoder.
+        The mask decoder computes in threads of its own. But while other tenants are active, a request of several
+        prompts holds a turn while its prompts are decoded, so that the decoding and the drawing of a tenant together
+        use at most half of the processors. A click, which is a single prompt, needs no turn: clicks share batches of
+        the decoder.
 
         Raises:
             ClientDisconnected, DeadlineExceeded: as `check` does, also while waiting.
@@ -111,14 +112,12 @@ class _RequestCall(Call):
             self._calls.model_used = time.monotonic()
         if name == "parse" and self._is_large:
             return self._parsing(timer)
-        return self._in_turn(timer) if name in COMPUTING or self._is_heavy(name, count) else timer
-
-    def _is_heavy(self, name: str, count: int) -> bool:
-        """Return whether a stage of the mask decoder needs a turn."""
-        if name != "prompt":
-            return False
-        is_click, self._has_prompted = count == 1 and not self._has_prompted, True
-        return not is_click and self._calls.are_others_active(self.owner.tenant)
+        if name == "prompt":
+            self._prompts += count
+            needs_turn = self._prompts > 1 and self._calls.are_others_active(self.owner.tenant)
+        else:
+            needs_turn = name in COMPUTING
+        return self._in_turn(timer) if needs_turn else timer
 
     @contextmanager
     def _in_turn(self, timer: AbstractContextManager[Any]) -> Iterator[None]:
