@@ -22,6 +22,8 @@ from sam_endpoint.scoring.batch.progress import tracked
 SIZE_LIMITS = (32**2, 96**2)  # pixels: the smallest medium object and the smallest large object, as in COCO
 KEYS = ("images", "annotations", "categories")
 LIMITS = ImageLimits()
+# An entry of `images` with this value has masks of the image as it is stored, without its EXIF orientation.
+ORIENTATION, STORED = "orientation", "stored"
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,10 @@ class CocoDataset:
         """Read an entry of `images` as `(H, W, 3)` uint8 pixels. Return None if the image cannot be used."""
         try:
             data = (self.folder / image["file_name"]).read_bytes()
-            pixels = decoding.decode(data, LIMITS, upright=True)  # as labelling tools show images
-            if pixels.shape[:2] != (image.get("height"), image.get("width")) and decoding.is_turned(data):
-                pixels = decoding.decode(data, LIMITS)
+            upright = image.get(ORIENTATION) != STORED  # labelling tools show images upright
+            pixels = decoding.decode(data, LIMITS, upright)
+            if not _has_stated_size(pixels, image) and decoding.is_turned(data):
+                pixels = decoding.decode(data, LIMITS, not upright)
         except FileNotFoundError:
             self.problems.add("images missing, left out", name)
             return None
@@ -136,10 +139,9 @@ class CocoDataset:
             reason = f"got {error.got}" if isinstance(error, BadInput) else str(error.args[-1])
             self.problems.add("images that cannot be read, left out", f"{name}: {reason}")
             return None
-        height, width = pixels.shape[:2]
-        expected = (image.get("height") or height, image.get("width") or width)
-        if expected != (height, width):
-            sizes = f"{width} x {height} instead of {expected[1]} x {expected[0]}"
+        if not _has_stated_size(pixels, image):
+            height, width = pixels.shape[:2]
+            sizes = f"{width} x {height} instead of {image.get('width') or width} x {image.get('height') or height}"
             self.problems.add("images of another size than the file says, left out", f"{name}: {sizes}")
             return None
         return pixels
@@ -207,6 +209,12 @@ def _read_instances(file: Path) -> dict[str, Any]:
 def _has_id(entry: Any, key: str) -> bool:
     """Return whether an entry is an object with a number or text under `key`."""
     return isinstance(entry, dict) and isinstance(entry.get(key), (int, str))
+
+
+def _has_stated_size(pixels: np.ndarray, image: dict[str, Any]) -> bool:
+    """Return whether pixels have the height and width that an entry of `images` states, if it states them."""
+    height, width = pixels.shape[:2]
+    return (image.get("height") or height, image.get("width") or width) == (height, width)
 
 
 def _is_inside(bbox: Any, size: tuple[int, int]) -> bool:

@@ -50,10 +50,15 @@ class BadInput(EndpointError, ValueError):
         got: description of the value, without its content.
         row: index label of the row, or None outside a table.
 
+    Attributes:
+        image_id: the `image_id` of the row, or None if it has none or it is not known.
+
     Example:
         >>> print(BadInput("input_boxes", "4 numbers", "a list of 3").at(7))
         row 7, column 'input_boxes': expected 4 numbers, got a list of 3
     """
+
+    image_id: str | None = None
 
     def __init__(self, column: str, expected: str, got: str, row: object | None = None) -> None:
         self.column = column

@@ -147,7 +147,9 @@ def read_rows(frame: pd.DataFrame, reference: ReadReference, max_prompts: int | 
         try:
             rows.append(read_row(index, dict(zip(present, cells, strict=True)), reference, max_prompts))
         except BadInput as error:
-            rows.append(error.at(index))
+            failed = error.at(index)
+            failed.image_id = _known_id(cells[present.index("image_id")]) if "image_id" in present else None
+            rows.append(failed)
     return rows
 
 
@@ -267,6 +269,14 @@ def _read_id(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)) or len(text := str(value)) > MAX_ID:
         raise BadInput("image_id", f"text of at most {MAX_ID} characters, or a whole number", kind(value))
     return text
+
+
+def _known_id(value: object) -> str | None:
+    """Return the id in a cell of `image_id`, or None if the cell is empty or has no id."""
+    try:
+        return None if is_missing(value) else _read_id(value)
+    except BadInput:
+        return None
 
 
 def _read_flag(column: str, value: object) -> bool:

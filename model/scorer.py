@@ -120,7 +120,7 @@ class Scorer:
             except Overloaded as error:
                 if params.on_error == "raise":
                     raise
-                answers.update((position, _failure(None, error)) for position in placed_rows)
+                answers.update((position, _failure(row.image_id, error)) for position, row in placed_rows.items())
         return [answers[position] for position in range(len(rows))]
 
     def _check_cost(self, rows: Sequence[Row | BadInput], params: Params) -> None:
@@ -287,10 +287,10 @@ class Scorer:
 
 def _failed_row(row: Row | BadInput, error: BadInput, params: Params) -> Answer:
     """Return the answer of a bad row, or raise its error if `params.on_error` is `raise`."""
-    index, image_id = (row.index, row.image_id) if isinstance(row, Row) else (row.row, None)
+    index = row.index if isinstance(row, Row) else row.row
     if params.on_error == "raise":
         raise error.at(index)
-    return _failure(image_id, error.at(index))
+    return _failure(row.image_id, error.at(index))
 
 
 def _failure(image_id: str | None, error: Exception) -> Answer:

@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import ExifTags, Image, ImageDraw, ImageFilter
 
 # The transposition of an upright image to the stored pixels, for each EXIF orientation. A viewer does the reverse.
 STORED = {
@@ -41,6 +41,22 @@ def to_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def to_text(data: bytes) -> str:
     """Encode bytes as base64 text."""
     return base64.b64encode(data).decode("ascii")
+
+
+def turned(upright: Image.Image, orientation: int, kind: str = "PNG", **options: Any) -> bytes:
+    """Encode an image that is stored otherwise, with the EXIF orientation that turns it upright.
+
+    Args:
+        upright: image that viewers show.
+        orientation: a key of STORED.
+        kind: Pillow's name of the file format.
+        options: Pillow's options of the file format.
+    """
+    transposition = STORED[orientation]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = upright if transposition is None else upright.transpose(transposition)
+    return to_bytes(stored, kind, exif=exif, **options)
 
 
 def disc(width: int = 240, height: int = 160) -> tuple[bytes, np.ndarray]:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sam_endpoint.training.plans import add_plan, option
+from sam_endpoint.training.plans import add_plan, check_finite, option
 
 FAMILY_NAMES = ("sam", "sam2")
 IMAGE_SIZE = 256  # pixels, the side of the input
@@ -36,6 +36,9 @@ class Plan:
     composite_share: float = option(0.2, "share of composites in training images, if there are photographs")
     composites: int = option(4000, "number of composites to draw, if there are photographs")
     frozen: bool = option(False, "do not train the image encoder")
+
+    def __post_init__(self) -> None:
+        check_finite(self)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,26 @@
-"""Plans: dataclasses whose fields are the options of a training. Imports only the standard library."""
+"""Plans: dataclasses whose fields are the options of a training. Imports no large package."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any
+
+from sam_endpoint.model.errors import BadParameter
 
 
 def option(default: Any, text: str) -> Any:
     """Return a field of a plan with a default value, and with a help text in its metadata."""
     return field(default=default, metadata={"help": text})
+
+
+def check_finite(options: Any) -> None:
+    """Raise BadParameter if a field of a dataclass of options is infinite or not a number."""
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadParameter(f"--{item.name.replace('_', '-')}: expected a finite number, got {value:g}")
 
 
 def add_plan(parser: Any, plan: type[Any], names: Mapping[str, str] | None = None) -> None:

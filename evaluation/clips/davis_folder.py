@@ -11,6 +11,7 @@ from PIL import Image
 from sam_endpoint.evaluation.clips.clip import Clip
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.video import VideoLimits, open_video
+from sam_endpoint.model.video.folder import frame_order
 from sam_endpoint.scoring.batch.progress import tracked
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
@@ -45,7 +46,7 @@ def read_davis(folder: Path, count: int = 0) -> Iterator[tuple[str, Clip]]:
     for path in tracked(masks[: count or None], "evaluating", "clip"):
         relative = path.relative_to(folder / MASKS)
         frames = folder / FRAMES / relative
-        files = sorted(path.glob("*.png"))
+        files = sorted(path.glob("*.png"), key=lambda file: frame_order(file.name))
         if not frames.is_dir():
             raise BadData(f"expected the frames of '{relative}' in '{frames}', got no such folder")
         video = open_video(frames, VideoLimits())

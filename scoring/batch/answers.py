@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -93,6 +93,8 @@ class NamedImages:
 
     def __init__(self) -> None:
         self._images: dict[str, ImageRef | int] = {}
+        self._repeated: set[str] = set()
+        self._unresolved: dict[str, int] = {}
 
     def resolve(self, rows: Sequence[Row | BadInput], first: int = 0) -> Iterator[Row | BadInput]:
         """Fill in the images of rows that have only an `image_id`.
@@ -106,25 +108,40 @@ class NamedImages:
             call; see `row_of`.
         """
         contents: dict[str, ImageRef] = {}
+        self._unresolved = {}
         for number, row in enumerate(rows, first):
             image_id = row.image_id if isinstance(row, Row) else None
             if isinstance(row, Row) and image_id is not None:
                 if row.image is None:
-                    image = contents.get(image_id) or self._images.get(image_id)
-                    row = replace(row, image=image) if isinstance(image, ImageRef) else row
+                    row = replace(row, image=self._find(image_id, contents))
                 else:
+                    if image_id in self._images:
+                        self._repeated.add(image_id)
                     contents[image_id] = row.image
                     self._images[image_id] = row.image if row.image.kind in ("path", "url") else number
             if isinstance(row, Row) and row.examples_image is not None and row.examples_image.kind == "id":
-                examples_id = str(row.examples_image.value)
-                image = contents.get(examples_id) or self._images.get(examples_id)
-                row = replace(row, examples_image=image) if isinstance(image, ImageRef) else row
+                image = self._find(str(row.examples_image.value), contents)
+                row = replace(row, examples_image=image or row.examples_image)
             yield row
 
-    def row_of(self, image_id: str | None) -> int | None:
-        """Return the number of the row that has the content of a named image, or None if no row has it."""
-        number = self._images.get(image_id or "")
-        return number if isinstance(number, int) else None
+    def _find(self, image_id: str, contents: Mapping[str, ImageRef]) -> ImageRef | None:
+        """Return a named image. If only an earlier call had its content, note the row, and return None."""
+        image = contents.get(image_id) or self._images.get(image_id)
+        if isinstance(image, int):
+            self._unresolved[image_id] = image
+            return None
+        return image
+
+    def row_of(self, image_id: str) -> int | None:
+        """Return the number of the earlier row with the content of an image that the last `resolve` left out.
+
+        Rows of the last `resolve` may have given the name to another image since. Return None if no row has the image.
+        """
+        return self._unresolved.get(image_id)
+
+    def is_repeated(self, image_id: str) -> bool:
+        """Return whether several rows have an image of this name, so that a cache may have another one of them."""
+        return image_id in self._repeated
 
 
 def join_answers(table: pa.Table, answers: pd.DataFrame) -> pa.Table:

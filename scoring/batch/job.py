@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -159,12 +160,21 @@ def score_chunks(
         For each chunk, the answers by position of the row in `rows`.
     """
     for positions in _chunks(rows):
-        members = [rows[position] for position in positions]
-        head = members[0]
-        if isinstance(head, Row) and head.image is None and (number := named.row_of(head.image_id)) is not None:
-            image = _reload_image(scorer, source, head.image_id, number, params)
-            members = [replace(row, image=image) if isinstance(row, Row) else row for row in members]
+        reload = cache(partial(_reload_image, scorer, source, named, params))
+        members = [
+            _with_reloaded_images(row, reload) if isinstance(row, Row) else row
+            for row in (rows[position] for position in positions)
+        ]
         yield dict(zip(positions, scorer.score(members, params), strict=True))
+
+
+def _with_reloaded_images(row: Row, reload: Callable[[str], ImageRef | None]) -> Row:
+    """Fill in the images that the row names, if they have to be read again."""
+    if row.image is None and row.image_id is not None:
+        row = replace(row, image=reload(row.image_id))
+    if row.examples_image is not None and row.examples_image.kind == "id":
+        row = replace(row, examples_image=reload(str(row.examples_image.value)) or row.examples_image)
+    return row
 
 
 def _chunks(rows: Sequence[Row | BadInput]) -> Iterator[list[int]]:
@@ -192,25 +202,22 @@ def _count_prompts(row: Row | BadInput) -> int:
     return row.prompt_count if isinstance(row, Row) else 0
 
 
-def _reload_image(scorer: Scorer, source: Source, image_id: str | None, number: int, params: Params) -> ImageRef | None:
-    """Reload the image that an `image_id` names, from the row that holds its content.
-
-    Args:
-        scorer: its engine has the cache of embeddings.
-        source: the input.
-        image_id: the id.
-        number: number of the row that holds the content.
-        params: params of the row.
+def _reload_image(scorer: Scorer, source: Source, named: NamedImages, params: Params, image_id: str) -> ImageRef | None:
+    """Reload the image that an `image_id` names, from the earlier row that holds its content.
 
     Returns:
-        A reference to the image, or None if the cache still has its embedding.
+        A reference to the image. None if no row holds it, or the engine's cache certainly has its embedding.
     """
-    try:
-        scorer.engine.find(image_id or "")
+    number = named.row_of(image_id)
+    if number is None:
         return None
-    except UnknownImage:
-        cell = source.row(number)["image"]
-        return scorer.engine.images.reference(cell, params.upright)
+    if not named.is_repeated(image_id):
+        try:
+            scorer.engine.find(image_id)
+            return None
+        except UnknownImage:
+            pass
+    return scorer.engine.images.reference(source.row(number)["image"], params.upright)
 
 
 @dataclass(frozen=True)

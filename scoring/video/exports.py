@@ -67,7 +67,8 @@ def write_mot(tracks: Path, output: Path) -> None:
         OSError: the file cannot be written.
     """
     lines = [
-        ",".join(f"{value:g}" for value in (record["frame"] + 1, record["object"], *record["bbox"]))
+        f"{record['frame'] + 1},{record['object']},"
+        + ",".join(f"{value:g}" for value in record["bbox"])
         + f",{record['score']:.6f},-1,-1,-1\n"
         for record in read_records(tracks)
         if record["area"]

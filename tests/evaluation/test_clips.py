@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sam_endpoint.evaluation.clips import Clip, draw_clip
+from sam_endpoint.evaluation.clips.davis_folder import read_davis
 from sam_endpoint.model.mlflow import package
 from tests import checkpoints
 from tests.evaluation.coco_files import evaluate_here, evaluate_logged
@@ -121,3 +122,19 @@ def test_a_folder_with_a_missing_mask_is_an_error(davis: Path, tmp_path: Path) -
     (copy / "Annotations" / "fast" / "00003.png").unlink()
     done = evaluate_here(tmp_path, "--model", package.EMBEDDED, "--data", copy)
     assert done.returncode == 2 and "expected one mask per frame of 'fast', got 5 for 6" in done.stderr
+
+
+def test_masks_belong_to_the_frame_of_their_number(tmp_path: Path) -> None:
+    """Names without leading zeros: `10.png` is the mask of frame 10, not of frame 2."""
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder / "a").mkdir(parents=True)
+    for number in range(11):
+        mask = np.zeros((20, 60), np.uint8)
+        mask[5:15, 5 * number : 5 * number + 5] = 1
+        Image.fromarray(np.repeat(mask[..., None] * 255, 3, 2)).save(
+            tmp_path / f"JPEGImages/a/{number}.jpg", quality=95
+        )
+        Image.fromarray(mask).save(tmp_path / f"Annotations/a/{number}.png")
+    ((_, clip),) = read_davis(tmp_path)
+    for number in range(11):
+        assert np.array_equal(clip.mask(number, 1), clip.frames[number][..., 0] > 127)

@@ -62,6 +62,22 @@ def test_reports_and_leaves_out_broken_images_and_images_of_another_size(tmp_pat
     assert "64 x 48 instead of" in size
 
 
+@pytest.mark.parametrize("turn", [3, 6])
+@pytest.mark.parametrize("stated", [{}, {"height": 40, "width": 60}])
+def test_masks_without_a_size_are_those_of_the_upright_image(turn: int, stated: dict[str, int], tmp_path: Path) -> None:
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[5:15, 5:20] = 255
+    (tmp_path / "a.png").write_bytes(pictures.turned(Image.fromarray(upright), turn))
+    outline = [[5, 5, 20, 5, 20, 15, 5, 15]]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", **stated}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline}],
+        "categories": [{"id": 1, "name": "square"}],
+    }
+    (image,) = CocoDataset(write_json(tmp_path, "data.json", content))
+    assert np.array_equal(image.objects[0].mask, image.pixels[..., 0] > 0)
+
+
 def test_lists_only_the_first_cases_of_a_problem(tmp_path: Path) -> None:
     instances = write_images(tmp_path, 1)
     instances["annotations"] = [{"id": i, "image_id": 0, "category_id": 1, "iscrowd": 1} for i in range(50)]

@@ -72,7 +72,8 @@ def test_rejects_two_columns_of_the_same_name(value: Any) -> None:
 def test_keeps_the_values_of_cells() -> None:
     rows = [{"image": "a", "multimask_output": True}, {"image": "b", "multimask_output": None}, {"image": "c"}]
     assert read_table(rows, "input_data")["multimask_output"].tolist() == [True, None, None]
-    assert read_csv(b"\xef\xbb\xbfimage,image_id\n007,1e3\n")["image_id"].tolist() == ["1e3"]
+    for marks in range(4):
+        assert read_csv(b"\xef\xbb\xbf" * marks + b"image,image_id\n007,1e3\n")["image_id"].tolist() == ["1e3"]
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,12 @@ def _split(
     labelled: LabelledImages, hashes: dict[str, str], share: float, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
     """Hold out a share of the images, at least one. Raises BadData if there are fewer than two different images."""
-    digests = sorted(set(hashes.values()))
+    # If images have the same id, the masks are those of the first. All of them stay together, so that `CocoDataset`
+    # counts the others.
+    digest_by_id: dict[Any, str | None] = {}
+    for entry in labelled.images:
+        digest_by_id.setdefault(_value(entry, "id"), hashes.get(str(_value(entry, "file_name"))))
+    digests = sorted(set(filter(None, digest_by_id.values())))
     if len(digests) < 2:
         raise BadData(
             f"--holdout: expected at least two different images with masks, got {len(digests)}: add images or use --val"
@@ -165,10 +170,9 @@ def _split(
     order = np.random.default_rng(seed).permutation(len(digests))
     held_digests = {digests[i] for i in order[:count]}
 
-    held_images = [entry for entry in labelled.images if hashes.get(str(_value(entry, "file_name"))) in held_digests]
-    held_ids = {_value(entry, "id") for entry in held_images}
+    held_ids = {number for number, digest in digest_by_id.items() if number is not None and digest in held_digests}
     held_out = LabelledImages(
-        held_images,
+        [entry for entry in labelled.images if _value(entry, "id") in held_ids],
         [entry for entry in labelled.annotations if _value(entry, "image_id") in held_ids],
         labelled.categories,
     )

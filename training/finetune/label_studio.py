@@ -15,7 +15,8 @@ from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.training.finetune.sources import OBJECT, LabelledImages
 
-MAX_VALUES = 2**32
+MAX_SOURCE = 4096  # characters of a path or URL
+LABELS = ("brushlabels", "polygonlabels", "labels")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # before the name of an uploaded file
 
 
@@ -35,31 +36,36 @@ def read_label_studio(file: Path, images: Path | None) -> LabelledImages:
     labelled = LabelledImages()
     for number, task in enumerate(tasks, 1):
         name = f"task {task.get('id', number)}"
-        source = _image_source(task)
-        if source is None:
-            labelled.problems.add("tasks without an image, left out", name)
+        image = _find_image(_image_source(task), images or file.parent)
+        if image is None:
+            labelled.problems.add("tasks without the path or URL of an image, left out", name)
             continue
-        image_id = labelled.add_image(_find_image(source, images or file.parent))
-        for place, region in enumerate(_regions(task), 1):
-            _add_region(labelled, image_id, region, f"{name} region {place}")
+        image_id = labelled.add_image(image)
+        for place, results in enumerate(_regions(task), 1):
+            _add_region(labelled, image_id, results, f"{name} region {place}")
     return labelled
 
 
-def _image_source(task: dict[str, Any]) -> str | None:
+def _image_source(task: dict[str, Any]) -> str:
+    """Return the first text in the data of a task, `image` before others. Return an empty text if there is none."""
     data = task.get("data")
-    values = list(data.values()) if isinstance(data, dict) else []
-    preferred = [data.get("image"), *values] if isinstance(data, dict) else []
-    return next((value for value in preferred if isinstance(value, str) and value), None)
+    values = [data.get("image"), *data.values()] if isinstance(data, dict) else []
+    return next((value for value in values if isinstance(value, str) and value), "")
 
 
-def _find_image(source: str, folder: Path) -> Path:
-    """Return the image file of a task.
+def _find_image(source: str, folder: Path) -> Path | None:
+    """Return the image file of a task, or None if its source is neither a path nor a URL.
 
     The function looks for the path in a local storage (`?d=`), for the path itself, for the path below the folder, and
     for the name of the file, with and without the prefix that Label Studio adds to uploaded files.
     """
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return None
     path = unquote(parts.path)
+    if parts.scheme == "data" or not Path(path).name or "\0" in path or len(source) > MAX_SOURCE:
+        return None
     candidates = [folder / value for value in parse_qs(parts.query).get("d", [])]  # /data/local-files/?d=PATH
     candidates += [Path(source)] if not parts.scheme else []
     candidates += [folder / path.lstrip("/"), folder / Path(path).name]
@@ -68,26 +74,38 @@ def _find_image(source: str, folder: Path) -> Path:
     return next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
 
 
-def _regions(task: dict[str, Any]) -> list[dict[str, Any]]:
+def _regions(task: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the regions of a task. A region has a result for each of its controls; they have the same `id`."""
     for key in ("annotations", "predictions"):
-        entries = [entry for entry in task.get(key) or [] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+        entries = [entry for entry in _as_list(task.get(key)) if isinstance(entry, dict)]
+        entries = [entry for entry in entries if not entry.get("was_cancelled")]
         if entries:
             # Only the last annotation is read. Annotations of several people would contain the same objects twice.
-            result = entries[-1].get("result")
-            return [region for region in result or [] if isinstance(region, dict)]
+            results = [result for result in _as_list(entries[-1].get("result")) if isinstance(result, dict)]
+            regions: dict[object, list[dict[str, Any]]] = {}
+            for position, result in enumerate(results):
+                identity = result.get("id")
+                regions.setdefault(identity if isinstance(identity, str) else position, []).append(result)
+            return list(regions.values())
     return []
 
 
-def _add_region(labelled: LabelledImages, image_id: int, region: dict[str, Any], name: str) -> None:
-    value = region.get("value")
-    if not isinstance(value, dict) or not ("rle" in value or "points" in value):
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _add_region(labelled: LabelledImages, image_id: int, results: list[dict[str, Any]], name: str) -> None:
+    values = [value if isinstance(value := result.get("value"), dict) else {} for result in results]
+    position = next((position for position, value in enumerate(values) if "rle" in value or "points" in value), None)
+    if position is None:
         labelled.problems.add("regions that are no mask (boxes, key points, choices), left out", name)
         return
+    region, value = results[position], values[position]
     width, height = region.get("original_width"), region.get("original_height")
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
         labelled.problems.add("regions without the size of their image, left out", name)
         return
-    labels = next((value[key] for key in ("brushlabels", "polygonlabels", "labels") if value.get(key)), [OBJECT])
+    labels = next((found for entry in values for key in LABELS if (found := entry.get(key))), [OBJECT])
     category = str(labels[0]) if isinstance(labels, list) and labels else OBJECT
     try:
         if "rle" in value:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_endpoint.model.errors import BadParameter
-from sam_endpoint.training.plans import add_plan, option
+from sam_endpoint.training.plans import add_plan, check_finite, option
 
 MODES = ("decoder", "lora", "full")
 FORMATS = ("auto", "coco", "yolo", "label-studio", "predictions")
@@ -37,6 +37,9 @@ class Plan:
     stop_share: float = option(0.1, "share of the training images that early stopping watches; 0: no early stopping")
     validate_every: int = option(50, "steps between two validations")
     patience: int = option(6, "training stops after this number of validations without an improvement")
+
+    def __post_init__(self) -> None:
+        check_finite(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by name, for JSON and for MLflow's params."""
@@ -72,7 +75,7 @@ class FinetuneOptions:
         log: Whether to log to the tracking server.
 
     Raises:
-        BadParameter: The options contradict each other.
+        BadParameter: The options contradict each other, or a number is not finite.
     """
 
     model: str
@@ -100,6 +103,7 @@ class FinetuneOptions:
 
     def __post_init__(self) -> None:
         plan = self.plan
+        check_finite(self)
         for name, value in (("--alias", self.alias), ("--promote", self.promote)):
             if value and not self.register:
                 raise BadParameter(f"{name} needs --register")

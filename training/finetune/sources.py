@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from sam_endpoint.evaluation.coco import read_json
+from sam_endpoint.evaluation.coco import ORIENTATION, STORED, read_json
 from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model.errors import BadData
-from sam_endpoint.scoring.batch import export
+from sam_endpoint.scoring.batch import export, show
 from sam_endpoint.scoring.batch.label_names import stem
 from sam_endpoint.scoring.batch.sources import image_files
 
@@ -41,11 +41,19 @@ class LabelledImages:
     categories: dict[object, str] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
 
-    def add_image(self, file: Path, size: tuple[int, int] | None = None) -> int:
-        """Add an image of `size` (height, width) and return its id."""
+    def add_image(self, file: Path, size: tuple[int, int] | None = None, stored: bool = False) -> int:
+        """Add an image and return its id.
+
+        Args:
+            file: The image file.
+            size: (height, width) in pixels; None if not known.
+            stored: Whether the masks are those of the stored image, without its EXIF orientation.
+        """
         entry: dict[str, Any] = {"id": len(self.images) + 1, "file_name": os.path.abspath(file)}
         if size:
             entry |= {"height": size[0], "width": size[1]}
+        if stored:
+            entry[ORIENTATION] = STORED
         self.images.append(entry)
         return len(self.images)
 
@@ -188,6 +196,7 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
         table = str(_csv_as_parquet(path, scratch))
     predictions = export.read(table, category_column or None)
     labelled = LabelledImages()
+    stored = show.is_upright(table) is False
     for line in predictions.describe():
         labelled.problems.add("rows of the table", line)
     for image in predictions.images:
@@ -195,7 +204,7 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
         if "://" in image.name:
             labelled.problems.add("images by URL, left out (download them, and use their paths)", image.name)
             continue
-        image_id = labelled.add_image(file, image.size if image.size[0] else None)
+        image_id = labelled.add_image(file, image.size if image.size[0] else None, stored)
         for number, thing in enumerate(image.objects, 1):
             rle = {"size": list(image.size), "counts": thing.counts}
             labelled.add_annotation(image_id, predictions.names[thing.category], rle, f"{file.name} mask {number}")
@@ -205,13 +214,12 @@ def _read_predictions(path: Path, images: Path | None, category_column: str, scr
 def _csv_as_parquet(file: Path, scratch: Path) -> Path:
     """Convert a CSV table to Parquet, and its column `predictions` from JSON texts to lists. Raises BadData."""
     try:
-        table = pd.read_csv(file)
-        rows = table.to_dict("records")
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
         for row in rows:
             text = row.get("predictions")
-            row["predictions"] = json.loads(text) if isinstance(text, str) else []
-            error = row.get("error")
-            row["error"] = error if isinstance(error, str) and error else None
+            row["predictions"] = json.loads(text) if text else []
+            row.setdefault("error", None)
         converted = pa.Table.from_pylist(rows)
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

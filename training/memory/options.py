@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sam_endpoint.training.plans import option
+from sam_endpoint.training.plans import check_finite, option
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,6 @@ class MemoryPlan:
     forced: float = option(0.7, "first probability that the true mask of a frame is memorized; it falls to 0")
     memories: int = option(3, "number of memories that an object attends to, with that of the prompt")
     layers: int = option(2, "number of layers of the memory attention")
+
+    def __post_init__(self) -> None:
+        check_finite(self)

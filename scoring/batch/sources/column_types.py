@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.rows import OUTPUT_COLUMNS, column_names
 
 FAULT = "_sam_endpoint_fault"  # column with the error of a malformed line in a text file; null for valid rows
+LARGE_INTEGERS = (pa.int64(), pa.uint64())
+EXACT = 2**53  # float64 holds all integers up to this number
 ANSWERS = tuple(  # columns that only the output has
     name for name in OUTPUT_COLUMNS if name != "image_id"
 )
@@ -50,14 +54,18 @@ def canonical_names(names: Sequence[str], file: str) -> list[str]:
     return renamed
 
 
-def unify_schemas(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
+def unify_schemas(
+    schemas: Sequence[tuple[str, pa.Schema]], is_exact: Callable[[str, int], bool] = lambda file, position: False
+) -> pa.Schema:
     """Return a common schema for tables.
 
-    Different numeric types, also in lists, become a wider type. Other different types become text. A value that is not
-    text becomes JSON text.
+    Different numeric types, also in lists, become a wider type that holds all values. Other different types become
+    text. A value that is not text becomes JSON text.
 
     Args:
         schemas: the file name and schema of each table.
+        is_exact: whether float64 holds all integers of a column, given its file and its position in the schema. It is
+            called for columns of 64-bit integers that have another type in another file.
 
     Raises:
         BadData: a column has bytes in one file and another type in another file.
@@ -80,7 +88,29 @@ def unify_schemas(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
                 )
             kinds[column.name] = common
             origins.setdefault(column.name, file)
+    for file, schema in schemas:
+        for position, column in enumerate(schema):
+            if column.type in LARGE_INTEGERS and column.type != (common := kinds[column.name]) and _is_number(common):
+                kinds[column.name] = common if is_exact(file, position) else pa.large_string()
     return pa.schema(list(kinds.items()))
+
+
+def is_exact_in_float64(stream: Any, position: int) -> bool:
+    """Return whether float64 holds all integers in a column of a Parquet file, according to the file's statistics."""
+    file = pq.ParquetFile(stream)
+    name = file.schema_arrow.names[position]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    found = [chunk.statistics for chunk in chunks if chunk.path_in_schema == name]
+    return all(one is not None and (one.num_values == 0 or _is_small(one)) for one in found)
+
+
+def _is_small(statistics: Any) -> bool:
+    return bool(statistics.has_min_max and statistics.min >= -EXACT and statistics.max <= EXACT)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def conform_table(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
@@ -149,6 +179,8 @@ def _common(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return second
     if _holds_bytes(first) != _holds_bytes(second):
         return None
+    if {pa.types.is_decimal(first), pa.types.is_decimal(second)} == {True, False}:
+        return pa.large_string()  # neither a binary fraction nor a decimal holds all values of the other
     try:
         schemas = [pa.schema([("", kind)]) for kind in (first, second)]
         common: pa.DataType = pa.unify_schemas(schemas, promote_options="permissive").field(0).type

@@ -14,7 +14,12 @@ import pyarrow as pa
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS
 from sam_endpoint.scoring.batch.files import printable_name
-from sam_endpoint.scoring.batch.sources.column_types import canonical_names, conform_table, unify_schemas
+from sam_endpoint.scoring.batch.sources.column_types import (
+    canonical_names,
+    conform_table,
+    is_exact_in_float64,
+    unify_schemas,
+)
 from sam_endpoint.scoring.batch.sources.listing import IMAGES, TABLES, list_input_files, suffix
 from sam_endpoint.scoring.batch.sources.readers import READERS, SCHEMAS
 
@@ -142,7 +147,7 @@ class TableFiles(Source):
             )
             for file, file_schema in schemas
         ]
-        self.schema = unify_schemas(renamed) if schema is None else schema
+        self.schema = unify_schemas(renamed, self._is_exact) if schema is None else schema
         infos = [fs.info(file) for file in self.files]
         self.sizes = [int(info.get("size") or 0) for info in infos]
         changed = [str(info.get("mtime", info.get("LastModified", info.get("ETag", "")))) for info in infos]
@@ -153,6 +158,10 @@ class TableFiles(Source):
             columns = ", ".join(f"'{name}'" for name in unread)
             text = "column {} is not read; it stays" if len(unread) == 1 else "columns {} are not read; they stay"
             self.notes.append(text.format(columns) + " in the output")
+
+    def _is_exact(self, file: str, position: int) -> bool:
+        with self.fs.open(file, "rb") as stream:
+            return suffix(file) == ".parquet" and is_exact_in_float64(stream, position)
 
     def split(self) -> list[Source]:
         """Divide the input into its files."""

@@ -148,21 +148,57 @@ def test_an_image_id_refers_to_an_image_of_an_earlier_part_after_a_restart(
 ) -> None:
     """The result does not depend on the cache of embeddings. A cache of 1 byte is always empty."""
     images: list[Any] = [str(photo) if kind == "path" else photo.read_bytes() for photo in photos]
-    cells = [images[0], images[1], None, None, images[2], None, images[3], None]
-    ids = ["a", "b", "a", "b", "a", "a", None, "c"]  # row 4 gives "a" to another image; no image has the id "c"
+    cells = [images[0], images[1], None, None, None, images[2], None, None, images[0], images[2], images[0], None]
+    # Row 5 gives "a" to another image; no image has the id "c"; in a part of four rows, "d" ends as image 0.
+    ids = ["a", "b", "a", "b", "a", "a", "a", "c", "d", "d", "d", "d"]
     table_of_boxes(cells, image_id=ids).to_parquet(tmp_path / "in.parquet")
     score(tiny, tmp_path / "in.parquet", tmp_path / "whole", CountingReader(), 2, cache)
     expected = rows_of(tmp_path / "whole")
-    assert [row["error"] is None for row in expected] == [True] * 7 + [False]
-    sizes = [row["predictions"][0]["mask_per_prediction"][0]["size"][1] for row in expected[:7]]
-    assert sizes == [150, 151, 150, 151, 152, 152, 153]
-    for done in range(1, 4):  # number of parts that already exist
+    assert [row["error"] is None for row in expected] == [True] * 7 + [False] + [True] * 4
+    sizes = [row["predictions"][0]["mask_per_prediction"][0]["size"][1] for row in expected if not row["error"]]
+    assert sizes == [150, 151, 150, 151, 150, 152, 152, 150, 152, 150, 150]
+    for done in range(1, 6):  # number of parts that already exist
         parts = Parts(str(tmp_path / f"{done}"), {})
         for number in range(done):
             part = tmp_path / "whole" / f"part-{number:06d}.parquet"
             Path(parts.name(number)).write_bytes(part.read_bytes())
         score(tiny, tmp_path / "in.parquet", tmp_path / f"{done}", CountingReader(), 2, cache)
         assert same_rows(rows_of(tmp_path / f"{done}"), expected)
+
+
+def test_the_latest_image_of_a_name_counts_in_later_parts(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
+    """Rows of one image are scored together, so the image that was scored last need not be the latest of its name."""
+    first, second = (photo.read_bytes() for photo in photos[:2])
+    table_of_boxes([first, second, first, None], image_id=["a"] * 4).to_parquet(tmp_path / "in.parquet")
+    score(tiny, tmp_path / "in.parquet", tmp_path / "out", CountingReader(), 3)
+    sizes = [row["predictions"][0]["mask_per_prediction"][0]["size"][1] for row in rows_of(tmp_path / "out")]
+    assert sizes == [150, 151, 150, 150]
+
+
+def test_examples_in_an_image_of_an_earlier_part_are_found_after_a_restart(
+    tiny: Segmenter, photos: list[Path], tmp_path: Path
+) -> None:
+    first, second = (photo.read_bytes() for photo in photos[:2])
+    columns = {"input_boxes": ["[[60, 30, 150, 110]]", None], "input_exemplars": [None, "[[60, 30, 150, 110]]"]}
+    table = pd.DataFrame({"image": [first, second], "image_id": ["a", None], **columns})
+    table["input_exemplar_image"] = [None, "a"]
+    table.to_parquet(tmp_path / "in.parquet")
+    score(tiny, tmp_path / "in.parquet", tmp_path / "whole", CountingReader(), 1)
+    expected = rows_of(tmp_path / "whole")
+    assert [row["error"] for row in expected] == [None, None]
+    parts = Parts(str(tmp_path / "resumed"), {})
+    Path(parts.name(0)).write_bytes((tmp_path / "whole" / "part-000000.parquet").read_bytes())
+    score(tiny, tmp_path / "in.parquet", tmp_path / "resumed", CountingReader(), 1)
+    assert same_rows(rows_of(tmp_path / "resumed"), expected)
+
+
+def test_a_row_that_cannot_be_scored_keeps_its_image_id(tiny: Segmenter, photos: list[Path], tmp_path: Path) -> None:
+    columns = {"image_id": ["customer-17", 7], "input_boxes": ["[[50, 50, 5, 5]]"] * 2}
+    table = pd.DataFrame({"image": [photos[0].read_bytes()] * 2, **columns}).astype({"image_id": str})
+    table.to_parquet(tmp_path / "in.parquet")
+    score(tiny, tmp_path / "in.parquet", tmp_path / "out", CountingReader(), 2)
+    rows = rows_of(tmp_path / "out")
+    assert [row["image_id"] for row in rows] == ["customer-17", "7"] and all(row["error"] for row in rows)
 
 
 SLOW = """

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -171,6 +172,14 @@ def test_accepts_other_spellings_and_reports_other_columns(files: Files) -> None
         (pa.array([{"a": 1}]), pa.array([{"b": "x"}]), [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
         (pa.array(["x"]).dictionary_encode(), pa.array(["y"], pa.string_view()), ["x", "y"]),
         (pa.nulls(1), pa.array([1]), [None, 1]),
+        (pa.array([2**53]), pa.array([0.5]), [float(2**53), 0.5]),
+        (pa.array([2**53 + 1]), pa.array([0.5]), [str(2**53 + 1), "0.5"]),
+        (pa.array([0.5]), pa.array([-(2**53) - 1]), ["0.5", str(-(2**53) - 1)]),
+        (pa.array([None], pa.int64()), pa.array([0.5]), [None, 0.5]),
+        (pa.array([-1]), pa.array([2**64 - 1], pa.uint64()), ["-1", str(2**64 - 1)]),
+        (pa.array([-1]), pa.array([7], pa.uint64()), [-1, 7]),
+        (pa.array([0.5]), pa.array([Decimal("1.10")]), ["0.5", "1.10"]),
+        (pa.array([2**62]), pa.array([Decimal("1.10")]), [str(2**62), "1.10"]),
     ],
 )
 def test_merges_tables_with_different_types_of_a_column(

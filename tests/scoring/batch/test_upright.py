@@ -35,12 +35,8 @@ ORIENTATIONS = range(1, 9)
 def write_photograph(orientation: int, file: Path) -> None:
     """Write a photograph that viewers show in the same way for every orientation."""
     picture = Image.open(io.BytesIO(pictures.disc(WIDTH, HEIGHT)[0]))
-    transposition = pictures.STORED[orientation]
-    stored = picture if transposition is None else picture.transpose(transposition)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     file.parent.mkdir(parents=True, exist_ok=True)
-    stored.save(file, quality=95, exif=exif.tobytes())
+    file.write_bytes(pictures.turned(picture, orientation, "JPEG", quality=95))
     assert ImageOps.exif_transpose(Image.open(file)).size == (WIDTH, HEIGHT)
 
 

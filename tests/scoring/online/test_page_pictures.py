@@ -29,7 +29,6 @@ from tests.scoring.online.browser import (
     wait_for_picture,
 )
 
-ORIENTATION = 0x112  # the EXIF tag
 EMBEDDING_BYTES = 1_500_000  # room for one embedding of sam-tiny, which takes 1,036,800
 
 
@@ -106,11 +105,7 @@ def draw_disc(width: int, height: int, center: tuple[int, int], radius: int) -> 
 
 def photograph(upright: Image.Image, orientation: int, kind: str = "JPEG") -> bytes:
     """Return an image file with an EXIF orientation that viewers show as `upright`."""
-    transpose = pictures.STORED[orientation]
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    stored = upright if transpose is None else upright.transpose(transpose)
-    return pictures.to_bytes(stored, kind, exif=exif, quality=95)
+    return pictures.turned(upright, orientation, kind, quality=95)
 
 
 def drawn_iou(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float:

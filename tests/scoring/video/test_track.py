@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
 from sam_endpoint.__main__ import main
+from sam_endpoint.model.masks import encode
 from sam_endpoint.model.mlflow import package
 from sam_endpoint.model.segmenter import Segmenter
 from sam_endpoint.model.tracking import TrackedFrame
@@ -27,6 +29,7 @@ from sam_endpoint.model.tracking.ways import tracker_for
 from sam_endpoint.model.video import open_video
 from sam_endpoint.scoring.batch.parts import Parts
 from sam_endpoint.scoring.video import job
+from sam_endpoint.scoring.video.exports import write_mot
 from tests import checkpoints, warm
 from tests.conftest import ROOT, run_here
 from tests.pictures import iou
@@ -349,3 +352,13 @@ def test_a_broken_frame_ends_each_direction(tmp_path: Path) -> None:
     done = track(folder, prompts, output, "--direction", "backward", "--mot", tmp_path / "mot.txt")
     assert done.returncode == 1 and "column 'video', frame 6: expected" in done.stderr
     assert [row["frame"] for row in read_rows(output)] == [7, 8]
+
+
+def test_mot_keeps_large_object_numbers(tmp_path: Path) -> None:
+    answer = encode(np.ones((4, 6), bool), "rle")
+    numbers = [1_234_567, 1_234_568]
+    records = [{"frame": 0, "object": number, "score": 0.9, **answer} for number in numbers]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "tracks.parquet")
+    write_mot(tmp_path / "tracks.parquet", tmp_path / "mot.txt")
+    lines = (tmp_path / "mot.txt").read_text().splitlines()
+    assert [line.split(",")[:6] for line in lines] == [["1", str(number), "0", "0", "6", "4"] for number in numbers]

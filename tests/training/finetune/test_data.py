@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sam_endpoint.evaluation.coco import CocoDataset
 from sam_endpoint.evaluation.geometry import iou
 from sam_endpoint.evaluation.ground_truth import Problems
 from sam_endpoint.model import masks
 from sam_endpoint.model.errors import BadData, BadParameter
 from sam_endpoint.scoring.brush import encode_brush
-from sam_endpoint.training.finetune import data
+from sam_endpoint.training.finetune import data, sources
 from sam_endpoint.training.finetune.label_studio import decode_brush
 from sam_endpoint.training.finetune.options import FinetuneOptions, Plan
+from sam_endpoint.training.memory.options import MemoryPlan
+from sam_endpoint.training.options import Plan as TrainingPlan
+from tests import pictures
 
 SIZE = (60, 80)
 IMAGES = 4
@@ -223,6 +228,79 @@ def test_labels_of_other_kinds_are_counted(tmp_path: Path, images: Path) -> None
     assert counts["regions that cannot be read, left out"] == 1
 
 
+def test_masks_of_turned_photographs_fit_the_pixels(tmp_path: Path) -> None:
+    """Label Studio's masks are those of the upright image. A job's masks are those of the stored image by default."""
+    upright = np.zeros((40, 40, 3), np.uint8)
+    upright[5:15, 5:20] = 255
+    pixels = {}
+    for name in ("labelled", "stored", "upright"):
+        (tmp_path / f"{name}.png").write_bytes(pictures.turned(Image.fromarray(upright), 3))
+        pixels[name] = upright[..., 0] > 0
+    outline = [[12.5, 12.5], [50, 12.5], [50, 37.5], [12.5, 37.5]]
+    region = {"original_width": 40, "original_height": 40, "value": {"points": outline}}
+    tasks = [{"id": 1, "data": {"image": "labelled.png"}, "annotations": [{"result": [region]}]}]
+    sources_of = {"labelled": write(tmp_path, tasks, "tasks.json")}
+    for name, mask in (("stored", pixels["stored"][::-1, ::-1]), ("upright", pixels["upright"])):
+        answer = {**masks.encode(mask, "rle"), "iou_score": 0.9}
+        row = {
+            "image": str(tmp_path / f"{name}.png"),
+            "predictions": [{"mask_per_prediction": [answer]}],
+            "error": None,
+        }
+        job = json.dumps({"job": {"params": {"orientation": name}}})
+        table = pa.Table.from_pylist([row]).replace_schema_metadata({"scoring.batch": job})
+        sources_of[name] = str(tmp_path / f"{name}.parquet")
+        pq.write_table(table, sources_of[name])
+    for name, source in sources_of.items():
+        content = sources.read(source, "auto", None, "", tmp_path).to_coco()
+        (image,) = CocoDataset(Path(write(tmp_path, content, f"{name}.json")))
+        assert np.array_equal(image.objects[0].mask, image.pixels[..., 0] > 0), name
+
+
+def test_a_region_of_label_studio_with_several_results_is_one_object(tmp_path: Path, images: Path) -> None:
+    outline = {"points": [[10, 10], [50, 10], [50, 60]]}
+    common = {"id": "r1", "original_width": SIZE[1], "original_height": SIZE[0]}
+    results = [{**common, "value": outline}, {**common, "value": {**outline, "labels": ["cup"]}}]
+    results += [{**common, "value": {**outline, "choices": ["good"]}}, {"id": "r2", "value": {"choices": ["sharp"]}}]
+    tasks = [{"id": 1, "data": {"image": "0.png"}, "annotations": [{"result": results}]}]
+    labelled = sources.read(write(images, tasks, "tasks.json"), "auto", None, "", tmp_path)
+    assert [labelled.categories[entry["category_id"]] for entry in labelled.annotations] == ["cup"]
+    assert labelled.problems.counts == {"regions that are no mask (boxes, key points, choices), left out": 1}
+
+
+@pytest.mark.parametrize("image", ["data:image/png;base64," + "A" * 5000, "http://[x/a.png", "a\0.png", "/", ""])
+def test_a_task_of_label_studio_without_an_image_is_counted(image: str, tmp_path: Path, images: Path) -> None:
+    tasks = json.loads(Path(as_label_studio(tmp_path, images)).read_text())
+    tasks += [{**tasks[0], "data": {"image": image}}, {**tasks[1], "annotations": 5}]
+    labelled = sources.read(write(images, tasks, "more.json"), "auto", None, "", tmp_path)
+    assert labelled.problems.counts == {"tasks without the path or URL of an image, left out": 1}
+    assert len(labelled.annotations) == IMAGES
+
+
+def test_empty_cells_of_a_csv_table_count_as_in_parquet(tmp_path: Path, images: Path) -> None:
+    table = pd.read_csv(as_csv(tmp_path, images))
+    table.loc[0, "category"] = None
+    table.loc[1, "image"] = None
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    labelled = sources.read(str(tmp_path / "gaps.csv"), "auto", None, "category", tmp_path / "scratch")
+    assert sorted(labelled.categories.values()) == ["even", "object", "odd"] and len(labelled.annotations) == IMAGES - 1
+    assert labelled.problems.names["rows of the table"] == [
+        "1 row without the path or URL of an image was left out",
+        "1 row without a category counts as 'object'",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_images_of_one_id_stay_together(seed: int, tmp_path: Path, images: Path) -> None:
+    content = coco(images)
+    content["images"][1]["id"] = 0  # the masks of image 0 belong to 0.png
+    split = data.prepare(options(tmp_path, write(images, content), plan=Plan(seed=seed)))
+    parts = [split.open_train(), split.open_held_out()]
+    names = {Path(image.name).name for part in parts for image in part}
+    assert names == {"0.png", "2.png", "3.png"}
+    assert sum(part.problems.counts["image ids used twice, only the first image used"] for part in parts) == 1
+
+
 def test_problems_add_up() -> None:
     problems, more = Problems(), Problems()
     for number in range(30):
@@ -257,6 +335,12 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         {"plan": Plan(images=0)},
         {"plan": Plan(rate=0)},
         {"plan": Plan(stop_share=1)},
+        {"margin": math.nan},
+        {"tolerance": math.nan},
+        {"epochs": math.inf},
     ):
         with pytest.raises(BadParameter):
             replace(good, **wrong)
+    for plan in (Plan, TrainingPlan, MemoryPlan):
+        with pytest.raises(BadParameter, match="--rate: expected a finite number, got nan"):
+            plan(rate=math.nan)
