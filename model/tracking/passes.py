@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BadInput
@@ -31,6 +32,7 @@ class TrackingPass:
     def __init__(self, tracker: Tracker, step: int, rewinds: bool) -> None:
         self._tracker, self.step, self._rewinds = tracker, step, rewinds
         self._prompts: Prompts = {}  # of which the answers so far are
+        self._corrections: set[tuple[int, int]] = set()  # prompts that came after the object was tracked in their frame
         self._begin()
 
     def _begin(self) -> None:
@@ -64,6 +66,9 @@ class TrackingPass:
             prompts: all prompts of the pass.
             start: a frame that is to be tracked again; None for no such frame.
 
+        The pass goes back to the state before this frame. So if the next run ends before the frame is tracked, a later
+        run begins with it too.
+
         Returns:
             The next frame to track; None if no frame is left. `state` is the state to track it with.
 
@@ -79,18 +84,35 @@ class TrackingPass:
         ]
         if start is not None:
             changed.append(start)
+        self._corrections = {place for place in prompts if self._is_correction(place)}
         self._prompts = prompts
         if self._last is None:
             return begin
         past = [frame for frame in changed if self.step * frame <= self.step * self._last]
         if not past:
             return None if self.done else self._last + self.step
-        target = min(past, key=lambda frame: self.step * frame)
-        while self._past and self._past[-1][0] != target:
+        target = min(self.step * frame for frame in past)
+        while self._past and self.step * self._past[-1][0] >= target:
             self._past.pop()
         if not self._past:
             self._begin()
             return begin
-        self._last, self.state, _ = self._past.pop()
-        self.done = False
-        return target
+        self._last, kept, _ = self._past[-1]
+        self.state, self.done = kept.copy(), False
+        return self._last + self.step
+
+    def _is_correction(self, place: tuple[int, int]) -> bool:
+        """Return whether a prompt is new on a frame in which its object was tracked, or was so when it was new."""
+        if place in self._prompts or self._last is None:
+            return place in self._corrections
+        frame, number = place
+        earlier = (other for other, thing in self._prompts if thing == number)
+        is_past = self.step * frame <= self.step * self._last
+        return is_past and any(self.step * other < self.step * frame for other in earlier)
+
+    def marked_prompts(self) -> list[TrackPrompt]:
+        """Return the prompts of the last `rewind`. Those that came as corrections are marked, also in later runs."""
+        return [
+            replace(prompt, corrects=True) if place in self._corrections else prompt
+            for place, prompt in self._prompts.items()
+        ]

@@ -200,7 +200,7 @@ class TrackingSession:
                         way.done = True
                         return
                     numbered = frames if head is None else chain([head], frames)
-                    for tracked in self.tracker.track(numbered, list(prompts.values()), way.state, call):
+                    for tracked in self.tracker.track(numbered, way.marked_prompts(), way.state, call):
                         way.remember(tracked.frame)
                         self._count_bytes()
                         call.restart()

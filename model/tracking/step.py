@@ -94,7 +94,8 @@ def track_frame(
         if prompt is None and frame in memory.prompted:
             memories[number] = memory.prompted[frame]
         else:
-            is_first = prompt is not None and frame not in memory.tracked
+            corrects = frame in memory.tracked or (prompt is not None and prompt.corrects and bool(memory.prompted))
+            is_first = prompt is not None and not corrects
             tasks.append(Task(number, prompt, None if is_first else memory))
     decoded: dict[int, DecodedObjects] = {}
     groups = defaultdict(list)

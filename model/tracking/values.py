@@ -19,6 +19,9 @@ class TrackPrompt:
         labels: (n,) int32 label of each point: 1 for object, 0 for background. None without points.
         box: (4,) float32 x1,y1,x2,y2 in pixels of the frame, or None.
         mask: (height, width) bool, the object's pixels in the frame, or None.
+        corrects: whether the prompt corrects the mask of an object that was tracked in this frame before. The object's
+            memory then counts too. Otherwise, the prompt alone decides, unless the state remembers the object in this
+            frame.
 
     Example:
         >>> prompt = TrackPrompt(0, 1, np.array([[20, 30]], np.float32), np.array([1], np.int32))
@@ -32,6 +35,7 @@ class TrackPrompt:
     labels: np.ndarray | None = None
     box: np.ndarray | None = None
     mask: np.ndarray | None = None
+    corrects: bool = False
 
 
 @dataclass(frozen=True)
