@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sam_endpoint.model.deployment import DeploymentSettings
 from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadModel, EndpointError, is_out_of_memory
 from sam_endpoint.model.params import ParamDefaults
@@ -53,6 +54,11 @@ class OpenedModel:
     defaults: ParamDefaults = field(default_factory=ParamDefaults)
     saved: SavedModel | None = None
     registered: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> DeploymentSettings:
+        """The packaged settings of the deployment; the defaults for a checkpoint without an MLflow model."""
+        return self.saved.settings() if self.saved else DeploymentSettings()
 
     @property
     def is_starter(self) -> bool:

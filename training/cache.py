@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from sam_endpoint.evaluation.scenes import LONGEST_EDGE, Scene, draw_scene
+from sam_endpoint.model.errors import BadParameter
 
 Draw = Callable[[int, int], Scene]  # a scene of a seed and an index
 CHUNK = 16  # scenes that a process draws at a time
+
+
+def claim(file: Path, origin: Mapping[str, Any]) -> None:
+    """Note what the training in a cache started from, or check that it is still the same.
+
+    Args:
+        file: The JSON file of the note.
+        origin: What the training started from, as JSON values.
+
+    Raises:
+        BadParameter: The training in the cache started from something else.
+    """
+    text = json.dumps(origin, sort_keys=True)
+    if file.exists() and file.read_text() != text:
+        raise BadParameter(
+            f"'{file.parent}' belongs to another training, with another checkpoint to start from or with other "
+            "photographs; choose another --cache, or remove the folder"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Return a SHA-256 of the content of files. Raises OSError."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def digest_of_weights(checkpoint: Path | None) -> str:
+    """Return a hash of the weights in the folder of a checkpoint; an empty text for no folder. Raises OSError."""
+    return digest_of(sorted(checkpoint.glob("*.safetensors"))) if checkpoint else ""
 
 
 class SceneCache:

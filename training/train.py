@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from sam_endpoint.training import network
 from sam_endpoint.training.batches import Mixture
-from sam_endpoint.training.cache import SceneCache
+from sam_endpoint.training.cache import SceneCache, claim, digest_of, digest_of_weights
 from sam_endpoint.training.composites import EDGE, draw_composite
 from sam_endpoint.training.families import FAMILIES
 from sam_endpoint.training.log import append_row
 from sam_endpoint.training.options import TrainingOptions
-from sam_endpoint.training.photographs import read_photographs
+from sam_endpoint.training.photographs import FILE, Photograph, read_photographs
 from sam_endpoint.training.trainer import Trainer, make_batches
 
 LOG_COLUMNS = ("step", "seconds", "side", "rate", "loss", "box_iou", "click_iou", "refined_iou", "score_error")
@@ -30,12 +30,16 @@ def train(options: TrainingOptions) -> None:
 
     Raises:
         BadData: A folder of photographs has no valid COCO file.
-        BadParameter: The state in the cache belongs to another plan.
+        BadParameter: The state in the cache belongs to another plan, another start or other photographs.
         OSError: The checkpoint to start from cannot be read, or a file cannot be written.
     """
     plan, family = options.plan, FAMILIES[options.family]
     torch.set_flush_denormal(True)
-    mixture = _mix_photographs(options)
+    photographs = read_photographs(options.photographs)
+    digest = digest_of(folder / FILE for folder in options.photographs)
+    origin = {"start": digest_of_weights(options.start), "photographs": digest}
+    claim(options.cache / f"{options.family}.json", origin)
+    mixture = _mix_photographs(options, photographs, digest) if photographs else None
     cache = SceneCache(options.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,11 +67,9 @@ def train(options: TrainingOptions) -> None:
             network.save_checkpoint(trainer.average, options.output)
 
 
-def _mix_photographs(options: TrainingOptions) -> Mixture | None:
-    """Read the photographs, and draw the missing composites."""
-    if not options.photographs:
-        return None
-    plan, photographs = options.plan, read_photographs(options.photographs)
-    composites = SceneCache(options.cache / "composites", plan.seed, plan.composites, EDGE)
+def _mix_photographs(options: TrainingOptions, photographs: list[Photograph], digest: str) -> Mixture:
+    """Mix photographs, whose files have the hash `digest`, and composites of them. Draw the missing composites."""
+    plan = options.plan
+    composites = SceneCache(options.cache / f"composites-{digest[:8]}", plan.seed, plan.composites, EDGE)
     composites.draw(options.drawers, partial(draw_composite, photographs))
     return Mixture(photographs, composites, plan.photograph_share, plan.composite_share)

@@ -216,7 +216,7 @@ class EndpointSettings(BaseSettings):
         keys = _split(self.api_keys.get_secret_value()) if self.api_keys else []
         if self.api_keys_file:
             try:
-                lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+                lines = self.api_keys_file.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError:
                 expected = "expected UTF-8 text, one key per line, got another encoding"
                 raise BadData(f"--api-keys-file {self.api_keys_file}: {expected}") from None

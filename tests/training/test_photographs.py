@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam_endpoint.model.errors import BadData
+from sam_endpoint.model.errors import BadData, BadParameter
 from sam_endpoint.training.batches import Batches, Mixture
 from sam_endpoint.training.cache import SceneCache
 from sam_endpoint.training.composites import EDGE, Collage, draw_composite
+from sam_endpoint.training.options import Plan, TrainingOptions
 from sam_endpoint.training.photographs import choose_bits, read_photographs
+from sam_endpoint.training.train import train
 from tests.conftest import ROOT
 from tests.warm import python
 
@@ -167,3 +171,15 @@ def test_the_command_trains_on_photographs(houses: Path, tmp_path: Path) -> None
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert f"'{tmp_path / 'instances.json'}' cannot be read: No such file or directory" in done.stderr
+
+
+def test_a_cache_belongs_to_one_start_and_to_its_photographs(houses: Path, tmp_path: Path) -> None:
+    """Otherwise, a training from another checkpoint would end at once, with the weights of the training before."""
+    plan = Plan(scenes=2, composites=2, side=128, windowed=1, images=1, masks=2, steps=1)
+    options = TrainingOptions(tmp_path / "a", plan=plan, cache=tmp_path / "cache", eager=True, workers=0, drawers=1)
+    options = replace(options, start=Path("checkpoints/sam-tiny"))
+    train(options)
+    train(replace(options, start=shutil.copytree("checkpoints/sam-tiny", tmp_path / "copy")))
+    for other in ({"start": tmp_path / "a"}, {"start": None}, {"photographs": (houses,)}):
+        with pytest.raises(BadParameter, match="belongs to another training, with another checkpoint to start from"):
+            train(replace(options, **other))

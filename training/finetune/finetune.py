@@ -66,12 +66,14 @@ def finetune(options: FinetuneOptions) -> int:
 
     Raises:
         BadData: The data cannot be used.
-        BadModel: The model cannot be opened, or the output folder contains files that are not an MLflow model.
+        BadModel: The model cannot be opened, it is in the output folder, or that folder contains files that are not an
+            MLflow model.
         MlflowException: The tracking server cannot be reached.
         OSError: A file cannot be written.
     """
     runs.use_default_tracking()  # needed first, because the URI of the model can refer to the registry
     package.check_output(options.output)
+    _check_separate(options)
     base = open_model(options.model, options.device or None, precision=EXACT)
     if options.log:
         runs.check_tracking()
@@ -224,11 +226,19 @@ def _key(options: FinetuneOptions, fingerprint: str, digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_separate(options: FinetuneOptions) -> None:
+    """Raise BadModel if the output would replace the base, with which the gate compares the result."""
+    base, output = Path(options.model.removeprefix("file://")).resolve(), options.output.resolve()
+    if base.is_relative_to(output):
+        raise BadModel(f"--output '{options.output}' would replace --model; the gate compares both, so choose another")
+
+
 def _export(options: FinetuneOptions, base: OpenedModel, split: DataSplit, training: Training) -> None:
     """Package the trained weights with the settings of the base model and metadata about the base and the data."""
     config: dict[str, Any] = dict(base.saved.config) if base.saved else {}
     metadata = {
         "base_model": (base.saved and base.saved.metadata.get("base_model")) or package.base_model_name(base.source),
+        **({"detector": base.saved.metadata.get("detector")} if base.saved and base.saved.detector else {}),
         "finetuned_from": {**base.describe(), "weights": base.weights},
         "finetuning": {
             "mode": training.plan.mode,
@@ -240,7 +250,7 @@ def _export(options: FinetuneOptions, base: OpenedModel, split: DataSplit, train
     }
     with tempfile.TemporaryDirectory(dir=options.work_folder, prefix="export-") as scratch:
         families.save(base.engine.segmenter.family, Path(scratch))
-        package.save(scratch, options.output, config, metadata)
+        package.save(scratch, options.output, config, metadata, base.saved.detector if base.saved else None)
     print(f"saved       {options.output}")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from sam_endpoint.training.cache import claim, digest_of_weights
 from sam_endpoint.training.log import append_row
 from sam_endpoint.training.memory.clips import ClipCache
 from sam_endpoint.training.memory.options import MemoryPlan
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     plan = MemoryPlan(**{option.name: getattr(options, option.name) for option in fields(MemoryPlan)})
     torch.set_flush_denormal(True)
+    claim(options.cache / "memory.json", {"start": digest_of_weights(options.start)})
     clips = ClipCache(options.cache / "clips", plan.seed, plan.clips)
     clips.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -45,8 +45,7 @@ class Keys:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        # Clients encode keys with non-ASCII characters as UTF-8 or as Latin-1.
-        self._keys = [(form, key) for key in keys for form in {key.encode(), key.encode("latin-1", "replace")}]
+        self._keys = [(form, key) for key in keys for form in _forms(key)]
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -64,6 +63,14 @@ class Keys:
             return ""
         matches = [key for form, key in self._keys if hmac.compare_digest(sent, form)]
         return tenant_of(matches[0]) if matches else None
+
+
+def _forms(key: str) -> set[bytes]:
+    """Return the bytes that clients send for a key: as UTF-8, or as Latin-1 if it has all characters of the key."""
+    try:
+        return {key.encode(), key.encode("latin-1")}
+    except UnicodeEncodeError:
+        return {key.encode()}
 
 
 class HeaderKeyMiddleware:

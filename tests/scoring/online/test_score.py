@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam_endpoint.model.mlflow import package
 from sam_endpoint.scoring import azure
 from tests.conftest import ROOT, free_port, server
 from tests.model.test_scorer import AZURE_SAMPLE
@@ -131,3 +132,15 @@ def test_keeps_null_in_a_cell() -> None:
         '{"input_data": {"columns": ["multimask_output"], "data": [[true], [null], [false]]}}'
     )
     assert table["multimask_output"].tolist() == [True, None, False] and params == {}
+
+
+def test_packaged_limits_apply(folder: Path, photograph: bytes) -> None:
+    package.save(package.EMBEDDED, folder / "limited" / "model", {"max_rows": 2, "max_answer_bytes": 3000})
+    port, script = free_port(), str(ROOT / "scoring" / "online" / "score.py")
+    command = ["azmlinfsrv", "--entry_script", script, "--port", str(port)]
+    row = {"image": base64.b64encode(photograph).decode(), "input_boxes": "[[125,240,375,425]]"}
+    with server(command, port, "/", folder / "log2", AZUREML_MODEL_DIR=str(folder / "limited")) as base:
+        status, body = post_bytes(f"{base}/score", json.dumps({"input_data": [row] * 3}).encode())
+        assert status == 400 and "expected at most 2 rows a request, got 3" in body["error"]["message"]
+        status, body = post_bytes(f"{base}/score", json.dumps({"input_data": [row]}).encode())
+        assert status == 400 and "3,000 bytes" in body["error"]["message"]

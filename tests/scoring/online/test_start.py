@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sam_endpoint.__main__ import main
+from sam_endpoint.scoring.online.middleware.auth import Keys
+from sam_endpoint.scoring.online.settings import EndpointSettings
 from tests.conftest import ROOT, run_code, run_here
 from tests.warm import python
 
@@ -143,3 +145,16 @@ def test_reports_all_bad_environment_variables_in_one_line(monkeypatch: pytest.M
     done = run_here(main, "serve")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "--port: Input should be a valid integer" in done.stderr and "--in-flight: Input should be" in done.stderr
+
+
+def test_a_key_is_accepted_in_its_own_characters_only() -> None:
+    keys = Keys(["пароль", "schlüssel", "密码甲"])
+    for accepted in ("пароль".encode(), "schlüssel".encode(), "schlüssel".encode("latin-1"), "密码甲".encode()):
+        assert keys.tenant(accepted)
+    for wrong in (b"??????", b"???", b"", b"schl?ssel"):
+        assert keys.tenant(wrong) is None
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes("secret\nother\n".encode("utf-8-sig"))
+    assert EndpointSettings(api_keys_file=tmp_path / "keys").keys() == ["secret", "other"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sam_endpoint.training.finetune import finetune as finetune_module
 from sam_endpoint.training.finetune.finetune import Training
 from sam_endpoint.training.finetune.options import FinetuneOptions, Plan
 from tests.conftest import ROOT
+from tests.detectors import detr
 from tests.training.finetune import coin_images, kills
 from tests.warm import python
 
@@ -130,3 +132,24 @@ def test_an_output_folder_with_other_files_is_refused_before_the_training(packag
     assert done.returncode == 2 and "is not an MLflow model" in done.stderr
     done = finetune(tmp_path, "--model", packaged, "--data", "no.json", "--no-log")
     assert done.returncode == 2 and "--data 'no.json' does not exist" in done.stderr
+
+
+def test_an_output_that_would_replace_the_base_is_refused(packaged: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(packaged, base)
+    for output in ("base", base):
+        done = finetune(tmp_path, "--model", "base", "--data", "no.json", "--output", output, "--no-log")
+        assert done.returncode == 2 and f"--output '{output}' would replace --model" in done.stderr
+    assert open_model(base).weights == open_model(packaged).weights
+
+
+def test_a_packaged_detector_is_kept(tmp_path: Path) -> None:
+    detr(tmp_path / "detr")
+    package.save(package.EMBEDDED, tmp_path / "base", detector=tmp_path / "detr")
+    train, held_out = coin_images.write(tmp_path / "data", 2, 2)
+    data_of = ("--data", train, "--val", held_out)
+    done = finetune(tmp_path, "--model", "base", *data_of, "--output", "new", "--steps", 1, *QUICK, "--no-log")
+    assert done.returncode == 0, done.stderr
+    base, new = (yaml.safe_load((tmp_path / name / "MLmodel").read_text())["metadata"] for name in ("base", "new"))
+    assert new["detector"] == base["detector"] == "detr" and new["capabilities"] == base["capabilities"]
+    assert new["capabilities"]["text"] and open_model(tmp_path / "new").engine.concepts
