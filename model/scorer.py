@@ -166,8 +166,10 @@ class Scorer:
             elif row.image_id is not None:
                 named[row.image_id] = ref
             grouped.setdefault(ref, {})[position] = row
-        for placed_rows in grouped.values():  # a second loop, because a later row may name the image with the examples
+        for placed_rows in grouped.values():  # a second loop, because a later row may name another image
             for position, row in placed_rows.items():
+                if row.image_id is not None and named.get(row.image_id) != row.image:
+                    placed_rows[position] = row = replace(row, image=None)  # a later row gives the id to another image
                 if row.examples_image is not None and row.examples_image.kind == "id":
                     known = named.get(str(row.examples_image.value), row.examples_image)
                     placed_rows[position] = replace(row, examples_image=known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from .store import Store
 from .tiers import TwoTiers
 
 MAX_NAMES = 100_000
+NAME_SECONDS = 5.0  # for which a replica relies on a name; another replica may have moved it in the store
 _KEY = re.compile(r"[0-9a-f]{64}(\.upright)?", re.IGNORECASE)
 
 
@@ -39,18 +41,26 @@ class EmbeddingCache:
         device: the device of the models, on which embeddings are used.
         device_bytes: if the device is a GPU, maximum size of the embeddings in its memory in bytes. Those that are
             evicted there move to the memory of the host, and move back when they are used again.
+        clock: returns the time in seconds.
 
     Attributes:
         lookups: number of hits (key True) and misses (key False) of `get`.
     """
 
     def __init__(
-        self, max_bytes: int, store: Store | None = None, device: str | torch.device = "cpu", device_bytes: int = 2**30
+        self,
+        max_bytes: int,
+        store: Store | None = None,
+        device: str | torch.device = "cpu",
+        device_bytes: int = 2**30,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         on_host: SharedLRU[Embedding] = SharedLRU(max_bytes, _nbytes)
         on_gpu = not str(device).startswith("cpu")  # a wrong name is reported when the model is loaded
         self._embeddings = TwoTiers(device_bytes, on_host, device) if on_gpu else on_host
-        self._names: SharedLRU[str] = SharedLRU(MAX_NAMES, lambda key: 1)
+        # The key of each name, and the time when it was last written to the store or read from it.
+        self._names: SharedLRU[tuple[str, float]] = SharedLRU(MAX_NAMES, lambda key: 1)
+        self._clock = clock
         self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
         self._store = store
@@ -100,22 +110,31 @@ class EmbeddingCache:
         return embedding
 
     def key(self, name: str) -> str:
-        """Return the key of a name. Keys and unknown names are returned unchanged."""
+        """Return the key of a name. Keys and unknown names are returned unchanged.
+
+        If there is a store, a name that was not checked for NAME_SECONDS is read from it.
+        """
         if is_key(name):
             return name
         scoped = self._scoped(name)
-        key = self._names.get(self.tenant, scoped)
-        if key is None and self._store and (key := self._store.load_name(scoped)):
-            self._names.put(self.tenant, scoped, key)
-        return name if key is None else key
+        known = self._names.get(self.tenant, scoped)
+        if self._store and not self._is_fresh(known) and (key := self._store.load_name(scoped)):
+            known = key, self._clock()
+            self._names.put(self.tenant, scoped, known)
+        return name if known is None else known[0]
 
     def name(self, name: str, key: str) -> None:
         """Assign a name to a key. A name that is in use moves to the new key."""
         scoped = self._scoped(name)
-        known = self._names.get(self.tenant, scoped) == key
-        self._names.put(self.tenant, scoped, key)
-        if self._store and not known:
+        known = self._names.get(self.tenant, scoped)
+        if known is not None and known[0] == key and (not self._store or self._is_fresh(known)):
+            return
+        self._names.put(self.tenant, scoped, (key, self._clock()))
+        if self._store:
             self._store.save_name(scoped, key)
+
+    def _is_fresh(self, known: tuple[str, float] | None) -> bool:
+        return known is not None and self._clock() - known[1] < NAME_SECONDS
 
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
         """Return the embedding of a key. On a miss, call `embed` and cache its result.

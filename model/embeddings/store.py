@@ -24,6 +24,7 @@ from .quota import PART, Quota
 logger = logging.getLogger(__name__)
 
 MAX_QUEUE = 64  # maximum number of queued writes; the store skips further writes, so that memory does not fill up
+MAX_UNWRITTEN = 100_000  # files of names that wait, or that could not be written
 MAX_QUEUE_BYTES = 2**28  # maximum size of all embeddings in the queue, in bytes
 MAX_FILE = 2**28  # bytes; a read of a larger file stops here
 UNUSABLE = "cannot read or write the embedding store ({})"
@@ -56,6 +57,7 @@ class Store:
         self._quota = Quota(self.fs, self.root, max_bytes)
         self._writer = ThreadPoolExecutor(1, "store")
         self._lock = Lock()
+        self._unwritten: set[str] = set()  # files of names
         self._waiting: Counter[str] = Counter()  # writes in the queue, by tenant
         self._waiting_bytes: Counter[str] = Counter()
         self._reported: set[str] = set()
@@ -81,8 +83,12 @@ class Store:
         self._submit(_tenant(key), name, lambda: _packed(embedding), embedding.nbytes)
 
     def load_name(self, name: str) -> str | None:
-        """Return the key that `save_name` saved for a name, or None if its file is missing, broken or unreadable."""
-        data = self._read(f"{self._name(name)}.name")
+        """Return the key that `save_name` saved for a name, or None if its file is missing, broken or unreadable.
+
+        The function also returns None if the latest key of this process is not written yet, or cannot be written.
+        """
+        file = f"{self._name(name)}.name"
+        data = None if file in self._unwritten else self._read(file)
         try:
             return None if data is None else data.decode("ascii")
         except UnicodeDecodeError:
@@ -91,7 +97,10 @@ class Store:
 
     def save_name(self, name: str, key: str) -> None:
         """Assign a name to a key in the background."""
-        self._submit(_tenant(name), f"{self._name(name)}.name", key.encode)
+        file = f"{self._name(name)}.name"
+        if len(self._unwritten) < MAX_UNWRITTEN:
+            self._unwritten.add(file)
+        self._submit(_tenant(name), file, key.encode)
 
     def report_invalid(self) -> None:
         """Log once that a file is broken or belongs to another model."""
@@ -146,6 +155,7 @@ class Store:
             self._quota.make_room(len(data) + SEAL)
             self.fs.pipe_file(part, data + self._seal(name, data))
             self.fs.mv(part, path)  # readers never see a partially written file
+            self._unwritten.discard(name)
         except Exception as error:
             self.report_unusable(error)
             with suppress(Exception):

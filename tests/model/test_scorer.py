@@ -209,6 +209,18 @@ def test_a_broken_image_fails_only_its_own_rows(counted: CountingScorer, disc: t
         counted.score(*rows)
 
 
+def test_the_last_image_of_an_id_counts_in_later_requests(counted: CountingScorer) -> None:
+    box = [[1, 1, 50, 50]]
+    first, second = (pictures.disc(width, 90)[0] for width in (100, 110))
+    counted.score(
+        {"image": second, "input_boxes": box},
+        {"image": first, "image_id": "x", "input_boxes": box},
+        {"image": second, "image_id": "x", "input_boxes": box},
+    )
+    (answer,) = counted.score({"image_id": "x", "input_boxes": box}, mask_encoding="rle")
+    assert answer["predictions"][0]["mask_per_prediction"][0]["size"] == [90, 110]
+
+
 def test_an_embedding_does_not_change_when_another_image_is_encoded(tiny: Segmenter) -> None:
     from sam_endpoint.model.prompts import parse_prompts
 

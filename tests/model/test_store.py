@@ -48,6 +48,34 @@ def test_another_cache_on_the_same_folder_finds_an_embedding(tmp_path: Path) -> 
     assert not [file for file in tmp_path.rglob("*") if "cup" in file.name or "key" in file.name]
 
 
+def test_replicas_follow_a_name_that_moves(tmp_path: Path) -> None:
+    """The last image of a name counts on every replica, at the latest after some seconds."""
+    now = 0.0
+    stores = [Store(str(tmp_path)) for _ in range(3)]
+    first, second, later = (EmbeddingCache(2**20, store, clock=lambda: now).for_model("weights") for store in stores)
+    for cache, store, key, seconds in ((first, 0, "a", 0.0), (second, 1, "b", 1.0), (first, 0, "a", 9.0)):
+        now = seconds
+        cache.name("cup", key)
+        stores[store].flush()
+    assert first.key("cup") == "a" and later.key("cup") == "a"
+    now += 9
+    assert second.key("cup") == "a"
+
+
+def test_a_name_that_waits_to_be_written_is_not_replaced_by_the_old_one(tmp_path: Path) -> None:
+    now, store, released = 0.0, Store(str(tmp_path)), Event()
+    cache = EmbeddingCache(2**20, store, clock=lambda: now).for_model("weights")
+    cache.name("cup", "old")
+    store.flush()
+    store._submit("", "first", lambda: (released.wait(60), b"")[1])
+    cache.name("cup", "new")
+    now = 60.0
+    assert cache.key("cup") == "new"
+    released.set()
+    store.flush()
+    assert cache.key("cup") == "new"
+
+
 def test_a_store_can_be_on_a_file_system_of_fsspec() -> None:
     store = Store("memory://embeddings")
     store.save("a", EMBEDDING)
