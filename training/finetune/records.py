@@ -127,7 +127,7 @@ def log(
 def _metrics(held_out: Comparison, guards: Sequence[Comparison], problems: Problems) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for comparison in (held_out, *guards):
-        prefix = "" if comparison is held_out else f"guard {comparison.name}/"
+        prefix = "" if comparison is held_out else f"guard {_clean(comparison.name)}/"
         for title, report in zip((BASE, CANDIDATE), comparison.reports, strict=True):
             flat = runs.flatten_metrics({**report, "problems": {}})
             metrics |= {f"{prefix}{title}/{name}": value for name, value in flat.items()}

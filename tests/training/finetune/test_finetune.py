@@ -41,9 +41,10 @@ def trained(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """Fine-tune and promote a model. Return the folder and the output of the command."""
     folder = tmp_path_factory.mktemp("trained")
     train, held_out = coin_images.write(folder / "data", 7, 6, faint=True)
+    guard = shutil.copy(held_out, folder / "data" / "guard (1).json")
     done = finetune(
         folder, "--model", packaged, "--data", train, "--val", held_out, "--steps", 8, *QUICK,
-        "--warmup", 4, "--register", "sam", "--alias", "challenger", "--promote", "champion",
+        "--guard", guard, "--warmup", 4, "--register", "sam", "--alias", "challenger", "--promote", "champion",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
@@ -70,6 +71,7 @@ def test_a_better_model_is_promoted_with_its_lineage(trained: tuple[Path, str], 
     assert run.data.params["steps"] == "8" and run.data.tags["verdict"] == "better"
     assert run.data.tags["data_sha256"] == described["finetuning"]["data_sha256"]
     assert run.data.metrics["difference/1 click/lower"] > 0
+    assert run.data.metrics["guard guard 1.json/difference/1 click/lower"] > 0  # MLflow rejects parentheses
     assert [point.step for point in client.get_metric_history(run.info.run_id, "figure")] == [0, 4, 8]
     logged = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"gate.json", "training.png", "comparison.png", "changes.png", "things.json"} <= logged
@@ -78,7 +80,7 @@ def test_a_better_model_is_promoted_with_its_lineage(trained: tuple[Path, str], 
 def test_the_report_and_the_pictures_are_written(trained: tuple[Path, str]) -> None:
     work = trained[0] / "build" / "finetuned.work"
     report = json.loads((work / "gate.json").read_text())
-    assert report["verdict"] == "better" and report["guards"] == []
+    assert report["verdict"] == "better" and len(report["guards"]) == 1
     difference = report["held-out"]["difference"]["1 click"]
     assert 0 < difference["lower"] < difference["mean"] < difference["upper"]
     for name in ("training", "comparison", "changes"):
