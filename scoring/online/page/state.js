@@ -64,13 +64,19 @@ export function commitEverywhere(change, changes = {}) {
 
 /**
  * Store a response in an object, in every project (current, undo, redo) in which the object still waits for this request.
- * Return whether the current project is one of them.
+ * `changesOf(object)` returns the changes to the object, which can have other brush strokes in each project. Return whether
+ * the current project is one of them.
  */
-export function answerObject(imageId, id, request, changes) {
-  const waiting = (project) => objectWith(project, imageId, id)?.request === request;
-  const change = (project) => (waiting(project) ? changeObject(project, imageId, id, changes) : project);
-  const present = waiting(get().project);
-  commitEverywhere(change);
+export function answerObject(imageId, id, request, changesOf) {
+  const waiting = (project) => {
+    const object = objectWith(project, imageId, id);
+    return object?.request === request ? object : null;
+  };
+  const present = Boolean(waiting(get().project));
+  commitEverywhere((project) => {
+    const object = waiting(project);
+    return object ? changeObject(project, imageId, id, changesOf(object)) : project;
+  });
   return present;
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from sam_endpoint.model.masks import decode
 from tests.conftest import serve_endpoint
@@ -219,6 +219,52 @@ def test_what_is_no_video_is_a_plain_message_and_a_correct_file_can_follow(
     expect(page.locator("#confirm")).to_contain_text("not saved")
     page.keyboard.press("Escape")
     expect(page.locator("#objects li")).to_have_count(1)
+
+
+def test_undo_of_a_click_during_tracking_keeps_the_tracked_masks(page: Page, clip: Path) -> None:
+    open_clip(page, clip)
+    click_disc(page, 0)
+    page.keyboard.press("t")
+    expect(page.locator("#progress-text")).to_contain_text(re.compile(r"Frame [1-4] of"), timeout=60_000)
+    page.keyboard.press("n")
+    click(page, 110, 10)
+    expect(page.locator("#objects li")).to_have_count(2)
+    expect(page.locator("#stop")).to_be_visible()
+    expect(page.locator("#track")).to_be_visible(timeout=120_000)
+    before = {place for place in saved_tracks(page) if place[1] == 1}
+    page.keyboard.press("u")
+    expect(page.locator("#objects li")).to_have_count(1)
+    assert set(saved_tracks(page)) == before == {(frame, 1) for frame in range(COUNT)}
+
+
+def test_undo_of_a_click_keeps_answers_and_hiding_that_came_after_it(page: Page, clip: Path) -> None:
+    open_clip(page, clip)
+    held: list[Route] = []
+    page.route("**/score*", lambda route: held.append(route))
+    click(page, 30, 48)
+    page.keyboard.press("n")
+    click(page, 110, 10)
+    facts = page.locator("#objects .facts")
+    expect(facts).to_have_text(["no mask here"] * 2)
+    page.wait_for_timeout(300)
+    for route in held:
+        route.continue_()
+    page.unroute("**/score*")
+    expect(facts).to_have_text([re.compile(r"clicked, 0\.\d\d")] * 2, timeout=60_000)
+    page.get_by_label("Hide object 1").click()
+    page.keyboard.press("u")
+    expect(facts).to_have_text([re.compile(r"clicked, 0\.\d\d")])
+    expect(page.get_by_label("Show object 1")).to_be_visible()
+
+
+def test_a_second_click_goes_to_the_model_chosen_since(page: Page, clip: Path) -> None:
+    open_clip(page, clip)
+    click_disc(page, 0)
+    page.select_option("#model", page.locator("#model option:not(:checked)").first.get_attribute("value"))
+    before = page.locator("#status").inner_text()
+    click(page, 36, 48)
+    expect(page.locator("#status")).not_to_have_text(before)
+    expect(page.locator("#status")).to_contain_text("Object 1 on frame 0", timeout=60_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,9 +1,9 @@
 // The actions on images: add files to the data set, open one of them, go to the next, remove one.
 
-import { freeName } from "../formats/names.js";
+import { freeName, matchByName } from "../formats/names.js";
 import { decodeUpright, ImageError, sizeOf } from "../images/decode.js";
 import { getFile, isSameFile, putFiles } from "../images/files.js";
-import { changeImage, newId, removeImage } from "../project/project.js";
+import { changeImage, newId, removeImage, withFile } from "../project/project.js";
 import { commit, commitEverywhere, get, setStatus, update } from "../state.js";
 import { within } from "../view/geometry.js";
 
@@ -14,15 +14,17 @@ const CLOSED = { picture: null, imageId: null, active: null, marked: [], hover: 
 /**
  * Add image files to the data set, a list of {blob, name}, and open the first of them.
  *
- * A file that the data set has already is not added again. A file whose labels were imported before gets these labels.
+ * A file that the data set has already is not added again. A file whose labels were imported before gets these labels. Undo
+ * does not remove a file that was added.
  */
 export async function addImages(files) {
   const problems = [];
+  const waiting = matchByName(waitingImages(), files.map(({ name }) => name));
   let first = null, kept = true, count = 0;
   for (const { blob, name } of files) {
     if (files.length > 20 && count++ % 10 === 0) setStatus(`Adding images: ${count} of ${files.length} …`);
     try {
-      const added = await addImage(blob, name);
+      const added = await addImage(blob, name, waiting.get(name)?.id);
       kept &&= added.kept;
       first ??= added.id;
     } catch (error) {
@@ -36,21 +38,28 @@ export async function addImages(files) {
   return first;
 }
 
-async function addImage(blob, name) {
+// Images that wait for their file, also those of an import that was undone: redo brings their labels back.
+function waitingImages() {
+  const { project, history } = get();
+  const waiting = [project, ...history.future.map((entry) => entry.project)].flatMap(({ images }) => images.filter(({ missing }) => missing));
+  return [...new Map(waiting.map((image) => [image.id, image])).values()];
+}
+
+async function addImage(blob, name, waitingId) {
   const size = await sizeOf(blob, name);
   const { images } = get().project;
-  const waiting = images.find((image) => image.missing && (image.name === name || image.name.endsWith(`/${name}`) || name.endsWith(`/${image.name}`)));
-  if (waiting && waiting.width === size.width && waiting.height === size.height) {
-    const kept = await putFiles([{ id: waiting.id, blob }]);
-    commitEverywhere((project) => changeImage(project, waiting.id, { missing: false }));
-    return { id: waiting.id, kept };
-  }
+  const waiting = waitingImages().find(({ id }) => id === waitingId);
+  if (waiting?.width === size.width && waiting.height === size.height) return keepFile(blob, waiting);
   for (const image of images.filter((other) => other.name === name && !other.missing)) {
     if (await isSameFile(await getFile(image.id), blob)) return { id: image.id, kept: true };
   }
-  const image = Object.freeze({ id: newId(), name: freeName(name, new Set(images.map((other) => other.name))), ...size, done: false, missing: false });
+  const image = Object.freeze({ id: newId(), name: freeName(name, new Set([...images, ...waitingImages()].map((other) => other.name))), ...size, done: false, missing: false });
+  return keepFile(blob, image);
+}
+
+async function keepFile(blob, image) {
   const kept = await putFiles([{ id: image.id, blob }]);
-  commitEverywhere((project) => ({ ...project, images: [...project.images, image] }));
+  commitEverywhere((project) => withFile(project, image));
   return { id: image.id, kept };
 }
 

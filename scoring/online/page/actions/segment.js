@@ -5,16 +5,17 @@ import { bestOf, requestFor, sizeProblem } from "../endpoint/requests.js";
 import { contains, endsOf, maskOf } from "../masks/runs.js";
 import { decodeRuns } from "../masks/rle.js";
 import { applyEdits } from "../masks/stroke.js";
-import { addObject, changeObject, newId, NO_PROMPT, objectsOf } from "../project/project.js";
+import { addObject, changeObject, newId, NO_PROMPT } from "../project/project.js";
 import { acceptProposal } from "../project/proposals.js";
 import { activeObject, answerObject, commit, get, setStatus, shownObjects, update } from "../state.js";
 import { boxBetween } from "../view/geometry.js";
 import { accept } from "./edit.js";
 
-const KEPT_LOGITS = 30; // number of objects whose logits are kept in memory
+const KEPT_LOGITS = 30; // number of answers whose logits are kept in memory
 
-let requests = 0; // number of the latest request
-const logitsOf = new Map(); // object id -> the logits of its candidates; they are too large to be saved
+// The list of candidates of an answer -> {model, logits}: the requested model, and the logits of each candidate. They are too
+// large to be saved. The key is the list itself, because undo gives an object the list of an earlier answer again.
+const answers = new Map();
 
 /** Return the topmost visible object at a pixel of the image, or undefined. */
 export const objectAt = (point) => shownObjects().findLast(({ mask, hidden }) => mask && !hidden && contains(endsOf(mask), mask.size, point));
@@ -22,7 +23,8 @@ export const objectAt = (point) => shownObjects().findLast(({ mask, hidden }) =>
 /**
  * Add a point to the active object, or start a new object with it. A point on a proposal accepts the proposal.
  *
- * The mask shown so far is refined: the request contains its logits or, if the page does not have them, its box.
+ * The mask shown so far is refined: the request contains its logits or, if the page does not have those of the selected model,
+ * its box.
  */
 export function addPoint(point, positive) {
   const { picture, each } = get();
@@ -32,11 +34,22 @@ export function addPoint(point, positive) {
   if (hit?.proposal && hit !== active) return accept([hit.id]);
   if (!positive && !active) return setStatus("Click on an object first. Then subtract what does not belong to it.");
   if (!active || (each && positive)) return start({ ...NO_PROMPT, points: [point], labels: [1] });
-  const logits = logitsOf.get(active.id)?.[active.chosen];
+  const logits = shownLogits(active);
   const { points, labels, box } = active.prompt;
   const frame = box ?? (active.mask?.area && !logits && !points.length ? cornersOf(active.mask.bbox) : null);
   const prompt = { points: [...points, point], labels: [...labels, positive ? 1 : 0], box: frame };
   change(active.id, { prompt }, logits);
+}
+
+/** Return the logits of an object's mask, or undefined if the page does not have them or if they are of another model. */
+function shownLogits({ candidates, chosen }) {
+  const { model, logits } = answers.get(candidates) ?? {};
+  return model === get().model ? logits?.[chosen] : undefined;
+}
+
+function keepLogits(candidates, model, masks) {
+  answers.set(candidates, { model, logits: masks.map(({ low_res_logits: text }) => text) });
+  if (answers.size > KEPT_LOGITS) answers.delete(answers.keys().next().value);
 }
 
 /** Return the corners [x1, y1, x2, y2] of a box [x, y, width, height]. */
@@ -60,14 +73,14 @@ export function addCorner(point, hint) {
 function start(prompt) {
   const { project, imageId, classId } = get();
   const id = newId();
-  commit(addObject(project, imageId, { id, classId, prompt, request: ++requests }), { active: id });
+  commit(addObject(project, imageId, { id, classId, prompt, request: newId() }), { active: id });
   segment(id);
 }
 
 function change(id, changes, logits) {
   const { project, imageId } = get();
   const accepted = acceptProposal(project, imageId, [id], activeObject()?.classId);
-  commit(changeObject(accepted, imageId, id, { ...changes, request: ++requests }), { active: id });
+  commit(changeObject(accepted, imageId, id, { ...changes, request: newId() }), { active: id });
   segment(id, logits);
 }
 
@@ -88,17 +101,14 @@ async function segment(id, logits) {
     const masks = predictions[0].mask_per_prediction;
     const problem = sizeProblem(masks, picture);
     if (problem) {
-      if (answerObject(imageId, id, request, { mask: null, candidates: [] })) setStatus(problem, true);
+      if (answerObject(imageId, id, request, () => ({ mask: null, candidates: [] }))) setStatus(problem, true);
       return;
     }
     const candidates = masks.map(toCandidate);
     const chosen = bestOf(masks);
-    const { edits } = objectsOf(get().project, imageId).find((object) => object.id === id) ?? {};
-    const present = answerObject(imageId, id, request, { candidates, chosen, model: answered, mask: edited(candidates[chosen].mask, edits) });
-    if (!present) return;
-    logitsOf.delete(id);
-    logitsOf.set(id, masks.map(({ low_res_logits: text }) => text));
-    if (logitsOf.size > KEPT_LOGITS) logitsOf.delete(logitsOf.keys().next().value);
+    keepLogits(candidates, model, masks);
+    const changesOf = ({ edits }) => ({ candidates, chosen, model: answered, mask: edited(candidates[chosen].mask, edits) });
+    if (!answerObject(imageId, id, request, changesOf)) return;
     if (get().active !== id || get().imageId !== imageId) return;
     update({ hover: null });
     setStatus(`${describe(activeObject())}, ${seconds(begin)}.`);

@@ -12,6 +12,9 @@ import { commit, get, setStatus } from "../state.js";
 import { addImages } from "./images.js";
 
 const NAMED = 3; // number of missing images that a message names
+// The folder of the photographs in an archive, also in a folder that wraps everything. The folder classes/images/ is no such
+// folder: it has masks, of photographs whose own names begin with images/.
+const PHOTO_FOLDER = /^(?:(?!(?:classes|objects|images)\/)[^/]+\/)*images\//;
 const PHOTO = /\.(?:avif|bmp|gif|jpe?g|png|webp)$/i;
 
 /** Return {images, objects}: the numbers of images and objects that an export contains. */
@@ -44,8 +47,8 @@ export async function importFiles(files) {
       if (/\.zip$/i.test(file.name)) unpacked.push(...(await unzip(file.data)));
       else unpacked.push(file);
     }
-    const photos = unpacked.filter(({ name }) => /(^|\/)images\//.test(name) && PHOTO.test(name));
-    if (photos.length) await addImages(photos.map(({ name, data }) => ({ name: name.replace(/^.*?(^|\/)images\//, ""), blob: new Blob([data], { type: typeOf(name) }) })));
+    const photos = unpacked.filter(({ name }) => PHOTO_FOLDER.test(name) && PHOTO.test(name));
+    if (photos.length) await addImages(photos.map(({ name, data }) => ({ name: name.replace(PHOTO_FOLDER, ""), blob: new Blob([data], { type: typeOf(name) }) })));
     await importLabels(unpacked.filter((file) => !photos.includes(file)));
   } catch (error) {
     setStatus(`Nothing was imported. ${error.message}`, true);
@@ -81,17 +84,8 @@ async function parsed(data, name) {
 }
 
 function report(read, unknown) {
-  let { project } = get();
-  let [added, repeated] = [0, 0];
-  const missing = [], misfits = [];
-  for (const labels of read) {
-    const result = mergeLabels(project, labels);
-    project = result.project;
-    added += result.added;
-    repeated += result.repeated;
-    missing.push(...result.missing);
-    misfits.push(...result.misfits);
-  }
+  const labels = { classes: read.flatMap(({ classes }) => classes), images: read.flatMap(({ images }) => images) };
+  const { project, added, repeated, missing, misfits } = mergeLabels(get().project, labels);
   const { classes } = project;
   commit(project, { active: null, ...(classes.some(({ id }) => id === get().classId) ? {} : { classId: classes[0].id }) });
   const sentences = [`${added} object${added === 1 ? "" : "s"} imported.`];

@@ -3,17 +3,18 @@
 import { fromColumns, endsOf, maskOf } from "../masks/runs.js";
 import { rasterize } from "../masks/rle.js";
 import { finished } from "../project/project.js";
-import { findByName, stem } from "./names.js";
+import { checkStems, matchByName, stem } from "./names.js";
 import { decodePng, encodePng } from "./png.js";
 
 /**
  * Return a promise of the files of a project, a list of {name, data}: classes/NAME.png (8 bits, 0 is the background),
  * objects/NAME.png (16 bits, objects are counted from 1) and classes.txt (class 1 is the first line).
  *
- * Throws an Error if the numbers do not fit into the files.
+ * Throws an Error if the numbers do not fit into the files, or if two images would have the same files.
  */
 export async function toPngMasks(project) {
   if (project.classes.length > 255) throw new Error("PNG masks can hold 255 classes. Export as COCO instead.");
+  checkStems(project.images, "the format of PNG masks");
   const numbers = new Map(project.classes.map(({ id }, i) => [id, i + 1]));
   const files = [{ name: "classes.txt", data: project.classes.map(({ name }) => `${name}\n`).join("") }];
   for (const { id, name, width, height } of project.images) {
@@ -41,8 +42,11 @@ export async function fromPngMasks(files, images) {
   const names = list ? (await list.data.text()).split("\n").map((line) => line.trim()).filter(Boolean) : [];
   const label = (number) => names[number - 1] ?? (number === 255 && !names.length ? "object" : `class ${number}`);
   const byImage = new Map(), missing = [], used = new Set();
-  for (const { name, data } of files.filter(({ name: file }) => /\.png$/i.test(file))) {
-    const image = findByName(images, name.replace(/(^|\/)(classes|objects)\//, "$1"), stem);
+  const masks = files.filter(({ name }) => /\.png$/i.test(name));
+  const pathOf = (name) => name.replace(/(^|\/)(classes|objects)\//, "$1");
+  const matched = matchByName(images, masks.map(({ name }) => pathOf(name)), stem);
+  for (const { name, data } of masks) {
+    const image = matched.get(pathOf(name));
     if (!image) missing.push(name);
     else byImage.set(image, { ...byImage.get(image), [/(^|\/)objects\//.test(name) ? "objects" : "classes"]: { name, data } });
   }

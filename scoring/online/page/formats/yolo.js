@@ -3,12 +3,13 @@
 import { polygonRuns, polygonsOf } from "../masks/polygons.js";
 import { endsOf, maskOf } from "../masks/runs.js";
 import { finished } from "../project/project.js";
-import { findByName, stem } from "./names.js";
+import { checkStems, matchByName, stem } from "./names.js";
 
 const DIGITS = 6;
 
 /** Return the files of a project, a list of {name, data}: a text file for each image, and data.yaml with the class names. */
 export function toYolo(project, { tolerance = 0 } = {}) {
+  checkStems(project.images, "YOLO's format");
   const numbers = new Map(project.classes.map(({ id }, i) => [id, i]));
   const labels = project.images.map(({ id, name, width, height }) => {
     const lines = finished(project, id).flatMap(({ classId, mask }) =>
@@ -34,9 +35,11 @@ export function fromYolo(files, images) {
   const classes = classNames(files);
   const read = [], missing = [];
   const used = new Set();
-  for (const { name, text } of files) {
-    if (!/\.txt$/i.test(name) || /(^|[\\/])classes\.txt$/i.test(name)) continue;
-    const image = findByName(images, name.replace(/(^|[\\/])labels[\\/]/, "$1"), stem);
+  const texts = files.filter(({ name }) => /\.txt$/i.test(name) && !/(^|[\\/])classes\.txt$/i.test(name));
+  const pathOf = (name) => name.replace(/(^|[\\/])labels[\\/]/, "$1");
+  const found = matchByName(images, texts.map(({ name }) => pathOf(name)), stem);
+  for (const { name, text } of texts) {
+    const image = found.get(pathOf(name));
     if (!image) {
       missing.push(name);
       continue;

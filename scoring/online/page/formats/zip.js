@@ -1,5 +1,8 @@
 // Write ZIP archives without compression, and read archives. Pure.
 
+const MOST_FILES = 0xffff;
+const MOST_BYTES = 0xffffffff;
+
 const TABLE = Uint32Array.from({ length: 256 }, (_, value) => {
   for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
   return value;
@@ -28,9 +31,10 @@ function record(signature, fields, ...rest) {
 /**
  * Return a promise of a ZIP archive (a Blob). `files` is a list of {name, data}, where data is a Blob, text or bytes.
  *
- * Throws an Error if the archive would be larger than 4 GB, the limit of the plain ZIP format.
+ * Throws an Error if the archive would have more files or bytes than the plain ZIP format can count.
  */
 export async function zip(files) {
+  if (files.length > MOST_FILES) throw new Error(`The archive would have ${files.length.toLocaleString()} files, and a ZIP archive can have ${MOST_FILES.toLocaleString()}. Export as COCO without the images.`);
   const parts = [], directory = [];
   let offset = 0;
   for (const { name, data } of files) {
@@ -41,7 +45,7 @@ export async function zip(files) {
     parts.push(...record(0x04034b50, common, title), blob);
     directory.push(...record(0x02014b50, [[2, 20], ...common, [2, 0], [2, 0], [2, 0], [4, 0], [4, offset]], title));
     offset += 30 + title.length + blob.size;
-    if (offset > 0xffffffff) throw new Error("The archive would be larger than 4 GB. Export without the images, or fewer images.");
+    if (offset > MOST_BYTES) throw new Error("The archive would be larger than 4 GB. Export without the images, or fewer images.");
   }
   const size = directory.reduce((sum, part) => sum + part.length, 0);
   const end = record(0x06054b50, [[2, 0], [2, 0], [2, files.length], [2, files.length], [4, size], [4, offset], [2, 0]]);
@@ -55,6 +59,8 @@ export async function unzip(blob) {
   while (at >= 0 && tail.getUint32(at, true) !== 0x06054b50) at--;
   if (at < 0) throw new Error("The file is not a ZIP archive, or its end is missing.");
   const count = tail.getUint16(at + 10, true), start = tail.getUint32(at + 16, true);
+  const isExtended = at >= 20 && tail.getUint32(at - 20, true) === 0x07064b50; // the true numbers stand in a record of ZIP64
+  if (isExtended && (count === MOST_FILES || start === MOST_BYTES)) throw new Error("The ZIP archive has more than 65,535 files or 4 GB, which this page cannot read. Pack it as several archives.");
   const view = new DataView(await blob.slice(start, start + tail.getUint32(at + 12, true)).arrayBuffer());
   const files = [];
   try {

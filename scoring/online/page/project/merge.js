@@ -1,6 +1,6 @@
 // Add labels that were read from files to a project. Pure.
 
-import { findByName } from "../formats/names.js";
+import { matchByName } from "../formats/names.js";
 import { endsOf, iou } from "../masks/runs.js";
 import { addClass, addObject, countOfClass, EMPTY, newId, objectsOf } from "./project.js";
 
@@ -23,9 +23,10 @@ export function mergeLabels(project, labels) {
   }
   const missing = [], misfits = [];
   let [added, repeated] = [0, 0];
+  const found = matchByName(project.images, labels.images.map(({ name }) => name));
   for (const { name, width, height, objects } of labels.images) {
     const size = objects[0]?.mask.size ?? [height, width];
-    let image = findByName(result.images, name);
+    let image = found.get(name);
     if (image && (image.width !== size[1] || image.height !== size[0]) && objects.length) {
       misfits.push(name);
       continue;
@@ -33,6 +34,7 @@ export function mergeLabels(project, labels) {
     if (!image) {
       image = Object.freeze({ id: newId(), name, width: size[1], height: size[0], done: false, missing: true });
       result = { ...result, images: [...result.images, image] };
+      found.set(name, image);
     }
     if (image.missing) missing.push(name);
     for (const { label, mask } of objects) {

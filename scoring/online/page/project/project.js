@@ -9,20 +9,21 @@
 //   prompt: {points, labels, box}; candidates: [{mask, score}] of the latest answer; chosen: the index of one of them
 //   proposal: found by a search and not yet accepted; concept: of a search by text, as in project/proposals.js, or null
 //   edits: corrections by the brush, as in masks/stroke.js, or null
-//   request: number of the latest request for this object; answers to earlier requests are ignored
+//   request: id of the latest request for this object, or null; answers to earlier requests are ignored. A reload keeps it, so
+//   a number that starts again with each visit would fit later requests too.
 
 import { endsOf, maskOf, union } from "../masks/runs.js";
 import { isColour, nextColour } from "./palette.js";
 
 export const NO_PROMPT = Object.freeze({ points: [], labels: [], box: null });
 export const NEW_OBJECT = Object.freeze({
-  hidden: false, proposal: false, concept: null, mask: null, prompt: NO_PROMPT, candidates: [], chosen: 0, model: "", edits: null, request: 0,
+  hidden: false, proposal: false, concept: null, mask: null, prompt: NO_PROMPT, candidates: [], chosen: 0, model: "", edits: null, request: null,
 });
 export const EMPTY = Object.freeze({ classes: [Object.freeze({ id: "class-1", name: "object", colour: "#0072b2" })], images: [], objects: {} });
 
 let identifiers = 0;
 
-/** Return an id that no other class, image or object has, also in other sessions of the browser. */
+/** Return an id that no other class, image, object or request has, also in other sessions of the browser. */
 export const newId = () => `${Date.now().toString(36)}-${(++identifiers).toString(36)}-${Math.floor(Math.random() * 1e6).toString(36)}`;
 
 /** Return the objects of an image, from the bottom to the top. */
@@ -65,7 +66,7 @@ export function mergeObjects(project, imageId, ids) {
   if (parts.length < 2) return project;
   const runs = parts.map(({ mask }) => endsOf(mask)).reduce(union);
   const first = ids.map((id) => parts.find((part) => part.id === id)).find(Boolean);
-  const merged = { mask: maskOf(runs, first.mask.size), prompt: NO_PROMPT, candidates: [], chosen: 0, edits: null, proposal: false, request: first.request + 1 };
+  const merged = { mask: maskOf(runs, first.mask.size), prompt: NO_PROMPT, candidates: [], chosen: 0, edits: null, proposal: false, request: null };
   const rest = parts.map(({ id }) => id).filter((id) => id !== first.id);
   return removeObjects(changeObject(project, imageId, first.id, merged), imageId, rest);
 }
@@ -90,6 +91,10 @@ export function removeClass(project, id) {
 }
 
 export const changeImage = (project, id, changes) => ({ ...project, images: project.images.map((image) => (image.id === id ? Object.freeze({ ...image, ...changes }) : image)) });
+
+/** Return the project with an image whose file is there. The project can have the image already, without its file. */
+export const withFile = (project, image) =>
+  project.images.some(({ id }) => id === image.id) ? changeImage(project, image.id, { missing: false }) : { ...project, images: [...project.images, Object.freeze({ ...image, missing: false })] };
 
 /** Return the project without an image and its objects. */
 export function removeImage(project, id) {

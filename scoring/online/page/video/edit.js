@@ -6,11 +6,12 @@ import { decodeRuns } from "../masks/rle.js";
 import { contains, endsOf, maskOf, resizeRuns } from "../masks/runs.js";
 import { boxBetween } from "../view/geometry.js";
 import { fail } from "./errors.js";
-import { commit, get, setStatus, update } from "./state.js";
-import { addObject, promptAt, trackAt, withoutObject, withPrompt } from "./tracks.js";
+import { changeEverywhere, commit, get, setStatus, update } from "./state.js";
+import { addObject, promptAt, trackAt, withClickAnswer, withoutObject, withPrompt } from "./tracks.js";
 
-let requests = 0; // number of the latest click; masks of earlier clicks on the same object and frame are ignored
-const latest = new Map(); // "frame object" -> {request, logits} of its latest click
+// Prompt -> {model, logits}: the requested model, and the logits of the answer. Each click makes a new prompt, and undo restores
+// the earlier one, so a prompt also tells which versions an answer belongs to.
+const answers = new WeakMap();
 
 /** Return the topmost visible object at a pixel of the shown frame, or undefined. */
 export const objectAt = (point) =>
@@ -54,9 +55,8 @@ async function send(known, prompt) {
   const { clip, frame, model, key } = get();
   const added = known ? { objects: get().objects, id: known } : addObject(get());
   const { objects, id } = added;
-  const place = `${frame} ${id}`, request = ++requests;
-  const logits = prompt.points.length > 1 ? latest.get(place)?.logits : undefined;
-  latest.set(place, { request });
+  const before = answers.get(promptAt(get(), frame, id));
+  const logits = prompt.points.length > 1 && before?.model === model ? before.logits : undefined;
   commit({ objects, ...withPrompt(get(), frame, id, prompt, trackAt(get(), frame, id)) }, { active: id, playing: false });
   setStatus("Segmenting …");
   const { blob } = clip.frames[frame];
@@ -64,13 +64,13 @@ async function send(known, prompt) {
     const { width, height } = await sizeOf(blob);
     const picture = { id: `${clip.id}/${frame}`, blob };
     const { predictions } = await score(picture, model, key, requestFor(scaled(prompt, width / clip.size[1], height / clip.size[0]), logits));
-    if (latest.get(place)?.request !== request || get().clip?.id !== clip.id || !promptAt(get(), frame, id)) return;
     const masks = predictions[0].mask_per_prediction;
     const best = masks[bestOf(masks)];
     const ends = resizeRuns(decodeRuns(best.encoded_binary_mask, best.size), best.size, clip.size);
-    latest.set(place, { request, logits: best.low_res_logits });
+    answers.set(prompt, { model, logits: best.low_res_logits });
     const track = { mask: maskOf(ends, clip.size), score: Number(best.iou_score.toFixed(6)) };
-    update({ tracks: withPrompt(get(), frame, id, prompt, track).tracks });
+    changeEverywhere((version) => ({ tracks: withClickAnswer(version, frame, id, prompt, track) }));
+    if (promptAt(get(), frame, id) !== prompt) return; // there are later clicks, or the click is undone
     setStatus(track.mask.area ? `Object ${id} on frame ${frame}: ${track.mask.area.toLocaleString()} pixels. Add clicks, or press T to track.` : "Nothing is selected there. Undo the click, or add others.");
   } catch (error) {
     fail(error);
@@ -105,13 +105,12 @@ export function remove(id = get().active) {
 export function clearFrame() {
   const { frame, active } = get();
   if (!active || !(promptAt(get(), frame, active) || trackAt(get(), frame, active))) return;
-  latest.delete(`${frame} ${active}`);
   commit(withPrompt(get(), frame, active, null, null));
   setStatus(`Object ${active} has no mask on frame ${frame} any more.`);
 }
 
-/** Hide or show an object in the view. Hidden objects are tracked and saved, too. */
-export const setHidden = (id, hidden) => update({ objects: get().objects.map((object) => (object.id === id ? { ...object, hidden } : object)) });
+/** Hide or show an object in the view. Hidden objects are tracked and saved, too. Undo does not undo this change. */
+export const setHidden = (id, hidden) => changeEverywhere(({ objects }) => ({ objects: objects.map((object) => (object.id === id ? { ...object, hidden } : object)) }));
 
 /** Undo the latest change. */
 export function undo() {
@@ -119,7 +118,6 @@ export function undo() {
   if (running) return setStatus("Stop tracking first.");
   const before = past.at(-1);
   if (!before) return setStatus("There is nothing to undo.");
-  latest.clear();
   update({ ...before, past: past.slice(0, -1), active: before.objects.some(({ id }) => id === active) ? active : null, saved: false });
   setStatus("Undone.");
 }

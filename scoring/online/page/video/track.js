@@ -4,10 +4,11 @@ import { postVideo } from "../endpoint/api.js";
 import { decodeRuns } from "../masks/rle.js";
 import { maskOf } from "../masks/runs.js";
 import { fail } from "./errors.js";
-import { commit, get, setStatus, update } from "./state.js";
+import { changeEverywhere, commit, get, setStatus, update } from "./state.js";
 import { promptsFrom, withAnswer, withoutTracksAfter } from "./tracks.js";
 
 let controller = null; // AbortController of the request in progress
+let runs = 0; // number of the latest tracking
 let follows = true; // whether the view follows the latest answer
 
 /** Track all objects from the shown frame to the end, with the corrections on later frames. */
@@ -19,13 +20,14 @@ export async function track() {
   const { signal } = (controller = new AbortController());
   follows = true;
   const begin = performance.now();
-  commit({ tracks: withoutTracksAfter(get(), from) }, { playing: false, running: { from, last: from, done: 0, begin } });
+  const run = ++runs;
+  commit({ tracks: withoutTracksAfter(get(), from), run }, { playing: false, running: { from, last: from, done: 0, begin } });
   setStatus("Tracking …");
   try {
     let end = null;
     for await (const line of postVideo("track", clip.file, { prompts: JSON.stringify(prompts), model }, key, signal)) {
       if (signal.aborted) break;
-      if ("object" in line) take(from, line);
+      if ("object" in line) take(run, from, line);
       else end = line;
     }
     if (signal.aborted) return stopped(clip);
@@ -46,12 +48,14 @@ function stopped(clip) {
   update({ running: null });
 }
 
-function take(from, { frame, object, encoded_binary_mask: counts, size, score }) {
+// The user can click during the tracking, so the versions of this tracking before those clicks take the answer, too.
+function take(run, from, { frame, object, encoded_binary_mask: counts, size, score }) {
   const { running } = get();
-  const tracks = withAnswer(get(), from, { frame, object, track: { mask: maskOf(decodeRuns(counts, size), size), score } });
+  const answer = { frame, object, track: { mask: maskOf(decodeRuns(counts, size), size), score } };
   const isNew = frame > running.last;
   const next = { ...running, last: Math.max(running.last, frame), done: running.done + (isNew ? 1 : 0) };
-  update({ tracks, saved: false, running: next, ...(follows && isNew ? { frame } : {}) });
+  const change = (version) => (version.run === run ? { tracks: withAnswer(version, from, answer) } : {});
+  changeEverywhere(change, { saved: false, running: next, ...(follows && isNew ? { frame } : {}) });
 }
 
 /** Stop tracking. The endpoint stops too, and the masks that have arrived are kept. */

@@ -4,6 +4,7 @@
 //   prompts: frame -> object -> {points, labels, box}, what the user has clicked
 //   tracks: a list with one entry per frame, or none: object -> {mask, score}. On a frame with a prompt, the mask is the one
 //   that the user has seen after the clicks. On other frames it is the tracker's.
+//   run: number of the tracking whose masks the tracks have, or 0
 
 /** Return the prompt of an object on a frame, or undefined. */
 export const promptAt = ({ prompts }, frame, id) => prompts[frame]?.[id];
@@ -22,6 +23,9 @@ export const withPrompt = ({ prompts, tracks }, frame, id, prompt, track) => ({
   prompts: { ...prompts, [frame]: withEntry(prompts[frame], id, prompt) },
   tracks: withTrack(tracks, frame, id, track),
 });
+
+/** Return the tracks with the answer to a prompt, unless the object has another prompt on the frame. */
+export const withClickAnswer = (state, frame, id, prompt, track) => (promptAt(state, frame, id) === prompt ? withTrack(state.tracks, frame, id, track) : state.tracks);
 
 function withTrack(tracks, frame, id, track) {
   const copy = [...tracks];

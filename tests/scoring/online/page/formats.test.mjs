@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import { deflateRawSync } from "node:zlib";
 import { fromCoco, toCoco } from "../../../../scoring/online/page/formats/coco.js";
-import { findByName, freeName, stem } from "../../../../scoring/online/page/formats/names.js";
+import { freeName, matchByName, stem } from "../../../../scoring/online/page/formats/names.js";
 import { decodePng, encodePng } from "../../../../scoring/online/page/formats/png.js";
 import { fromPngMasks, toPngMasks } from "../../../../scoring/online/page/formats/pngmasks.js";
 import { fromYolo, toYolo } from "../../../../scoring/online/page/formats/yolo.js";
@@ -102,12 +102,36 @@ test("archives are read back, also with compression", async () => {
   await assert.rejects(unzip(new Blob(["no archive"])), /not a ZIP archive/);
 });
 
+const named = (...names) => names.map((name) => ({ name }));
+const matched = (images, names, key) => names.map((name) => matchByName(images, names, key).get(name)?.name);
+
 test("labels find their image by path, by the end of the path, or by a name that is unique", () => {
-  const images = ["a/1.jpg", "b/1.jpg", "b/2.jpg"].map((name) => ({ name }));
-  assert.equal(findByName(images, "b/1.jpg"), images[1]);
-  assert.equal(findByName(images, "data/b/1.jpg"), images[1]);
-  assert.equal(findByName(images, "1.jpg"), undefined);
-  assert.equal(findByName(images, "x/2.txt", stem), images[2]);
-  assert.equal(findByName(images, "3.jpg"), undefined);
+  const images = named("a/1.jpg", "b/1.jpg", "b/2.jpg");
+  for (const [name, image] of [["b/1.jpg", "b/1.jpg"], ["data/b/1.jpg", "b/1.jpg"], ["1.jpg", undefined], ["2.jpg", "b/2.jpg"], ["x/2.jpg", "b/2.jpg"], ["3.jpg", undefined]]) {
+    assert.deepEqual(matched(images, [name]), [image]);
+  }
+  assert.deepEqual(matched(images, ["x/2.txt"], stem), ["b/2.jpg"]);
   assert.equal(freeName("a.jpg", new Set(["a.jpg", "a (2).jpg"])), "a (3).jpg");
+});
+
+test("an image belongs to one name only", () => {
+  assert.deepEqual(matched(named("a/1.jpg"), ["a/1.jpg", "b/1.jpg", "1.jpg"]), ["a/1.jpg", undefined, undefined]);
+  assert.deepEqual(matched(named("1.jpg"), ["a/1.jpg", "b/1.jpg"]), [undefined, undefined]);
+  assert.deepEqual(matched(named("1.jpg", "1.png"), ["1.txt"], stem), [undefined]);
+  assert.deepEqual(matched([{ name: "a/1.jpg", missing: true }], ["b/1.jpg"]), [undefined]);
+  assert.deepEqual(matched([{ name: "a/1.jpg", missing: true }], ["1.jpg"]), ["a/1.jpg"]);
+});
+
+test("images that would have the same file of labels are named", async () => {
+  const source = { ...projects.EMPTY, images: ["a.jpg", "b.jpg", "a.png"].map((name) => ({ id: name, name, width: 2, height: 2 })) };
+  assert.throws(() => toYolo(source), /^Error: a\.jpg and a\.png would have the same file/);
+  await assert.rejects(toPngMasks(source), /^Error: a\.jpg and a\.png would have the same file/);
+  assert.equal(toCoco(source).images.length, 3);
+});
+
+test("archives of more than 65,535 files are refused", async () => {
+  await assert.rejects(zip(Array(65536).fill({ name: "a", data: "" })), /would have 65,536 files, and a ZIP archive can have 65,535/);
+  const locator = Buffer.alloc(20), end = Buffer.alloc(22);
+  locator.writeUInt32LE(0x07064b50), end.writeUInt32LE(0x06054b50), end.writeUInt16LE(65535, 10);
+  await assert.rejects(unzip(new Blob([locator, end])), /more than 65,535 files or 4 GB/);
 });
