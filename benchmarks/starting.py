@@ -63,7 +63,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def score(checkout: Path, model: Path, folder: Path) -> Seconds:
     """Score a table of one image with the command `score`."""
-    words = ("--model", model, "--input", folder / "table.csv", "--output", folder / "out.parquet", "--overwrite")
+    output = folder / "out.parquet"
+    output.unlink(missing_ok=True)  # the same job again would have nothing to do
+    words = ("--model", model, "--input", folder / "table.csv", "--output", output)
     return _run(checkout, "-m", "sam_endpoint", "score", *words)
 
 

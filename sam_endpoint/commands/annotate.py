@@ -20,7 +20,7 @@ from sam_endpoint.commands import RESUMABLE, CommandError, UsageError, json_obje
 from sam_endpoint.scoring.process import configure_process
 
 STOPPED = "stopped; run the same command again to continue"
-JOB_OPTIONS = ("data", "model", "detector", "boxes", "classes", "conf", "iou", "max_det", "params")
+JOB_OPTIONS = ("data", "detector", "boxes", "classes", "conf", "iou", "max_det")
 DETECTOR_OPTIONS = {"classes": "", "conf": 0.25, "iou": 0.45, "max_det": 300}  # with their defaults
 SHOWN = 5  # maximum number of skipped boxes and of failures that are printed
 
@@ -91,7 +91,6 @@ def run(options: argparse.Namespace) -> int:
     from sam_endpoint.scoring.batch import annotate, boxes, concepts, detectors
     from sam_endpoint.scoring.batch.label_folder import LabelFolder
     from sam_endpoint.scoring.batch.labels import LabelledImage
-    from sam_endpoint.scoring.runtime import OpenedModel
 
     words = tuple(word.strip() for word in options.classes.split(",") if word.strip())
     box_filter = detectors.BoxFilter(options.conf, options.iou, options.max_det, words or None)
@@ -104,11 +103,11 @@ def run(options: argparse.Namespace) -> int:
         names = annotate.EVERYTHING
         identities: dict[str, str] = {}
         inputs = [options.data]
-        model: OpenedModel | None = None
         described = {name: _plain(getattr(options, name)) for name in JOB_OPTIONS}
         if options.detector:
             detector = detectors.load(options.detector, box_filter, options.device)
             find, names = annotate.finder_from_detector(detector), detector.names
+            described["detector"] = detectors.identify(options.detector)
         elif options.boxes:
             label_files = boxes.read(options.boxes, without=options.output)
             matched = label_files.match(images, options.data)
@@ -119,19 +118,20 @@ def run(options: argparse.Namespace) -> int:
         elif options.text is not None:
             find = concepts.read_texts(options.text)
             names = {number: concept.text or "" for number, concept in enumerate(find)}
-            model = annotate.open_sam(options.model, options.device)
-            concepts.check_texts(model.engine, find)  # before the output folder belongs to this job
             described["text"] = list(names.values())
+        model = annotate.open_sam(options.model, options.device)
+        if isinstance(find, list):
+            concepts.check_texts(model.engine, find)  # before the output folder belongs to this job
+        described["weights"] = model.weights
+        described["params"] = vars(annotate.read_params(model, options.params))
         output = LabelFolder(options.output, {**described, "orientation": "upright"}, names, options.overwrite, inputs)
         pending = {name: path for name, path in images.items() if not output.done(name, identities.get(name, ""))}
         failed = {}
-        if pending:
-            model = model or annotate.open_sam(options.model, options.device)
-            for name, result in annotate.annotate_images(model, pending, find, options.params):
-                if isinstance(result, LabelledImage):
-                    output.put(result, identities.get(name, ""))
-                else:
-                    failed[name] = str(result)
+        for name, result in annotate.annotate_images(model, pending, find, options.params) if pending else ():
+            if isinstance(result, LabelledImage):
+                output.put(result, identities.get(name, ""))
+            else:
+                failed[name] = str(result)
         done = output.finish(images, options.polygons)
     except OSError as error:
         raise CommandError(f"{error}; {RESUMABLE}") from error

@@ -23,7 +23,7 @@ from sam_endpoint.scoring.batch.boxes import Detection, ImageBoxes, MatchedBoxes
 from sam_endpoint.scoring.batch.boxes.yolo import read_classes
 from sam_endpoint.scoring.batch.concepts import find_concepts
 from sam_endpoint.scoring.batch.detectors import Detector
-from sam_endpoint.scoring.batch.files import printable_name
+from sam_endpoint.scoring.batch.files import check_name
 from sam_endpoint.scoring.batch.label_folder import write
 from sam_endpoint.scoring.batch.label_names import CLASSES, label_file
 from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
@@ -125,6 +125,13 @@ def write_classes(folder: Path, names: Mapping[int, str]) -> None:
     write(file, text.encode())
 
 
+def read_params(model: OpenedModel, values: Mapping[str, Any] | None = None) -> Params:
+    """Return the params with which a model annotates images. Args and errors are those of `annotate_images`."""
+    return replace(
+        model.defaults.read(values or {}), mask_encoding="rle", on_error="raise", response_format="model_card"
+    )
+
+
 def annotate_images(
     model: OpenedModel,
     images: Mapping[str, Path],
@@ -147,9 +154,7 @@ def annotate_images(
     Raises:
         BadParameter: a param has an unknown name or a value out of range.
     """
-    params = replace(
-        model.defaults.read(values or {}), mask_encoding="rle", on_error="raise", response_format="model_card"
-    )
+    params = read_params(model, values)
     refs = {name: ImageRef.path(path, upright=True) for name, path in images.items()}
     with ImagePrefetcher(model.engine.images) as source:
         source.announce(refs.values())
@@ -256,13 +261,12 @@ def list_images(data: Path, without: Path | None = None) -> dict[str, Path]:
         Paths of the images, by their path relative to the folder.
 
     Raises:
-        BadData: the folder has no images, two images have the same label file, or a file name is not valid UTF-8.
-        OSError: a folder cannot be read.
+        BadData: the folder has no images or cannot be read, two images have the same label file, or a file name is not
+            valid UTF-8.
     """
     images = sources.image_files(data, without)
     for name in images:
-        if printable_name(name) != name:
-            raise BadData(f"'{data}': the file name {printable_name(name)} is not valid UTF-8; rename the file")
+        check_name(name)
     label_names.check({name: name for name in images}, str(data))
     return images
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +70,25 @@ def load(checkpoint: str, box_filter: BoxFilter, device: str = "") -> Detector:
     except ValueError as error:
         raise BadData(str(error)) from None
     return TransformersDetector(finder, box_filter)
+
+
+def identify(checkpoint: str) -> str | dict[str, str]:
+    """Return a value that identifies a detector, and changes when it is trained again.
+
+    Args:
+        checkpoint: as for `load`.
+
+    Returns:
+        The SHA-256 of the checkpoint's files by name; for a checkpoint that is not on this machine, its id.
+    """
+    place = Path(checkpoint)
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    digests = {}
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as stream:
+                digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests or checkpoint
 
 
 class TransformersDetector:

@@ -12,6 +12,7 @@ from sam_endpoint.model.engine import Engine
 from sam_endpoint.model.errors import BadData, BadInput
 from sam_endpoint.model.images import ImageRef
 from sam_endpoint.scoring.batch import sources
+from sam_endpoint.scoring.batch.files import check_name
 from sam_endpoint.scoring.batch.progress import tracked
 from sam_endpoint.scoring.runtime import open_model
 from sam_endpoint.scoring.tenants import tenant_of
@@ -61,11 +62,13 @@ def embed(
         The number of images, and the failures as a Counter of messages.
 
     Raises:
-        BadData: the folder has no images, or the store's URL has an unknown protocol.
+        BadData: the folder has no images, a file name is not valid UTF-8, or the store's URL has an unknown protocol.
         BadModel: the model cannot be opened.
         OSError: the store cannot be read or written.
     """
     files = sources.image_files(images)
+    for file in files.values():
+        check_name(str(file))
     try:
         # Without a limit, since the command must not delete what it wrote before: it fails when the disk is full.
         store = _StrictStore(store_url, secret=secret.encode(), max_bytes=math.inf)

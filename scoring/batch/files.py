@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from sam_endpoint.model.errors import BadData
+
 
 def files_in(folder: Path, endings: Collection[str], without: Path | None = None) -> list[Path]:
     """List the files with certain endings in a folder and its subfolders.
@@ -43,6 +45,12 @@ def printable_name(name: str) -> str:
         'photo\\udce9.jpg'
     """
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def check_name(name: str) -> None:
+    """Check that a file name, or the path of a file, can be written to a table or an index. Raises BadData."""
+    if (printable := printable_name(name)) != name:
+        raise BadData(f"'{printable}': the file name is not valid UTF-8; rename the file")
 
 
 def _raise(error: OSError) -> None:

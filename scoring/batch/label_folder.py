@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,8 @@ from sam_endpoint.scoring.batch.labels import LabelledImage, LabelledObject
 from sam_endpoint.scoring.overlay import Shown, overlay, sheet
 
 SHOWN = 6  # images in sheet.png
-FOLDERS = ("labels", "masks", "objects")
+FOLDERS = {"labels": ".txt", "masks": ".png", "objects": ".json"}  # with the endings of their files
+JOB = "job.json"
 FILES = ("annotations.json", "data.yaml", "sheet.png")
 
 
@@ -38,7 +38,7 @@ class LabelFolder:
         folder: the output folder. It is created if necessary.
         job: everything that determines the labels. A folder with another `job.json` is not continued.
         names: names of all categories by number.
-        overwrite: whether to delete the labels of another job.
+        overwrite: whether to delete the labels of another job. The labels of the same job are continued.
         inputs: files and folders that must not be deleted.
 
     Raises:
@@ -54,30 +54,33 @@ class LabelFolder:
         inputs: Sequence[Path] = (),
     ) -> None:
         self.folder, self.names = folder, names
-        job_file = folder / "job.json"
+        job_file = folder / JOB
         job = json.loads(json.dumps({**job, "names": {str(number): name for number, name in names.items()}}))
         if folder.exists() and not folder.is_dir():
             raise OutputConflict(f"'{folder}' is a file; --output must be a folder")
-        if folder.exists() and any(folder.iterdir()) and not overwrite and _read_json(job_file) != job:
+        earlier = _read_json(job_file)
+        if earlier != job and overwrite:
+            self._clear({"data", "names"} <= earlier.keys(), inputs)
+        elif earlier != job and folder.exists() and any(folder.iterdir()):
             raise OutputConflict(
                 f"'{folder}' holds other files, or the labels of another job; choose another --output, or replace the "
                 "labels with --overwrite"
             )
-        if overwrite:
-            self._clear(job_file.exists(), inputs)
         write(job_file, json.dumps(job, indent=1).encode())
 
     def _clear(self, is_job: bool, inputs: Sequence[Path]) -> None:
         """Delete the labels of another job. Raises OutputConflict if other files would be deleted."""
-        for name in FOLDERS:
-            subfolder = self.folder / name
+        for written in (self.folder / name for name in (*FOLDERS, *FILES, JOB)):
             for path in inputs:
-                if subfolder.resolve() in (path.resolve(), *path.resolve().parents):
+                if written.resolve() in (path.resolve(), *path.resolve().parents):
                     raise OutputConflict(f"--overwrite would delete '{path}', an input; choose another --output")
-            if not is_job and subfolder.exists():
-                raise OutputConflict(f"'{subfolder}' was not written by this command; choose another --output")
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            if not is_job and written.exists():
+                raise OutputConflict(f"'{written}' was not written by this command; choose another --output")
+        # The objects of an image are written last and deleted last, so that they tell which files are of the job.
+        for objects in sorted((self.folder / "objects").rglob("*.json")):
+            name = str(objects.relative_to(self.folder / "objects").with_suffix(""))
+            for subfolder, ending in FOLDERS.items():
+                (self.folder / subfolder / f"{name}{ending}").unlink(missing_ok=True)
         for name in FILES:
             (self.folder / name).unlink(missing_ok=True)
 

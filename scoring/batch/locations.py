@@ -1,16 +1,29 @@
-"""Where the output of a batch job may lie."""
+"""Where the output of a batch job may lie, and which files there --overwrite may delete."""
 
 from __future__ import annotations
 
 import os
+import re
+from glob import has_magic
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from sam_endpoint.model.errors import OutputConflict
+from sam_endpoint.model.rows import OUTPUT_COLUMNS
 
 # Endings of other file formats. An output path with such an ending is rejected, because it would become a folder.
 OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".arrow", ".feather", ".pq", ".zip")
+# Names of the files that jobs write to a folder: the parts of `Parts` and of Spark, and the files beside them.
+OUTPUT_FILE = re.compile(
+    r"(job\.json|whole|_SUCCESS|_(started|committed)_\d+|part-\d{6,}\.parquet"
+    r"|part-\d{5,}-[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}[-.\w]*\.parquet)"
+    r"|\.(part-[-.\w]+\.(piece|sha256|crc)|_SUCCESS\.crc|state-\d{6,}\.safetensors|\.?[-.\w]+\.unfinished)"
+)
+SPARK_FOLDER = "_temporary"  # Spark's unfinished parts
 
 
 def parse_location(where: str) -> tuple[Any, str, bool]:
@@ -23,7 +36,8 @@ def parse_location(where: str) -> tuple[Any, str, bool]:
         The fsspec file system, the path in it, and whether the output is a single file.
 
     Raises:
-        OutputConflict: the path is empty or has the ending of another format, or the URL's protocol is unknown.
+        OutputConflict: the path is empty, has the ending of another format, or is a pattern on another file system than
+            this machine's; or the URL's protocol is unknown.
 
     Example:
         >>> _, path, is_single_file = parse_location("memory://out/predictions.parquet")
@@ -39,6 +53,8 @@ def parse_location(where: str) -> tuple[Any, str, bool]:
     if path.lower().endswith(OTHER_FORMATS):
         stem = where.rpartition(".")[0]
         raise OutputConflict(f"'{where}': the output format is Parquet; choose '{stem}.parquet' or a folder")
+    if has_magic(path) and not isinstance(fs, LocalFileSystem):  # fsspec would move and delete all files that match
+        raise OutputConflict(f"'{where}': expected an output without the characters *, ? and [ of a pattern")
     return fs, path.rstrip("/"), path.lower().endswith(".parquet")
 
 
@@ -61,7 +77,81 @@ def check_input_outside(source: str, output: str) -> None:
         raise OutputConflict(f"the input is inside the output '{output}'; choose another --output")
 
 
-def holds_only_parts(fs: Any, folder: str) -> bool:
-    """Return whether a folder holds only files of a job's output, so that --overwrite may delete it."""
-    names = [str(file).rpartition("/")[2] for file in fs.ls(folder, detail=False)]
-    return all(name.startswith(("part-", ".", "_")) or name in ("job.json", "whole") for name in names)
+def entries(fs: Any, folder: str) -> list[dict[str, Any]]:
+    """List a folder. The empty key `folder/`, with which object stores mark a folder, is left out. Raises OSError."""
+    return [entry for entry in fs.ls(folder, detail=True) if str(entry["name"]).rstrip("/") != folder]
+
+
+def not_a_job(folder: str, reason: str = "") -> OutputConflict:
+    """Return the error for an output that holds other files than those of a job."""
+    return OutputConflict(
+        f"'{folder}' exists and is not the output of a job{reason}; choose another --output "
+        "(--overwrite replaces only the output of jobs)"
+    )
+
+
+def check_replaceable(fs: Any, folder: str) -> None:
+    """Check that --overwrite may replace what a folder holds.
+
+    Args:
+        fs: the fsspec file system.
+        folder: path of the folder. It may be missing.
+
+    Raises:
+        OutputConflict: the folder holds a file or folder that no job has written.
+        OSError: the folder cannot be read.
+    """
+    own, other = _split(fs, folder)
+    if not other and f"{folder}/job.json" not in own:  # then Spark has written the parts, or another program
+        parts = [path for path in own if path.endswith(".parquet")]
+        other = [path for path in parts[:1] if not _has_predictions(fs, path)]
+    if other:
+        raise not_a_job(folder, f", because it holds '{_name(min(other))}'")
+
+
+def remove_output(fs: Any, folder: str) -> None:
+    """Delete the files that a job has written to a folder. The folder, other files and other folders stay.
+
+    Args:
+        fs: the fsspec file system.
+        folder: path of the folder. It may be missing.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    own, _ = _split(fs, folder)
+    if files := [path for path in own if _name(path) != SPARK_FOLDER]:
+        fs.rm(files)
+    if len(files) < len(own):
+        fs.rm(f"{folder}/{SPARK_FOLDER}", recursive=True)
+
+
+def _split(fs: Any, folder: str) -> tuple[list[str], list[str]]:
+    """Return the paths in a folder that belong to a job's output, and the other paths. Raises OSError."""
+    own: list[str] = []
+    other: list[str] = []
+    for entry in entries(fs, folder) if fs.isdir(folder) else ():
+        path = str(entry["name"]).rstrip("/")
+        if entry["type"] == "directory":
+            is_own = _name(path) == SPARK_FOLDER and all(map(_is_output, fs.find(path)))
+        else:
+            is_own = _is_output(path)
+        (own if is_own else other).append(path)
+    return own, other
+
+
+def _is_output(file: str) -> bool:
+    return OUTPUT_FILE.fullmatch(_name(file)) is not None
+
+
+def _has_predictions(fs: Any, file: str) -> bool:
+    """Return whether a Parquet file has the columns of a job's output. Raises OSError."""
+    try:
+        with fs.open(file, "rb") as stream:
+            return set(OUTPUT_COLUMNS) <= set(pq.read_schema(stream).names)
+    except pa.ArrowException:
+        return False
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

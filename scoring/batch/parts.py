@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from sam_endpoint.model.errors import OutputConflict
 from sam_endpoint.scoring.batch import parquet
-from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
+from sam_endpoint.scoring.batch.locations import check_replaceable, entries, not_a_job, parse_location, remove_output
 
 NOTES = b"scoring.batch"  # key in the Parquet metadata for the summary of a part and the description of the job
 PIECE = ".piece"  # ending of a piece
@@ -36,7 +37,7 @@ class Parts:
             to the folder `FILE.parts` and merged into the file at the end.
         job: description of the job: everything that determines its output. An unfinished output is continued only if
             its description is the same.
-        overwrite: whether to delete the output of another job.
+        overwrite: whether to delete the output of another job. The output of the same job is continued.
 
     Raises:
         OutputConflict: the output holds the output of another job or other files, or cannot be written.
@@ -47,8 +48,9 @@ class Parts:
         self.folder = f"{self.path}.parts" if self.single else self.path
         self.job = json.loads(json.dumps(job))
         try:
+            self.fs.invalidate_cache(self.folder)  # another process may have written since
             if overwrite:
-                self._remove()
+                self._remove_other_job()
             self._check()
             if not self.complete:
                 self.fs.makedirs(self.folder, exist_ok=True)
@@ -61,12 +63,16 @@ class Parts:
         for file in sorted(file for file in map(str, files) if file.endswith(PIECE)):
             self._pieces.setdefault(int(file.rpartition("/")[2].split("-")[1]), []).append(file)
 
-    def _remove(self) -> None:
-        """Delete the output of another job. Folders with other files are not deleted."""
-        if self.single and self.fs.isfile(self.path):
+    def _remove_other_job(self) -> None:
+        """Delete the output of another job. Raises OutputConflict if the folder also holds other files."""
+        has_file = self.single and self.fs.isfile(self.path)
+        if has_file and self._finished() == self.job:
+            return
+        if self._described() != self.job:
+            check_replaceable(self.fs, self.folder)
+            remove_output(self.fs, self.folder)
+        if has_file:
             self.fs.rm(self.path)
-        if self.fs.isdir(self.folder) and holds_only_parts(self.fs, self.folder):
-            self.fs.rm(self.folder, recursive=True)
 
     def _check(self) -> None:
         advice = "choose another --output, or replace it with --overwrite"
@@ -74,27 +80,31 @@ class Parts:
             if self._finished() != self.job:
                 raise OutputConflict(f"'{self.path}' exists and is not the output of this job; {advice}")
         elif self.fs.exists(f"{self.folder}/job.json"):
-            try:
-                job = json.loads(self.fs.cat_file(f"{self.folder}/job.json"))
-            except (ValueError, RecursionError):
-                job = None
-            if job != self.job:
+            if self._described() != self.job:
                 raise OutputConflict(
                     f"'{self.folder}' holds the output of another job (with another model, input or params); {advice}"
                 )
-        elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or self.fs.ls(self.folder)):
-            raise OutputConflict(
-                f"'{self.folder}' exists and is not the output of a job; choose another --output "
-                "(--overwrite replaces only the output of jobs)"
-            )
+        elif self.fs.exists(self.folder) and (not self.fs.isdir(self.folder) or entries(self.fs, self.folder)):
+            raise not_a_job(self.folder)
+
+    def _described(self) -> Any:
+        """Return the description of the job that wrote the folder, or None. Raises OSError."""
+        try:
+            return json.loads(self.fs.cat_file(f"{self.folder}/job.json"))
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+            return None
 
     def _finished(self) -> Any:
-        """Return the description of the job that wrote the single output file, or None."""
+        """Return the description of the job that wrote the single output file, or None. Raises OSError."""
         try:
             with self.fs.open(self.path, "rb") as stream:
                 metadata = (pq.read_schema(stream).metadata or {}).get(NOTES, b"{}")
             return json.loads(metadata).get("job")
-        except (pa.ArrowException, OSError, ValueError):
+        except (pa.ArrowException, ValueError):
+            return None
+        except OSError as error:
+            if type(error) is not OSError or error.errno is not None:  # not Arrow's error for a damaged file
+                raise
             return None
 
     @property
@@ -106,8 +116,8 @@ class Parts:
             return False
 
     def _has_all_parts(self) -> bool:
-        names = {str(file).rpartition("/")[2] for file in self.fs.ls(self.folder, detail=False)}
-        return names.issuperset(f"part-{number:06d}.parquet" for number in range(len(self._digests_of_finished())))
+        files = set(map(str, self.fs.ls(self.folder, detail=False)))
+        return files.issuperset(map(self.name, range(len(self._digests_of_finished()))))
 
     def _digests_of_finished(self) -> list[str]:
         """Return the hashes of the parts of a finished folder. Raises OSError, ValueError, KeyError or TypeError."""
@@ -145,7 +155,8 @@ class Parts:
         self._write_with_digest(f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
         for file in self._pieces.pop(number, []):
             self.fs.rm(file)
-            self._remove_digest(file)
+            with suppress(FileNotFoundError):
+                self.fs.rm(self._digest_file(file))
 
     def put_piece(self, number: int, table: pa.Table, seconds: Mapping[str, float]) -> None:
         """Save answers of an unfinished part.
@@ -206,7 +217,6 @@ class Parts:
             digests = [self._digest(number) for number in range(count)]
             for file in [file for files in self._pieces.values() for file in files]:
                 self.fs.rm(file)
-                self._remove_digest(file)
             self._write("_SUCCESS", json.dumps({**notes, "sha256": digests}).encode())
             self.fs.invalidate_cache(self.folder)
             for file in map(str, self.fs.ls(self.folder, detail=False)):
@@ -230,7 +240,9 @@ class Parts:
             if sort_by:
                 writer.write_table(pa.concat_tables(unsorted).sort_by([(name, "ascending") for name in sort_by]))
         self.fs.mv(unfinished, self.path)
-        self.fs.rm(self.folder, recursive=True)
+        remove_output(self.fs, self.folder)
+        with suppress(OSError, NotImplementedError):  # object stores have no folders
+            self.fs.rmdir(self.folder)
 
     def summary(self) -> dict[str, Any]:
         """Return the summary of a finished job. For an unfinished job, raise OSError, pa.ArrowException or KeyError."""
@@ -260,10 +272,6 @@ class Parts:
         with self.fs.open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == digest
 
-    def _remove_digest(self, file: str) -> None:
-        with suppress(FileNotFoundError):
-            self.fs.rm(self._digest_file(file))
-
     def _write_with_digest(self, name: str, content: bytes) -> None:
         """Write the hash of a file, then the file.
 
@@ -280,7 +288,7 @@ class Parts:
         part = f"{self.folder}/.{name}.unfinished"
         with self.fs.open(part, "wb") as stream:
             stream.write(content)
-            if hasattr(stream, "fileno"):
+            if isinstance(self.fs, LocalFileSystem):  # the streams of other file systems have no descriptor
                 stream.flush()
                 os.fsync(stream.fileno())
         self.fs.mv(part, f"{self.folder}/{name}")

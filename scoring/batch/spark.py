@@ -15,6 +15,7 @@ import weakref
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ from sam_endpoint.model.answers import answers_to_frame
 from sam_endpoint.model.errors import BadData, OutputConflict
 from sam_endpoint.model.params import Params
 from sam_endpoint.model.prompts.cells import MISSING_TEXT
-from sam_endpoint.model.rows import Row
+from sam_endpoint.model.rows import COLUMNS, Row
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring.batch.answers import NamedImages, join_answers, read_rows
-from sam_endpoint.scoring.batch.locations import holds_only_parts, parse_location
+from sam_endpoint.scoring.batch.locations import check_replaceable, not_a_job, parse_location
 from sam_endpoint.scoring.batch.prefetch import ImagePrefetcher
 from sam_endpoint.scoring.batch.sources import Source
 from sam_endpoint.scoring.batch.sources.column_types import FAULT, cast
@@ -42,6 +43,7 @@ from sam_endpoint.scoring.batch.summary import Summary
 from sam_endpoint.scoring.runtime import open_model
 
 PACKAGE = Path(__file__).parents[2]  # sam_endpoint
+CASE = "spark.sql.caseSensitive"
 SOURCE, ROW = pa.field("_source", pa.int32()), pa.field("_row", pa.int64())
 # Arrow types that Spark lacks, and the types that replace them.
 WIDER = {
@@ -97,13 +99,25 @@ def run(
     try:
         ordered = scored.sort(SOURCE.name, ROW.name).drop(SOURCE.name, ROW.name)
         names = {plain: name for name, plain in _plain_names(source.schema).items()}
-        ordered = ordered.toDF(*(names.get(name, name) for name in ordered.columns))
-        ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
+        with _case_sensitive(spark):
+            ordered = ordered.toDF(*(names.get(name, name) for name in ordered.columns))
+            ordered.write.parquet(output, mode="overwrite" if overwrite else "error", compression="zstd")
         return _summarize(scored)
     except PySparkException as error:
         raise _readable_error(error, output) from None
     finally:
         scored.unpersist()
+
+
+@contextmanager
+def _case_sensitive(spark: SparkSession) -> Iterator[None]:
+    """Let Spark write columns whose names differ only in case, such as the input's `Error` and the output's `error`."""
+    usual = spark.conf.get(CASE) or "false"
+    spark.conf.set(CASE, "true")
+    try:
+        yield
+    finally:
+        spark.conf.set(CASE, usual)
 
 
 def check_output(output: str, overwrite: bool) -> None:
@@ -121,8 +135,10 @@ def check_output(output: str, overwrite: bool) -> None:
         exists = fs.exists(path)
     except (OSError, ImportError):
         return  # only the cluster can reach this file system
-    if exists and (not fs.isdir(path) or (overwrite and not holds_only_parts(fs, path))):
-        raise OutputConflict(f"'{output}' exists and is not a folder of parts; choose another --output")
+    if exists and not fs.isdir(path):
+        raise not_a_job(path)
+    if exists and overwrite:
+        check_replaceable(fs, path)
 
 
 def group_by_image(spark: SparkSession, source: Source) -> DataFrame:
@@ -161,8 +177,11 @@ def _fields(schema: pa.Schema) -> Iterator[pa.Field]:
 
 
 def _plain_names(schema: pa.Schema) -> dict[str, str]:
-    """Map the names of columns to names without dots and backticks, which Spark interprets as paths."""
-    return {name: f"_column_{i}" if {".", "`"} & {*name} else name for i, name in enumerate(schema.names)}
+    """Map the names of columns that the model does not read to names that no other column has.
+
+    Spark interprets dots and backticks as paths, and does not distinguish upper and lower case.
+    """
+    return {name: name if name in COLUMNS else f"_column_{i}" for i, name in enumerate(schema.names)}
 
 
 def _score(rows: DataFrame, model: str, params: Params) -> DataFrame:
@@ -191,19 +210,19 @@ def _reader(splits: list[Source], columns: pa.Schema, names: dict[str, str]) -> 
             for number in batch.column(0).to_pylist():
                 row = 0
                 for table in splits[number].tables():
+                    place = f"near row {row} of table {number + 1}, '{splits[number].name}'"
+                    for name in table.column_names:
+                        if name not in names and name != FAULT:
+                            raise BadData(f"{place}: the column '{name}' does not occur in the first rows")
                     table = table.rename_columns([names.get(name, name) for name in table.column_names])
-                    yield from _with_positions(table, splits[number].name, number, row, columns).to_batches()
+                    yield from _with_positions(table, place, number, row, columns).to_batches()
                     row += len(table)
 
     return read
 
 
-def _with_positions(table: pa.Table, file: str, number: int, row: int, columns: pa.Schema) -> pa.Table:
-    """Cast a table to the job's columns, and add the positions of its rows. Raises BadData."""
-    place = f"near row {row} of table {number + 1}, '{file}'"
-    for name in table.column_names:
-        if name not in columns.names:
-            raise BadData(f"{place}: the column '{name}' does not occur in the first rows")
+def _with_positions(table: pa.Table, place: str, number: int, row: int, columns: pa.Schema) -> pa.Table:
+    """Cast a table to the job's columns, and add the positions of its rows. Raises BadData, which names the place."""
     positions = [pa.array([number] * len(table), SOURCE.type), pa.array(range(row, row + len(table)), ROW.type)]
     arrays = [*positions]
     try:

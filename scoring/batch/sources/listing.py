@@ -92,7 +92,9 @@ def list_input_files(fs: Any, where: str, path: str, exclude: Sequence[str] = ()
     if isinstance(fs, LocalFileSystem):
         files = list(_walk(root, depth, hidden, {os.path.realpath(root)}, os.path.realpath(root)))
     else:
-        files = [file for file in fs.find(root, maxdepth=depth) if hidden or not is_hidden(file[start:])]
+        # Object stores mark a folder with an empty key that ends with a slash.
+        found = [file for file in fs.find(root, maxdepth=depth) if not file.endswith("/")]
+        files = [file for file in found if hidden or not is_hidden(file[start:])]
     jobs = [file.rpartition("/")[0] for file in files if file[start:].endswith(f"/{JOB_FILE}")]
     jobs = [folder for folder in jobs if _is_job_file(fs, f"{folder}/{JOB_FILE}")]
     if pattern:

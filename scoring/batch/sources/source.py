@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sam_endpoint.model.errors import BadData
 from sam_endpoint.model.rows import COLUMNS, OUTPUT_COLUMNS
-from sam_endpoint.scoring.batch.files import printable_name
+from sam_endpoint.scoring.batch.files import check_name
 from sam_endpoint.scoring.batch.sources.column_types import (
     canonical_names,
     conform_table,
@@ -225,10 +225,7 @@ def find(where: str, exclude: Iterable[str] = ()) -> Source:
         raise BadData(f"'{where}': expected tables ({', '.join(TABLES)}) or images ({', '.join(IMAGES)}){only}")
     names = [str(fs.unstrip_protocol(file)) if _remote(fs) else file for file in files.images]
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise BadData(f"'{printable_name(name)}': the file name is not valid UTF-8; rename the file") from None
+        check_name(name)
     return ImageFiles(where, names, files.notes(images_are_read=True))
 
 

@@ -96,7 +96,8 @@ def test_reports_boxes_and_images_of_a_coco_file_that_do_not_match(
         assert detection.category == category and np.abs(detection.box - [70, 40, 151, 121]).max() < 6
     assert matched.of("b.png", (160, 240)).detections == []
 
-    inside = run("annotate", "--data", photos, "--boxes", out / "labels", "--output", out, "--overwrite")
+    command = ("annotate", "--model", packaged, "--data", photos, "--boxes", out / "labels", "--output", out)
+    inside = run(*command, "--overwrite")
     assert inside.returncode == 2 and "--overwrite would delete" in inside.stderr
     assert classes(out / "labels" / "a.txt") == [0]
 
@@ -153,7 +154,7 @@ def test_rejects_label_files_that_cannot_be_read(name: str, photos: Path, tmp_pa
     assert f"'{where}" in done.stderr and not (tmp_path / "out").exists()
 
 
-def test_does_not_overwrite_other_files_and_folders(photos: Path, tmp_path: Path) -> None:
+def test_does_not_overwrite_other_files_and_folders(packaged: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "job.json").write_text("{")
@@ -165,9 +166,9 @@ def test_does_not_overwrite_other_files_and_folders(photos: Path, tmp_path: Path
         ("broken", "holds other files, or the labels of another job; choose another --output"),
         ("mine", "holds other files, or the labels of another job; choose another --output"),
     ):
-        done = run("annotate", "--data", photos, "--output", tmp_path / output)
+        done = run("annotate", "--model", packaged, "--data", photos, "--output", tmp_path / output)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
-    done = run("annotate", "--data", photos, "--output", tmp_path / "mine", "--overwrite")
+    done = run("annotate", "--model", packaged, "--data", photos, "--output", tmp_path / "mine", "--overwrite")
     assert done.returncode == 2 and "was not written by this command" in done.stderr
     assert (tmp_path / "mine" / "labels" / "a.txt").read_text() == "mine"
     assert (tmp_path / "file").read_text() == "mine"

@@ -215,9 +215,32 @@ def test_spark_and_one_machine_have_the_same_results_for_tables_of_every_kind(
         assert all(reason.startswith(("column 'image'", "expected 3 fields")) for reason in summary.failures)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(OutputConflict, match="thesis' exists and is not a folder of parts"):
+    with pytest.raises(OutputConflict, match="thesis' exists and is not the output of a job"):
         spark.run(session, packaged, params, sources.find(str(tmp_path / "in.csv")), str(tmp_path / "thesis"), True)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_spark_keeps_columns_with_names_that_it_uses_itself(
+    session: SparkSession, packaged: Path, tmp_path: Path
+) -> None:
+    """Some names differ only in case, also from the output's columns; others are those that the job uses inside."""
+    (tmp_path / "disc.png").write_bytes(pictures.disc()[0])
+    columns = ["_row", "_source", "Shop", "shop", "Error", "PREDICTIONS", "_column_2", "a.b", "price; eur (a)=b"]
+    row = {"image": f"{tmp_path}/disc.png", "Input Boxes": "[[68, 38, 153, 123]]"}
+    rows = [{**row, **{name: f"{name} {number}" for name in columns}} for number in range(3)]
+    pd.DataFrame(rows).to_csv(tmp_path / "in.csv", index=False)
+    done = run("--model", packaged, "--input", tmp_path / "in.csv", "--output", tmp_path / "local.parquet")
+    assert done.returncode == 0, done.stderr
+    params = Params(mask_encoding="rle", on_error="record")
+    summary = spark.run(session, packaged, params, sources.find(str(tmp_path / "in.csv")), str(tmp_path / "out"))
+    assert (summary.rows, summary.failed) == (3, 0)
+    written = rows_of(tmp_path / "out")
+    assert [list(row) for row in written] == [
+        ["image", "input_boxes", *columns, "predictions", "image_id", "error"] for _ in range(3)
+    ]
+    assert [row["Error"] for row in written] == ["Error 0", "Error 1", "Error 2"]
+    assert same_rows(written, rows_of(tmp_path / "local.parquet"))
+    assert session.conf.get("spark.sql.caseSensitive") == "false"
 
 
 def test_spark_udf_returns_typed_answers_for_bytes_and_paths(
