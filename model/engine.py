@@ -157,10 +157,11 @@ class Engine:
         Raises:
             UnknownImage: no cached image has this id or key.
         """
-        embedding = self.cache.find(image_id)
+        key = self.cache.key(image_id)
+        embedding = self.cache.find(key)
         if embedding is None:
             raise UnknownImage("image_id", "the id of a cached image (send the image again)", "an unknown id")
-        return EmbeddedImage(embedding, self.cache.key(image_id))
+        return EmbeddedImage(embedding, key)
 
     def name(self, image_id: str, image: EmbeddedImage) -> None:
         """Assign an `image_id` to an image, so that `find` returns the image.

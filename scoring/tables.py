@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -150,8 +151,10 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
            image
         0  a.png
     """
+    if marks := re.match(b"(?:\xef\xbb\xbf)+", body):  # some tools write several byte-order marks
+        body = body[marks.end() :]
     try:
-        text = body.decode().lstrip("\ufeff")  # some tools write several byte-order marks
+        text = body.decode()
     except UnicodeDecodeError:
         raise BadRequest(f"expected {CSV_FORM} in UTF-8, got {kind(body)} in another encoding") from None
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
@@ -166,7 +169,7 @@ def read_csv(body: bytes, limits: RequestLimits = NO_LIMITS) -> pd.DataFrame:
     # Reads at most one row more than allowed, so that a body with millions of rows is rejected quickly.
     nrows = None if limits.rows is None else limits.rows + 1
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=object, nrows=nrows)
+        table = pd.read_csv(io.BytesIO(body), dtype=object, nrows=nrows)
     except Exception:  # the parser's messages may contain request data
         table = None
     # If the first line has more fields than the header, pandas makes an index of the surplus fields.

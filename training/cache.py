@@ -20,18 +20,19 @@ Draw = Callable[[int, int], Scene]  # a scene of a seed and an index
 CHUNK = 16  # scenes that a process draws at a time
 
 
-def claim(file: Path, origin: Mapping[str, Any]) -> None:
-    """Note what the training in a cache started from, or check that it is still the same.
+def claim(file: Path, origin: Mapping[str, Any], state: Path) -> None:
+    """Note what a training in a cache starts from, or check that the saved training started from the same.
 
     Args:
         file: The JSON file of the note.
-        origin: What the training started from, as JSON values.
+        origin: What the training starts from, as JSON values.
+        state: The file of the saved state. Without it, nothing is saved yet.
 
     Raises:
-        BadParameter: The training in the cache started from something else.
+        BadParameter: The saved training started from something else.
     """
     text = json.dumps(origin, sort_keys=True)
-    if file.exists() and file.read_text() != text:
+    if state.exists() and file.exists() and file.read_text() != text:
         raise BadParameter(
             f"'{file.parent}' belongs to another training, with another checkpoint to start from or with other "
             "photographs; choose another --cache, or remove the folder"
@@ -50,8 +51,10 @@ def digest_of(files: Iterable[Path]) -> str:
 
 
 def digest_of_weights(checkpoint: Path | None) -> str:
-    """Return a hash of the weights in the folder of a checkpoint; an empty text for no folder. Raises OSError."""
-    return digest_of(sorted(checkpoint.glob("*.safetensors"))) if checkpoint else ""
+    """Return a hash of the weights in the folder of a checkpoint; an empty text for None. Raises OSError."""
+    if checkpoint is None:
+        return ""
+    return digest_of(sorted(file for file in checkpoint.iterdir() if file.suffix == ".safetensors"))
 
 
 class SceneCache:

@@ -37,15 +37,16 @@ def train(options: TrainingOptions) -> None:
     torch.set_flush_denormal(True)
     photographs = read_photographs(options.photographs)
     digest = digest_of(folder / FILE for folder in options.photographs)
-    origin = {"start": digest_of_weights(options.start), "photographs": digest}
-    claim(options.cache / f"{options.family}.json", origin)
+    in_place = options.start is not None and options.start.resolve() == options.output.resolve()
+    origin = {"start": "output" if in_place else digest_of_weights(options.start), "photographs": digest}
+    state, log = options.cache / f"{options.family}.pt", options.cache / f"{options.family}.csv"
+    claim(options.cache / f"{options.family}.json", origin, state)
     mixture = _mix_photographs(options, photographs, digest) if photographs else None
     cache = SceneCache(options.cache / "scenes", plan.seed, plan.scenes)
     cache.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = family.config(image_size=plan.side)
     trainer = Trainer(plan, family, config, device, compiled=not options.eager, bfloat16=options.bfloat16)
-    state, log = options.cache / f"{options.family}.pt", options.cache / f"{options.family}.csv"
     if state.exists():
         trainer.load_state(state)
     elif options.start:

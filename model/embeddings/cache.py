@@ -118,9 +118,14 @@ class EmbeddingCache:
             return name
         scoped = self._scoped(name)
         known = self._names.get(self.tenant, scoped)
-        if self._store and not self._is_fresh(known) and (key := self._store.load_name(scoped)):
-            known = key, self._clock()
-            self._names.put(self.tenant, scoped, known)
+        if self._store and not self._is_fresh(known):
+            key = self._store.load_name(scoped) or (known and known[0])
+            with self._lock:
+                latest = self._names.get(self.tenant, scoped)
+                if key and latest == known:  # else another thread has assigned the name meanwhile
+                    latest = key, self._clock()
+                    self._names.put(self.tenant, scoped, latest)
+            known = latest
         return name if known is None else known[0]
 
     def name(self, name: str, key: str) -> None:
@@ -129,7 +134,8 @@ class EmbeddingCache:
         known = self._names.get(self.tenant, scoped)
         if known is not None and known[0] == key and (not self._store or self._is_fresh(known)):
             return
-        self._names.put(self.tenant, scoped, (key, self._clock()))
+        with self._lock:
+            self._names.put(self.tenant, scoped, (key, self._clock()))
         if self._store:
             self._store.save_name(scoped, key)
 

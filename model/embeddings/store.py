@@ -57,7 +57,7 @@ class Store:
         self._quota = Quota(self.fs, self.root, max_bytes)
         self._writer = ThreadPoolExecutor(1, "store")
         self._lock = Lock()
-        self._unwritten: set[str] = set()  # files of names
+        self._unwritten: dict[str, bytes] = {}  # the latest content of files of names
         self._waiting: Counter[str] = Counter()  # writes in the queue, by tenant
         self._waiting_bytes: Counter[str] = Counter()
         self._reported: set[str] = set()
@@ -98,8 +98,9 @@ class Store:
     def save_name(self, name: str, key: str) -> None:
         """Assign a name to a key in the background."""
         file = f"{self._name(name)}.name"
-        if len(self._unwritten) < MAX_UNWRITTEN:
-            self._unwritten.add(file)
+        with self._lock:
+            if len(self._unwritten) < MAX_UNWRITTEN:
+                self._unwritten[file] = key.encode()
         self._submit(_tenant(name), file, key.encode)
 
     def report_invalid(self) -> None:
@@ -155,7 +156,9 @@ class Store:
             self._quota.make_room(len(data) + SEAL)
             self.fs.pipe_file(part, data + self._seal(name, data))
             self.fs.mv(part, path)  # readers never see a partially written file
-            self._unwritten.discard(name)
+            with self._lock:
+                if self._unwritten.get(name) == data:  # else a later key waits
+                    del self._unwritten[name]
         except Exception as error:
             self.report_unusable(error)
             with suppress(Exception):

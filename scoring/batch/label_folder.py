@@ -130,6 +130,9 @@ class LabelFolder:
             The labels of the images that have complete labels.
         """
         done = [self.get(name) for name in images if self.done(name)]
+        for name in images.keys() - {labelled.name for labelled in done}:  # `put` may have ended early
+            for subfolder, ending in FOLDERS.items():
+                label_file(self.folder / subfolder, name, ending).unlink(missing_ok=True)
         write(self.folder / "annotations.json", json.dumps(labels.to_coco(done, self.names, polygons)).encode())
         root = str(next(iter(images.values())).absolute())[: -len(next(iter(images)))]
         described = {"path": root, "train": ".", "val": ".", "names": labels.yolo_classes(self.names)}

@@ -20,7 +20,7 @@ OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", 
 # Names of the files that jobs write to a folder: the parts of `Parts` and of Spark, and the files beside them.
 OUTPUT_FILE = re.compile(
     r"(job\.json|whole|_SUCCESS|_(started|committed)_\d+|part-\d{6,}\.parquet"
-    r"|part-\d{5,}-[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}[-.\w]*\.parquet)"
+    r"|part-\d{5,}-(tid-\d+-)?[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}[-.\w]*\.parquet)"
     r"|\.(part-[-.\w]+\.(piece|sha256|crc)|_SUCCESS\.crc|state-\d{6,}\.safetensors|\.?[-.\w]+\.unfinished)"
 )
 SPARK_FOLDER = "_temporary"  # Spark's unfinished parts

@@ -68,6 +68,7 @@ def test_a_name_that_waits_to_be_written_is_not_replaced_by_the_old_one(tmp_path
     cache.name("cup", "old")
     store.flush()
     store._submit("", "first", lambda: (released.wait(60), b"")[1])
+    cache.name("cup", "newer")
     cache.name("cup", "new")
     now = 60.0
     assert cache.key("cup") == "new"

@@ -178,6 +178,8 @@ def test_a_cache_belongs_to_one_start_and_to_its_photographs(houses: Path, tmp_p
     plan = Plan(scenes=2, composites=2, side=128, windowed=1, images=1, masks=2, steps=1)
     options = TrainingOptions(tmp_path / "a", plan=plan, cache=tmp_path / "cache", eager=True, workers=0, drawers=1)
     options = replace(options, start=Path("checkpoints/sam-tiny"))
+    with pytest.raises(FileNotFoundError):
+        train(replace(options, start=tmp_path / "misspelt"))
     train(options)
     train(replace(options, start=shutil.copytree("checkpoints/sam-tiny", tmp_path / "copy")))
     for other in ({"start": tmp_path / "a"}, {"start": None}, {"photographs": (houses,)}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _find_image(source: str, folder: Path) -> Path | None:
     candidates += [folder / path.lstrip("/"), folder / Path(path).name]
     candidates += [folder / _UPLOAD_PREFIX.sub("", Path(path).name)]
     candidates += [folder / Path(value).name for value in parse_qs(parts.query).get("d", [])]
-    return next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), candidates[-1])
 
 
 def _regions(task: dict[str, Any]) -> list[list[dict[str, Any]]]:

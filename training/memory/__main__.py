@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from sam_endpoint.model.errors import BadData, BadParameter
 from sam_endpoint.training.cache import claim, digest_of_weights
 from sam_endpoint.training.log import append_row
 from sam_endpoint.training.memory.clips import ClipCache
@@ -50,14 +52,23 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = make_parser().parse_args(arguments)
+    try:
+        _train(options)
+    except (BadData, BadParameter) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
     plan = MemoryPlan(**{option.name: getattr(options, option.name) for option in fields(MemoryPlan)})
     torch.set_flush_denormal(True)
-    claim(options.cache / "memory.json", {"start": digest_of_weights(options.start)})
+    state, log = options.cache / "memory.pt", options.cache / "memory.csv"
+    claim(options.cache / "memory.json", {"start": digest_of_weights(options.start)}, state)
     clips = ClipCache(options.cache / "clips", plan.seed, plan.clips)
     clips.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = MemoryTrainer(plan, options.start, clips, device)
-    state, log = options.cache / "memory.pt", options.cache / "memory.csv"
     if state.exists():
         trainer.load_state(state)
     started = time.monotonic()
@@ -72,7 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
             if trainer.step % options.save_every == 0 or trainer.step == plan.steps:
                 trainer.save_state(state)
     trainer.export(options.output)
-    return 0
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _common(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if _holds_bytes(first) != _holds_bytes(second):
         return None
     if {pa.types.is_decimal(first), pa.types.is_decimal(second)} == {True, False}:
-        return pa.large_string()  # neither a binary fraction nor a decimal holds all values of the other
+        return pa.large_string()  # Arrow's common type of a decimal and another number does not hold all values
     try:
         schemas = [pa.schema([("", kind)]) for kind in (first, second)]
         common: pa.DataType = pa.unify_schemas(schemas, promote_options="permissive").field(0).type

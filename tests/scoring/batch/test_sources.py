@@ -180,6 +180,7 @@ def test_accepts_other_spellings_and_reports_other_columns(files: Files) -> None
         (pa.array([-1]), pa.array([7], pa.uint64()), [-1, 7]),
         (pa.array([0.5]), pa.array([Decimal("1.10")]), ["0.5", "1.10"]),
         (pa.array([2**62]), pa.array([Decimal("1.10")]), [str(2**62), "1.10"]),
+        (pa.array([7]), pa.array([Decimal("1.10")]), ["7", "1.10"]),
     ],
 )
 def test_merges_tables_with_different_types_of_a_column(
