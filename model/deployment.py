@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .budget import RequestLimits
+from .call import Call
 from .errors import BadParameter
 from .images import ImageLimits
 from .params import PARAM_NAMES, Params
@@ -58,6 +59,10 @@ class DeploymentSettings:
     def request_limits(self) -> RequestLimits:
         """The limits on one table, which are part of the settings."""
         return RequestLimits(rows=self.max_rows, points=self.max_points, answer_bytes=self.max_answer_bytes)
+
+    def new_call(self) -> Call:
+        """Return the context of one request, with the time limit and the maximum size of the response."""
+        return Call(seconds=self.max_seconds, max_answer_bytes=self.max_answer_bytes)
 
     @property
     def limits(self) -> ImageLimits:

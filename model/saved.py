@@ -183,11 +183,13 @@ def open_engine(checkpoint: str, settings: DeploymentSettings, detector: str | N
 def weights_sha256(*folders: Path | None) -> dict[str, str]:
     """Return the SHA-256 of each safetensors file in folders, as hexadecimal text by file name.
 
-    The names of files in further folders begin with the name of their folder. A folder may be None.
+    The names of files in further folders begin with the name of their folder. A folder may be None. Raises OSError if a
+    folder does not exist.
     """
     hashes = {}
     for place, folder in enumerate(folders):
-        for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        files = folder.iterdir() if folder is not None else ()
+        for file in sorted(file for file in files if file.suffix == ".safetensors"):
             with file.open("rb") as stream:
                 name = f"{folder.name}/{file.name}" if folder is not None and place else file.name
                 hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()

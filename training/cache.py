@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -39,22 +38,6 @@ def claim(file: Path, origin: Mapping[str, Any], state: Path) -> None:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-
-
-def digest_of(files: Iterable[Path]) -> str:
-    """Return a SHA-256 of the content of files. Raises OSError."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def digest_of_weights(checkpoint: Path | None) -> str:
-    """Return a hash of the weights in the folder of a checkpoint; an empty text for None. Raises OSError."""
-    if checkpoint is None:
-        return ""
-    return digest_of(sorted(file for file in checkpoint.iterdir() if file.suffix == ".safetensors"))
 
 
 class SceneCache:

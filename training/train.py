@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from functools import partial
 
@@ -9,9 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sam_endpoint.model.saved import weights_sha256
 from sam_endpoint.training import network
 from sam_endpoint.training.batches import Mixture
-from sam_endpoint.training.cache import SceneCache, claim, digest_of, digest_of_weights
+from sam_endpoint.training.cache import SceneCache, claim
 from sam_endpoint.training.composites import EDGE, draw_composite
 from sam_endpoint.training.families import FAMILIES
 from sam_endpoint.training.log import append_row
@@ -36,9 +38,9 @@ def train(options: TrainingOptions) -> None:
     plan, family = options.plan, FAMILIES[options.family]
     torch.set_flush_denormal(True)
     photographs = read_photographs(options.photographs)
-    digest = digest_of(folder / FILE for folder in options.photographs)
+    digest = hashlib.sha256(b"".join((folder / FILE).read_bytes() for folder in options.photographs)).hexdigest()
     in_place = options.start is not None and options.start.resolve() == options.output.resolve()
-    origin = {"start": "output" if in_place else digest_of_weights(options.start), "photographs": digest}
+    origin = {"start": "output" if in_place else weights_sha256(options.start), "photographs": digest}
     state, log = options.cache / f"{options.family}.pt", options.cache / f"{options.family}.csv"
     claim(options.cache / f"{options.family}.json", origin, state)
     mixture = _mix_photographs(options, photographs, digest) if photographs else None

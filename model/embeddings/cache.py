@@ -117,30 +117,30 @@ class EmbeddingCache:
         if is_key(name):
             return name
         scoped = self._scoped(name)
-        known = self._names.get(self.tenant, scoped)
-        if self._store and not self._is_fresh(known):
-            key = self._store.load_name(scoped) or (known and known[0])
+        entry = self._names.get(self.tenant, scoped)
+        if self._store and not self._is_fresh(entry):
+            key = self._store.load_name(scoped) or (entry and entry[0])
             with self._lock:
                 latest = self._names.get(self.tenant, scoped)
-                if key and latest == known:  # else another thread has assigned the name meanwhile
+                if key and latest == entry:  # else another thread has assigned the name meanwhile
                     latest = key, self._clock()
                     self._names.put(self.tenant, scoped, latest)
-            known = latest
-        return name if known is None else known[0]
+            entry = latest
+        return name if entry is None else entry[0]
 
     def name(self, name: str, key: str) -> None:
         """Assign a name to a key. A name that is in use moves to the new key."""
         scoped = self._scoped(name)
-        known = self._names.get(self.tenant, scoped)
-        if known is not None and known[0] == key and (not self._store or self._is_fresh(known)):
+        entry = self._names.get(self.tenant, scoped)
+        if entry is not None and entry[0] == key and (not self._store or self._is_fresh(entry)):
             return
         with self._lock:
             self._names.put(self.tenant, scoped, (key, self._clock()))
         if self._store:
             self._store.save_name(scoped, key)
 
-    def _is_fresh(self, known: tuple[str, float] | None) -> bool:
-        return known is not None and self._clock() - known[1] < NAME_SECONDS
+    def _is_fresh(self, entry: tuple[str, float] | None) -> bool:
+        return entry is not None and self._clock() - entry[1] < NAME_SECONDS
 
     def get(self, key: str, embed: Callable[[], Embedding]) -> Embedding:
         """Return the embedding of a key. On a miss, call `embed` and cache its result.

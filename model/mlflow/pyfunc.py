@@ -59,8 +59,7 @@ class SegmentAnything(PythonModel):
         Raises:
             RequestError: as `score_for_mlflow`.
         """
-        call = Call(seconds=self.settings.max_seconds, max_answer_bytes=self.settings.max_answer_bytes)
-        return score_for_mlflow(self.scorer, model_input, self.defaults, params, call)
+        return score_for_mlflow(self.scorer, model_input, self.defaults, params, self.settings.new_call())
 
 
 def score_for_mlflow(

@@ -97,18 +97,18 @@ class TrackingPass:
         if not self._past:
             self._begin()
             return begin
-        self._last, kept, _ = self._past[-1]
-        self.state, self.done = kept.copy(), False
+        self._last, state, _ = self._past[-1]
+        self.state, self.done = state.copy(), False
         return self._last + self.step
 
     def _is_correction(self, place: tuple[int, int]) -> bool:
-        """Return whether a prompt is new on a frame in which its object was tracked, or was so when it was new."""
+        """Return whether a prompt came after its object was tracked in the prompt's frame."""
         if place in self._prompts or self._last is None:
             return place in self._corrections
         frame, number = place
-        earlier = (other for other, thing in self._prompts if thing == number)
+        prompted = (prompt.frame for prompt in self._prompts.values() if prompt.object == number)
         is_past = self.step * frame <= self.step * self._last
-        return is_past and any(self.step * other < self.step * frame for other in earlier)
+        return is_past and any(self.step * earlier < self.step * frame for earlier in prompted)
 
     def marked_prompts(self) -> list[TrackPrompt]:
         """Return the prompts of the last `rewind`. Those that came as corrections are marked, also in later runs."""

@@ -197,8 +197,8 @@ def _decode(
     first = tasks[0]
     device = features[-1].device
     if first.prompt is not None and first.prompt.mask is not None:
-        given = [task.prompt.mask for task in tasks if task.prompt is not None and task.prompt.mask is not None]
-        masks = torch.stack([family.prepare_mask(torch.from_numpy(mask).to(device)) for mask in given])
+        prompt_masks = [task.prompt.mask for task in tasks if task.prompt is not None and task.prompt.mask is not None]
+        masks = torch.stack([family.prepare_mask(torch.from_numpy(mask).to(device)) for mask in prompt_masks])
         return _split(family.use_masks(features, masks))
     points = labels = None
     if first.prompt is not None:

@@ -101,12 +101,12 @@ def check_replaceable(fs: Any, folder: str) -> None:
         OutputConflict: the folder holds a file or folder that no job has written.
         OSError: the folder cannot be read.
     """
-    own, other = _split(fs, folder)
-    if not other and f"{folder}/job.json" not in own:  # then Spark has written the parts, or another program
-        parts = [path for path in own if path.endswith(".parquet")]
-        other = [path for path in parts[:1] if not _has_predictions(fs, path)]
-    if other:
-        raise not_a_job(folder, f", because it holds '{_name(min(other))}'")
+    job_paths, foreign = _split(fs, folder)
+    if not foreign and f"{folder}/job.json" not in job_paths:  # then Spark has written the parts, or another program
+        parts = [path for path in job_paths if path.endswith(".parquet")]
+        foreign = [path for path in parts[:1] if not _has_predictions(fs, path)]
+    if foreign:
+        raise not_a_job(folder, f", because it holds '{_name(min(foreign))}'")
 
 
 def remove_output(fs: Any, folder: str) -> None:
@@ -119,25 +119,25 @@ def remove_output(fs: Any, folder: str) -> None:
     Raises:
         OSError: a file cannot be deleted.
     """
-    own, _ = _split(fs, folder)
-    if files := [path for path in own if _name(path) != SPARK_FOLDER]:
+    job_paths, _ = _split(fs, folder)
+    if files := [path for path in job_paths if _name(path) != SPARK_FOLDER]:
         fs.rm(files)
-    if len(files) < len(own):
+    if len(files) < len(job_paths):
         fs.rm(f"{folder}/{SPARK_FOLDER}", recursive=True)
 
 
 def _split(fs: Any, folder: str) -> tuple[list[str], list[str]]:
     """Return the paths in a folder that belong to a job's output, and the other paths. Raises OSError."""
-    own: list[str] = []
-    other: list[str] = []
+    job_paths: list[str] = []
+    foreign: list[str] = []
     for entry in entries(fs, folder) if fs.isdir(folder) else ():
         path = str(entry["name"]).rstrip("/")
         if entry["type"] == "directory":
-            is_own = _name(path) == SPARK_FOLDER and all(map(_is_output, fs.find(path)))
+            is_of_job = _name(path) == SPARK_FOLDER and all(map(_is_output, fs.find(path)))
         else:
-            is_own = _is_output(path)
-        (own if is_own else other).append(path)
-    return own, other
+            is_of_job = _is_output(path)
+        (job_paths if is_of_job else foreign).append(path)
+    return job_paths, foreign
 
 
 def _is_output(file: str) -> bool:

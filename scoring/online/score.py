@@ -16,7 +16,6 @@ sys.path.insert(0, next(str(up) for up in Path(__file__).resolve().parents if (u
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
-from sam_endpoint.model.call import Call
 from sam_endpoint.model.mlflow.messages import trace
 from sam_endpoint.model.scorer import Scorer
 from sam_endpoint.scoring import azure
@@ -48,10 +47,8 @@ def run(raw: str) -> Any:
     """
     try:
         table, params = azure.read_request(raw)
-        settings = model.settings
-        call = Call(seconds=settings.max_seconds, max_answer_bytes=settings.max_answer_bytes)
-        scorer = Scorer(model.engine, settings.request_limits)
-        return azure.to_records(scorer.score_frame(table, model.defaults.read(params), call))
+        scorer = Scorer(model.engine, model.settings.request_limits)
+        return azure.to_records(scorer.score_frame(table, model.defaults.read(params), model.settings.new_call()))
     except Exception as error:
         if not is_expected(error):
             # If the error were raised, Azure's server would send its stack trace to the client.

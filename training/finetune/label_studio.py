@@ -106,7 +106,7 @@ def _add_region(labelled: LabelledImages, image_id: int, results: list[dict[str,
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
         labelled.problems.add("regions without the size of their image, left out", name)
         return
-    labels = next((found for entry in values for key in LABELS if (found := entry.get(key))), [OBJECT])
+    labels = next((names for entry in values for key in LABELS if (names := entry.get(key))), [OBJECT])
     category = str(labels[0]) if isinstance(labels, list) and labels else OBJECT
     try:
         if "rle" in value:

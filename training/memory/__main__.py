@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from sam_endpoint.model.errors import BadData, BadParameter
-from sam_endpoint.training.cache import claim, digest_of_weights
+from sam_endpoint.model.saved import weights_sha256
+from sam_endpoint.training.cache import claim
 from sam_endpoint.training.log import append_row
 from sam_endpoint.training.memory.clips import ClipCache
 from sam_endpoint.training.memory.options import MemoryPlan
@@ -64,7 +65,7 @@ def _train(options: argparse.Namespace) -> None:
     plan = MemoryPlan(**{option.name: getattr(options, option.name) for option in fields(MemoryPlan)})
     torch.set_flush_denormal(True)
     state, log = options.cache / "memory.pt", options.cache / "memory.csv"
-    claim(options.cache / "memory.json", {"start": digest_of_weights(options.start)}, state)
+    claim(options.cache / "memory.json", {"start": weights_sha256(options.start)}, state)
     clips = ClipCache(options.cache / "clips", plan.seed, plan.clips)
     clips.draw(options.drawers)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

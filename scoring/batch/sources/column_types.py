@@ -101,11 +101,12 @@ def is_exact_in_float64(stream: Any, position: int) -> bool:
     name = file.schema_arrow.names[position]
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    found = [chunk.statistics for chunk in chunks if chunk.path_in_schema == name]
-    return all(one is not None and (one.num_values == 0 or _is_small(one)) for one in found)
+    return all(_is_small(chunk.statistics) for chunk in chunks if chunk.path_in_schema == name)
 
 
 def _is_small(statistics: Any) -> bool:
+    if statistics is None or statistics.num_values == 0:
+        return statistics is not None
     return bool(statistics.has_min_max and statistics.min >= -EXACT and statistics.max <= EXACT)
 
 

@@ -93,8 +93,8 @@ def list_input_files(fs: Any, where: str, path: str, exclude: Sequence[str] = ()
         files = list(_walk(root, depth, hidden, {os.path.realpath(root)}, os.path.realpath(root)))
     else:
         # Object stores mark a folder with an empty key that ends with a slash.
-        found = [file for file in fs.find(root, maxdepth=depth) if not file.endswith("/")]
-        files = [file for file in found if hidden or not is_hidden(file[start:])]
+        paths = [path for path in fs.find(root, maxdepth=depth) if not path.endswith("/")]
+        files = [file for file in paths if hidden or not is_hidden(file[start:])]
     jobs = [file.rpartition("/")[0] for file in files if file[start:].endswith(f"/{JOB_FILE}")]
     jobs = [folder for folder in jobs if _is_job_file(fs, f"{folder}/{JOB_FILE}")]
     if pattern:
